@@ -1,0 +1,23 @@
+# make quickstart: trains, evaluates and samples on the embedded images, into runs/quickstart.
+# make test: the whole test suite. Both make .venv first, from the pinned requirements.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint
+
+quickstart: $(VENV)/requirements.done
+	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+
+test: $(VENV)/requirements-dev.done
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/requirements-dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/%.done: %.txt requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@

@@ -1,0 +1,19 @@
+"""CIFAR-10, 32×32 colour, 10 classes; the latent is 8×8.
+
+    python train.py --config=configs/cifar10.py:projected --workdir=runs/cifar10
+
+Downloaded, or read from --config.data.manual_dir=DIR with the published cifar-10-binary.tar.gz.
+"""
+
+from configs import default
+from ml_collections import ConfigDict
+
+
+def get_config(mode: str = "projected") -> ConfigDict:
+    """The default options on CIFAR-10, with twice the width for its colour and texture."""
+    config = default.get_config(mode)
+    config.data.name = "cifar10"
+    config.latent.dim = 128
+    config.autoencoder.num_epochs = 50
+    config.prior.num_epochs = 50
+    return config

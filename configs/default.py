@@ -1,0 +1,95 @@
+"""Every option with its default; the other configs are small overrides of this one.
+
+    python train.py --config=configs/default.py:projected --config.data.name=fashion_mnist --workdir=runs/a
+
+The argument after the colon is the latent: vq, projected, frequency or combined. Any option is set on the command line
+by its dotted name, e.g. --config.latent.num_frequent=128.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config(mode: str = "projected") -> ConfigDict:
+    """All options; `mode` is the latent the decoder sees."""
+    return ConfigDict(
+        {
+            "seed": 0,  # everything random follows from it
+            "stage": "all",  # "autoencoder", "prior", or "all": both, one after the other
+            "parallel": "pmap",  # "pmap": all local devices share each batch; "jit": one device
+            "data": {
+                # mnist, fashion_mnist, fashion_mnist_mini, cifar10, or any data set prepared by TFDS
+                "name": "fashion_mnist",
+                "data_dir": config_dict.placeholder(str),  # prepared data sets; none: TFDS's folder
+                "manual_dir": config_dict.placeholder(str),  # published files; none: download them
+                "validation_size": 5000,  # images taken from train where there is no validation split
+            },
+            "latent": {
+                "mode": mode,
+                "num_codes": 512,  # K
+                "dim": 64,  # D, width of the latent and of both networks
+                "num_frequent": 312,  # S: so many codes are frequent (frequency, combined)
+                "frequent_mass": config_dict.placeholder(
+                    float
+                ),  # m: in place of S, codes up to this mass
+                "frequency_decay": 0.99,  # of the table F a step; 1: cumulative, 0: this batch's
+                # how P is differentiated: both, both_through_st, encoder, straight_through
+                "projection_gradient": "straight_through",
+            },
+            "network": {
+                "skip": "identity",  # residual blocks: "identity" x + f, "rectified" relu(x) + f (reference)
+            },
+            "codebook": {
+                "method": "ema",  # "ema": moving averages of encoder outputs; "gradient": parameters
+                "init": "data",  # "data": encoder outputs of the first batch (ema); "uniform": U(-1/K, 1/K)
+                "decay": 0.99,  # of the moving averages
+                "revive_below": 1.0,  # codes assigned less often a step are put on encoder outputs; 0: never
+            },
+            "loss": {
+                "codebook_weight": 1.0,  # of |z_q - sg z_e|²; gradient-trained codebooks only
+                "commitment_weight": 1.0,  # beta, of |z_e - sg t|²
+                "commitment_target": "code",  # t: "code" z_q, or "projection" P
+                "projection_weight": 1.0,  # of |P - sg z_q|²; projected, combined
+            },
+            "autoencoder": {
+                "batch_size": 128,  # over all devices
+                "num_epochs": 20,
+                "num_steps": 0,  # if not 0, in place of num_epochs
+                "learning_rate": 1e-3,  # of Adam
+                "schedule": "cosine",  # "constant", or "cosine": to 0 at the last step
+                "warmup_steps": 100,  # linear, from 0
+                "clip_norm": 0.0,  # of the whole gradient; 0: off
+                "average_decay": 0.0,  # of a moving average of the parameters, used to evaluate; 0: off
+                "log_every_steps": 50,
+                "eval_every_steps": 0,  # on the validation split; 0: every epoch
+                "checkpoint_every_steps": 0,  # besides after every evaluation; 0: only then
+                "keep_checkpoints": 2,  # the newest; the best on validation is kept besides
+            },
+            "prior": {
+                "name": "pixelcnn",
+                "conditional": True,  # on the class label
+                "width": 64,
+                "num_layers": 15,
+                "head_width": 512,
+                "batch_size": 128,
+                "num_epochs": 20,
+                "num_steps": 0,
+                "learning_rate": 1e-3,
+                "schedule": "cosine",
+                "warmup_steps": 100,
+                "clip_norm": 1.0,
+                "average_decay": 0.0,
+                "log_every_steps": 50,
+                "eval_every_steps": 0,
+                "checkpoint_every_steps": 0,
+                "keep_checkpoints": 2,
+            },
+            "sampling": {  # of samples.png at the end of the second stage
+                "per_class": 8,
+                "temperature": 1.0,
+                "top_k": 0,  # 0: off
+                "top_p": 1.0,  # 1: off
+                # trains a small classifier on the same images and reports its accuracy on 100 samples a class
+                "classify": False,
+            },
+        }
+    )

@@ -1,0 +1,18 @@
+"""Fashion-MNIST, 28×28 grey, 10 classes: the data set of the project's own studies.
+
+    python train.py --config=configs/fashion_mnist.py:projected --workdir=runs/projected \\
+        --config.data.manual_dir=/usr/share/datasets/fashion-mnist
+
+Without manual_dir (the folder of Debian's package dataset-fashion-mnist, or the published files) it is downloaded.
+"""
+
+from configs import default
+from ml_collections import ConfigDict
+
+
+def get_config(mode: str = "projected") -> ConfigDict:
+    """The default options on Fashion-MNIST."""
+    config = default.get_config(mode)
+    config.data.name = "fashion_mnist"
+    config.sampling.classify = True
+    return config

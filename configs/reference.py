@@ -1,0 +1,30 @@
+"""The report and its PyTorch code (`ritheshkumar95/pytorch-vqvae`), faithfully: gradient-trained codebook, no revival.
+
+    python train.py --config=configs/reference.py:vq --workdir=runs/reference
+
+D = 256, K = 512, beta = 1, Adam 2e-4 (prior 3e-4), batch 128, 100 epochs of each stage, cumulative frequency table,
+plain differentiation of the projection. The report names no data set; the one here is Fashion-MNIST. Expect few codes
+in use (tens of 512): that is what the default configs cure.
+"""
+
+from configs import default
+from ml_collections import ConfigDict
+
+
+def get_config(mode: str = "projected") -> ConfigDict:
+    """The report's options; `mode` is the latent."""
+    config = default.get_config(mode)
+    config.latent.dim = 256
+    config.latent.frequency_decay = 1.0
+    config.latent.projection_gradient = "both"
+    config.network.skip = "rectified"
+    config.codebook.method = "gradient"
+    config.codebook.init = "uniform"
+    for stage, learning_rate in ((config.autoencoder, 2e-4), (config.prior, 3e-4)):
+        stage.batch_size = 128
+        stage.num_epochs = 100
+        stage.learning_rate = learning_rate
+        stage.schedule = "constant"
+        stage.warmup_steps = 0
+        stage.clip_norm = 0.0
+    return config

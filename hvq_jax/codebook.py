@@ -1,0 +1,120 @@
+"""The codebook's state beside its codes: code frequencies, moving averages, revival. Pure: (state, batch) -> state.
+
+Every function that counts or sums over a batch takes `axis_name`: over the devices of that axis it gives each of them
+the result for the whole batch, so replicas stay equal; with None it works on one device.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class MovingAverages:
+    """A codebook learned by exponential moving averages (van den Oord et al., 2017, appendix A.1)."""
+
+    codes: jax.Array  # [K, D] float32
+    counts: jax.Array  # [K] float32, moving average of the assignments a step
+    sums: jax.Array  # [K, D] float32, moving average of the assigned vectors' sum a step
+
+
+def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
+    """`[K, D]` float32 from U(−1/K, 1/K), the reference's initialisation."""
+    return jax.random.uniform(key, (num_codes, dim), minval=-1 / num_codes, maxval=1 / num_codes)
+
+
+def unassigned(codes: jax.Array) -> MovingAverages:
+    """Averages that have seen nothing: every count is below any threshold, so `revive` draws all codes from data."""
+    return MovingAverages(
+        codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes)
+    )
+
+
+def assigned_once(codes: jax.Array) -> MovingAverages:
+    """Averages that keep the given codes, each as if it were assigned once a step."""
+    return MovingAverages(codes=codes, counts=jnp.ones(codes.shape[0]), sums=codes)
+
+
+def count_assignments(
+    indices: jax.Array, num_codes: int, axis_name: str | None = None
+) -> jax.Array:
+    """How often each code is assigned in the batch, `[K]` int32, from `indices` of any shape."""
+    counts = jnp.zeros(num_codes, jnp.int32).at[indices.reshape(-1)].add(1)
+    return jax.lax.psum(counts, axis_name) if axis_name else counts
+
+
+def update_frequency(frequency: jax.Array, counts: jax.Array, decay: float) -> jax.Array:
+    """The leaky sum F ← decay F + n, `[K]` float32: decay 1 is cumulative, decay 0 is this batch's."""
+    return decay * frequency + counts
+
+
+def draw_vectors(
+    z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+    """`[num_vectors, D]`: random rows of `z_e` `[..., D]` over the whole batch, distinct while there are enough.
+
+    `key` must be equal on every device. A device contributes the rows it owns and the sum carries them everywhere, so
+    the draw is the same for the same global batch on any number of devices.
+    """
+    rows = z_e.reshape(-1, z_e.shape[-1])
+    num_local = rows.shape[0]
+    num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
+    num_rows = num_local * num_devices
+    chosen = jax.random.choice(key, num_rows, (num_vectors,), replace=num_rows < num_vectors)
+    if not axis_name:
+        return rows[chosen]
+    local = chosen - num_local * jax.lax.axis_index(axis_name)
+    owned = (local >= 0) & (local < num_local)
+    mine = jnp.where(owned[:, None], rows[jnp.clip(local, 0, num_local - 1)], 0.0)
+    return jax.lax.psum(mine, axis_name)
+
+
+def revive(
+    averages: MovingAverages,
+    frequency: jax.Array,
+    z_e: jax.Array,
+    key: jax.Array,
+    *,
+    below: float,
+    axis_name: str | None = None,
+) -> tuple[MovingAverages, jax.Array, jax.Array]:
+    """Puts every code assigned less than `below` times a step onto a random encoder output (Dhariwal et al., 2020).
+
+    A revived code starts anew: counts, sums and its frequency F are reset. Done before the assignment, so that at the
+    first step, where all codes are dead, it is the initialisation from data. Returns the averages, F `[K]` and which
+    codes were revived `[K]` bool.
+    """
+    dead = averages.counts < below
+    drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
+    count = max(below, 1.0)  # no less than the threshold, or the code would die in the next step
+    revived = MovingAverages(
+        codes=jnp.where(dead[:, None], drawn, averages.codes),
+        counts=jnp.where(dead, count, averages.counts),
+        sums=jnp.where(dead[:, None], count * drawn, averages.sums),
+    )
+    return revived, jnp.where(dead, 0.0, frequency), dead
+
+
+def update_averages(
+    averages: MovingAverages,
+    z_e: jax.Array,
+    indices: jax.Array,
+    counts: jax.Array,
+    *,
+    decay: float,
+    smoothing: float = 1e-5,
+    axis_name: str | None = None,
+) -> MovingAverages:
+    """One EMA step with Laplace smoothing of the counts: e = m / n with n ← γ n + (1 − γ) counts, likewise m.
+
+    `z_e` `[..., D]`, `indices` `[...]`, `counts` `[K]` over the whole batch as from `count_assignments`.
+    """
+    num_codes, dim = averages.codes.shape
+    sums = jnp.zeros((num_codes, dim)).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))
+    if axis_name:
+        sums = jax.lax.psum(sums, axis_name)
+    new_counts = decay * averages.counts + (1 - decay) * counts
+    new_sums = decay * averages.sums + (1 - decay) * sums
+    total = jnp.sum(new_counts)
+    smoothed = (new_counts + smoothing) / (total + num_codes * smoothing) * total
+    return MovingAverages(codes=new_sums / smoothed[:, None], counts=new_counts, sums=new_sums)

@@ -1,0 +1,130 @@
+"""What `sample.py` does: draw from a run, or reconstruct image files, into a picture or an .npz."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import jax
+import numpy as np
+from PIL import Image, ImageOps
+
+from hvq_jax.errors import UserError
+from hvq_jax.evaluation import plots
+from hvq_jax.inference import Drawn, TrainedRun
+
+_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def sample_grid(
+    workdir: str,
+    out: str,
+    *,
+    num_samples: int,
+    label: str | None,
+    seed: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+) -> None:
+    """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`."""
+    _check_out(out)
+    if num_samples < 1:
+        raise UserError(f"--num_samples={num_samples}: must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed={seed}: must be from 0 to {2**32 - 1}")
+    run = TrainedRun.load(workdir)
+    conditional = run.config.prior.conditional
+    if label is not None and not conditional:
+        raise UserError("--label: the prior of this run is not conditional on the class")
+    if label is None:
+        labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
+    else:
+        labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
+    if note := run.continuous_part_note():
+        print(note)
+    drawn = _join(run.sample(labels, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p))
+    captions = [run.class_names[i] for i in labels] if conditional else None
+    _write(out, drawn, captions, title=f"{num_samples} samples, {Path(workdir).name}, seed {seed}")
+
+
+def reconstruct_files(workdir: str, path: str, out: str) -> None:
+    """Sends an image or a folder of images through the run's autoencoder and writes `out`."""
+    _check_out(out)
+    run = TrainedRun.load(workdir)
+    files = _image_files(Path(path))
+    images = np.stack([_read_image(file, run.model.image_shape) for file in files])
+    drawn = _join(run.reconstruct(images))
+    if out.endswith(".npz"):
+        _write(out, drawn, None, title="", names=[file.name for file in files])
+    else:
+        title = f"{path} through {Path(workdir).name}"
+        plots.save_reconstructions(out, images, drawn.images, title=title)
+        print(f"wrote {out}")
+
+
+def _check_out(out: str) -> None:
+    if not out.endswith((".png", ".npz")):
+        raise UserError(f"--out={out}: must end in .png or .npz")
+    if not os.access(Path(out).absolute().parent, os.W_OK):
+        raise UserError(f"--out={out}: the folder does not exist or cannot be written to")
+
+
+def _label_number(label: str, class_names: tuple[str, ...]) -> int:
+    if label in class_names:
+        return class_names.index(label)
+    if label.removeprefix("-").isdigit() and 0 <= int(label) < len(class_names):
+        return int(label)
+    raise UserError(
+        f"--label={label} is out of range: the classes are "
+        + ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
+    )
+
+
+def _image_files(path: Path) -> list[Path]:
+    if not path.exists():
+        raise UserError(f"--reconstruct={path}: no such file or folder")
+    if path.is_file():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
+    if not files:
+        raise UserError(f"--reconstruct={path}: no {', '.join(_IMAGE_ENDINGS)} file in this folder")
+    return files
+
+
+def _read_image(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """`[H, W, C]` uint8: the image, converted to grey or RGB, cropped about its centre and resized if it must be."""
+    height, width, channels = image_shape
+    try:
+        with Image.open(file) as image:
+            image.load()
+            converted = image.convert("L" if channels == 1 else "RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file} cannot be read as an image: {error}") from None
+    if converted.size != (width, height):
+        print(f"{file.name}: {converted.width}×{converted.height} fitted to {width}×{height}")
+        converted = ImageOps.fit(converted, (width, height), Image.Resampling.BICUBIC)
+    return np.asarray(converted, np.uint8).reshape(image_shape)
+
+
+def _join(pieces: Iterable[Drawn]) -> Drawn:
+    return jax.tree.map(lambda *x: np.concatenate(x), *pieces)
+
+
+def _write(
+    out: str,
+    drawn: Drawn,
+    captions: list[str] | None,
+    *,
+    title: str,
+    names: list[str] | None = None,
+) -> None:
+    if out.endswith(".png"):
+        plots.save_grid(out, drawn.images, labels=captions, title=title)
+    else:
+        arrays = {name: getattr(drawn, name) for name in Drawn.__dataclass_fields__}
+        if names:
+            arrays["names"] = np.array(names)
+        temporary = Path(out).with_name(f".{Path(out).name}")
+        np.savez(temporary, **arrays)
+        os.replace(temporary, out)
+    print(f"wrote {out}")

@@ -1,0 +1,132 @@
+"""Batches of a split: shuffled without end for training, in order and once for evaluation.
+
+A batch is named by one global number, counted from the start of training, and depends on nothing
+but the seed and that number. So the data position of a run is one integer, and a run resumed there
+on any number of processes sees the images that it would have seen.
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Generator, Iterator
+
+import flax.struct
+import grain
+import numpy as np
+
+from hvq_jax.data.datasets import Split
+from hvq_jax.data.shuffle import permutation
+from hvq_jax.errors import UserError
+
+# One thread, a few batches ahead: the images are in memory, and more threads fight for the GIL.
+_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+
+
+@flax.struct.dataclass
+class Batch:
+    """One process's part of a global batch: B = batch_size / process_count."""
+
+    images: np.ndarray  # [B, H, W, C] uint8
+    labels: np.ndarray  # [B] int32
+    mask: np.ndarray  # [B] bool, False on padding
+
+
+def steps_per_epoch(split: Split, batch_size: int) -> int:
+    """Returns the number of training batches in one pass; the ragged last one is dropped.
+
+    Raises:
+        UserError: `batch_size` is not positive or exceeds the split.
+    """
+    if not 0 < batch_size <= len(split):
+        raise UserError(
+            f"batch size {batch_size}: must be between 1 and {len(split)}, the number of images"
+        )
+    return len(split) // batch_size
+
+
+def train_batches(
+    split: Split,
+    *,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Generator[Batch, None, None]:
+    """Yields training batches without end, each epoch in an order of its own.
+
+    Close the generator to end its prefetching thread.
+
+    Args:
+        split: the images.
+        batch_size: images per global batch, over all processes.
+        seed: determines, with the epoch's number, the order of the epoch.
+        start: number of global batches already consumed; the first batch yielded is number `start`.
+        process_index: which contiguous slice of every global batch to yield.
+        process_count: number of slices.
+
+    Returns:
+        Batches of `batch_size / process_count` images; the mask is all True.
+
+    Raises:
+        UserError: `batch_size` is larger than the split, not positive or not divisible by
+            `process_count`, or the seed is negative.
+    """
+    steps = steps_per_epoch(split, batch_size)
+    local = _local_slice(batch_size, process_index, process_count)
+
+    @functools.lru_cache(maxsize=1)
+    def order(epoch: int) -> np.ndarray:
+        return permutation(len(split), seed, epoch)
+
+    def batch(number: int) -> Batch:
+        epoch, step = divmod(number, steps)
+        rows = order(epoch)[step * batch_size :][local]
+        return Batch(split.images[rows], split.labels[rows], np.ones(len(rows), bool))
+
+    order(start // steps)  # a bad seed is reported here, not from the thread
+    numbers = grain.MapDataset.range(start, sys.maxsize)
+    return _iterate(numbers.map(batch).to_iter_dataset(_READ_OPTIONS))
+
+
+def eval_batches(
+    split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Iterator[Batch]:
+    """Returns the batches of one pass in stored order, each image exactly once.
+
+    The last global batch is padded to `batch_size` by repeating the split's last image, with the
+    mask False there. Every process gets the same number of batches.
+
+    Args:
+        split: the images.
+        batch_size: images per global batch, over all processes; may exceed the split.
+        process_index: which contiguous slice of every global batch to return.
+        process_count: number of slices.
+
+    Raises:
+        UserError: `batch_size` is not positive or not divisible by `process_count`.
+    """
+    local = _local_slice(batch_size, process_index, process_count)
+
+    def batch(first: int) -> Batch:
+        positions = np.arange(first, first + batch_size)[local]
+        rows = np.minimum(positions, len(split) - 1)
+        return Batch(split.images[rows], split.labels[rows], positions < len(split))
+
+    return map(batch, range(0, len(split), batch_size))
+
+
+def _local_slice(batch_size: int, process_index: int, process_count: int) -> slice:
+    """Returns the part of a global batch that belongs to one process."""
+    if batch_size <= 0 or batch_size % process_count:
+        raise UserError(
+            f"batch size {batch_size}: must be positive and divisible by the {process_count} "
+            "processes"
+        )
+    size = batch_size // process_count
+    return slice(process_index * size, (process_index + 1) * size)
+
+
+def _iterate(dataset: grain.IterDataset) -> Generator[Batch, None, None]:
+    with contextlib.closing(iter(dataset)) as iterator:
+        yield from iterator

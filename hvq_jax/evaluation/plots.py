@@ -1,0 +1,312 @@
+"""Pictures of a run: reconstructions, samples and loss curves, as PNG files.
+
+Images are uint8, or float in [-1, 1], with one channel (grey) or three. They are drawn pixel for
+pixel, small ones enlarged without smoothing. A picture replaces an older one only when it is
+complete; a folder that is missing or cannot be written to raises UserError.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from hvq_jax.errors import UserError
+from hvq_jax.images import to_uint8
+
+# A power of two, so that a size in inches gives back whole pixels.
+_PIXELS_PER_INCH = 128
+
+# In pixels.
+_TILE_SIDE = 96  # images are enlarged by the whole number that comes closest to it
+_MAX_ROW_WIDTH = 1440
+_MARGIN = 12
+_GAP = 4
+_LINE_HEIGHT = 20
+
+_TITLE_FONT = FontProperties(size=9)  # points
+_LABEL_FONT = FontProperties(size=7.5)
+
+
+def save_reconstructions(
+    path: str | Path, originals: np.ndarray, reconstructions: np.ndarray, *, title: str
+) -> None:
+    """Rows of originals `[N, H, W, C]`, each over the row of its reconstructions (same shape).
+
+    Raises UserError for images of other or unequal shapes.
+    """
+    _check_images(originals, 4)
+    if originals.shape != np.shape(reconstructions):
+        raise UserError(
+            f"originals of shape {originals.shape} cannot be set against reconstructions of shape "
+            f"{np.shape(reconstructions)}"
+        )
+    tile_width = originals.shape[2] * _enlargement(originals.shape) + _GAP
+    num_pairs = math.ceil(len(originals) / max(1, _MAX_ROW_WIDTH // tile_width))
+    num_columns = math.ceil(len(originals) / num_pairs)
+    pairs = [_in_rows(images, num_columns) for images in (originals, reconstructions)]
+    tiles = np.stack(pairs, axis=1).reshape(2 * num_pairs, *pairs[0].shape[1:])
+    row_names = ["original", "reconstruction"] * num_pairs
+    _write(_tile_figure(tiles, row_names=row_names, rows_per_group=2, title=title), path)
+
+
+def save_samples(
+    path: str | Path, images: np.ndarray, row_names: Sequence[str], *, title: str
+) -> None:
+    """Images `[rows, columns, H, W, C]`, one row a class, its name at the left.
+
+    Raises UserError for images of another shape, or when there is not one name a row.
+    """
+    _check_images(images, 5)
+    if len(row_names) != len(images):
+        raise UserError(f"{len(images)} rows of images need as many names, not {len(row_names)}")
+    _write(_tile_figure(_to_rgb(images), row_names=row_names, title=title), path)
+
+
+def save_grid(
+    path: str | Path,
+    images: np.ndarray,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+) -> None:
+    """Images `[N, H, W, C]` in a grid as square as N allows, each over its label if there are any.
+
+    Raises UserError for images of another shape, or when there is not one label an image.
+    """
+    _check_images(images, 4)
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{len(images)} images need as many labels, not {len(labels)}")
+    tiles = _in_rows(images, math.ceil(math.sqrt(len(images))))
+    _write(_tile_figure(tiles, captions=labels, title=title), path)
+
+
+def save_loss_curves(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
+    """The losses of both stages over training steps, on the training and the validation split.
+
+    `records` are those of `metrics.jsonl`: `stage`, `split` ("train" or "validation"), `step` and
+    figures, of which any may be missing. Of two records of one step the later counts. Raises
+    UserError when there is nothing to draw.
+    """
+    panels = [panel for panel in _PANELS if _curves(panel, records)]
+    if not panels:
+        raise UserError(f"no losses to draw in {path}: the run has not logged any yet")
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)  # inches
+    figure = Figure((5.0 * len(panels), 3.6), dpi=_PIXELS_PER_INCH, layout=layout)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        _draw_panel(axes, panel, _curves(panel, records))
+    _write(figure, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    stage: str
+    title: str
+    unit: str
+    quantities: tuple[str, ...]  # as they are called in the records
+    scale: str
+
+
+_PANELS = (
+    _Panel(
+        stage="autoencoder",
+        title="Autoencoder: loss and its terms",
+        unit="mean squared error",
+        quantities=("loss", "reconstruction", "codebook", "commitment", "projection"),
+        scale="log",
+    ),
+    _Panel(
+        stage="autoencoder",
+        title="Autoencoder: use of the codebook",
+        unit="perplexity (effective number of codes)",
+        quantities=("perplexity",),
+        scale="linear",
+    ),
+    _Panel(
+        stage="prior",
+        title="Prior: negative log-likelihood",
+        unit="nats per latent",
+        quantities=("nats_per_latent",),
+        scale="linear",
+    ),
+)
+
+# Validation stands in front of the noise of training; they differ even where each is one point.
+_SPLIT_STYLES: dict[str, dict[str, Any]] = {
+    "train": {"linestyle": "-", "linewidth": 0.9, "alpha": 0.5, "marker": "."},
+    "validation": {
+        "linestyle": "--",
+        "linewidth": 1.3,
+        "marker": "o",
+        "markersize": 4.5,
+        "markerfacecolor": "white",
+    },
+}
+
+# Up to here every point is marked: more would run into each other.
+_MAX_MARKED_POINTS = 40
+
+_Curves = dict[tuple[str, str], tuple[list[int], list[float]]]  # (quantity, split) -> steps, values
+
+
+def _curves(panel: _Panel, records: Sequence[dict[str, Any]]) -> _Curves:
+    curves: _Curves = {}
+    for split, quantity in itertools.product(_SPLIT_STYLES, panel.quantities):
+        points = {
+            record["step"]: record[quantity]
+            for record in records
+            if record["stage"] == panel.stage
+            and record["split"] == split
+            and _can_be_drawn(record.get(quantity, math.nan), panel.scale)
+        }
+        if points:
+            steps = sorted(points)
+            curves[quantity, split] = steps, [points[step] for step in steps]
+    return curves
+
+
+def _can_be_drawn(value: float, scale: str) -> bool:
+    return math.isfinite(value) and (scale == "linear" or value > 0)
+
+
+def _draw_panel(axes: Axes, panel: _Panel, curves: _Curves) -> None:
+    colors = {quantity: f"C{i}" for i, quantity in enumerate(panel.quantities)}
+    for (quantity, split), (steps, values) in curves.items():
+        style = dict(_SPLIT_STYLES[split], color=colors[quantity])
+        if len(steps) > _MAX_MARKED_POINTS:
+            style["marker"] = None
+        axes.plot(steps, values, **style)
+    names = [name for name in panel.quantities if any(name == quantity for quantity, _ in curves)]
+    splits = [split for split in _SPLIT_STYLES if any(split == other for _, other in curves)]
+    legend = [Line2D([], [], color=colors[name], label=name) for name in names if len(names) > 1]
+    legend += [Line2D([], [], **_SPLIT_STYLES[split], color="0.3", label=split) for split in splits]
+    axes.legend(handles=legend, fontsize=8, frameon=False)
+    axes.set_title(panel.title, fontsize=10, loc="left")
+    axes.set_xlabel("training step", fontsize=9)
+    axes.set_ylabel(panel.unit, fontsize=9)
+    axes.set_yscale(panel.scale)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.tick_params(labelsize=8)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _check_images(images: np.ndarray, rank: int) -> None:
+    shape = np.shape(images)
+    if len(shape) != rank or 0 in shape or shape[-1] not in (1, 3):
+        expected = "[N, H, W, C]" if rank == 4 else "[rows, columns, H, W, C]"
+        raise UserError(f"a picture needs images {expected} with C = 1 or 3, not of shape {shape}")
+
+
+def _to_rgb(images: np.ndarray) -> np.ndarray:
+    if np.asarray(images).dtype != np.uint8:
+        images = np.asarray(to_uint8(jnp.asarray(images)))
+    return np.broadcast_to(images, (*images.shape[:-1], 3))
+
+
+def _in_rows(images: np.ndarray, num_columns: int) -> np.ndarray:
+    """Images `[N, H, W, C]` as `[rows, columns, H, W, 3]`, the last row filled up with white."""
+    num_rows = math.ceil(len(images) / num_columns)
+    tiles = np.full((num_rows * num_columns, *images.shape[1:3], 3), 255, np.uint8)
+    tiles[: len(images)] = _to_rgb(images)
+    return tiles.reshape(num_rows, num_columns, *tiles.shape[1:])
+
+
+def _enlargement(shape: tuple[int, ...]) -> int:
+    return max(1, round(_TILE_SIDE / max(shape[-3:-1])))
+
+
+def _tile_figure(
+    tiles: np.ndarray,
+    *,
+    row_names: Sequence[str] = (),
+    rows_per_group: int | None = None,
+    captions: Sequence[str] | None = None,
+    title: str | None,
+) -> Figure:
+    """Tiles uint8 `[rows, columns, H, W, 3]` with names left of rows and captions below tiles.
+
+    The gap between groups of rows is wider than within. Every text gets the room it needs.
+    """
+    scale = _enlargement(tiles.shape)
+    tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
+    num_rows, num_columns, height, width, _ = tiles.shape
+    names_width = _widest(row_names, _LABEL_FONT)
+    column_width = max(width, _widest(captions or (), _LABEL_FONT))
+    row_height = height + (_LINE_HEIGHT if captions else 0)
+
+    left = _MARGIN + (names_width + 2 * _GAP if names_width else 0)
+    top = _MARGIN + (_LINE_HEIGHT + _GAP if title else 0)
+    groups = [row // (rows_per_group or num_rows) for row in range(num_rows)]
+    tops = [top + row * (row_height + _GAP) + group * 2 * _GAP for row, group in enumerate(groups)]
+    lefts = [left + column * (column_width + _GAP) for column in range(num_columns)]
+    right = max(lefts[-1] + column_width, _MARGIN + _widest([title or ""], _TITLE_FONT))
+    picture = np.full((tops[-1] + row_height + _MARGIN, right + _MARGIN, 3), 255, np.uint8)
+    texts = []  # (x, y, text, alignment, font): the middle of the line is at y
+    if title:
+        texts.append((_MARGIN, _MARGIN + _LINE_HEIGHT // 2, title, "left", _TITLE_FONT))
+    for y, name in zip(tops, row_names, strict=False):
+        texts.append((left - 2 * _GAP, y + height // 2, name, "right", _LABEL_FONT))
+    for index, (y, x) in enumerate(itertools.product(tops, lefts)):
+        corner = x + (column_width - width) // 2
+        picture[y : y + height, corner : corner + width] = tiles[divmod(index, num_columns)]
+        if captions and index < len(captions):
+            below = y + height + _LINE_HEIGHT // 2
+            texts.append((x + column_width / 2, below, captions[index], "center", _LABEL_FONT))
+    return _figure_of(picture, texts)
+
+
+def _figure_of(
+    picture: np.ndarray, texts: Sequence[tuple[float, float, str, str, FontProperties]]
+) -> Figure:
+    height, width, _ = picture.shape
+    figure = Figure((width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), dpi=_PIXELS_PER_INCH)
+    figure.figimage(picture)
+    for x, y, text, alignment, font in texts:
+        figure.text(
+            x / width,
+            1 - y / height,
+            text,
+            ha=alignment,
+            va="center_baseline",
+            fontproperties=font,
+            parse_math=False,
+        )
+    return figure
+
+
+def _widest(texts: Sequence[str], font: FontProperties) -> int:
+    """Pixels that the widest of `texts` takes."""
+    renderer = FigureCanvasAgg(Figure(dpi=_PIXELS_PER_INCH)).get_renderer()
+    widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in set(texts)]
+    return math.ceil(max(widths, default=0))
+
+
+def _write(figure: Figure, path: str | Path) -> None:
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise UserError(
+            f"cannot write {path}: the folder {path.parent} does not exist; make it first"
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        figure.savefig(unfinished, format="png", dpi=_PIXELS_PER_INCH, facecolor="white")
+        os.replace(unfinished, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)

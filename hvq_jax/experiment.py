@@ -1,0 +1,200 @@
+"""A whole run: data, both stages, evaluation, pictures and `summary.json`, from a config and a workdir."""
+
+import dataclasses
+import math
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.data.datasets import ImageDataset, Split, load_dataset
+from hvq_jax.evaluation import plots
+from hvq_jax.evaluation.classifier import accuracy, train_classifier
+from hvq_jax.images import to_float
+from hvq_jax.inference import DATASET, TrainedRun
+from hvq_jax.training import config as configuration
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.latent_data import latent_data
+from hvq_jax.training.logging import read_records
+from hvq_jax.training.loop import Stage, evaluator, fit
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.training.state import TrainState
+from hvq_jax.training.workdir import CONFIG, check_config, locked, read_json, write_json
+
+SUMMARY = "summary.json"
+LOSS_CURVES = "loss_curves.png"
+RECONSTRUCTIONS = "reconstructions.png"
+SAMPLES = "samples.png"
+
+_SHOWN_IMAGES = 16  # in TensorBoard and in reconstructions.png
+_CLASSIFIED_PER_CLASS = 100
+
+
+def run_experiment(config: ConfigDict, workdir: str) -> None:
+    """Does what `config.stage` asks for, going on from whatever `workdir` already holds.
+
+    Raises UserError, with nothing in the workdir changed, when the config does not fit it, the data or the devices.
+    """
+    configuration.validate(config)
+    parallel = Parallel(config.parallel)
+    for stage in ("autoencoder", "prior"):
+        parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
+    with locked(workdir) as folder:
+        free = configuration.FREE_KEYS
+        if not (folder / "checkpoints" / "prior").exists():
+            free = (*free, "prior")  # nothing depends on them yet
+        check_config(folder, config.to_dict(), free=free)
+        dataset = load_dataset(**config.data)
+        model = configuration.autoencoder_of(config, dataset.image_shape)
+        write_json(folder / CONFIG, config.to_dict())
+        names = {"image_shape": dataset.image_shape, "class_names": dataset.class_names}
+        write_json(folder / DATASET, {"name": config.data.name, **names})
+        experiment = _Experiment(config, folder, dataset, model, parallel)
+        if config.stage in ("all", "autoencoder"):
+            experiment.train_autoencoder()
+        if config.stage in ("all", "prior"):
+            experiment.train_prior()
+        experiment.say_where_everything_is()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Experiment:
+    config: ConfigDict
+    workdir: Path
+    dataset: ImageDataset
+    model: Autoencoder
+    parallel: Parallel
+
+    def train_autoencoder(self) -> None:
+        stage = autoencoder_stage(self.model, self.dataset.validation.images[:_SHOWN_IMAGES])
+        state = self._fit(stage, self.dataset.train, self.dataset.validation)
+
+        def report() -> dict[str, Any]:
+            originals = self.dataset.test.images[:_SHOWN_IMAGES]
+            plots.save_reconstructions(
+                self.workdir / RECONSTRUCTIONS,
+                originals,
+                next(TrainedRun.load(self.workdir).reconstruct(originals)).images,
+                title=f"{self.config.data.name}, test images, latent: {self.model.latent.mode}",
+            )
+            return {"test": self._evaluate(stage, state, self.dataset.test)}
+
+        self._report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
+
+    def train_prior(self) -> None:
+        run = TrainedRun.load(self.workdir)
+        latents = latent_data(
+            run.model,
+            run.variables,
+            self.dataset,
+            workdir=self.workdir,
+            checkpoint_step=run.autoencoder_step,
+            batch_size=self.config.prior.batch_size,
+            parallel=self.parallel,
+        )
+        num_pixels = math.prod(self.model.image_shape[:2])
+        stage = prior_stage(run.prior, self.model.latent_shape, num_pixels)
+        state = self._fit(stage, latents.train, latents.validation)
+        trained = {"step": int(state.step), "autoencoder_step": run.autoencoder_step}
+        self._report("prior", trained, lambda: {"test": self._evaluate(stage, state, latents.test)})
+        options = {**self.config.sampling.to_dict(), "seed": self.config.seed}
+        self._report("samples", {**trained, **options}, lambda: self._sample(options), SAMPLES)
+
+    def _fit(self, stage: Stage, train: Split, validation: Split) -> TrainState:
+        return fit(
+            stage,
+            train,
+            validation,
+            workdir=self.workdir,
+            options=configuration.fit_options_of(self.config[stage.name]),
+            parallel=self.parallel,
+            seed=self.config.seed,
+        )
+
+    def _evaluate(self, stage: Stage, state: TrainState, split: Split) -> dict[str, float]:
+        evaluate = evaluator(stage, self.parallel)
+        sums = evaluate(
+            self.parallel.replicate(state),
+            split=split,
+            batch_size=self.config[stage.name].batch_size,
+        )
+        return stage.summarise(sums)
+
+    def _sample(self, options: dict[str, Any]) -> dict[str, Any]:
+        run = TrainedRun.load(self.workdir)
+        note = run.continuous_part_note()
+        if note:
+            print(f"samples: {note}", flush=True)
+        num_classes = len(run.class_names)
+        per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if options["classify"] else 0)
+        labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
+        pieces = run.sample(
+            labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")}
+        )
+        images = np.concatenate([piece.images for piece in pieces])
+        rows = images.reshape(num_classes, per_class, *images.shape[1:])
+        conditional = self.config.prior.conditional
+        plots.save_samples(
+            self.workdir / SAMPLES,
+            rows[:, : options["per_class"]],
+            run.class_names if conditional else [""] * num_classes,
+            title=f"Samples, {self.config.data.name}, latent: {self.model.latent.mode}",
+        )
+        figures: dict[str, Any] = {"continuous_part": note or "none"}
+        if options["classify"] and conditional:
+            classifier = train_classifier(
+                self.dataset.train.images,
+                self.dataset.train.labels,
+                num_classes,
+                seed=self.config.seed,
+            )
+            test = self.dataset.test
+            figures["classifier_test_accuracy"] = accuracy(classifier, test.images, test.labels)
+            figures["class_accuracy"] = accuracy(classifier, images, labels)
+        return figures
+
+    def _report(
+        self,
+        section: str,
+        made_from: dict[str, Any],
+        make: Callable[[], dict[str, Any]],
+        picture: str | None = None,
+    ) -> None:
+        """Puts `make()` into the summary, unless it already stands there from the same inputs."""
+        summary = read_json(self.workdir / SUMMARY)
+        written = summary.get(section, {})
+        up_to_date = all(written.get(key) == value for key, value in made_from.items())
+        if up_to_date and (picture is None or (self.workdir / picture).exists()):
+            return
+        figures = {**made_from, **make()}
+        print(f"{section}: {figures}", flush=True)
+        context = {
+            "data": self.config.data.name,
+            "latent": self.model.latent.mode,
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+            "devices": f"{self.parallel.num_devices} × {jax.devices()[0].device_kind}",
+        }
+        write_json(self.workdir / SUMMARY, {**summary, **context, section: figures})
+        plots.save_loss_curves(self.workdir / LOSS_CURVES, read_records(self.workdir))
+
+    def say_where_everything_is(self) -> None:
+        made = [
+            (SUMMARY, "figures on the test split"),
+            (LOSS_CURVES, "losses of both stages"),
+            (RECONSTRUCTIONS, "originals over reconstructions"),
+            (SAMPLES, "a row of samples a class"),
+            ("metrics.jsonl", "every logged figure"),
+            ("events", "the same for TensorBoard: tensorboard --logdir"),
+            ("checkpoints", "the newest and the best of each stage"),
+        ]
+        print(f"Everything is in {self.workdir}:")
+        for name, what in made:
+            if (self.workdir / name).exists():
+                print(f"  {name:22}{what}")

@@ -1,0 +1,73 @@
+"""Encoder and decoder of the reference (`ritheshkumar95/pytorch-vqvae`) in Linen, NHWC; MATH §4 has them layer by layer.
+
+Two strided convolutions divide the sides by 4; hidden width and latent width are the same D; there is no 1×1
+convolution before the codebook.
+"""
+
+import flax.linen as nn
+import jax
+
+from hvq_jax.layers import BatchNorm, ConvTranspose4x4, conv
+
+SKIPS = ("rectified", "identity")
+
+
+class ResidualBlock(nn.Module):
+    """x + f(relu(x)), f = Conv3×3 → BN → ReLU → Conv1×1 → BN; `[B, h, w, D]` to the same.
+
+    `skip="rectified"` is the reference's: its first ReLU works in place, so the block is relu(x) + f(relu(x)).
+    """
+
+    features: int
+    skip: str = "identity"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, h, w, D]` to `[B, h, w, D]`."""
+        rectified = nn.relu(x)
+        y = conv(self.features, 3, name="conv_3x3")(rectified)
+        y = nn.relu(BatchNorm(self.axis_name, name="norm_3x3")(y, train=train))
+        y = conv(self.features, 1, name="conv_1x1")(y)
+        y = BatchNorm(self.axis_name, name="norm_1x1")(y, train=train)
+        return (rectified if self.skip == "rectified" else x) + y
+
+
+class Encoder(nn.Module):
+    """Images `[B, H, W, C]` in [-1, 1] to z_e `[B, H/4, W/4, D]`."""
+
+    features: int
+    skip: str = "identity"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, H, W, C]` to `[B, H/4, W/4, D]`."""
+        x = conv(self.features, 4, 2, name="conv_in")(images)
+        x = nn.relu(BatchNorm(self.axis_name, name="norm_in")(x, train=train))
+        x = conv(self.features, 4, 2, name="conv_down")(x)
+        for i in range(2):
+            block = ResidualBlock(self.features, self.skip, self.axis_name, name=f"block_{i}")
+            x = block(x, train=train)
+        return x
+
+
+class Decoder(nn.Module):
+    """Latents `[B, h, w, D]` to images `[B, 4h, 4w, C]` in [-1, 1]."""
+
+    features: int
+    channels: int
+    skip: str = "identity"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, z_bar: jax.Array, *, train: bool) -> jax.Array:
+        """`[B, h, w, D]` to `[B, 4h, 4w, C]`."""
+        x = z_bar
+        for i in range(2):
+            block = ResidualBlock(self.features, self.skip, self.axis_name, name=f"block_{i}")
+            x = block(x, train=train)
+        x = ConvTranspose4x4(self.features, name="conv_up")(nn.relu(x))
+        x = nn.relu(BatchNorm(self.axis_name, name="norm_up")(x, train=train))
+        x = ConvTranspose4x4(self.channels, name="conv_out")(x)
+        return nn.tanh(x)

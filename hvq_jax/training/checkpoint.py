@@ -1,0 +1,161 @@
+"""Checkpoints through Orbax: atomic, asynchronous, the last n and the best kept, verified when read.
+
+Orbax restores damaged data without a word and casts a wrong dtype silently, so every step also holds the digest, shape
+and dtype of each leaf. A step that does not match is moved aside, never deleted, and the one before it serves.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from hvq_jax.errors import UserError
+
+
+def leaf_digests(tree: Any) -> dict[str, str]:
+    """Path of each leaf → "dtype shape SHA-256", for a pytree of numpy arrays."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _digest(np.asarray(leaf)) for path, leaf in leaves}
+
+
+def _digest(leaf: np.ndarray) -> str:
+    sha = hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
+    return f"{leaf.dtype} {list(leaf.shape)} {sha}"
+
+
+class Checkpoints:
+    """The checkpoints of one stage in `folder`; `objective` is the metric whose smallest value is the best."""
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        objective: str,
+        keep: int = 2,
+        read_only: bool = False,
+    ) -> None:
+        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it)."""
+        self.folder = Path(os.path.abspath(folder))
+        self.objective = objective
+        self.keep = keep
+        self.read_only = read_only
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        def objective(metrics: dict[str, float]) -> float:
+            return metrics[self.objective]
+
+        best = BestN(
+            get_metric_fn=objective, reverse=True, n=1, keep_checkpoints_without_metrics=False
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(self.keep), best]),
+            best_fn=objective,
+            best_mode="min",
+            cleanup_tmp_directories=not self.read_only,
+            create=not self.read_only,
+            read_only=self.read_only,
+        )
+        if not self.read_only:
+            self._set_aside_incomplete()
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    def steps(self) -> list[int]:
+        """Steps saved, rising."""
+        return sorted(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
+        """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best."""
+        state = jax.device_get(state)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state),
+                digests=ocp.args.JsonSave(leaf_digests(state)),
+            ),
+            metrics=metrics,
+        )
+
+    def wait(self) -> None:
+        """Returns when everything saved is on disk; raises what went wrong on the way."""
+        self._manager.wait_until_finished()
+
+    def restore_latest(self, like: Any) -> Any | None:
+        """The newest good state as numpy arrays, of the structure, shapes and dtypes of `like`.
+
+        None where nothing was ever saved; UserError where something was and none of it is usable.
+        """
+        if not self.steps() and not list(self.folder.glob("bad-*")):
+            return None
+        while (step := self._manager.latest_step()) is not None:
+            state = self._restore(step, like)
+            if state is not None:
+                return state
+        raise UserError(
+            f"none of the checkpoints in {self.folder} is usable: mend or move that folder away to start over"
+        )
+
+    def restore_best(self, like: Any) -> Any:
+        """The good state with the smallest objective, the newest where none was evaluated; UserError without one."""
+        while (step := self._manager.best_step()) is not None:
+            state = self._restore(step, like)
+            if state is not None:
+                return state
+        raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
+
+    def _restore(self, step: int, like: Any) -> Any | None:
+        abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore()
+                ),
+            )
+            state, expected = jax.device_get(restored.state), restored.digests
+        except Exception as error:  # Orbax raises whatever its readers meet in damaged files
+            self._set_aside(step, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}")
+            return None
+        found = leaf_digests(state)
+        wrong = sorted(
+            path for path in {**found, **expected} if found.get(path) != expected.get(path)
+        )
+        if wrong:
+            self._set_aside(step, f"damaged or foreign: {', '.join(wrong[:3])}")
+            return None
+        return state
+
+    def _set_aside(self, step: int, reason: str) -> None:
+        if self.read_only:
+            raise UserError(
+                f"checkpoint {self.folder / str(step)} is not usable ({reason}): run train.py on this workdir again, "
+                "which goes back to the last good one"
+            )
+        self._manager.close()
+        _rename_bad(self.folder / str(step), reason)
+        self._manager = self._open()
+
+    def _set_aside_incomplete(self) -> None:
+        # A step without its commit marker would count as a step, or stop the manager from opening.
+        for path in self.folder.glob("[0-9]*"):
+            if path.name.isdigit() and not (path / "_CHECKPOINT_METADATA").is_file():
+                _rename_bad(path, "incomplete")
+
+    def close(self) -> None:
+        """Waits for what is being saved and releases the folder."""
+        self._manager.close()
+
+
+def _rename_bad(path: Path, reason: str) -> None:
+    target = path.with_name(f"bad-{path.name}")
+    number = 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"bad-{path.name}-{number}")
+    path.rename(target)
+    print(f"checkpoint {path} is not usable ({reason}): moved to {target.name}", flush=True)

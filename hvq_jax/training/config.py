@@ -1,0 +1,145 @@
+"""From a config (a ConfigDict, see `configs/default.py`) to plain descriptions of models and training, checked once."""
+
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from hvq_jax.autoencoder import (
+    CODEBOOK_INITS,
+    CODEBOOK_METHODS,
+    Autoencoder,
+    CodebookOptions,
+    LatentOptions,
+)
+from hvq_jax.errors import UserError
+from hvq_jax.latents import MODES, PROJECTION_GRADIENTS
+from hvq_jax.losses import COMMITMENT_TARGETS, LossWeights
+from hvq_jax.networks import SKIPS
+from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.sampling import check_sampling_options
+from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.parallel import FORMS
+
+STAGES = ("all", "autoencoder", "prior")
+PRIORS = ("pixelcnn",)
+
+# Keys that may change between the runs of one workdir, since nothing learned depends on them.
+FREE_KEYS = ("stage", "data.data_dir", "data.manual_dir", "sampling")
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "stage": STAGES,
+    "parallel": FORMS,
+    "latent.mode": MODES,
+    "latent.projection_gradient": tuple(PROJECTION_GRADIENTS),
+    "network.skip": SKIPS,
+    "codebook.method": CODEBOOK_METHODS,
+    "codebook.init": CODEBOOK_INITS,
+    "loss.commitment_target": COMMITMENT_TARGETS,
+    "autoencoder.schedule": ("constant", "cosine"),
+    "prior.schedule": ("constant", "cosine"),
+    "prior.name": PRIORS,
+}
+
+# Key -> smallest and largest value; inf: no bound.
+_RANGES: dict[str, tuple[float, float]] = {
+    "seed": (0, 2**32 - 1),
+    "data.validation_size": (1, math.inf),
+    "latent.num_codes": (1, math.inf),
+    "latent.dim": (1, math.inf),
+    "latent.frequency_decay": (0, 1),
+    "latent.frequent_mass": (0, 1),
+    "codebook.decay": (0, 1),
+    "codebook.revive_below": (0, math.inf),
+    "loss.codebook_weight": (0, math.inf),
+    "loss.commitment_weight": (0, math.inf),
+    "loss.projection_weight": (0, math.inf),
+    "prior.width": (1, math.inf),
+    "prior.num_layers": (1, math.inf),
+    "prior.head_width": (1, math.inf),
+    "sampling.per_class": (1, math.inf),
+    **{
+        f"{stage}.{key}": bounds
+        for stage in ("autoencoder", "prior")
+        for key, bounds in {
+            "batch_size": (1, math.inf),
+            "num_epochs": (1, math.inf),
+            "num_steps": (0, math.inf),
+            "learning_rate": (0, math.inf),
+            "warmup_steps": (0, math.inf),
+            "clip_norm": (0, math.inf),
+            "average_decay": (0, 1),
+            "log_every_steps": (1, math.inf),
+            "eval_every_steps": (0, math.inf),
+            "checkpoint_every_steps": (0, math.inf),
+            "keep_checkpoints": (1, math.inf),
+        }.items()
+    },
+}
+
+
+def _value(config: ConfigDict, key: str) -> Any:
+    for name in key.split("."):
+        config = config[name]
+    return config
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises UserError with the key, its value and what is allowed, for the first option that is out of range."""
+    for key, choices in _CHOICES.items():
+        if (value := _value(config, key)) not in choices:
+            raise UserError(f"--config.{key}={value}: choose one of {', '.join(choices)}")
+    num_codes = config.latent.num_codes
+    for key, (low, high) in {**_RANGES, "latent.num_frequent": (0, num_codes)}.items():
+        value = _value(config, key)
+        if value is not None and not low <= value <= high:
+            allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            raise UserError(f"--config.{key}={value}: must be {allowed}")
+    if config.codebook.method == "gradient" and config.codebook.init == "data":
+        raise UserError(
+            "--config.codebook.init=data needs --config.codebook.method=ema: a codebook trained by gradient starts "
+            "from --config.codebook.init=uniform"
+        )
+    sampling = config.sampling
+    check_sampling_options(
+        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
+    )
+
+
+def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Autoencoder:
+    """The model; UserError if the image sides are not multiples of 4."""
+    height, width, _ = image_shape
+    if height % 4 or width % 4:
+        raise UserError(
+            f"images of {config.data.name} are {height}×{width}: both sides must be multiples of 4, since the encoder "
+            "halves them twice; resize or crop the data"
+        )
+    by_gradient = config.codebook.method == "gradient"
+    return Autoencoder(
+        image_shape=image_shape,
+        skip=config.network.skip,
+        latent=LatentOptions(**config.latent),
+        codebook=CodebookOptions(**config.codebook),
+        loss=LossWeights(
+            codebook=config.loss.codebook_weight if by_gradient else 0.0,
+            commitment=config.loss.commitment_weight,
+            projection=config.loss.projection_weight,
+            commitment_target=config.loss.commitment_target,
+        ),
+    )
+
+
+def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:
+    """The prior over the codes; `num_classes` is the data set's."""
+    return PixelCNN(
+        num_codes=config.latent.num_codes,
+        num_classes=num_classes if config.prior.conditional else 0,
+        width=config.prior.width,
+        num_layers=config.prior.num_layers,
+        head_width=config.prior.head_width,
+    )
+
+
+def fit_options_of(section: ConfigDict) -> FitOptions:
+    """The options of the training loop from `config.autoencoder` or `config.prior`."""
+    return FitOptions(**{name: section[name] for name in FitOptions.__dataclass_fields__})

@@ -1,0 +1,95 @@
+"""The command line of `train.py`: an ml_collections config with overrides, every mistake as one line."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from hvq_jax.errors import UserError
+from hvq_jax.training.workdir import CONFIG, flatten, load_config
+
+# Options that are None by default: JSON forgets their type, and without it they could not be overridden.
+_OPTIONAL = {"data.data_dir": str, "data.manual_dir": str, "latent.frequent_mass": float}
+
+
+def parse_config(arguments: list[str]) -> tuple[ConfigDict, str]:
+    """(config with its overrides, locked; workdir) from `arguments`, the command line without the program's name.
+
+    Without `--config` it is the config of the run in the workdir. Raises UserError for anything wrong.
+    """
+    workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None)[1]
+    if not workdir:
+        raise UserError("--workdir=DIR is missing: the folder to write to (see --help)")
+    base = _base_config(_select(arguments, r"--?config(=|$)"), Path(workdir))
+    _check_keys(arguments, base)
+    config, _ = _parse(arguments, base)
+    return config.lock(), workdir
+
+
+def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
+    if arguments:
+        file = Path(arguments[-1].removeprefix("--config=").split(":")[0])
+        if not file.is_file():
+            there = ", ".join(sorted(p.stem for p in file.parent.glob("[!_]*.py"))) or "no config"
+            raise UserError(f"--config={file}: no such file; in {file.parent} there is {there}")
+        return _parse(arguments, None)[0]
+    if not (workdir / CONFIG).exists():
+        raise UserError(
+            f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)"
+        )
+    config = ConfigDict(load_config(workdir))
+    for key, kind in _OPTIONAL.items():
+        section, name = key.split(".")
+        if config[section][name] is None:
+            config[section][name] = config_dict.placeholder(kind)
+    return config
+
+
+def _select(arguments: list[str], pattern: str) -> list[str]:
+    """The arguments that match, each with its value where that is an argument of its own."""
+    selected = []
+    for i, argument in enumerate(arguments):
+        if re.match(pattern, argument):
+            selected += arguments[i : i + (1 if "=" in argument else 2)]
+    return selected
+
+
+def _check_keys(arguments: list[str], config: ConfigDict) -> None:
+    known = list(flatten(config.to_dict()))
+    for argument in arguments:
+        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if match and match[1] not in known:
+            close = difflib.get_close_matches(match[1], known, n=1)
+            hint = f"did you mean --config.{close[0]}?" if close else "--help lists them all"
+            raise UserError(f"--config.{match[1]}: there is no such option; {hint}")
+
+
+def _parse(arguments: list[str], config: ConfigDict | None) -> tuple[Any, str | None]:
+    """One pass of absl over `arguments`, on flags of its own; `config` is used in place of a `--config` file."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    argv = ["train.py", *arguments]
+    if config is None:
+        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    else:
+        file_arguments = _select(arguments, r"--?config(=|$)")
+        argv = [a for a in argv if a not in file_arguments]
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    try:
+        left_over = values(argv)[1:]
+        parsed = values["config"].value
+        if parsed is not None:
+            parsed.to_dict()  # a file that failed to load says so only when it is used
+    except flags.Error as error:
+        raise UserError(f"{str(error).splitlines()[0]} (see --help)") from None
+    except Exception as error:  # a config file is a program: it may raise anything
+        text = " ".join(str(error).split())
+        raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
+    if left_over:
+        raise UserError(
+            f"{' '.join(left_over)}: not understood, options start with -- (see --help)"
+        )
+    return parsed, values.workdir

@@ -1,0 +1,246 @@
+"""The one training loop, shared by the autoencoder and the prior."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax.data.datasets import Split
+from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
+from hvq_jax.errors import UserError
+from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.training.logging import RunLog
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.state import (
+    LossFunction,
+    StepReport,
+    TrainState,
+    create_state,
+    make_optimizer,
+    train_step,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What the loop has to know of a stage. All but the last two functions are pure and get compiled."""
+
+    name: str
+    objective: str  # the validation figure whose smallest value makes the best checkpoint
+    init: Callable[[jax.Array], tuple[Any, Any]]  # key -> (params, model_state)
+    loss: LossFunction
+    evaluate: Callable[[Any, Any, Batch], Any]  # (params, model_state, batch) -> sums that add up
+    summarise_steps: Callable[[Any], dict[str, float]]  # metrics with a leading axis of steps
+    summarise: Callable[[Any], dict[str, float]]  # sums over a whole split -> figures
+    show: Callable[[RunLog, int, Any, Any, Any], None]  # (log, step, params, model_state, sums)
+
+
+@dataclasses.dataclass(frozen=True)
+class FitOptions:
+    """How long and how to train; the comments of `configs/default.py` explain each."""
+
+    batch_size: int
+    num_epochs: int
+    num_steps: int  # 0: by num_epochs
+    learning_rate: float
+    schedule: str
+    warmup_steps: int
+    clip_norm: float
+    average_decay: float
+    log_every_steps: int
+    eval_every_steps: int  # 0: every epoch
+    checkpoint_every_steps: int  # 0: only after evaluations
+    keep_checkpoints: int
+
+
+def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
+    """Where the checkpoints of `stage` are."""
+    return workdir / "checkpoints" / stage.name
+
+
+def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
+    """The state at step 0, from the run's seed."""
+    params, model_state = stage.init(jax.random.key(seed))
+    optimizer = _optimizer(options, num_steps)
+    return create_state(params, model_state, optimizer, average_decay=options.average_decay)
+
+
+def num_training_steps(options: FitOptions, train: Split) -> int:
+    """Steps in all."""
+    return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
+
+
+def _optimizer(options: FitOptions, num_steps: int) -> Any:
+    return make_optimizer(
+        learning_rate=options.learning_rate,
+        num_steps=num_steps,
+        schedule=options.schedule,
+        warmup_steps=options.warmup_steps,
+        clip_norm=options.clip_norm,
+    )
+
+
+def fit(
+    stage: Stage,
+    train: Split,
+    validation: Split,
+    *,
+    workdir: Path,
+    options: FitOptions,
+    parallel: Parallel,
+    seed: int,
+) -> TrainState:
+    """Trains `stage` to its last step, from the last checkpoint if there is one; returns the best state (numpy).
+
+    Raises UserError, after everything already saved is safe, when the loss stops being finite.
+    """
+    num_steps = num_training_steps(options, train)
+    create = partial(initial_state, stage, options, num_steps, seed)
+    abstract = jax.eval_shape(create)
+    checkpoints = Checkpoints(
+        checkpoint_folder(stage, workdir),
+        objective=stage.objective,
+        keep=options.keep_checkpoints,
+    )
+    try:
+        state = checkpoints.restore_latest(abstract)
+        if state is None or state.step < num_steps:
+            _train(
+                stage,
+                parallel.replicate(jax.jit(create)() if state is None else state),
+                train,
+                validation,
+                workdir=workdir,
+                options=options,
+                parallel=parallel,
+                seed=seed,
+                num_steps=num_steps,
+                checkpoints=checkpoints,
+            )
+        return checkpoints.restore_best(abstract)
+    finally:
+        checkpoints.close()
+
+
+def _train(
+    stage: Stage,
+    state: TrainState,
+    train: Split,
+    validation: Split,
+    *,
+    workdir: Path,
+    options: FitOptions,
+    parallel: Parallel,
+    seed: int,
+    num_steps: int,
+    checkpoints: Checkpoints,
+) -> None:
+    step_function = parallel.compile(
+        partial(
+            train_step,
+            loss_function=stage.loss,
+            optimizer=_optimizer(options, num_steps),
+            seed=seed,
+            average_decay=options.average_decay,
+            axis_name=parallel.axis_name,
+        ),
+        donate_state=True,
+    )
+    start = int(state.step)
+    eval_every = options.eval_every_steps or steps_per_epoch(train, options.batch_size)
+    evaluate = partial(evaluator(stage, parallel), split=validation, batch_size=options.batch_size)
+    batches = train_batches(train, batch_size=options.batch_size, seed=seed, start=start)
+    log = RunLog(workdir, stage.name, start_step=start, num_steps=num_steps)
+    if start:
+        log.say(f"goes on from the checkpoint of step {start}")
+    pending: list[StepReport] = []
+    clock = time.monotonic()
+    try:
+        for step in range(start + 1, num_steps + 1):
+            state, report = step_function(state, parallel.shard(next(batches)))
+            pending.append(report)
+            last = step == num_steps
+            evaluates = last or step % eval_every == 0
+            saves = evaluates or _is_multiple(step, options.checkpoint_every_steps)
+            if saves or _is_multiple(step, options.log_every_steps):
+                scalars = _summarise_steps(stage, pending, step, checkpoints)
+                now = time.monotonic()
+                scalars["images_per_second"] = len(pending) * options.batch_size / (now - clock)
+                log.record("train", step, scalars)
+                log.progress(step, _progress_line(step, num_steps, scalars))
+                pending, clock = [], now
+            figures = None
+            if evaluates:
+                sums = evaluate(state)
+                figures = stage.summarise(sums)
+                log.record("validation", step, figures)
+                log.say(f"validation at step {step}: {_line(figures)}")
+                stage.show(log, step, state.eval_params, state.model_state, sums)
+            if saves:
+                checkpoints.save(step, state, figures)
+                clock = time.monotonic()
+        checkpoints.wait()
+    finally:
+        batches.close()
+        log.close()
+
+
+def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
+    """A compiled `evaluate(state, split=..., batch_size=...)` that gives the sums over a whole split, on the host."""
+
+    def evaluate_batch(state: tuple[Any, Any], batch: Batch) -> Any:
+        sums = stage.evaluate(*state, batch)
+        return jax.lax.psum(sums, parallel.axis_name) if parallel.axis_name else sums
+
+    compiled = parallel.compile(evaluate_batch)
+
+    def evaluate(state: TrainState, *, split: Split, batch_size: int) -> Any:
+        variables = (state.eval_params, state.model_state)
+        total = None
+        for batch in eval_batches(split, batch_size=batch_size):
+            sums = compiled(variables, parallel.shard(batch))
+            total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
+        return jax.device_get(total)
+
+    return evaluate
+
+
+def _is_multiple(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _summarise_steps(
+    stage: Stage, reports: list[StepReport], step: int, checkpoints: Checkpoints
+) -> dict[str, float]:
+    stacked = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(reports))
+    finite = np.isfinite(stacked.loss) & np.isfinite(stacked.gradient_norm)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        checkpoints.wait()
+        kept = checkpoints.steps()
+        raise UserError(
+            f"{stage.name}: the loss is {stacked.loss[bad]} and the gradient norm {stacked.gradient_norm[bad]} at "
+            f"step {step - len(reports) + 1 + bad}; the last good checkpoint is "
+            f"{f'step {kept[-1]}' if kept else 'none'}; lower learning_rate or set clip_norm"
+        )
+    return {
+        "loss": float(stacked.loss.mean()),
+        "gradient_norm": float(stacked.gradient_norm.mean()),
+        **stage.summarise_steps(stacked.metrics),
+    }
+
+
+def _line(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+
+
+def _progress_line(step: int, num_steps: int, scalars: dict[str, float]) -> str:
+    return (
+        f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  "
+        f"{scalars['images_per_second']:.0f} images/s"
+    )

@@ -1,0 +1,100 @@
+"""The training state and the one step that both stages take."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+# (params, model_state, batch, key, axis_name) -> (loss, (model_state, metrics)); see `Stage.loss`.
+LossFunction = Callable[..., tuple[jax.Array, tuple[Any, Any]]]
+
+
+@struct.dataclass
+class TrainState:
+    """Everything a run needs to go on: saved whole, restored whole."""
+
+    step: jax.Array  # int32 scalar, steps taken; also the number of batches consumed
+    params: Any
+    model_state: Any  # what the loss changes without a gradient
+    opt_state: optax.OptState
+    average_params: Any  # moving average of the parameters, None where it is off
+
+    @property
+    def eval_params(self) -> Any:
+        """The parameters that evaluation and sampling use."""
+        return self.params if self.average_params is None else self.average_params
+
+
+@struct.dataclass
+class StepReport:
+    """What one step says about itself, equal on all devices."""
+
+    loss: jax.Array  # scalar float32
+    gradient_norm: jax.Array  # scalar float32, before clipping
+    metrics: Any  # the stage's own
+
+
+def make_optimizer(
+    *,
+    learning_rate: float,
+    num_steps: int,
+    schedule: str = "constant",
+    warmup_steps: int = 0,
+    clip_norm: float = 0.0,
+) -> optax.GradientTransformation:
+    """Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm (0: off)."""
+    if schedule == "cosine":
+        rate = optax.cosine_decay_schedule(learning_rate, max(num_steps - warmup_steps, 1))
+    else:
+        rate = optax.constant_schedule(learning_rate)
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        rate = optax.join_schedules([warmup, rate], [warmup_steps])
+    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    return optax.chain(*clip, optax.adam(rate))
+
+
+def create_state(
+    params: Any, model_state: Any, optimizer: optax.GradientTransformation, *, average_decay: float
+) -> TrainState:
+    """The state at step 0; `average_decay` 0 keeps no moving average of the parameters."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=optimizer.init(params),
+        average_params=params if average_decay else None,
+    )
+
+
+def train_step(
+    state: TrainState,
+    batch: Any,
+    *,
+    loss_function: LossFunction,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    average_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> tuple[TrainState, StepReport]:
+    """One step on this device's shard of the batch: gradients and metrics are means over the devices of `axis_name`.
+
+    The key is folded from (seed, step) and equal on all devices, so any step can be replayed from its state.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    differentiate = jax.value_and_grad(loss_function, has_aux=True)
+    (loss, (model_state, metrics)), gradients = differentiate(
+        state.params, state.model_state, batch, key, axis_name
+    )
+    if axis_name:
+        loss, gradients, metrics = jax.lax.pmean((loss, gradients, metrics), axis_name)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average_params = state.average_params
+    if average_params is not None:
+        average_params = optax.incremental_update(params, average_params, 1 - average_decay)
+    new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)
+    return new_state, StepReport(loss, optax.global_norm(gradients), metrics)

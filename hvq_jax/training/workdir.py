@@ -1,0 +1,95 @@
+"""A run's folder: one run at a time, one configuration for good, files written whole or not at all."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hvq_jax.errors import UserError
+
+CONFIG = "config.json"
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
+    """The absolute path of `workdir`, made if need be and held against other runs until the end of the block."""
+    path = Path(os.path.abspath(workdir))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir} is not writable ({error.strerror}): choose another folder"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--workdir={workdir} is in use by another run: wait for it or choose another folder"
+            ) from None
+        yield path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
+    """Raises UserError naming the keys whose values differ from those `workdir` was written with, if it was.
+
+    Keys that equal or lie below one of `free` (dotted) may change between the runs of one workdir.
+    """
+    if not (workdir / CONFIG).exists():
+        return
+    old, new = flatten(load_config(workdir)), flatten(config)
+    changed = [
+        f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+        and not any(key == name or key.startswith(f"{name}.") for name in free)
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} was written with another config: {', '.join(changed)}; use those values or another --workdir"
+        )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes `content` as indented JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, {} where there is none; UserError if it is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """The config of a run as nested dicts; UserError if there is no run."""
+    config = read_json(Path(workdir) / CONFIG)
+    if not config:
+        raise UserError(f"no run in {workdir}: {Path(workdir) / CONFIG} does not exist")
+    return config

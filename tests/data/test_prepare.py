@@ -1,0 +1,76 @@
+import concurrent.futures
+import hashlib
+import multiprocessing
+import os
+import pathlib
+import signal
+
+import pytest
+
+from hvq_jax.data.builders.mnist import FashionMnist
+from hvq_jax.data.prepare import prepare
+from hvq_jax.data.prepared import read_split
+from hvq_jax.errors import UserError
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def digests(folder: pathlib.Path) -> dict[str, str]:
+    """SHA-256 of the records and descriptions of a prepared data set, by file name."""
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def wait_for_all(barrier) -> None:
+    barrier.wait()
+
+
+def prepare_and_count(data_dir: pathlib.Path, manual_dir: pathlib.Path) -> int:
+    builder = prepare(FashionMnist, data_dir=data_dir, manual_dir=manual_dir)
+    return len(read_split(builder, "train")[0])
+
+
+def prepare_and_die(data_dir: pathlib.Path, manual_dir: pathlib.Path) -> None:
+    def examples(builder, split, images, labels):
+        yield 0, {"image": images[0], "label": int(labels[0])}
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    FashionMnist._generate_examples = examples
+    prepare(FashionMnist, data_dir=data_dir, manual_dir=manual_dir)
+
+
+def test_prepared_twice_is_the_same_and_a_second_call_writes_nothing(tmp_path, tiny_manual_dir):
+    folders = [
+        pathlib.Path(
+            prepare(FashionMnist, data_dir=tmp_path / name, manual_dir=tiny_manual_dir).data_path
+        )
+        for name in ("first", "second")
+    ]
+    assert digests(folders[0]) == digests(folders[1])
+    times = {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
+    prepare(FashionMnist, data_dir=tmp_path / "first", manual_dir=tmp_path / "absent")
+    assert times == {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
+
+
+def test_two_processes_at_once_both_succeed(tmp_path, tiny_manual_dir):
+    with concurrent.futures.ProcessPoolExecutor(
+        2, mp_context=SPAWN, initializer=wait_for_all, initargs=(SPAWN.Barrier(2),)
+    ) as pool:
+        counts = pool.map(prepare_and_count, [tmp_path] * 2, [tiny_manual_dir] * 2)
+        assert list(counts) == [30, 30]
+
+
+def test_what_a_killed_process_left_is_cleared(tmp_path, tiny_manual_dir):
+    process = SPAWN.Process(target=prepare_and_die, args=(tmp_path, tiny_manual_dir))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert list((tmp_path / "fashion_mnist").glob("incomplete.*"))
+    assert prepare_and_count(tmp_path, tiny_manual_dir) == 30
+    assert not list((tmp_path / "fashion_mnist").glob("incomplete.*"))
+
+
+def test_impossible_data_dir_is_named(tmp_path, tiny_manual_dir):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"data_dir=DIR") as caught:
+        prepare(FashionMnist, data_dir=tmp_path / "file", manual_dir=tiny_manual_dir)
+    assert str(tmp_path / "file") in str(caught.value)
