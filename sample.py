@@ -28,22 +28,14 @@ class OneLineParser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    options = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workdir", required=True, help="folder of a trained run")
     options.add_argument("--out", required=True, help="a .png, or a .npz with the latents")
     options.add_argument("--reconstruct", metavar="PATH", help="an image, or a folder of images")
     options.add_argument("--num_samples", type=int, default=64, help="images to draw (64)")
-    options.add_argument(
-        "--label", help="class of every sample, name or number; default: all in turn"
-    )
-    options.add_argument(
-        "--temperature", type=float, default=1.0, help="0: most probable codes (1)"
-    )
-    options.add_argument(
-        "--top_k", type=int, default=0, help="draw from the k most probable; 0: off"
-    )
+    options.add_argument("--label", help="class of every sample, name or number; default: all in turn")
+    options.add_argument("--temperature", type=float, default=1.0, help="0: most probable codes (1)")
+    options.add_argument("--top_k", type=int, default=0, help="draw from the k most probable; 0: off")
     options.add_argument("--top_p", type=float, default=1.0, help="draw from this mass; 1: off")
     options.add_argument("--seed", type=int, default=0, help="same seed, same samples (0)")
     return options

@@ -28,9 +28,7 @@ def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
     if {"--help", "-h", "-help"} & set(arguments):
         options = Path(__file__).with_name("configs") / "default.py"
-        print(
-            f"{__doc__}\nEvery option and its default, from configs/default.py:\n\n{options.read_text()}"
-        )
+        print(f"{__doc__}\nEvery option and its default, from configs/default.py:\n\n{options.read_text()}")
         return 0
     try:
         config, workdir = parse_config(arguments)

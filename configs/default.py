@@ -28,9 +28,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "num_codes": 512,  # K
                 "dim": 64,  # D, width of the latent and of both networks
                 "num_frequent": 312,  # S: so many codes are frequent (frequency, combined)
-                "frequent_mass": config_dict.placeholder(
-                    float
-                ),  # m: in place of S, codes up to this mass
+                "frequent_mass": config_dict.placeholder(float),  # m: in place of S, codes up to this mass
                 "frequency_decay": 0.99,  # of the table F a step; 1: cumulative, 0: this batch's
                 # how P is differentiated: both, both_through_st, encoder, straight_through
                 "projection_gradient": "straight_through",

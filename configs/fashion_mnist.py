@@ -6,8 +6,9 @@
 Without manual_dir (the folder of Debian's package dataset-fashion-mnist, or the published files) it is downloaded.
 """
 
-from configs import default
 from ml_collections import ConfigDict
+
+from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:

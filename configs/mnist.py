@@ -5,8 +5,9 @@
 Downloaded, or read from --config.data.manual_dir=DIR with the four published files.
 """
 
-from configs import default
 from ml_collections import ConfigDict
+
+from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:

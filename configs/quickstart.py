@@ -6,8 +6,9 @@ The images are Fashion-MNIST's official *test* file, split into 8,000 for traini
 test: it shows that everything works, and its figures are not Fashion-MNIST results.
 """
 
-from configs import default
 from ml_collections import ConfigDict
+
+from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:

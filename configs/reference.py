@@ -7,8 +7,9 @@ plain differentiation of the projection. The report names no data set; the one h
 in use (tens of 512): that is what the default configs cure.
 """
 
-from configs import default
 from ml_collections import ConfigDict
+
+from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:

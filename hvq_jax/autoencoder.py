@@ -42,9 +42,7 @@ class CodebookOptions:
     """How the codes are learned; see `codebook.py`."""
 
     method: str = "ema"  # "gradient": the codes are parameters
-    init: str = (
-        "data"  # "uniform": U(-1/K, 1/K); "data": encoder outputs of the first batch (ema only)
-    )
+    init: str = "data"  # "uniform": U(-1/K, 1/K); "data": encoder outputs of the first batch (ema only)
     decay: float = 0.99
     revive_below: float = 1.0  # assignments a step (moving average); 0 revives none
 
@@ -55,9 +53,9 @@ class Autoencoder:
 
     image_shape: tuple[int, int, int]  # H, W, C; H and W multiples of 4
     skip: str = "identity"
-    latent: LatentOptions = LatentOptions()
-    codebook: CodebookOptions = CodebookOptions()
-    loss: LossWeights = LossWeights()
+    latent: LatentOptions = dataclasses.field(default_factory=LatentOptions)
+    codebook: CodebookOptions = dataclasses.field(default_factory=CodebookOptions)
+    loss: LossWeights = dataclasses.field(default_factory=LossWeights)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -154,7 +152,8 @@ def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.A
         "params": variables.params["encoder"],
         "batch_stats": variables.state.batch_stats["encoder"],
     }
-    return _encoder(model).apply(collections, images, train=False)
+    z_e: jax.Array = _encoder(model).apply(collections, images, train=False)  # type: ignore[assignment]
+    return z_e
 
 
 def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Array:
@@ -163,7 +162,8 @@ def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Ar
         "params": variables.params["decoder"],
         "batch_stats": variables.state.batch_stats["decoder"],
     }
-    return _decoder(model).apply(collections, z_bar, train=False)
+    images: jax.Array = _decoder(model).apply(collections, z_bar, train=False)  # type: ignore[assignment]
+    return images
 
 
 def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> HybridLatent:
@@ -181,9 +181,7 @@ def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> Hybrid
 
 def reconstruct(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
     """Images `[B, H, W, C]` in [-1, 1] through encoder, latent and decoder."""
-    return decode(
-        model, variables, quantize(model, variables, encode(model, variables, images)).z_bar
-    )
+    return decode(model, variables, quantize(model, variables, encode(model, variables, images)).z_bar)
 
 
 def frequent(model: Autoencoder, frequency: jax.Array) -> jax.Array:
@@ -208,9 +206,7 @@ def training_loss(
     must be equal on all devices. The loss is this device's mean; the state and the metrics are the global batch's.
     """
     x = to_float(images)
-    z_e, encoder_stats = _apply_training(
-        _encoder(model, axis_name), params["encoder"], state.batch_stats["encoder"], x
-    )
+    z_e, encoder_stats = _apply_training(_encoder(model, axis_name), params["encoder"], state.batch_stats["encoder"], x)
     vectors = jax.lax.stop_gradient(z_e).astype(jnp.float32)
     frequency, averages, revived = state.frequency, state.averages, jnp.zeros((), bool)
     if averages is not None:
@@ -260,9 +256,7 @@ def training_loss(
     return loss, (ModelState(batch_stats, frequency, averages), metrics)
 
 
-def _apply_training(
-    network: Encoder | Decoder, params: Any, batch_stats: Any, x: jax.Array
-) -> tuple[jax.Array, Any]:
+def _apply_training(network: Encoder | Decoder, params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
     collections = {"params": params, "batch_stats": batch_stats}
     y, updates = network.apply(collections, x, train=True, mutable=["batch_stats"])
     return y, updates["batch_stats"]
@@ -285,9 +279,7 @@ def _terms(
     )
 
 
-def evaluation_sums(
-    model: Autoencoder, variables: Variables, images: jax.Array, mask: jax.Array
-) -> EvaluationSums:
+def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array, mask: jax.Array) -> EvaluationSums:
     """Figures of uint8 images `[B, H, W, C]` where `mask` `[B]` is True, with everything learned held fixed."""
     x = to_float(images)
     z_e = encode(model, variables, x)

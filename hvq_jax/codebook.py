@@ -25,9 +25,7 @@ def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
 
 def unassigned(codes: jax.Array) -> MovingAverages:
     """Averages that have seen nothing: every count is below any threshold, so `revive` draws all codes from data."""
-    return MovingAverages(
-        codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes)
-    )
+    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes))
 
 
 def assigned_once(codes: jax.Array) -> MovingAverages:
@@ -35,9 +33,7 @@ def assigned_once(codes: jax.Array) -> MovingAverages:
     return MovingAverages(codes=codes, counts=jnp.ones(codes.shape[0]), sums=codes)
 
 
-def count_assignments(
-    indices: jax.Array, num_codes: int, axis_name: str | None = None
-) -> jax.Array:
+def count_assignments(indices: jax.Array, num_codes: int, axis_name: str | None = None) -> jax.Array:
     """How often each code is assigned in the batch, `[K]` int32, from `indices` of any shape."""
     counts = jnp.zeros(num_codes, jnp.int32).at[indices.reshape(-1)].add(1)
     return jax.lax.psum(counts, axis_name) if axis_name else counts
@@ -48,9 +44,7 @@ def update_frequency(frequency: jax.Array, counts: jax.Array, decay: float) -> j
     return decay * frequency + counts
 
 
-def draw_vectors(
-    z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None
-) -> jax.Array:
+def draw_vectors(z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None) -> jax.Array:
     """`[num_vectors, D]`: random rows of `z_e` `[..., D]` over the whole batch, distinct while there are enough.
 
     `key` must be equal on every device. A device contributes the rows it owns and the sum carries them everywhere, so

@@ -15,7 +15,6 @@ from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.data.datasets import ImageDataset, Split, load_dataset
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
-from hvq_jax.images import to_float
 from hvq_jax.inference import DATASET, TrainedRun
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
@@ -46,7 +45,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
     for stage in ("autoencoder", "prior"):
         parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
     with locked(workdir) as folder:
-        free = configuration.FREE_KEYS
+        free: tuple[str, ...] = configuration.FREE_KEYS
         if not (folder / "checkpoints" / "prior").exists():
             free = (*free, "prior")  # nothing depends on them yet
         check_config(folder, config.to_dict(), free=free)
@@ -134,9 +133,7 @@ class _Experiment:
         num_classes = len(run.class_names)
         per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if options["classify"] else 0)
         labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
-        pieces = run.sample(
-            labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")}
-        )
+        pieces = run.sample(labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")})
         images = np.concatenate([piece.images for piece in pieces])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
         conditional = self.config.prior.conditional

@@ -88,9 +88,7 @@ class TrainedRun:
     @cached_property
     def prior_params(self) -> Any:
         """The prior's parameters, from its best checkpoint; UserError before there is one."""
-        stage = prior_stage(
-            self.prior, self.model.latent_shape, math.prod(self.model.image_shape[:2])
-        )
+        stage = prior_stage(self.prior, self.model.latent_shape, math.prod(self.model.image_shape[:2]))
         if not checkpoint_folder(stage, self.workdir).is_dir():
             raise UserError(
                 f"{self.workdir} has no prior to sample from yet: run "
@@ -153,7 +151,7 @@ class TrainedRun:
             piece = labels[start : start + BATCH]
             padded = np.pad(piece, (0, BATCH - len(piece))).astype(np.int32)
             drawn = draw(self.variables, self.prior_params, gains, key, padded, start)
-            yield jax.tree.map(lambda x, n=len(piece): np.asarray(x)[:n], drawn)
+            yield _first(drawn, len(piece))
 
     def _draw(
         self,
@@ -169,7 +167,7 @@ class TrainedRun:
         condition = labels if self.prior.num_classes else None
 
         def logits(indices: jax.Array) -> jax.Array:
-            return self.prior.apply(prior_params, indices, condition)
+            return self.prior.apply(prior_params, indices, condition)  # type: ignore[return-value]
 
         keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
         indices = sample_indices(logits, keys, *self.model.latent_shape, **options)
@@ -194,4 +192,8 @@ class TrainedRun:
             piece = images[start : start + BATCH]
             padded = np.pad(piece, ((0, BATCH - len(piece)), (0, 0), (0, 0), (0, 0)))
             drawn = through(self.variables, padded)
-            yield jax.tree.map(lambda x, n=len(piece): np.asarray(x)[:n], drawn)
+            yield _first(drawn, len(piece))
+
+
+def _first(drawn: Drawn, count: int) -> Drawn:
+    return jax.tree.map(lambda x: np.asarray(x)[:count], drawn)

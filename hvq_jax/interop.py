@@ -138,9 +138,7 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
     return _to_flax(state_dict, _AUTOENCODER)
 
 
-def autoencoder_to_torch(
-    variables: Variables, *, num_batches_tracked: int = 0
-) -> dict[str, np.ndarray]:
+def autoencoder_to_torch(variables: Variables, *, num_batches_tracked: int = 0) -> dict[str, np.ndarray]:
     """Write what `autoencoder_from_torch` reads; the networks must have `skip="rectified"`.
 
     Args:
@@ -193,9 +191,7 @@ def _num_layers(pattern: str, names: Iterable[str]) -> int:
     return 1 + max((int(match[1]) for match in matches if match), default=0)
 
 
-def _check_names(
-    given: Iterable[str], required: Iterable[str], optional: Iterable[str] = ()
-) -> None:
+def _check_names(given: Iterable[str], required: Iterable[str], optional: Iterable[str] = ()) -> None:
     missing = [name for name in required if name not in set(given)]
     if missing:
         raise UserError(f"not a model of the reference: {missing[0]} is missing")
@@ -204,9 +200,7 @@ def _check_names(
         raise UserError(f"not a model of the reference: {unknown[0]} is unknown")
 
 
-def _check_shapes(
-    state_dict: StateDict, table: list[_Entry], shapes: Mapping[str, jax.ShapeDtypeStruct]
-) -> None:
+def _check_shapes(state_dict: StateDict, table: list[_Entry], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
     """Compare with `shapes`, by path those of our variables; the error is in PyTorch's layout."""
     for key, path, layout in table:
         expected = layout.to_torch(np.broadcast_to(np.float32(0), shapes[path].shape)).shape
@@ -220,9 +214,7 @@ def _check_shapes(
 def _sizes(state_dict: StateDict, key: str, rank: int) -> tuple[int, ...]:
     shape = np.shape(state_dict[key])
     if len(shape) != rank:
-        raise UserError(
-            f"not a model of the reference: {key} has shape {shape}, not one of {rank} axes"
-        )
+        raise UserError(f"not a model of the reference: {key} has shape {shape}, not one of {rank} axes")
     return shape
 
 
@@ -254,10 +246,7 @@ def _pixelcnn_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _to_flax(state_dict: StateDict, table: list[_Entry]) -> dict[str, Any]:
-    arrays = {
-        path: jnp.asarray(layout.to_flax(np.asarray(state_dict[key], np.float32)))
-        for key, path, layout in table
-    }
+    arrays = {path: jnp.asarray(layout.to_flax(np.asarray(state_dict[key], np.float32))) for key, path, layout in table}
     return unflatten_dict(arrays, sep="/")
 
 
@@ -271,6 +260,5 @@ def _to_torch(variables: Variables, table: list[_Entry]) -> dict[str, np.ndarray
                 f"not one of {layout.rank} axes"
             )
     return {
-        key: np.ascontiguousarray(layout.to_torch(np.asarray(arrays[path], np.float32)))
-        for key, path, layout in table
+        key: np.ascontiguousarray(layout.to_torch(np.asarray(arrays[path], np.float32))) for key, path, layout in table
     }

@@ -29,9 +29,7 @@ class HybridLatent:
 
     z_bar: jax.Array  # [..., D] float32, what the decoder sees, with its gradient
     z_q: jax.Array  # [..., D] float32, the codes, differentiable in the codebook
-    projection: (
-        jax.Array
-    )  # [..., D] float32, P(z_e, z_q), with the gradient of `projection_gradient`
+    projection: jax.Array  # [..., D] float32, P(z_e, z_q), with the gradient of `projection_gradient`
     indices: jax.Array  # [...] int32
     discrete: jax.Array  # [..., 1] bool, M: True where the decoder sees the plain code
     gain: jax.Array  # [...] float32, alpha of P = alpha z_q
@@ -99,7 +97,7 @@ def frequent_codes(
     if (num_frequent is None) == (frequent_mass is None):
         raise ValueError("give exactly one of num_frequent and frequent_mass")
     order = jnp.argsort(-frequency, stable=True)
-    if frequent_mass is None:
+    if num_frequent is not None:
         chosen = jnp.arange(frequency.shape[0]) < num_frequent
     else:
         running_sum = jnp.cumsum(frequency[order])
@@ -146,9 +144,7 @@ def hybrid_latent(
     )
 
 
-def latent_from_codes(
-    indices: jax.Array, codebook: jax.Array, gains: jax.Array | None = None
-) -> jax.Array:
+def latent_from_codes(indices: jax.Array, codebook: jax.Array, gains: jax.Array | None = None) -> jax.Array:
     """`[..., D]` for the decoder from `indices` `[...]`: the codes themselves, or each times its gain `[...]`."""
     codes = codebook[indices]
     return codes if gains is None else gains[..., None] * codes

@@ -20,7 +20,7 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
 
 
 def conv(features: int, kernel: int, stride: int = 1, *, name: str | None = None) -> nn.Conv:
-    """A square convolution with bias that keeps `H/stride`: Xavier-uniform weights, zero bias (MATH §4)."""
+    """A square convolution with bias that keeps `H/stride`: Xavier-uniform weights, zero bias."""
     padding = (kernel - stride + 1) // 2
     return nn.Conv(
         features,
@@ -48,9 +48,7 @@ def double_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     phases = phases.transpose(1, 3, 4, 0, 2, 5).reshape(2, 2, kernel.shape[2], 4 * features)
     # Padding inside the convolution would make its backward pass ten times slower on CPU.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    y = jax.lax.conv_general_dilated(
-        padded, phases, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+    y = jax.lax.conv_general_dilated(padded, phases, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
     rows = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)  # [B, h, 2, w+1, 2, O]
     both = jnp.stack([rows[:, :, :, :-1, 0], rows[:, :, :, 1:, 1]], axis=4)  # [B, h, 2, w, 2, O]

@@ -8,6 +8,7 @@ mean over equal shards of a batch is the loss of the batch.
 """
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +32,12 @@ class LossWeights:
 
 @struct.dataclass
 class Losses:
-    """The unweighted terms, each `[B]` float32, one value an image."""
+    """The unweighted terms: `[B]` float32, one value an image; or whatever statistic is taken of those."""
 
-    reconstruction: jax.Array
-    codebook: jax.Array
-    commitment: jax.Array
-    projection: jax.Array
+    reconstruction: Any
+    codebook: Any
+    commitment: Any
+    projection: Any
 
 
 def _mean_per_image(x: jax.Array) -> jax.Array:
@@ -64,9 +65,7 @@ def losses_per_image(
         reconstruction=_mean_per_image(jnp.square(reconstructions.astype(jnp.float32) - images)),
         codebook=_mean_per_image(jnp.square(latent.z_q - stop_gradient(z_e))),
         commitment=_mean_per_image(jnp.square(z_e - stop_gradient(target))),
-        projection=_mean_per_image(
-            jnp.where(latent.discrete, 0.0, pulled) if projects else jnp.zeros_like(pulled)
-        ),
+        projection=_mean_per_image(jnp.where(latent.discrete, 0.0, pulled) if projects else jnp.zeros_like(pulled)),
     )
 
 

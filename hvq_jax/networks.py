@@ -1,4 +1,4 @@
-"""Encoder and decoder of the reference (`ritheshkumar95/pytorch-vqvae`) in Linen, NHWC; MATH §4 has them layer by layer.
+"""Encoder and decoder of the reference (`ritheshkumar95/pytorch-vqvae`) in Linen, NHWC.
 
 Two strided convolutions divide the sides by 4; hidden width and latent width are the same D; there is no 1×1
 convolution before the codebook.

@@ -105,8 +105,7 @@ def test_pixelcnns_of_any_size_survive_both_ways(num_codes, half, num_classes, h
     # Any bits, NaN and -0 among them.
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     state_dict = {
-        key: rng.integers(2**32, size=shape, dtype=np.uint32).view(np.float32)
-        for key, shape in shapes.items()
+        key: rng.integers(2**32, size=shape, dtype=np.uint32).view(np.float32) for key, shape in shapes.items()
     }
     assert_same_bits(pixelcnn_to_torch(pixelcnn_from_torch(state_dict)), state_dict)
 
@@ -134,9 +133,7 @@ def test_every_missing_key_is_named(read, file):
 
 
 @readers
-@pytest.mark.parametrize(
-    "key", ["encoder.9.weight", "encoder.0.num_batches_tracked", "layers.0.extra", "epoch"]
-)
+@pytest.mark.parametrize("key", ["encoder.9.weight", "encoder.0.num_batches_tracked", "layers.0.extra", "epoch"])
 def test_an_unknown_key_is_named(read, file, key):
     state_dict = state_dict_of(file) | {key: np.zeros(3, np.float32)}
     assert_names(f"{key} is unknown", lambda: read(state_dict))
@@ -207,9 +204,7 @@ def run(request):
     def forward(params, train):
         z_e, encoder_stats = apply(encoder, "encoder", params, x, train)
         indices = nearest_codes(z_e, params["codebook"])
-        latent = hybrid_latent(
-            z_e, params["codebook"], indices, frequent=jnp.ones(32, bool), mode="vq"
-        )
+        latent = hybrid_latent(z_e, params["codebook"], indices, frequent=jnp.ones(32, bool), mode="vq")
         x_tilde, decoder_stats = apply(decoder, "decoder", params, latent.z_bar, train)
         losses = losses_per_image(x, x_tilde, z_e, latent, mode="vq")
         return SimpleNamespace(

@@ -70,8 +70,8 @@ def test_the_mean_of_truth_values_is_a_share():
 
 
 def test_the_spread_of_gains_close_to_one_is_resolved():
-    # Taken from squares of the gains themselves, which float32 keeps in steps of 1e-7, this variance
-    # of 1e-6 would be off by several per cent.
+    # From squares of the gains themselves, which float32 keeps in steps of 1e-7, this variance of 1e-6
+    # would be off by several per cent.
     gains = (1.0 + 1e-3 * np.random.default_rng(0).standard_normal(4096)).astype(np.float32)
     moments = Moments.of(jnp.asarray(gains))
     np.testing.assert_allclose(moments.std, gains.std(dtype=np.float64), rtol=1e-4)

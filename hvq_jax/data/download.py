@@ -63,10 +63,7 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
         raise UserError(f"could not download {file.url} ({error}): {advice}") from error
     if digest != file.sha256:
         partial.unlink()
-        raise UserError(
-            f"{file.url} is not the published file (SHA-256 {digest}, expected {file.sha256}): "
-            f"{advice}"
-        )
+        raise UserError(f"{file.url} is not the published file (SHA-256 {digest}, expected {file.sha256}): {advice}")
     return partial.replace(target)
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import sys
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import flax.struct
 import grain
@@ -26,9 +27,9 @@ _READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 class Batch:
     """One process's part of a global batch: B = batch_size / process_count."""
 
-    images: np.ndarray  # [B, H, W, C] uint8
-    labels: np.ndarray  # [B] int32
-    mask: np.ndarray  # [B] bool, False on padding
+    images: Any  # [B, H, W, C] uint8, or [B, h, w] int32 where the images are grids of codes
+    labels: Any  # [B] int32
+    mask: Any  # [B] bool, False on padding
 
 
 def steps_per_epoch(split: Split, batch_size: int) -> int:
@@ -38,9 +39,7 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
         UserError: `batch_size` is not positive or exceeds the split.
     """
     if not 0 < batch_size <= len(split):
-        raise UserError(
-            f"batch size {batch_size}: must be between 1 and {len(split)}, the number of images"
-        )
+        raise UserError(f"batch size {batch_size}: must be between 1 and {len(split)}, the number of images")
     return len(split) // batch_size
 
 
@@ -89,9 +88,7 @@ def train_batches(
     return _iterate(numbers.map(batch).to_iter_dataset(_READ_OPTIONS))
 
 
-def eval_batches(
-    split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1
-) -> Iterator[Batch]:
+def eval_batches(split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
     """Returns the batches of one pass in stored order, each image exactly once.
 
     The last global batch is padded to `batch_size` by repeating the split's last image, with the
@@ -119,10 +116,7 @@ def eval_batches(
 def _local_slice(batch_size: int, process_index: int, process_count: int) -> slice:
     """Returns the part of a global batch that belongs to one process."""
     if batch_size <= 0 or batch_size % process_count:
-        raise UserError(
-            f"batch size {batch_size}: must be positive and divisible by the {process_count} "
-            "processes"
-        )
+        raise UserError(f"batch size {batch_size}: must be positive and divisible by the {process_count} processes")
     size = batch_size // process_count
     return slice(process_index * size, (process_index + 1) * size)
 

@@ -57,9 +57,7 @@ def _download_and_prepare(builder: ImageBuilder) -> None:
     # TFDS has several progress bars and messages; the builder shows one line a split.
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-        )
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
 
 
 @contextlib.contextmanager

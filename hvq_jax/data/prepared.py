@@ -15,9 +15,7 @@ _READ_AT_ONCE = 1024  # lists are read five times faster than single examples
 _PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 
 
-def open_prepared(
-    name: str, data_dir: str | os.PathLike[str] | None = None
-) -> tfds.core.DatasetBuilder:
+def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> tfds.core.DatasetBuilder:
     """Opens a prepared data set without the code that prepared it.
 
     Args:
@@ -63,8 +61,7 @@ def read_split(builder: tfds.core.DatasetBuilder, split: str) -> tuple[np.ndarra
     shapes = {image.shape for image, _ in examples}
     if len(shapes) > 1:
         raise UserError(
-            f"{where}: images have {len(shapes)} shapes, such as {min(shapes)} and {max(shapes)}; "
-            "prepare them with one"
+            f"{where}: images have {len(shapes)} shapes, such as {min(shapes)} and {max(shapes)}; prepare them with one"
         )
     images = np.stack([image for image, _ in examples])
     labels = np.array([label for _, label in examples], np.int32)

@@ -60,7 +60,7 @@ def train_classifier(
 ) -> Classifier:
     """Trains on uint8 images `[N, H, W, C]`, sides ≥ 8, and labels `[N]` in 0…num_classes − 1.
 
-    Adam with cosine decay on shuffled batches; what does not fill an epoch's last batch is left out.
+    Adam with cosine decay on shuffled batches; an epoch drops what does not fill its last batch.
     The same seed gives the same parameters. Raises UserError for other images or labels.
     """
     _check_images(images)
@@ -74,9 +74,7 @@ def train_classifier(
     for _ in range(epochs):
         order = shuffle.permutation(len(images))[: steps_per_epoch * batch_size]
         for batch in order.reshape(steps_per_epoch, batch_size):
-            variables, moments = _update(
-                network, num_steps, variables, moments, images[batch], labels[batch]
-            )
+            variables, moments = _update(network, num_steps, variables, moments, images[batch], labels[batch])
     return Classifier(network, variables, images.shape[1:])
 
 
@@ -124,9 +122,8 @@ def _update(
 
 
 @partial(jax.jit, static_argnames="network")
-def _apply(network: Network, variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    logits, features = network.apply(variables, to_float(images))
-    return logits, features
+def _apply(network: Network, variables: Any, images: jax.Array) -> Any:
+    return network.apply(variables, to_float(images))
 
 
 def _outputs(classifier: Classifier, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -134,8 +131,7 @@ def _outputs(classifier: Classifier, images: np.ndarray) -> Iterator[tuple[np.nd
     _check_images(images)
     if images.shape[1:] != classifier.image_shape:
         raise UserError(
-            f"the classifier was trained on images of shape {classifier.image_shape}, "
-            f"these are {images.shape[1:]}"
+            f"the classifier was trained on images of shape {classifier.image_shape}, these are {images.shape[1:]}"
         )
     for start in range(0, len(images), _PREDICTED_AT_ONCE):
         part = images[start : start + _PREDICTED_AT_ONCE]
@@ -161,7 +157,4 @@ def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None
     if labels.shape != (num_images,):
         raise UserError(f"{num_images} images need labels [{num_images}], not {labels.shape}")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(
-            f"labels must lie in 0…{num_classes - 1}; "
-            f"these go from {labels.min()} to {labels.max()}"
-        )
+        raise UserError(f"labels must lie in 0…{num_classes - 1}; these go from {labels.min()} to {labels.max()}")

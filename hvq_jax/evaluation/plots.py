@@ -41,9 +41,7 @@ _TITLE_FONT = FontProperties(size=9)  # points
 _LABEL_FONT = FontProperties(size=7.5)
 
 
-def save_reconstructions(
-    path: str | Path, originals: np.ndarray, reconstructions: np.ndarray, *, title: str
-) -> None:
+def save_reconstructions(path: str | Path, originals: np.ndarray, reconstructions: np.ndarray, *, title: str) -> None:
     """Rows of originals `[N, H, W, C]`, each over the row of its reconstructions (same shape).
 
     Raises UserError for images of other or unequal shapes.
@@ -63,9 +61,7 @@ def save_reconstructions(
     _write(_tile_figure(tiles, row_names=row_names, rows_per_group=2, title=title), path)
 
 
-def save_samples(
-    path: str | Path, images: np.ndarray, row_names: Sequence[str], *, title: str
-) -> None:
+def save_samples(path: str | Path, images: np.ndarray, row_names: Sequence[str], *, title: str) -> None:
     """Images `[rows, columns, H, W, C]`, one row a class, its name at the left.
 
     Raises UserError for images of another shape, or when there is not one name a row.
@@ -269,9 +265,7 @@ def _tile_figure(
     return _figure_of(picture, texts)
 
 
-def _figure_of(
-    picture: np.ndarray, texts: Sequence[tuple[float, float, str, str, FontProperties]]
-) -> Figure:
+def _figure_of(picture: np.ndarray, texts: Sequence[tuple[float, float, str, str, FontProperties]]) -> Figure:
     height, width, _ = picture.shape
     figure = Figure((width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), dpi=_PIXELS_PER_INCH)
     figure.figimage(picture)
@@ -298,9 +292,7 @@ def _widest(texts: Sequence[str], font: FontProperties) -> int:
 def _write(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
-        raise UserError(
-            f"cannot write {path}: the folder {path.parent} does not exist; make it first"
-        )
+        raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         figure.savefig(unfinished, format="png", dpi=_PIXELS_PER_INCH, facecolor="white")

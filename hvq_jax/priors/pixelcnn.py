@@ -14,7 +14,6 @@ import numpy as np
 from hvq_jax.errors import UserError
 from hvq_jax.layers import xavier_uniform
 
-
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
 
@@ -48,15 +47,13 @@ class PixelCNN(nn.Module):
                 f"PixelCNN with num_classes={self.num_classes} was given {given}: pass labels "
                 "exactly when num_classes is positive"
             )
-        vertical = horizontal = nn.Embed(
-            self.num_codes, self.width, embedding_init=_embedding_init, name="embedding"
-        )(indices)
+        vertical = horizontal = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init, name="embedding")(
+            indices
+        )
         for i in range(self.num_layers):
             layer = GatedLayer(self.width, self.num_classes, first=i == 0, name=f"layer_{i}")
             vertical, horizontal = layer(vertical, horizontal, labels)
-        hidden = nn.relu(
-            nn.Dense(self.head_width, kernel_init=xavier_uniform, name="head_hidden")(horizontal)
-        )
+        hidden = nn.relu(nn.Dense(self.head_width, kernel_init=xavier_uniform, name="head_hidden")(horizontal))
         return nn.Dense(self.num_codes, kernel_init=xavier_uniform, name="head_logits")(hidden)
 
 
@@ -93,9 +90,7 @@ class GatedLayer(nn.Module):
             kernel_init=xavier_uniform,
             name="horizontal",
         )(horizontal)
-        left += nn.Dense(2 * self.width, kernel_init=xavier_uniform, name="vertical_to_horizontal")(
-            above
-        )
+        left += nn.Dense(2 * self.width, kernel_init=xavier_uniform, name="vertical_to_horizontal")(above)
         if labels is not None:
             embed_class = nn.Embed(
                 self.num_classes,
@@ -106,9 +101,7 @@ class GatedLayer(nn.Module):
             condition = embed_class(labels)[:, None, None, :]
             above, left = above + condition, left + condition
 
-        output = nn.Dense(self.width, kernel_init=xavier_uniform, name="horizontal_output")(
-            _gate(left)
-        )
+        output = nn.Dense(self.width, kernel_init=xavier_uniform, name="horizontal_output")(_gate(left))
         return _gate(above), output if self.first else horizontal + output
 
     def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> np.ndarray | None:

@@ -18,9 +18,7 @@ def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> N
         raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1 (off)")
 
 
-def filter_logits(
-    logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
-) -> jax.Array:
+def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
     """Reshape a categorical distribution before a draw: temperature first, then top-k, then top-p.
 
     At least one code is always kept; of equally probable codes the lower index is kept first.
@@ -94,9 +92,7 @@ def sample_indices(
 
     def draw(position: jax.Array, indices: jax.Array) -> jax.Array:
         row, column = position // width, position % width
-        logits = filter_logits(
-            logits_fn(indices)[:, row, column], temperature=temperature, top_k=top_k, top_p=top_p
-        )
+        logits = filter_logits(logits_fn(indices)[:, row, column], temperature=temperature, top_k=top_k, top_p=top_p)
         position_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, position)
         codes = jax.vmap(jax.random.categorical)(position_keys, logits)
         return indices.at[:, row, column].set(codes)

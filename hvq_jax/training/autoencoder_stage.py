@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hvq_jax import autoencoder
@@ -26,18 +27,14 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
     def loss(
         params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
     ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
-        return autoencoder.training_loss(
-            model, params, state, batch.images, key, axis_name=axis_name
-        )
+        return autoencoder.training_loss(model, params, state, batch.images, key, axis_name=axis_name)
 
     def evaluate(params: Any, state: ModelState, batch: Batch) -> EvaluationSums:
-        return autoencoder.evaluation_sums(
-            model, Variables(params, state), batch.images, batch.mask
-        )
+        return autoencoder.evaluation_sums(model, Variables(params, state), batch.images, batch.mask)
 
     @jax.jit
     def reconstruct(params: Any, state: ModelState) -> jax.Array:
-        x = to_float(fixed_images)
+        x = to_float(jnp.asarray(fixed_images))
         return to_uint8(autoencoder.reconstruct(model, Variables(params, state), x))
 
     def show(log: RunLog, step: int, params: Any, state: ModelState, sums: EvaluationSums) -> None:

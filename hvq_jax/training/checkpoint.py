@@ -50,9 +50,7 @@ class Checkpoints:
         def objective(metrics: dict[str, float]) -> float:
             return metrics[self.objective]
 
-        best = BestN(
-            get_metric_fn=objective, reverse=True, n=1, keep_checkpoints_without_metrics=False
-        )
+        best = BestN(get_metric_fn=objective, reverse=True, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=AnyPreservationPolicy([LatestN(self.keep), best]),
             best_fn=objective,
@@ -113,18 +111,14 @@ class Checkpoints:
         try:
             restored = self._manager.restore(
                 step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore()
-                ),
+                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore()),
             )
             state, expected = jax.device_get(restored.state), restored.digests
         except Exception as error:  # Orbax raises whatever its readers meet in damaged files
             self._set_aside(step, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}")
             return None
         found = leaf_digests(state)
-        wrong = sorted(
-            path for path in {**found, **expected} if found.get(path) != expected.get(path)
-        )
+        wrong = sorted(path for path in {**found, **expected} if found.get(path) != expected.get(path))
         if wrong:
             self._set_aside(step, f"damaged or foreign: {', '.join(wrong[:3])}")
             return None

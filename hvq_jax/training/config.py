@@ -101,9 +101,7 @@ def validate(config: ConfigDict) -> None:
             "from --config.codebook.init=uniform"
         )
     sampling = config.sampling
-    check_sampling_options(
-        temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p
-    )
+    check_sampling_options(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
 
 
 def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Autoencoder:

@@ -37,9 +37,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
             raise UserError(f"--config={file}: no such file; in {file.parent} there is {there}")
         return _parse(arguments, None)[0]
     if not (workdir / CONFIG).exists():
-        raise UserError(
-            f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)"
-        )
+        raise UserError(f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)")
     config = ConfigDict(load_config(workdir))
     for key, kind in _OPTIONAL.items():
         section, name = key.split(".")
@@ -89,7 +87,5 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> tuple[Any, str | 
         text = " ".join(str(error).split())
         raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
     if left_over:
-        raise UserError(
-            f"{' '.join(left_over)}: not understood, options start with -- (see --help)"
-        )
+        raise UserError(f"{' '.join(left_over)}: not understood, options start with -- (see --help)")
     return parsed, values.workdir

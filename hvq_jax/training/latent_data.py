@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from hvq_jax import autoencoder
@@ -30,9 +29,7 @@ class LatentData:
     mean_gains: np.ndarray  # [K] float32, each code's mean gain on train where it has one, else 1
 
 
-def mean_gain_per_code(
-    indices: np.ndarray, gains: np.ndarray, continuous: np.ndarray, num_codes: int
-) -> np.ndarray:
+def mean_gain_per_code(indices: np.ndarray, gains: np.ndarray, continuous: np.ndarray, num_codes: int) -> np.ndarray:
     """`[K]` float32: the mean of `gains` over the `continuous` positions of each code, 1 for a code without any.
 
     All arrays `[N, h, w]`; the control for a prior over gains: it knows the code, not the context.
@@ -58,14 +55,12 @@ def latent_data(
     if not path.exists():
         arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel)
         temporary = path.with_name(f".{path.name}")
-        np.savez(temporary, checkpoint_step=np.array(checkpoint_step), **arrays)
+        np.savez(temporary, checkpoint_step=np.array(checkpoint_step), **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
     check_latents(workdir, checkpoint_step)
     with open_latents(path) as stored:
-        return LatentData(
-            *(Split(stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in _SPLITS),
-            mean_gains=stored["mean_gains"],
-        )
+        splits = {name: Split(stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in _SPLITS}
+        return LatentData(**splits, mean_gains=stored["mean_gains"])
 
 
 def check_latents(workdir: Path, checkpoint_step: int) -> None:
@@ -91,9 +86,7 @@ def _encode(
     parallel: Parallel,
 ) -> dict[str, np.ndarray]:
     def encode_batch(variables: Variables, batch: Batch) -> Any:
-        latent = autoencoder.quantize(
-            model, variables, autoencoder.encode(model, variables, to_float(batch.images))
-        )
+        latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, to_float(batch.images)))
         return latent.indices, latent.gain, ~latent.discrete[..., 0]
 
     encode = parallel.compile(encode_batch, sharded_result=True)
@@ -111,9 +104,7 @@ def _encode(
         if name == "train":
             if model.latent.mode == "frequency":  # its continuous part is a vector, not a gain
                 continuous = np.zeros_like(continuous)
-            arrays["mean_gains"] = mean_gain_per_code(
-                indices, gains, continuous, model.latent.num_codes
-            )
+            arrays["mean_gains"] = mean_gain_per_code(indices, gains, continuous, model.latent.num_codes)
     return arrays
 
 
@@ -122,6 +113,4 @@ def open_latents(path: Path) -> Any:
     try:
         return np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): delete it and run train.py again"
-        ) from None
+        raise UserError(f"{path} cannot be read ({error}): delete it and run train.py again") from None

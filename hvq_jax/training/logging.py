@@ -1,4 +1,4 @@
-"""What a run says: `metrics.jsonl` for programs, TensorBoard events for people, one line a log step for the terminal."""
+"""What a run says: `metrics.jsonl` for programs, TensorBoard events for people, lines for the terminal."""
 
 import json
 import sys
@@ -19,11 +19,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     path = workdir / METRICS
     if not path.exists():
         return []
-    return [
-        json.loads(line)
-        for line in path.read_text().splitlines(keepends=True)
-        if line.endswith("\n")
-    ]
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 class RunLog:
@@ -31,11 +27,7 @@ class RunLog:
 
     def __init__(self, workdir: Path, stage: str, *, start_step: int, num_steps: int) -> None:
         self.stage = stage
-        kept = [
-            record
-            for record in read_records(workdir)
-            if record["stage"] != stage or record["step"] <= start_step
-        ]
+        kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = open(workdir / METRICS, "a")  # noqa: SIM115 - closed in `close`
         self._events = tensorboardX.SummaryWriter(

@@ -214,9 +214,7 @@ def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _summarise_steps(
-    stage: Stage, reports: list[StepReport], step: int, checkpoints: Checkpoints
-) -> dict[str, float]:
+def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpoints: Checkpoints) -> dict[str, float]:
     stacked = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(reports))
     finite = np.isfinite(stacked.loss) & np.isfinite(stacked.gradient_norm)
     if not finite.all():
@@ -240,7 +238,4 @@ def _line(figures: dict[str, float]) -> str:
 
 
 def _progress_line(step: int, num_steps: int, scalars: dict[str, float]) -> str:
-    return (
-        f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  "
-        f"{scalars['images_per_second']:.0f} images/s"
-    )
+    return f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  {scalars['images_per_second']:.0f} images/s"

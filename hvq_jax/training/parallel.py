@@ -48,9 +48,7 @@ class Parallel:
         if self.form == "jit":
             return jax.jit(function, donate_argnums=donated)
         out_axes = 0 if sharded_result else None
-        return jax.pmap(
-            function, DEVICES, in_axes=(None, 0), out_axes=out_axes, donate_argnums=donated
-        )
+        return jax.pmap(function, DEVICES, in_axes=(None, 0), out_axes=out_axes, donate_argnums=donated)
 
     def replicate(self, state: Any) -> Any:
         """Places `state` on every device in the form that the compiled step returns, so that it compiles once."""

@@ -20,7 +20,8 @@ def prior_stage(model: PixelCNN, latent_shape: tuple[int, int], num_pixels: int)
 
     def nats(params: Any, batch: Batch) -> jax.Array:
         labels = batch.labels if model.num_classes else None
-        return negative_log_likelihood(model.apply(params, batch.images, labels), batch.images)
+        logits: Any = model.apply(params, batch.images, labels)
+        return negative_log_likelihood(logits, batch.images)
 
     def init(key: jax.Array) -> tuple[Any, None]:
         indices = jnp.zeros((1, *latent_shape), jnp.int32)

@@ -86,9 +86,7 @@ def train_step(
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
     differentiate = jax.value_and_grad(loss_function, has_aux=True)
-    (loss, (model_state, metrics)), gradients = differentiate(
-        state.params, state.model_state, batch, key, axis_name
-    )
+    (loss, (model_state, metrics)), gradients = differentiate(state.params, state.model_state, batch, key, axis_name)
     if axis_name:
         loss, gradients, metrics = jax.lax.pmean((loss, gradients, metrics), axis_name)
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)

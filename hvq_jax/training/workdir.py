@@ -21,9 +21,7 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
     except OSError as error:
-        raise UserError(
-            f"--workdir={workdir} is not writable ({error.strerror}): choose another folder"
-        ) from None
+        raise UserError(f"--workdir={workdir} is not writable ({error.strerror}): choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,8 +61,7 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
         for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-        and not any(key == name or key.startswith(f"{name}.") for name in free)
+        if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in free)
     ]
     if changed:
         raise UserError(

@@ -6,9 +6,7 @@ import os
 import jaxlib
 
 # Library kernels for matrix products, convolutions and reductions: they halve a training step on CPU.
-_CPU_OPTION = (
-    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-)
+_CPU_OPTION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
 # An unknown option ends the process when the backend starts, so only versions it was seen in get it.
 _KNOWN_JAXLIB = ("0.10.2",)
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")

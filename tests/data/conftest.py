@@ -32,6 +32,4 @@ def mini(prepared_dir) -> ImageDataset:
 
 @pytest.fixture(scope="session")
 def tiny(prepared_dir, tiny_manual_dir) -> ImageDataset:
-    return load_dataset(
-        "fashion_mnist", data_dir=prepared_dir, manual_dir=tiny_manual_dir, validation_size=8
-    )
+    return load_dataset("fashion_mnist", data_dir=prepared_dir, manual_dir=tiny_manual_dir, validation_size=8)

@@ -26,9 +26,7 @@ def labelled_images(count: int, shape: tuple[int, ...], seed: int) -> tuple[np.n
     return images, (np.arange(count) % 10).astype(np.uint8)
 
 
-def write_idx_files(
-    folder: pathlib.Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, str]:
+def write_idx_files(folder: pathlib.Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
     """Writes the four files of MNIST's layout; returns their SHA-256 by name."""
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}

@@ -96,10 +96,7 @@ def cifar_batch(images: np.ndarray, labels: np.ndarray) -> bytes:
 def cifar_members() -> dict[str, bytes]:
     batches = [labelled_images(2, CIFAR_SHAPE, seed) for seed in range(6)]
     names = [f"data_batch_{number}.bin" for number in range(1, 6)] + ["test_batch.bin"]
-    return {
-        f"cifar-10-batches-bin/{name}": cifar_batch(*batch)
-        for name, batch in zip(names, batches, strict=True)
-    }
+    return {f"cifar-10-batches-bin/{name}": cifar_batch(*batch) for name, batch in zip(names, batches, strict=True)}
 
 
 def test_cifar10_batches_are_stored_in_order(tmp_path, cifar_members):
@@ -110,9 +107,7 @@ def test_cifar10_batches_are_stored_in_order(tmp_path, cifar_members):
     expected = [labelled_images(2, CIFAR_SHAPE, seed)[0] for seed in range(5)]
     np.testing.assert_array_equal(images, np.concatenate(expected), strict=True)
     np.testing.assert_array_equal(labels, [0, 1] * 5)
-    np.testing.assert_array_equal(
-        read_split(builder, "test")[0], labelled_images(2, CIFAR_SHAPE, 5)[0]
-    )
+    np.testing.assert_array_equal(read_split(builder, "test")[0], labelled_images(2, CIFAR_SHAPE, 5)[0])
     assert not list(tmp_path.rglob("escaped.bin"))
 
 

@@ -68,10 +68,7 @@ def test_slices_of_the_processes_make_the_global_batch(processes, local, extra, 
     options = {"batch_size": batch_size, "seed": 2, "start": start}
     split = numbered(batch_size + extra)
     whole = take(split, 4, **options)
-    parts = [
-        take(split, 4, process_index=index, process_count=processes, **options)
-        for index in range(processes)
-    ]
+    parts = [take(split, 4, process_index=index, process_count=processes, **options) for index in range(processes)]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
@@ -83,10 +80,7 @@ def test_images_belong_to_their_labels(mini):
     assert batch.images.dtype == np.uint8
     assert batch.labels.dtype == np.int32
     assert batch.mask.all()
-    label_of = {
-        image.tobytes(): label
-        for image, label in zip(mini.train.images, mini.train.labels, strict=True)
-    }
+    label_of = {image.tobytes(): label for image, label in zip(mini.train.images, mini.train.labels, strict=True)}
     assert [label_of[image.tobytes()] for image in batch.images] == batch.labels.tolist()
 
 

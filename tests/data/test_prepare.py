@@ -40,9 +40,7 @@ def prepare_and_die(data_dir: pathlib.Path, manual_dir: pathlib.Path) -> None:
 
 def test_prepared_twice_is_the_same_and_a_second_call_writes_nothing(tmp_path, tiny_manual_dir):
     folders = [
-        pathlib.Path(
-            prepare(FashionMnist, data_dir=tmp_path / name, manual_dir=tiny_manual_dir).data_path
-        )
+        pathlib.Path(prepare(FashionMnist, data_dir=tmp_path / name, manual_dir=tiny_manual_dir).data_path)
         for name in ("first", "second")
     ]
     assert digests(folders[0]) == digests(folders[1])

@@ -38,9 +38,7 @@ def write_dataset(folder, examples, *, image_feature, label_feature=None):
             yield from enumerate(examples)
 
     builder = Garments(data_dir=folder, file_format="array_record")
-    builder.download_and_prepare(
-        download_config=tfds.download.DownloadConfig(try_download_gcs=False)
-    )
+    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
 
 
 def tensor_examples(*shapes):
@@ -51,10 +49,7 @@ def tensor_examples(*shapes):
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3)])
 def test_tensors_are_read_without_the_code_that_wrote_them(tmp_path, name, shape):
     images, labels = labelled_images(1100, shape, 3)  # more than are read at once
-    examples = [
-        {"image": image, "label": int(label) % 2}
-        for image, label in zip(images, labels, strict=True)
-    ]
+    examples = [{"image": image, "label": int(label) % 2} for image, label in zip(images, labels, strict=True)]
     feature = tfds.features.Tensor(shape=shape, dtype=np.uint8)
     write_dataset(tmp_path, examples, image_feature=feature)
     read_images, read_labels = read_split(open_prepared(name, tmp_path), "train")

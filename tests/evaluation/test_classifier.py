@@ -23,9 +23,7 @@ def coloured_blocks(num_images: int, side: int = 12) -> tuple[np.ndarray, np.nda
     rng = np.random.default_rng(0)
     labels = rng.integers(0, NUM_CLASSES, num_images).astype(np.int32)
     images = rng.integers(0, 100, (num_images, side, side, 3)).astype(np.uint8)
-    for image, label, (y, x) in zip(
-        images, labels, rng.integers(0, side - 4, (num_images, 2)), strict=True
-    ):
+    for image, label, (y, x) in zip(images, labels, rng.integers(0, side - 4, (num_images, 2)), strict=True):
         image[y : y + 4, x : x + 4, label] = 255
     return images, labels
 

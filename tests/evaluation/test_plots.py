@@ -16,9 +16,7 @@ WHITE = [255, 255, 255]
 
 def plain(*colors: list[int], side: int = 32) -> np.ndarray:
     """One image of each colour: uint8 [N, side, side, 3]."""
-    return np.broadcast_to(
-        np.array(colors, np.uint8)[:, None, None], (len(colors), side, side, 3)
-    ).copy()
+    return np.broadcast_to(np.array(colors, np.uint8)[:, None, None], (len(colors), side, side, 3)).copy()
 
 
 def read(path) -> np.ndarray:
@@ -45,9 +43,7 @@ def test_images_are_enlarged_pixel_for_pixel(tmp_path):
     picture = read(tmp_path / "grid.png")
     inside = (picture != WHITE).any(-1)
     rows, columns = inside.any(1), inside.any(0)
-    np.testing.assert_array_equal(
-        picture[rows][:, columns], image[0].repeat(3, axis=0).repeat(3, axis=1)
-    )
+    np.testing.assert_array_equal(picture[rows][:, columns], image[0].repeat(3, axis=0).repeat(3, axis=1))
 
 
 def test_large_images_keep_their_pixels(tmp_path):
@@ -194,9 +190,7 @@ def test_a_target_that_cannot_be_written_is_one_line(tmp_path):
 def test_loss_curves_have_a_panel_for_each_kind_of_figure_that_was_logged(tmp_path):
     losses = [record("autoencoder", "train", step, loss=1 / step) for step in (1, 2, 3)]
     use = [record("autoencoder", "validation", 3, perplexity=20.0, loss=0.5)]
-    prior = [
-        record("prior", "train", step, nats_per_latent=300.0 / step) for step in range(1, 3000)
-    ]
+    prior = [record("prior", "train", step, nats_per_latent=300.0 / step) for step in range(1, 3000)]
     widths = []
     for name, records in (("1", losses), ("2", losses + use), ("3", losses + use + prior)):
         plots.save_loss_curves(tmp_path / f"{name}.png", records)

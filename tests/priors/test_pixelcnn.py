@@ -137,9 +137,7 @@ def test_initialisation_is_xavier_uniform_over_the_full_kernel_with_normal_embed
         assert np.all(params["layer_0"][name]["bias"] == 0)
     np.testing.assert_allclose(params["embedding"]["embedding"].std(), 1.0, rtol=0.02)
     # 1,280 draws only: a standard error of 2 %.
-    np.testing.assert_allclose(
-        params["layer_0"]["class_embedding"]["embedding"].std(), 1.0, rtol=0.08
-    )
+    np.testing.assert_allclose(params["layer_0"]["class_embedding"]["embedding"].std(), 1.0, rtol=0.08)
 
 
 @settings(max_examples=25, deadline=None)

@@ -17,9 +17,7 @@ from hvq_jax.priors.sampling import filter_logits, sample_indices
 NUM_CODES = 7
 any_logits = hnp.arrays(np.float32, (2, NUM_CODES), elements=st.floats(-8, 8, width=16))
 # A few values only, so that most draws have ties.
-tied_logits = hnp.arrays(
-    np.float32, (2, NUM_CODES), elements=st.sampled_from([-1.0, -0.0, 0.0, 2.0])
-)
+tied_logits = hnp.arrays(np.float32, (2, NUM_CODES), elements=st.sampled_from([-1.0, -0.0, 0.0, 2.0]))
 examples = settings(max_examples=60, deadline=None)
 
 
@@ -135,9 +133,7 @@ def test_positions_are_drawn_in_raster_order():
     def successor_of_the_position_before(indices):
         flat = indices.reshape(indices.shape[0], -1)
         before = jnp.pad(flat[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-        return 1e4 * jax.nn.one_hot((before + 1) % NUM_CODES, NUM_CODES).reshape(
-            *indices.shape, NUM_CODES
-        )
+        return 1e4 * jax.nn.one_hot((before + 1) % NUM_CODES, NUM_CODES).reshape(*indices.shape, NUM_CODES)
 
     keys = jax.random.split(jax.random.key(0), 2)
     indices = sample_indices(successor_of_the_position_before, keys, 3, 4)
@@ -160,9 +156,7 @@ def tiny_variables():
 
 @functools.partial(jax.jit, static_argnames=("height", "width", "temperature", "top_k", "top_p"))
 def sample_tiny(variables, keys, labels, height=2, width=2, **options):
-    return sample_indices(
-        lambda indices: TINY.apply(variables, indices, labels), keys, height, width, **options
-    )
+    return sample_indices(lambda indices: TINY.apply(variables, indices, labels), keys, height, width, **options)
 
 
 def exact_probabilities(variables, label, **options):
@@ -210,8 +204,6 @@ def test_a_sample_depends_on_its_own_key_and_label_only(tiny_variables):
 def test_another_seed_draws_another_sample(tiny_variables):
     labels = jnp.zeros(8, int)
     draw = functools.partial(sample_tiny, tiny_variables, labels=labels, height=3, width=5)
-    first, again, other = (
-        draw(keys=jax.random.split(jax.random.key(seed), 8)) for seed in (1, 1, 2)
-    )
+    first, again, other = (draw(keys=jax.random.split(jax.random.key(seed), 8)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.all(np.any(first != other, axis=(1, 2)))

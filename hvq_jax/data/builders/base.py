@@ -86,9 +86,7 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         if len(images) == 0:
             raise UserError(f"{where} has no images")
         if labels.max() >= len(self.CLASS_NAMES):
-            raise UserError(
-                f"{where}: label {labels.max()} beyond the {len(self.CLASS_NAMES)} classes"
-            )
+            raise UserError(f"{where}: label {labels.max()} beyond the {len(self.CLASS_NAMES)} classes")
 
     def _generate_examples(
         self, split: str, images: np.ndarray, labels: np.ndarray
