@@ -52,7 +52,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "batch_size": 128,  # over all devices
                 "num_epochs": 20,
                 "num_steps": 0,  # if not 0, in place of num_epochs
-                "learning_rate": 1e-3,  # of Adam
+                "learning_rate": 3e-3,  # of Adam
                 "schedule": "cosine",  # "constant", or "cosine": to 0 at the last step
                 "warmup_steps": 100,  # linear, from 0
                 "clip_norm": 0.0,  # of the whole gradient; 0: off

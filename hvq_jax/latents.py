@@ -97,8 +97,8 @@ def frequent_codes(
     if (num_frequent is None) == (frequent_mass is None):
         raise ValueError("give exactly one of num_frequent and frequent_mass")
     order = jnp.argsort(-frequency, stable=True)
-    if num_frequent is not None:
-        chosen = jnp.arange(frequency.shape[0]) < num_frequent
+    if frequent_mass is None:
+        chosen = jnp.arange(frequency.shape[0]) < jnp.asarray(num_frequent)
     else:
         running_sum = jnp.cumsum(frequency[order])
         sum_before = jnp.concatenate([jnp.zeros(1, running_sum.dtype), running_sum[:-1]])

@@ -10,15 +10,34 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from hvq_jax.errors import UserError
 from hvq_jax.layers import xavier_uniform
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
+# How far a kernel sees upwards, to the left and to the right: the first layer's, and the others'.
+_FIRST_REACH, _REACH = 3, 1
+
+
+@struct.dataclass
+class Memory:
+    """What the layers still need of the rows above the current one, or of the columns to its left.
+
+    A layer's `inputs` are those its kernel will see beside the next one, nearest last; zero is what lies outside the
+    grid. `lead` is (B, w) for rows and (B,) for columns.
+    """
+
+    latest: jax.Array  # [*lead, width] float32, the embedded codes of the row or column just before
+    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width] float32: n = 2 in the first layer, 1 in the others
 
 
 class PixelCNN(nn.Module):
-    """Logits of the code at every position, given the codes before it and a class label."""
+    """Logits of the code at every position, given the codes before it and a class label.
+
+    Calling the module predicts every position of a known grid. To draw a grid, `begin_row` once a row and `next_column`
+    once a position compute the same logits from what the layers remember, in raster order.
+    """
 
     num_codes: int
     num_classes: int = 0  # 0: unconditional
@@ -26,7 +45,13 @@ class PixelCNN(nn.Module):
     num_layers: int = 15
     head_width: int = 512
 
-    @nn.compact
+    def setup(self) -> None:
+        self.embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
+        # The singular makes the layers' parameters "layer_0", "layer_1", …
+        self.layer = [GatedLayer(self.width, self.num_classes, first=i == 0) for i in range(self.num_layers)]
+        self.head_hidden = nn.Dense(self.head_width, kernel_init=xavier_uniform)
+        self.head_logits = nn.Dense(self.num_codes, kernel_init=xavier_uniform)
+
     def __call__(self, indices: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Predict every position in one pass.
 
@@ -41,20 +66,72 @@ class PixelCNN(nn.Module):
         Raises:
             UserError: labels are missing from a conditional model or given to an unconditional one.
         """
+        self._check_labels(labels)
+        vertical = horizontal = self.embedding(indices)
+        for layer in self.layer:
+            vertical, horizontal = layer(vertical, horizontal, labels)
+        return self._head(horizontal)
+
+    def begin_row(self, rows: Memory, labels: jax.Array | None = None) -> tuple[Memory, tuple[jax.Array, ...]]:
+        """Compute the vertical stack of the next row, which sees the rows above it only.
+
+        Args:
+            rows: of the rows above, lead (B, w).
+            labels: as in a call of the module.
+
+        Returns:
+            The rows to remember next, once `embed` has replaced `latest`; and what each layer's horizontal stack takes
+            from this row of the vertical one, [B, w, 2·width] float32.
+
+        Raises:
+            UserError: as a call of the module.
+        """
+        self._check_labels(labels)
+        features, inputs, contexts = rows.latest, [], []
+        for layer, remembered in zip(self.layer, rows.inputs, strict=True):
+            seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
+            inputs.append(seen[..., 1:, :])
+            features, context = layer.vertical_row(seen, labels)
+            contexts.append(context)
+        return rows.replace(inputs=tuple(inputs)), tuple(contexts)
+
+    def next_column(self, columns: Memory, contexts: tuple[jax.Array, ...]) -> tuple[Memory, jax.Array]:
+        """Compute the horizontal stack and the logits of the next position in a row.
+
+        Args:
+            columns: of the columns to the left, lead (B,).
+            contexts: per layer [B, 2·width], from `begin_row`, at this position.
+
+        Returns:
+            The columns to remember next, once `embed` has replaced `latest`; and [B, num_codes] float32 logits.
+        """
+        features, inputs = columns.latest, []
+        for layer, remembered, context in zip(self.layer, columns.inputs, contexts, strict=True):
+            seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
+            inputs.append(seen[..., 1:, :])
+            features = layer.horizontal_column(seen, context)
+        return columns.replace(inputs=tuple(inputs)), self._head(features)
+
+    def embed(self, indices: jax.Array) -> jax.Array:
+        """Return the features of codes, `Memory.latest`: [...] int32 to [..., width] float32."""
+        return self.embedding(indices)
+
+    def blank_memory(self, *lead: int) -> Memory:
+        """Return what is remembered before the first row, of lead (B, w), or column, of lead (B,)."""
+        lengths = (_FIRST_REACH - 1,) + (_REACH,) * (self.num_layers - 1)
+        inputs = tuple(jnp.zeros((*lead, length, self.width)) for length in lengths)
+        return Memory(jnp.zeros((*lead, self.width)), inputs)
+
+    def _head(self, features: jax.Array) -> jax.Array:
+        return self.head_logits(nn.relu(self.head_hidden(features)))
+
+    def _check_labels(self, labels: jax.Array | None) -> None:
         if (labels is not None) != (self.num_classes > 0):
             given = "no labels" if labels is None else "labels"
             raise UserError(
                 f"PixelCNN with num_classes={self.num_classes} was given {given}: pass labels "
                 "exactly when num_classes is positive"
             )
-        vertical = horizontal = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init, name="embedding")(
-            indices
-        )
-        for i in range(self.num_layers):
-            layer = GatedLayer(self.width, self.num_classes, first=i == 0, name=f"layer_{i}")
-            vertical, horizontal = layer(vertical, horizontal, labels)
-        hidden = nn.relu(nn.Dense(self.head_width, kernel_init=xavier_uniform, name="head_hidden")(horizontal))
-        return nn.Dense(self.num_codes, kernel_init=xavier_uniform, name="head_logits")(hidden)
 
 
 class GatedLayer(nn.Module):
@@ -68,41 +145,58 @@ class GatedLayer(nn.Module):
     num_classes: int
     first: bool
 
-    @nn.compact
-    def __call__(
-        self, vertical: jax.Array, horizontal: jax.Array, labels: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Map the stacks' features, each [B, h, w, width], to the next layer's of that shape."""
-        reach = 3 if self.first else 1
-        above = nn.Conv(
+    def setup(self) -> None:
+        reach = _FIRST_REACH if self.first else _REACH
+        self.vertical = nn.Conv(
             2 * self.width,
             kernel_size=(reach + 1, 2 * reach + 1),
             padding=((reach, 0), (reach, reach)),
             mask=self._mask((reach + 1, 2 * reach + 1), last=np.s_[-1]),
             kernel_init=xavier_uniform,
-            name="vertical",
-        )(vertical)
-        left = nn.Conv(
+        )
+        self.horizontal = nn.Conv(
             2 * self.width,
             kernel_size=(1, reach + 1),
             padding=((0, 0), (reach, 0)),
             mask=self._mask((1, reach + 1), last=np.s_[:, -1]),
             kernel_init=xavier_uniform,
-            name="horizontal",
-        )(horizontal)
-        left += nn.Dense(2 * self.width, kernel_init=xavier_uniform, name="vertical_to_horizontal")(above)
-        if labels is not None:
-            embed_class = nn.Embed(
-                self.num_classes,
-                2 * self.width,
-                embedding_init=_embedding_init,
-                name="class_embedding",
-            )
-            condition = embed_class(labels)[:, None, None, :]
-            above, left = above + condition, left + condition
+        )
+        self.vertical_to_horizontal = nn.Dense(2 * self.width, kernel_init=xavier_uniform)
+        self.horizontal_output = nn.Dense(self.width, kernel_init=xavier_uniform)
+        if self.num_classes:
+            self.class_embedding = nn.Embed(self.num_classes, 2 * self.width, embedding_init=_embedding_init)
 
-        output = nn.Dense(self.width, kernel_init=xavier_uniform, name="horizontal_output")(_gate(left))
-        return _gate(above), output if self.first else horizontal + output
+    def __call__(
+        self, vertical: jax.Array, horizontal: jax.Array, labels: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Map the stacks' features, each [B, h, w, width], to the next layer's of that shape."""
+        next_vertical, context = self._vertical_outputs(self.vertical(vertical), labels)
+        return next_vertical, self._horizontal_output(self.horizontal(horizontal) + context, horizontal)
+
+    def vertical_row(self, rows: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Map the rows that the vertical stack sees, [B, w, rows, width], to its next features and the context."""
+        reach, length = self.vertical.kernel_size[1] // 2, rows.shape[1]
+        padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+        windows = jnp.stack([padded[:, i : i + length] for i in range(2 * reach + 1)], axis=3)
+        return self._vertical_outputs(_convolve_windows(self.vertical, windows), labels)
+
+    def horizontal_column(self, columns: jax.Array, context: jax.Array) -> jax.Array:
+        """Map the columns that the horizontal stack sees, [B, columns, width], to its next features, [B, width]."""
+        left = _convolve_windows(self.horizontal, columns[:, None])
+        return self._horizontal_output(left + context, columns[:, -1])
+
+    def _vertical_outputs(self, above: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Return the vertical stack's next features and the context, what the horizontal stack takes from it."""
+        context = self.vertical_to_horizontal(above)
+        if labels is not None:
+            condition = self.class_embedding(labels)
+            condition = jnp.expand_dims(condition, range(1, above.ndim - 1))
+            above, context = above + condition, context + condition
+        return _gate(above), context
+
+    def _horizontal_output(self, left: jax.Array, horizontal: jax.Array) -> jax.Array:
+        output = self.horizontal_output(_gate(left))
+        return output if self.first else horizontal + output
 
     def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> np.ndarray | None:
         """Mask A: ones, and zeros in the kernel's last row or column. Mask B: nothing is hidden."""
@@ -111,6 +205,22 @@ class GatedLayer(nn.Module):
         mask = np.ones((*kernel_size, self.width, 2 * self.width), np.float32)
         mask[last] = 0.0
         return mask
+
+
+def _convolve_windows(conv: nn.Conv, windows: jax.Array) -> jax.Array:
+    """Evaluate a convolution at single positions, as a matrix product: XLA's own is slow inside a loop on CPU.
+
+    Args:
+        conv: bound, with its parameters.
+        windows: [..., rows, columns, in], what the kernel lies on; without the last row or column where mask A hides it.
+
+    Returns:
+        [..., out].
+    """
+    rows, columns, features = windows.shape[-3:]
+    params = conv.variables["params"]
+    kernel = params["kernel"][:rows, :columns].reshape(rows * columns * features, -1)
+    return windows.reshape(*windows.shape[:-3], -1) @ kernel + params["bias"]
 
 
 def _gate(features: jax.Array) -> jax.Array:

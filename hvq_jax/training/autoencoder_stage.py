@@ -71,6 +71,7 @@ def summarise(sums: EvaluationSums) -> dict[str, float]:
     """Figures of a whole split: MSE on [-1, 1], PSNR in dB and SSIM on [0, 1], perplexity and use of the codes."""
     return {
         "loss": float(sums.loss.value),
+        "reconstruction": float(sums.losses.reconstruction.value),
         "mse": float(sums.mse.value),
         "psnr": float(sums.psnr.value),
         "ssim": float(sums.ssim.value),

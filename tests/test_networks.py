@@ -1,0 +1,137 @@
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hvq_jax import layers, networks
+from hvq_jax.images import to_float, to_uint8
+
+
+def transposed_by_definition(x, kernel):
+    """Tap t of input i adds to output 2i - 1 + t, in each direction."""
+    batch, height, width, _ = x.shape
+    out = np.zeros((batch, 2 * height + 2, 2 * width + 2, kernel.shape[-1]))
+    for i in range(height):
+        for j in range(width):
+            patch = np.einsum("bc,tuco->btuo", x[:, i, j].astype(np.float64), kernel.astype(np.float64))
+            out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += patch
+    return out[:, 1:-1, 1:-1]
+
+
+@settings(max_examples=10)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
+def test_double_resolution_is_the_transposed_convolution(height, width, inputs, outputs):
+    rng = np.random.default_rng(height * 64 + width * 16 + inputs * 4 + outputs)
+    x = rng.normal(size=(2, height, width, inputs)).astype(np.float32)
+    kernel = rng.normal(size=(4, 4, inputs, outputs)).astype(np.float32)
+    np.testing.assert_allclose(layers.double_resolution(x, kernel), transposed_by_definition(x, kernel), atol=1e-5)
+
+
+def test_double_resolution_has_the_gradients_of_xlas_own():
+    x, kernel = jax.random.normal(jax.random.key(0), (2, 3, 5, 4)), jax.random.normal(jax.random.key(1), (4, 4, 4, 6))
+
+    def by_xla(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel[::-1, ::-1],
+            (1, 1),
+            ((2, 2), (2, 2)),
+            lhs_dilation=(2, 2),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    def gradients(convolution):
+        return jax.grad(lambda x, k: jnp.sum(jnp.sin(convolution(x, k))), (0, 1))(x, kernel)
+
+    for ours, theirs in zip(gradients(layers.double_resolution), gradients(by_xla), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # sums of up to 400 products of size one
+
+
+def test_xavier_uniform_draws_the_values_of_flax():
+    key, shape = jax.random.key(0), (3, 3, 8, 16)
+    ours, flaxs = layers.xavier_uniform(key, shape), nn.initializers.xavier_uniform()(key, shape)
+    np.testing.assert_allclose(ours, flaxs, rtol=1e-5)
+    assert ours.shape == shape
+
+
+def normalise(x, axis_name=None, train=True, stats=None):
+    norm = layers.BatchNorm(axis_name)
+    collections = {"params": {"scale": jnp.full(3, 2.0), "bias": jnp.ones(3)}}
+    collections["batch_stats"] = stats or {"mean": jnp.zeros(3), "var": jnp.ones(3)}
+    return norm.apply(collections, x, train=train, mutable=["batch_stats"])
+
+
+def test_batch_norm_normalises_and_stores_the_unbiased_variance():
+    x = 5 + 3 * jax.random.normal(jax.random.key(0), (4, 2, 2, 3))
+    y, updates = normalise(x)
+    np.testing.assert_allclose(y.mean((0, 1, 2)), np.ones(3), atol=1e-5)
+    np.testing.assert_allclose(y.std((0, 1, 2)), np.full(3, 2.0), rtol=1e-4)
+    stats = updates["batch_stats"]
+    flat = np.asarray(x).reshape(-1, 3)
+    np.testing.assert_allclose(stats["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+    evaluated, untouched = normalise(x, train=False, stats=stats)
+    by_hand = 2 * (flat - stats["mean"]) / np.sqrt(np.asarray(stats["var"]) + 1e-5) + 1
+    np.testing.assert_allclose(evaluated.reshape(-1, 3), by_hand, rtol=1e-4)
+    np.testing.assert_array_equal(untouched["batch_stats"]["mean"], stats["mean"])
+
+
+def test_batch_norm_over_four_devices_is_that_of_the_whole_batch():
+    x = 5 + 3 * jax.random.normal(jax.random.key(0), (8, 2, 2, 3))
+    whole, stats = normalise(x)
+    sharded, sharded_stats = jax.pmap(partial(normalise, axis_name="devices"), "devices")(x.reshape(4, 2, 2, 2, 3))
+    # Another order of addition.
+    np.testing.assert_allclose(sharded.reshape(x.shape), whole, rtol=1e-5, atol=1e-5)
+    for name in ("mean", "var"):
+        replicas = np.asarray(sharded_stats["batch_stats"][name])
+        np.testing.assert_array_equal(replicas, np.broadcast_to(replicas[0], replicas.shape))
+        np.testing.assert_allclose(replicas[0], stats["batch_stats"][name], rtol=1e-5)
+
+
+def parameters(network, shape):
+    variables = jax.eval_shape(partial(network.init, train=True), jax.random.key(0), jnp.zeros(shape))
+    return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.parametrize(("channels", "side", "expected"), [(1, 28, 4_865_793), (3, 32, 4_882_179)])
+def test_parameter_count_of_the_reference(channels, side, expected):
+    encoder = parameters(networks.Encoder(256), (1, side, side, channels))
+    decoder = parameters(networks.Decoder(256, channels), (1, side // 4, side // 4, 256))
+    assert encoder + decoder + 512 * 256 == expected
+
+
+def test_rectangular_images_and_the_two_skips():
+    images = jax.random.uniform(jax.random.key(0), (2, 8, 20, 3), minval=-1)
+    outputs = []
+    for skip in networks.SKIPS:
+        encoder, decoder = networks.Encoder(4, skip), networks.Decoder(4, 3, skip)
+        z_e, _ = encoder.init_with_output(jax.random.key(1), images, train=True)
+        assert z_e.shape == (2, 2, 5, 4)
+        x, _ = decoder.init_with_output(jax.random.key(2), z_e, train=True)
+        assert x.shape == images.shape
+        assert np.abs(x).max() <= 1
+        outputs.append(z_e)
+    assert np.abs(outputs[0] - outputs[1]).max() > 0.01
+
+
+def test_the_rectified_skip_hides_negative_inputs():
+    block = networks.ResidualBlock(4, "rectified")
+    x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    variables = block.init(jax.random.key(1), x, train=False)
+    np.testing.assert_array_equal(
+        block.apply(variables, x, train=False), block.apply(variables, nn.relu(x), train=False)
+    )
+
+
+def test_uint8_survives_the_way_to_float_and_back():
+    every = jnp.arange(256, dtype=jnp.uint8)
+    floats = to_float(every)
+    assert floats.min() == -1
+    assert floats.max() == 1
+    np.testing.assert_array_equal(to_uint8(floats), every)
+    np.testing.assert_array_equal(to_uint8(jnp.array([-7.0, 7.0])), [0, 255])
