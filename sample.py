@@ -10,6 +10,8 @@ A .npz holds images, indices, gains and latents instead of a picture. The run kn
 import argparse
 import sys
 
+from absl import logging
+
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
@@ -43,6 +45,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
     try:
         options = parser().parse_args(arguments)
         if options.reconstruct:

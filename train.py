@@ -15,6 +15,8 @@
 import sys
 from pathlib import Path
 
+from absl import logging
+
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
@@ -26,6 +28,7 @@ from hvq_jax.training.flags import parse_config
 
 def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
     if {"--help", "-h", "-help"} & set(arguments):
         options = Path(__file__).with_name("configs") / "default.py"
         print(f"{__doc__}\nEvery option and its default, from configs/default.py:\n\n{options.read_text()}")

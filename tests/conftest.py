@@ -12,3 +12,46 @@ import hypothesis  # noqa: E402 - after the environment is set
 # Compiling takes as long as it takes; and the same examples every time, so that a failure is the code's.
 hypothesis.settings.register_profile("hvq_jax", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("hvq_jax")
+
+import pytest  # noqa: E402
+
+import train  # noqa: E402
+
+# A whole run in seconds, on the embedded images.
+TINY = (
+    "--config.latent.dim=8",
+    "--config.latent.num_codes=16",
+    "--config.latent.num_frequent=8",
+    "--config.autoencoder.batch_size=16",
+    "--config.autoencoder.num_steps=6",
+    "--config.autoencoder.eval_every_steps=3",
+    "--config.autoencoder.checkpoint_every_steps=1",
+    "--config.prior.width=8",
+    "--config.prior.num_layers=2",
+    "--config.prior.head_width=8",
+    "--config.prior.batch_size=16",
+    "--config.prior.num_steps=4",
+    "--config.prior.eval_every_steps=2",
+    "--config.sampling.classify=False",
+    "--config.sampling.per_class=2",
+)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Where TFDS keeps prepared data sets in the tests that train, never the user's own folder."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def tiny_arguments(data_dir):
+    """Arguments of `train.py` for a tiny run; add --workdir and overrides."""
+    return ["--config=configs/quickstart.py", f"--config.data.data_dir={data_dir}", *TINY]
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, tiny_arguments):
+    """The workdir of a finished tiny run of both stages; to be read, not changed."""
+    workdir = tmp_path_factory.mktemp("runs") / "tiny"
+    assert train.main([*tiny_arguments, f"--workdir={workdir}"]) == 0
+    return workdir

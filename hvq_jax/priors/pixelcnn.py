@@ -16,27 +16,25 @@ from hvq_jax.errors import UserError
 from hvq_jax.layers import xavier_uniform
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
-# How far a kernel sees upwards, to the left and to the right: the first layer's, and the others'.
-_FIRST_REACH, _REACH = 3, 1
+_FIRST_REACH, _REACH = 3, 1  # of the first layer's kernels and of the others'
 
 
 @struct.dataclass
 class Memory:
-    """What the layers still need of the rows above the current one, or of the columns to its left.
+    """What the layers still need of the rows above the next one (lead = B, w) or of the columns to its left (lead = B).
 
-    A layer's `inputs` are those its kernel will see beside the next one, nearest last; zero is what lies outside the
-    grid. `lead` is (B, w) for rows and (B,) for columns.
+    Zero stands for what lies outside the grid.
     """
 
     latest: jax.Array  # [*lead, width] float32, the embedded codes of the row or column just before
-    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width] float32: n = 2 in the first layer, 1 in the others
+    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width] float32, nearest last: n = 2 in the first layer, then 1
 
 
 class PixelCNN(nn.Module):
     """Logits of the code at every position, given the codes before it and a class label.
 
-    Calling the module predicts every position of a known grid. To draw a grid, `begin_row` once a row and `next_column`
-    once a position compute the same logits from what the layers remember, in raster order.
+    A call predicts every position of a known grid in one pass. To draw a grid, `begin_row` (once a row), `next_column`
+    (once a position) and `remember` compute the same logits in raster order, each feature once.
     """
 
     num_codes: int
@@ -46,8 +44,8 @@ class PixelCNN(nn.Module):
     head_width: int = 512
 
     def setup(self) -> None:
+        """Name the parameters; "layer" is singular because Flax appends the index."""
         self.embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
-        # The singular makes the layers' parameters "layer_0", "layer_1", …
         self.layer = [GatedLayer(self.width, self.num_classes, first=i == 0) for i in range(self.num_layers)]
         self.head_hidden = nn.Dense(self.head_width, kernel_init=xavier_uniform)
         self.head_logits = nn.Dense(self.num_codes, kernel_init=xavier_uniform)
@@ -72,16 +70,30 @@ class PixelCNN(nn.Module):
             vertical, horizontal = layer(vertical, horizontal, labels)
         return self._head(horizontal)
 
-    def begin_row(self, rows: Memory, labels: jax.Array | None = None) -> tuple[Memory, tuple[jax.Array, ...]]:
+    def blank_memory(self, *lead: int) -> Memory:
+        """Return what is remembered before the first row, lead = B, w, or the first column, lead = B."""
+        lengths = [_FIRST_REACH - 1] + [_REACH] * (self.num_layers - 1)
+        return Memory(
+            latest=jnp.zeros((*lead, self.width)),
+            inputs=tuple(jnp.zeros((*lead, length, self.width)) for length in lengths),
+        )
+
+    def remember(self, indices: jax.Array, inputs: tuple[jax.Array, ...]) -> Memory:
+        """Return the memory once a row [B, w] or column [B] of int32 indices is known; `inputs` of the last step."""
+        return Memory(self.embedding(indices), inputs)
+
+    def begin_row(
+        self, rows: Memory, labels: jax.Array | None = None
+    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
         """Compute the vertical stack of the next row, which sees the rows above it only.
 
         Args:
-            rows: of the rows above, lead (B, w).
+            rows: the rows above, lead (B, w).
             labels: as in a call of the module.
 
         Returns:
-            The rows to remember next, once `embed` has replaced `latest`; and what each layer's horizontal stack takes
-            from this row of the vertical one, [B, w, 2·width] float32.
+            The inputs to `remember`; and per layer, [B, w, 2·width] float32, the context that the horizontal stack
+            takes from this row of the vertical one.
 
         Raises:
             UserError: as a call of the module.
@@ -91,36 +103,26 @@ class PixelCNN(nn.Module):
         for layer, remembered in zip(self.layer, rows.inputs, strict=True):
             seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
             inputs.append(seen[..., 1:, :])
-            features, context = layer.vertical_row(seen, labels)
+            features, context = layer.next_vertical(seen, labels)
             contexts.append(context)
-        return rows.replace(inputs=tuple(inputs)), tuple(contexts)
+        return tuple(inputs), tuple(contexts)
 
-    def next_column(self, columns: Memory, contexts: tuple[jax.Array, ...]) -> tuple[Memory, jax.Array]:
+    def next_column(self, columns: Memory, contexts: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], jax.Array]:
         """Compute the horizontal stack and the logits of the next position in a row.
 
         Args:
-            columns: of the columns to the left, lead (B,).
-            contexts: per layer [B, 2·width], from `begin_row`, at this position.
+            columns: the columns to the left, lead (B,).
+            contexts: those of `begin_row` at this position, per layer [B, 2·width].
 
         Returns:
-            The columns to remember next, once `embed` has replaced `latest`; and [B, num_codes] float32 logits.
+            The inputs to `remember`; and [B, num_codes] float32 logits.
         """
         features, inputs = columns.latest, []
         for layer, remembered, context in zip(self.layer, columns.inputs, contexts, strict=True):
             seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
             inputs.append(seen[..., 1:, :])
-            features = layer.horizontal_column(seen, context)
-        return columns.replace(inputs=tuple(inputs)), self._head(features)
-
-    def embed(self, indices: jax.Array) -> jax.Array:
-        """Return the features of codes, `Memory.latest`: [...] int32 to [..., width] float32."""
-        return self.embedding(indices)
-
-    def blank_memory(self, *lead: int) -> Memory:
-        """Return what is remembered before the first row, of lead (B, w), or column, of lead (B,)."""
-        lengths = (_FIRST_REACH - 1,) + (_REACH,) * (self.num_layers - 1)
-        inputs = tuple(jnp.zeros((*lead, length, self.width)) for length in lengths)
-        return Memory(jnp.zeros((*lead, self.width)), inputs)
+            features = layer.next_horizontal(seen, context)
+        return tuple(inputs), self._head(features)
 
     def _head(self, features: jax.Array) -> jax.Array:
         return self.head_logits(nn.relu(self.head_hidden(features)))
@@ -145,8 +147,14 @@ class GatedLayer(nn.Module):
     num_classes: int
     first: bool
 
+    @property
+    def reach(self) -> int:
+        """How far the kernels see upwards, to the left and to the right."""
+        return _FIRST_REACH if self.first else _REACH
+
     def setup(self) -> None:
-        reach = _FIRST_REACH if self.first else _REACH
+        """Name the parameters."""
+        reach = self.reach
         self.vertical = nn.Conv(
             2 * self.width,
             kernel_size=(reach + 1, 2 * reach + 1),
@@ -173,15 +181,15 @@ class GatedLayer(nn.Module):
         next_vertical, context = self._vertical_outputs(self.vertical(vertical), labels)
         return next_vertical, self._horizontal_output(self.horizontal(horizontal) + context, horizontal)
 
-    def vertical_row(self, rows: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Map the rows that the vertical stack sees, [B, w, rows, width], to its next features and the context."""
-        reach, length = self.vertical.kernel_size[1] // 2, rows.shape[1]
-        padded = jnp.pad(rows, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-        windows = jnp.stack([padded[:, i : i + length] for i in range(2 * reach + 1)], axis=3)
+    def next_vertical(self, rows: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+        """Map the rows that the kernel sees, [B, w, n, width], to features [B, w, width] and context of one row."""
+        length = rows.shape[1]
+        padded = jnp.pad(rows, ((0, 0), (self.reach, self.reach), (0, 0), (0, 0)))
+        windows = jnp.stack([padded[:, i : i + length] for i in range(2 * self.reach + 1)], axis=3)
         return self._vertical_outputs(_convolve_windows(self.vertical, windows), labels)
 
-    def horizontal_column(self, columns: jax.Array, context: jax.Array) -> jax.Array:
-        """Map the columns that the horizontal stack sees, [B, columns, width], to its next features, [B, width]."""
+    def next_horizontal(self, columns: jax.Array, context: jax.Array) -> jax.Array:
+        """Map the columns that the kernel sees, [B, n, width], to the features [B, width] of one position."""
         left = _convolve_windows(self.horizontal, columns[:, None])
         return self._horizontal_output(left + context, columns[:, -1])
 
@@ -208,19 +216,19 @@ class GatedLayer(nn.Module):
 
 
 def _convolve_windows(conv: nn.Conv, windows: jax.Array) -> jax.Array:
-    """Evaluate a convolution at single positions, as a matrix product: XLA's own is slow inside a loop on CPU.
+    """Evaluate a convolution at given positions as a matrix product: XLA's own is slow inside a loop on CPU.
 
     Args:
         conv: bound, with its parameters.
-        windows: [..., rows, columns, in], what the kernel lies on; without the last row or column where mask A hides it.
+        windows: [..., rows, columns, in], what the kernel lies on, less the row or column that mask A hides.
 
     Returns:
         [..., out].
     """
-    rows, columns, features = windows.shape[-3:]
+    *positions, rows, columns, features = windows.shape
     params = conv.variables["params"]
     kernel = params["kernel"][:rows, :columns].reshape(rows * columns * features, -1)
-    return windows.reshape(*windows.shape[:-3], -1) @ kernel + params["bias"]
+    return windows.reshape(*positions, -1) @ kernel + params["bias"]
 
 
 def _gate(features: jax.Array) -> jax.Array:

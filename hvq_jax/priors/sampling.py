@@ -43,6 +43,8 @@ def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0
     if temperature < jnp.finfo(jnp.float32).tiny:  # zero, or zero once it is a float32
         temperature, top_k = 1.0, 1
     logits = logits.astype(jnp.float32)
+    if temperature == 1 and top_k == 0 and top_p == 1:
+        return logits
     # Relative to the largest, so that a low temperature drives the others to -inf, never it to inf.
     logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
     if top_k == 0 and top_p == 1:
@@ -91,13 +93,14 @@ def sample_indices(
     Raises:
         UserError: an option is out of range.
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    check_sampling_options(**options)
+    check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
 
     def draw(position: jax.Array, indices: jax.Array) -> jax.Array:
         row, column = position // width, position % width
-        logits = filter_logits(logits_fn(indices)[:, row, column], **options)
-        return indices.at[:, row, column].set(_draw(keys, position, logits))
+        logits = filter_logits(logits_fn(indices)[:, row, column], temperature=temperature, top_k=top_k, top_p=top_p)
+        position_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, position)
+        codes = jax.vmap(jax.random.categorical)(position_keys, logits)
+        return indices.at[:, row, column].set(codes)
 
     blank = jnp.zeros((keys.shape[0], height, width), jnp.int32)
     return jax.lax.fori_loop(0, height * width, draw, blank)
@@ -115,10 +118,10 @@ def sample_cached(
     top_k: int = 0,
     top_p: float = 1.0,
 ) -> jax.Array:
-    """Draw what `sample_indices` draws of the same keys, computing each position of each layer once.
+    """Draw what `sample_indices` draws for the same keys, computing every feature of the model once.
 
-    The work and the time grow with the positions, not with their square; the memory with the width of the latent. A
-    logit equals that of a full pass to rounding, which moves a draw only where two codes tie to that rounding.
+    Time grows with the number of positions, not with its square. Logits equal those of a full pass to rounding, so a
+    draw differs only where the best two codes tie to that rounding.
 
     Args:
         model: the prior.
@@ -138,29 +141,36 @@ def sample_cached(
         UserError: an option is out of range; labels are missing from a conditional model or given to an unconditional
             one.
     """
-    options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    check_sampling_options(**options)
-    call = functools.partial(model.apply, variables)
+    check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+    call: Callable[..., Any] = functools.partial(model.apply, variables)
 
-    def draw_position(columns: Memory, position_and_contexts: tuple[jax.Array, Any]) -> tuple[Memory, jax.Array]:
-        position, contexts = position_and_contexts
-        columns, logits = call(columns, contexts, method="next_column")
-        codes = _draw(keys, position, filter_logits(logits, **options))
-        return columns.replace(latest=call(codes, method="embed")), codes
+    def draw_position(columns: Memory, row: tuple[Any, jax.Array]) -> tuple[Memory, jax.Array]:
+        contexts, noise = row
+        inputs, logits = call(columns, contexts, method="next_column")
+        logits = filter_logits(logits, temperature=temperature, top_k=top_k, top_p=top_p)
+        codes = jnp.argmax(logits + noise, axis=-1)
+        return call(codes, inputs, method="remember"), codes
 
     def draw_row(rows: Memory, positions: jax.Array) -> tuple[Memory, jax.Array]:
-        rows, contexts = call(rows, labels, method="begin_row")
+        inputs, contexts = call(rows, labels, method="begin_row")
         contexts = jax.tree.map(lambda context: context.swapaxes(0, 1), contexts)  # the scan goes over columns
-        _, codes = jax.lax.scan(draw_position, model.blank_memory(len(keys)), (positions, contexts))
+        noise = _gumbel_noise(keys, positions, model.num_codes)
+        _, codes = jax.lax.scan(draw_position, model.blank_memory(len(keys)), (contexts, noise))
         codes = codes.swapaxes(0, 1)
-        return rows.replace(latest=call(codes, method="embed")), codes
+        return call(codes, inputs, method="remember"), codes
 
     positions = jnp.arange(height * width).reshape(height, width)
     _, indices = jax.lax.scan(draw_row, model.blank_memory(len(keys), width), positions)
     return indices.swapaxes(0, 1)
 
 
-def _draw(keys: jax.Array, position: jax.Array, logits: jax.Array) -> jax.Array:
-    """Draw the code at a position of each latent: keys [B], position [], logits [B, K] to [B] int32."""
-    position_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, position)
-    return jax.vmap(jax.random.categorical)(position_keys, logits)
+def _gumbel_noise(keys: jax.Array, positions: jax.Array, num_codes: int) -> jax.Array:
+    """Return [w, B, K] noise; `categorical` draws the code where its sum with the logits is largest.
+
+    A row at a time, because XLA on CPU would recompute it in scalar code if it were fused with a position's argmax.
+    """
+
+    def noise(position: jax.Array, key: jax.Array) -> jax.Array:
+        return jax.random.gumbel(jax.random.fold_in(key, position), (num_codes,))
+
+    return jax.vmap(jax.vmap(noise, in_axes=(None, 0)), in_axes=(0, None))(positions, keys)

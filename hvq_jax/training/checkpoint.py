@@ -19,8 +19,11 @@ from hvq_jax.errors import UserError
 
 def leaf_digests(tree: Any) -> dict[str, str]:
     """Path of each leaf → "dtype shape SHA-256", for a pytree of numpy arrays."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _digest(np.asarray(leaf)) for path, leaf in leaves}
+    return {path: _digest(np.asarray(leaf)) for path, leaf in _leaves(tree).items()}
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _digest(leaf: np.ndarray) -> str:
@@ -107,24 +110,35 @@ class Checkpoints:
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
+        """The state of `step`; None, with the step moved aside, if it is damaged; UserError if it is another model's."""
+        try:
+            digests = self._read(step, digests=ocp.args.JsonRestore()).digests
+            found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
+        except Exception as error:  # Orbax raises whatever its readers meet in damaged files
+            return self._set_aside(step, _first_line(error))
+        expected = {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(like).items()}
+        for path in sorted({*found, *expected}):
+            if found.get(path) != expected.get(path):
+                raise UserError(
+                    f"checkpoint {self.folder / str(step)} is of another model: {path} is {found.get(path, 'absent')} "
+                    f"there, {expected.get(path, 'absent')} here"
+                )
         abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), digests=ocp.args.JsonRestore()),
-            )
-            state, expected = jax.device_get(restored.state), restored.digests
-        except Exception as error:  # Orbax raises whatever its readers meet in damaged files
-            self._set_aside(step, f"{type(error).__name__}: {str(error).splitlines()[0][:100]}")
-            return None
-        found = leaf_digests(state)
-        wrong = sorted(path for path in {**found, **expected} if found.get(path) != expected.get(path))
+            state = jax.device_get(self._read(step, state=ocp.args.StandardRestore(abstract)).state)
+        except Exception as error:
+            return self._set_aside(step, _first_line(error))
+        actual = leaf_digests(state)
+        wrong = sorted(path for path in digests if actual[path] != digests[path])
         if wrong:
-            self._set_aside(step, f"damaged or foreign: {', '.join(wrong[:3])}")
-            return None
+            return self._set_aside(step, f"damaged: {', '.join(wrong[:3])}")
         return state
 
+    def _read(self, step: int, **items: Any) -> Any:
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
     def _set_aside(self, step: int, reason: str) -> None:
+        """Renames a damaged step, so that it no longer counts as one."""
         if self.read_only:
             raise UserError(
                 f"checkpoint {self.folder / str(step)} is not usable ({reason}): run train.py on this workdir again, "
@@ -143,6 +157,10 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being saved and releases the folder."""
         self._manager.close()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
 
 
 def _rename_bad(path: Path, reason: str) -> None:

@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import jax
@@ -109,6 +110,33 @@ def test_the_label_changes_the_logits_of_every_position(variables, apply):
     assert np.all(np.any(one != two, axis=-1))
 
 
+@pytest.mark.parametrize(
+    ("num_classes", "num_layers", "height", "width"),
+    [(3, 3, 4, 5), (0, 3, 5, 2), (3, 1, 6, 4), (0, 2, 1, 6), (3, 4, 6, 1), (3, 2, 1, 1)],
+)
+def test_logits_computed_one_by_one_are_those_of_one_pass(num_classes, num_layers, height, width):
+    model = PixelCNN(NUM_CODES, num_classes, width=8, num_layers=num_layers, head_width=16)
+    rng = np.random.default_rng(1)
+    indices = rng.integers(NUM_CODES, size=(2, height, width), dtype=np.int32)
+    labels = jnp.array([2, 0]) if num_classes else None
+    shapes = jax.eval_shape(model.init, jax.random.key(0), indices, labels)
+    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+    call = jax.jit(functools.partial(model.apply, variables), static_argnames="method")
+
+    one_by_one = np.empty((2, height, width, NUM_CODES), np.float32)
+    rows = model.blank_memory(2, width)
+    for i in range(height):
+        row_inputs, contexts = call(rows, labels, method="begin_row")
+        columns = model.blank_memory(2)
+        for j in range(width):
+            here = [context[:, j] for context in contexts]
+            inputs, one_by_one[:, i, j] = call(columns, tuple(here), method="next_column")
+            columns = call(indices[:, i, j], inputs, method="remember")
+        rows = call(indices[:, i], row_inputs, method="remember")
+    # Float32 sums of up to 168 terms in another order.
+    np.testing.assert_allclose(one_by_one, call(indices, labels), rtol=1e-5, atol=1e-5)
+
+
 def test_an_index_or_label_out_of_range_is_not_silently_another(variables, apply):
     indices = random_indices(0, 4, 5)
     assert np.all(np.isnan(apply(variables, indices, jnp.array([3]))))
@@ -122,6 +150,8 @@ def test_labels_are_given_exactly_to_conditional_models(variables):
         MODEL.apply(variables, indices)
     with pytest.raises(UserError, match="num_classes=0 was given labels"):
         PixelCNN(NUM_CODES).init(jax.random.key(0), indices, LABEL)
+    with pytest.raises(UserError, match="num_classes=3 was given no labels"):
+        MODEL.apply(variables, MODEL.blank_memory(1, 5), method="begin_row")
 
 
 def test_initialisation_is_xavier_uniform_over_the_full_kernel_with_normal_embeddings():

@@ -12,7 +12,7 @@ from scipy.stats import chisquare
 
 from hvq_jax.errors import UserError
 from hvq_jax.priors.pixelcnn import PixelCNN, negative_log_likelihood
-from hvq_jax.priors.sampling import filter_logits, sample_indices
+from hvq_jax.priors.sampling import filter_logits, sample_cached, sample_indices
 
 NUM_CODES = 7
 any_logits = hnp.arrays(np.float32, (2, NUM_CODES), elements=st.floats(-8, 8, width=16))
@@ -123,6 +123,7 @@ def test_an_option_out_of_range_is_one_clear_line(name, value):
     for call in (
         lambda: filter_logits(logits, **{name: value}),
         lambda: sample_indices(lambda _: logits, keys, 2, 2, **{name: value}),
+        lambda: sample_cached(TINY, {}, None, keys, 2, 2, **{name: value}),
     ):
         with pytest.raises(UserError, match=rf"^{name} is {value}; it must be .*$") as error:
             call()
@@ -207,3 +208,33 @@ def test_another_seed_draws_another_sample(tiny_variables):
     first, again, other = (draw(keys=jax.random.split(jax.random.key(seed), 8)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.all(np.any(first != other, axis=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "num_layers", "height", "width", "options"),
+    [
+        (3, 3, 4, 5, {}),
+        (0, 2, 1, 6, {"temperature": 0.7, "top_k": 6, "top_p": 0.9}),
+        (3, 1, 6, 1, {"temperature": 3.0}),
+    ],
+    ids=str,
+)
+def test_the_cached_sampler_draws_the_latents_of_the_naive_one(num_classes, num_layers, height, width, options):
+    model = PixelCNN(NUM_CODES, num_classes, width=8, num_layers=num_layers, head_width=16)
+    keys = jax.random.split(jax.random.key(0), 32)
+    labels = jnp.arange(len(keys)) % num_classes if num_classes else None
+    shapes = jax.eval_shape(model.init, keys[0], jnp.zeros((32, height, width), jnp.int32), labels)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+
+    @jax.jit
+    def naive(keys):
+        return sample_indices(lambda indices: model.apply(variables, indices, labels), keys, height, width, **options)
+
+    @jax.jit
+    def cached(keys):
+        return sample_cached(model, variables, labels, keys, height, width, **options)
+
+    latents = cached(keys)
+    assert latents.dtype == jnp.int32
+    np.testing.assert_array_equal(latents, naive(keys))

@@ -1,0 +1,183 @@
+"""The whole model on tiny images: identities through the networks, order of the step, devices."""
+
+import dataclasses
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, Variables
+from hvq_jax.images import to_float
+from hvq_jax.latents import MODES, latent_from_codes
+from hvq_jax.losses import LossWeights
+from hvq_jax.training.parallel import Parallel
+
+K, D, BATCH = 16, 4, 8
+IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, 8, 12, 1), np.uint8)
+
+
+def model_of(mode, num_frequent=6, method="ema", **latent):
+    by_gradient = method == "gradient"
+    return Autoencoder(
+        image_shape=(8, 12, 1),
+        latent=LatentOptions(mode=mode, num_codes=K, dim=D, num_frequent=num_frequent, **latent),
+        codebook=CodebookOptions(method=method, init="uniform" if by_gradient else "data"),
+        loss=LossWeights(codebook=float(by_gradient)),
+    )
+
+
+@pytest.fixture(scope="module")
+def variables():
+    """Variables whose codes come from the data and whose frequency table tells codes apart."""
+    model = model_of("vq")
+    fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
+    _, (state, _) = jax.jit(partial(autoencoder.training_loss, model))(
+        fresh.params, fresh.state, IMAGES, jax.random.key(1)
+    )
+    return Variables(fresh.params, state.replace(frequency=jnp.arange(1.0, K + 1)))
+
+
+@partial(jax.jit, static_argnums=0)
+def step(model, variables, images, key):
+    differentiate = jax.value_and_grad(partial(autoencoder.training_loss, model), has_aux=True)
+    (loss, (state, metrics)), gradients = differentiate(variables.params, variables.state, images, key)
+    return loss, state, metrics, gradients
+
+
+def forward(model, variables, images):
+    x = to_float(images)
+    latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, x))
+    sums = autoencoder.evaluation_sums(model, variables, images, jnp.ones(len(images), bool))
+    return latent.z_bar, autoencoder.decode(model, variables, latent.z_bar), sums.loss.total
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "num_frequent", "same_as"), [("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected")]
+)
+def test_limits_hold_bit_for_bit_through_the_decoder_and_the_loss(variables, mode, num_frequent, same_as, jit):
+    transform = partial(jax.jit, static_argnums=0) if jit else (lambda f: f)
+    run = transform(forward)
+    chex.assert_trees_all_equal(
+        run(model_of(mode, num_frequent), variables, IMAGES), run(model_of(same_as), variables, IMAGES)
+    )
+
+
+def test_limits_hold_bit_for_bit_in_a_training_step(variables):
+    for mode, num_frequent, same_as in (("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected")):
+        key = jax.random.key(2)
+        limit = step(model_of(mode, num_frequent), variables, IMAGES, key)
+        same = step(model_of(same_as), variables, IMAGES, key)
+        chex.assert_trees_all_equal(limit[:3], same[:3])  # loss, state, metrics
+
+
+def test_frequency_without_frequent_codes_is_a_plain_autoencoder(variables):
+    model = model_of("frequency", 0)
+    z_e = autoencoder.encode(model, variables, to_float(IMAGES))
+    z_bar, images, _ = forward(model, variables, IMAGES)
+    np.testing.assert_array_equal(z_bar, z_e)
+    np.testing.assert_array_equal(images, autoencoder.decode(model, variables, z_e))
+
+
+def test_decoding_indices_is_the_forward_pass_of_vq(variables):
+    model = model_of("vq")
+    latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, to_float(IMAGES)))
+    decoded = autoencoder.decode(model, variables, latent_from_codes(latent.indices, variables.codes))
+    np.testing.assert_array_equal(decoded, autoencoder.reconstruct(model, variables, to_float(IMAGES)))
+
+
+def test_the_frequency_table_is_updated_before_the_mask(variables):
+    """With decay 0 and S = 1 only the code that is most frequent in this very batch is kept plain."""
+    model = model_of("frequency", 1, frequency_decay=0.0)
+    _, state, metrics, _ = step(model, variables, IMAGES, jax.random.key(3))
+    counts = np.asarray(metrics.counts)
+    assert counts.sum() == BATCH * 2 * 3
+    np.testing.assert_array_equal(state.frequency, counts)
+    np.testing.assert_allclose(metrics.share_outside, 1 - counts.max() / counts.sum(), rtol=1e-6)
+
+
+def test_evaluation_changes_nothing_and_ignores_padding(variables):
+    model = model_of("combined")
+    evaluate = jax.jit(partial(autoencoder.evaluation_sums, model))
+    whole = evaluate(variables, IMAGES, jnp.ones(BATCH, bool))
+    garbage = np.concatenate([IMAGES[:5], 255 - IMAGES[:3]])
+    first = evaluate(variables, garbage, jnp.arange(BATCH) < 5)
+    rest = evaluate(variables, np.roll(IMAGES, -5, axis=0), jnp.arange(BATCH) < 3)
+    summed = jax.tree.map(lambda a, b: a + b, first, rest)
+    np.testing.assert_array_equal(summed.counts, whole.counts)
+    chex.assert_trees_all_close(summed, whole, rtol=1e-5)  # another order of addition
+    assert int(whole.counts.sum()) == BATCH * 2 * 3
+
+
+def test_with_averaged_codes_plain_differentiation_of_the_projection_is_the_encoders(variables):
+    gradients = [
+        step(model_of("projected", projection_gradient=name), variables, IMAGES, jax.random.key(2))[3]
+        for name in ("both", "encoder")
+    ]
+    chex.assert_trees_all_close(*gradients, rtol=1e-5, atol=1e-7)
+
+
+def test_where_the_codes_are_learned():
+    for method in ("ema", "gradient"):
+        model = model_of("vq", method=method)
+        fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
+        _, state, metrics, gradients = step(model, fresh, IMAGES, jax.random.key(1))
+        if method == "gradient":
+            assert state.averages is None
+            assert np.abs(gradients["codebook"]).max() > 0
+            assert int(metrics.revived) == 0
+        else:
+            assert "codebook" not in fresh.params
+            assert int(metrics.revived) == K  # all drawn from the first batch
+            assert np.abs(state.averages.codes - fresh.codes).max() > 0
+
+
+@pytest.mark.parametrize(("mode", "method"), [*((mode, "ema") for mode in MODES), ("projected", "gradient")])
+def test_four_devices_take_the_step_of_one_with_the_whole_batch(mode, method):
+    """To the rounding of another order of addition; every replica bit-identical to the next."""
+    model = model_of(mode, method=method)
+    fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
+    key = jax.random.key(1)
+    loss, state, metrics, gradients = step(model, fresh, IMAGES, key)
+
+    def on_device(variables, images):
+        loss_function = partial(autoencoder.training_loss, model, axis_name="devices")
+        differentiate = jax.value_and_grad(loss_function, has_aux=True)
+        (loss, (state, metrics)), gradients = differentiate(variables.params, variables.state, images, key)
+        loss, metrics, gradients = jax.lax.pmean((loss, metrics, gradients), "devices")
+        return loss, state, metrics, gradients
+
+    shards = IMAGES.reshape(4, 2, *IMAGES.shape[1:])
+    many = jax.pmap(on_device, "devices", in_axes=(None, 0))(fresh, shards)
+    for leaf in jax.tree.leaves(many):
+        replicas = np.asarray(leaf)
+        np.testing.assert_array_equal(replicas, np.broadcast_to(replicas[:1], replicas.shape))
+    first = jax.tree.map(lambda x: x[0], many)
+    np.testing.assert_array_equal(first[2].counts, metrics.counts)
+    np.testing.assert_array_equal(first[1].frequency, state.frequency)
+    chex.assert_trees_all_close(first[:2], (loss, state), rtol=1e-4, atol=1e-5)
+    # BatchNorm makes some gradients differences of large sums: compared against the size of each array.
+    for ours, whole in zip(jax.tree.leaves(first[3]), jax.tree.leaves(gradients), strict=True):
+        assert np.linalg.norm(ours - whole) <= 1e-3 * np.linalg.norm(whole) + 1e-5
+
+
+def test_the_model_is_a_description_that_can_be_compared_and_hashed():
+    assert model_of("vq") == model_of("vq")
+    assert hash(model_of("vq")) != hash(model_of("projected"))
+    assert dataclasses.replace(model_of("vq"), image_shape=(32, 16, 3)).latent_shape == (8, 4)
+
+
+def test_parallel_refuses_batches_that_devices_cannot_share():
+    from hvq_jax.errors import UserError
+
+    parallel = Parallel("pmap")
+    assert parallel.num_devices == 4
+    parallel.check_batch_size("key", 8)
+    for size in (2, 6):
+        with pytest.raises(UserError, match=f"key={size} does not divide over 4 devices"):
+            parallel.check_batch_size("key", size)
+    Parallel("jit").check_batch_size("key", 2)

@@ -1,0 +1,262 @@
+"""`train.py` from the outside: what a run leaves, how it goes on, and one clear line for every mistake."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from hvq_jax.training.checkpoint import Checkpoints
+
+ROOT = Path(__file__).parents[1]
+
+
+def digests(workdir, stage):
+    """The digests of the newest checkpoint's leaves: equal exactly if the states are, bit for bit."""
+    folder = workdir / "checkpoints" / stage
+    step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return step, json.loads((folder / str(step) / "digests" / "metadata").read_text())
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def error_of(arguments, capsys):
+    assert train.main(list(arguments)) != 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+def test_a_run_leaves_everything_it_names(trained_run):
+    for name in ("loss_curves.png", "reconstructions.png", "samples.png"):
+        assert (trained_run / name).read_bytes().startswith(b"\x89PNG")
+    summary = json.loads((trained_run / "summary.json").read_text())
+    test = summary["autoencoder"]["test"]
+    assert {"mse", "psnr", "ssim", "perplexity", "codes_used", "share_outside", "gain_mean", "gain_std"} <= set(test)
+    assert test["share_outside"] == 1.0  # projected: every position
+    assert summary["prior"]["test"]["bits_per_pixel"] > 0
+    assert "mean gain" in summary["samples"]["continuous_part"]
+    assert {(r["stage"], r["split"]) for r in records(trained_run)} == {
+        (stage, split) for stage in ("autoencoder", "prior") for split in ("train", "validation")
+    }
+    for stage in ("autoencoder", "prior"):
+        assert list((trained_run / "events" / stage).glob("events.out.tfevents.*"))
+        assert digests(trained_run, stage)[0] == {"autoencoder": 6, "prior": 4}[stage]
+    # Nothing dropped from evaluation: 1,000 images of 7×7 positions over batches of 16.
+    assert test["perplexity"] <= 16
+
+
+def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
+    figures = json.loads((trained_run / "summary.json").read_text())["prior"]["test"]
+    assert figures["bits_per_image"] == pytest.approx(figures["nats_per_latent"] / 0.6931471805599453)
+    assert figures["bits_per_pixel"] == pytest.approx(figures["bits_per_image"] / 784)
+    assert figures["loss"] == pytest.approx(figures["nats_per_latent"] / 49)
+
+
+def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, capsys):
+    before = {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")}
+    summary = (trained_run / "summary.json").read_text()
+    assert train.main([*tiny_arguments, f"--workdir={trained_run}"]) == 0
+    assert "step 1/" not in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")} == before
+    assert (trained_run / "summary.json").read_text() == summary
+    # The run knows its own config.
+    assert train.main([f"--workdir={trained_run}"]) == 0
+
+
+@pytest.fixture(scope="module")
+def finished_autoencoder(trained_run):
+    return digests(trained_run, "autoencoder"), [r for r in records(trained_run) if r["stage"] == "autoencoder"]
+
+
+class Crash(Exception):
+    """Stands for a power cut."""
+
+
+def test_stopped_after_any_checkpoint_it_ends_bit_identical(
+    tmp_path, monkeypatch, tiny_arguments, finished_autoencoder
+):
+    save = Checkpoints.save
+
+    def save_then_crash(self, step, *rest):
+        save(self, step, *rest)
+        if step == 4:  # between two evaluations, in the middle of everything
+            self.wait()
+            raise Crash
+
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_then_crash)
+        with pytest.raises(Crash):
+            train.main(arguments)
+    assert train.main(arguments) == 0
+    expected_digests, expected_records = finished_autoencoder
+    assert digests(tmp_path / "run", "autoencoder") == expected_digests
+    found = [r for r in records(tmp_path / "run")]
+    assert [(r["split"], r["step"]) for r in found] == [(r["split"], r["step"]) for r in expected_records]
+    for ours, theirs in zip(found, expected_records, strict=True):
+        assert ours["loss"] == theirs["loss"]
+
+
+def test_killed_it_ends_bit_identical(tmp_path, tiny_arguments, finished_autoencoder):
+    workdir = tmp_path / "run"
+    command = [sys.executable, "train.py", *tiny_arguments, "--config.stage=autoencoder", f"--workdir={workdir}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+    folder = workdir / "checkpoints" / "autoencoder"
+    while process.poll() is None and not (folder / "2").exists():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "goes on from the checkpoint of step" in finished.stdout
+    assert digests(workdir, "autoencoder") == finished_autoencoder[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path, tiny_arguments, capsys):
+    workdir = tmp_path / "run"
+    line = error_of(
+        [
+            *tiny_arguments,
+            f"--workdir={workdir}",
+            "--config.autoencoder.learning_rate=1e30",
+            "--config.autoencoder.schedule=constant",
+            "--config.autoencoder.warmup_steps=0",
+        ],
+        capsys,
+    )
+    assert "autoencoder: the loss is" in line
+    assert "at step 2" in line
+    assert "last good checkpoint is step 1" in line
+    assert digests(workdir, "autoencoder")[0] == 1
+
+
+def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_arguments, capsys):
+    before = (trained_run / "config.json").read_text()
+    changed = ["--config.latent.dim=4", "--config.prior.width=4"]
+    line = error_of([*tiny_arguments, *changed, f"--workdir={trained_run}"], capsys)
+    assert "latent.dim (8 there, 4 now)" in line
+    assert "prior.width (8 there, 4 now)" in line
+    assert (trained_run / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--config.latent.mode=nonsense", "choose one of vq, projected, frequency, combined"),
+        ("--config.latent.num_frequent=-1", "--config.latent.num_frequent=-1: must be from 0 to 16"),
+        ("--config.latent.num_frequent=17", "must be from 0 to 16"),
+        ("--config.latent.frequent_mass=1.5", "must be from 0 to 1"),
+        ("--config.latent.num_kodes=3", "did you mean --config.latent.num_codes?"),
+        ("--config.latent.num_codes=many", "--config.latent.num_codes=many"),
+        ("--config.autoencoder.batch_size=2", "does not divide over 4 devices"),
+        ("--config.autoencoder.batch_size=18", "does not divide over 4 devices"),
+        ("--config.autoencoder.batch_size=9000", "batch size 9000: must be between 1 and 8000"),
+        ("--config.stage=half", "choose one of all, autoencoder, prior"),
+        ("--config.codebook.method=gradient", "--config.codebook.init=data needs"),
+        ("--config.data.name=nothing_like_it", "nothing_like_it"),
+        ("--nonsense=1", "nonsense"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsys):
+    assert says in error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}", argument], capsys)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_a_corrected_command_may_use_the_same_workdir(tmp_path, tiny_arguments, capsys):
+    arguments = [*tiny_arguments, f"--workdir={tmp_path / 'run'}"]
+    error_of([*arguments, "--config.data.name=nothing_like_it"], capsys)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--workdir=DIR is missing"),
+        (["--workdir=/nonexistent/nothing"], "--config=FILE is missing"),
+        (["--workdir=x", "--config=configs/nonsense.py"], "there is cifar10, default, fashion_mnist"),
+    ],
+)
+def test_a_command_line_that_lacks_something(arguments, says, capsys):
+    assert says in error_of(arguments, capsys)
+
+
+def test_a_config_file_that_fails_is_named(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("def get_config():\n    return 1 / 0\n")
+    line = error_of([f"--config={tmp_path / 'bad.py'}", f"--workdir={tmp_path}"], capsys)
+    assert "ZeroDivisionError" in line
+
+
+def test_help_explains_itself_and_lists_every_option(capsys):
+    assert train.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--workdir", "goes on where it stopped", "num_frequent", "projection_gradient", "commitment_target"):
+        assert word in text
+
+
+def test_an_unwritable_workdir(tmp_path, tiny_arguments, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert "is not writable" in error_of([*tiny_arguments, f"--workdir={tmp_path / 'file' / 'run'}"], capsys)
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, tiny_arguments, capsys):
+    from hvq_jax.training.workdir import locked
+
+    with locked(tmp_path / "run"):
+        line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
+    assert "in use by another run" in line
+
+
+def test_an_empty_data_folder(tmp_path, tiny_arguments, capsys):
+    (tmp_path / "empty").mkdir()
+    line = error_of(
+        [
+            *tiny_arguments,
+            "--config.data.name=fashion_mnist",
+            f"--config.data.data_dir={tmp_path / 'prepared'}",
+            f"--config.data.manual_dir={tmp_path / 'empty'}",
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        capsys,
+    )
+    assert str(tmp_path / "empty") in line
+
+
+def test_sides_that_are_no_multiples_of_four(tmp_path, tiny_arguments, monkeypatch, capsys):
+    import numpy as np
+
+    from hvq_jax import experiment
+    from hvq_jax.data.datasets import ImageDataset, Split
+
+    odd = Split(np.zeros((16, 28, 30, 1), np.uint8), np.zeros(16, np.int32))
+    monkeypatch.setattr(experiment, "load_dataset", lambda **_: ImageDataset(odd, odd, odd, ("one",)))
+    line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
+    assert "28×30: both sides must be multiples of 4" in line
+
+
+def test_a_relative_workdir_and_a_run_that_was_damaged(trained_run, tiny_arguments, tmp_path, monkeypatch, capsys):
+    """The newest checkpoint is damaged: the run names it, goes back to the one before, and ends the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_run, copy)
+    expected = digests(copy, "autoencoder")
+    newest = copy / "checkpoints" / "autoencoder" / "6"
+    data = max((newest / "state").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 255
+    data.write_bytes(content)
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={os.path.relpath(copy)}"]
+    assert train.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"checkpoint {newest} is not usable" in out
+    assert "goes on from the checkpoint of step 5" in out
+    assert digests(copy, "autoencoder") == expected
+    assert (newest.parent / "bad-6").is_dir()
