@@ -1,9 +1,10 @@
 """A whole run: data, both stages, evaluation, pictures and `summary.json`, from a config and a workdir."""
 
+import contextlib
 import dataclasses
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from ml_collections import ConfigDict
 
 from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.data.datasets import ImageDataset, Split, load_dataset
+from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.inference import DATASET, TrainedRun
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.latent_data import latent_data
+from hvq_jax.training.latent_data import LatentData, latent_data
 from hvq_jax.training.logging import read_records
 from hvq_jax.training.loop import Stage, evaluator, fit
 from hvq_jax.training.parallel import Parallel
@@ -31,6 +33,7 @@ LOSS_CURVES = "loss_curves.png"
 RECONSTRUCTIONS = "reconstructions.png"
 SAMPLES = "samples.png"
 
+_STAGES = ("autoencoder", "prior")
 _SHOWN_IMAGES = 16  # in TensorBoard and in reconstructions.png
 _CLASSIFIED_PER_CLASS = 100
 
@@ -40,9 +43,20 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
 
     Raises UserError, with nothing in the workdir changed, when the config does not fit it, the data or the devices.
     """
+    with open_experiment(config, workdir) as experiment:
+        if config.stage in ("all", "autoencoder"):
+            experiment.train_autoencoder()
+        if config.stage in ("all", "prior"):
+            experiment.train_prior()
+        experiment.say_where_everything_is()
+
+
+@contextlib.contextmanager
+def open_experiment(config: ConfigDict, workdir: str) -> Iterator["Experiment"]:
+    """Checks everything that can be checked, reads the data, and holds `workdir` for the block; raises UserError."""
     configuration.validate(config)
     parallel = Parallel(config.parallel)
-    for stage in ("autoencoder", "prior"):
+    for stage in _STAGES:
         parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
     with locked(workdir) as folder:
         free: tuple[str, ...] = configuration.FREE_KEYS
@@ -51,42 +65,34 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
         check_config(folder, config.to_dict(), free=free)
         dataset = load_dataset(**config.data)
         model = configuration.autoencoder_of(config, dataset.image_shape)
+        for stage in _STAGES:
+            if config[stage].batch_size > len(dataset.train):
+                raise UserError(
+                    f"--config.{stage}.batch_size={config[stage].batch_size}: there are only {len(dataset.train)} "
+                    "training images"
+                )
         write_json(folder / CONFIG, config.to_dict())
         names = {"image_shape": dataset.image_shape, "class_names": dataset.class_names}
         write_json(folder / DATASET, {"name": config.data.name, **names})
-        experiment = _Experiment(config, folder, dataset, model, parallel)
-        if config.stage in ("all", "autoencoder"):
-            experiment.train_autoencoder()
-        if config.stage in ("all", "prior"):
-            experiment.train_prior()
-        experiment.say_where_everything_is()
+        yield Experiment(config, folder, dataset, model, parallel)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Experiment:
+class Experiment:
+    """A run in its workdir."""
+
     config: ConfigDict
     workdir: Path
     dataset: ImageDataset
     model: Autoencoder
     parallel: Parallel
 
-    def train_autoencoder(self) -> None:
-        stage = autoencoder_stage(self.model, self.dataset.validation.images[:_SHOWN_IMAGES])
-        state = self._fit(stage, self.dataset.train, self.dataset.validation)
+    def autoencoder_stage(self) -> Stage:
+        """The first stage."""
+        return autoencoder_stage(self.model, self.dataset.validation.images[:_SHOWN_IMAGES])
 
-        def report() -> dict[str, Any]:
-            originals = self.dataset.test.images[:_SHOWN_IMAGES]
-            plots.save_reconstructions(
-                self.workdir / RECONSTRUCTIONS,
-                originals,
-                next(TrainedRun.load(self.workdir).reconstruct(originals)).images,
-                title=f"{self.config.data.name}, test images, latent: {self.model.latent.mode}",
-            )
-            return {"test": self._evaluate(stage, state, self.dataset.test)}
-
-        self._report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
-
-    def train_prior(self) -> None:
+    def prior_stage(self) -> tuple[Stage, LatentData, int]:
+        """The second stage, its data from the best autoencoder, and that autoencoder's step."""
         run = TrainedRun.load(self.workdir)
         latents = latent_data(
             run.model,
@@ -98,10 +104,31 @@ class _Experiment:
             parallel=self.parallel,
         )
         num_pixels = math.prod(self.model.image_shape[:2])
-        stage = prior_stage(run.prior, self.model.latent_shape, num_pixels)
+        return prior_stage(run.prior, self.model.latent_shape, num_pixels), latents, run.autoencoder_step
+
+    def train_autoencoder(self) -> None:
+        """Trains the autoencoder, or goes on with it, and reports on the test split."""
+        stage = self.autoencoder_stage()
+        state = self._fit(stage, self.dataset.train, self.dataset.validation)
+
+        def report() -> dict[str, Any]:
+            originals = self.dataset.test.images[:_SHOWN_IMAGES]
+            plots.save_reconstructions(
+                self.workdir / RECONSTRUCTIONS,
+                originals,
+                next(TrainedRun.load(self.workdir).reconstruct(originals)).images,
+                title=f"{self.config.data.name}, test images, latent: {self.model.latent.mode}",
+            )
+            return {"test": self.evaluate(stage, state, self.dataset.test)}
+
+        self._report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
+
+    def train_prior(self) -> None:
+        """Trains the prior, or goes on with it, reports on the test split and draws samples."""
+        stage, latents, autoencoder_step = self.prior_stage()
         state = self._fit(stage, latents.train, latents.validation)
-        trained = {"step": int(state.step), "autoencoder_step": run.autoencoder_step}
-        self._report("prior", trained, lambda: {"test": self._evaluate(stage, state, latents.test)})
+        trained = {"step": int(state.step), "autoencoder_step": autoencoder_step}
+        self._report("prior", trained, lambda: {"test": self.evaluate(stage, state, latents.test)})
         options = {**self.config.sampling.to_dict(), "seed": self.config.seed}
         self._report("samples", {**trained, **options}, lambda: self._sample(options), SAMPLES)
 
@@ -116,7 +143,8 @@ class _Experiment:
             seed=self.config.seed,
         )
 
-    def _evaluate(self, stage: Stage, state: TrainState, split: Split) -> dict[str, float]:
+    def evaluate(self, stage: Stage, state: TrainState, split: Split) -> dict[str, float]:
+        """The figures of `state` over a whole split."""
         evaluate = evaluator(stage, self.parallel)
         sums = evaluate(
             self.parallel.replicate(state),
@@ -179,9 +207,11 @@ class _Experiment:
             "devices": f"{self.parallel.num_devices} × {jax.devices()[0].device_kind}",
         }
         write_json(self.workdir / SUMMARY, {**summary, **context, section: figures})
-        plots.save_loss_curves(self.workdir / LOSS_CURVES, read_records(self.workdir))
+        if records := read_records(self.workdir):  # a converted run has none
+            plots.save_loss_curves(self.workdir / LOSS_CURVES, records)
 
     def say_where_everything_is(self) -> None:
+        """Prints what is in the workdir."""
         made = [
             (SUMMARY, "figures on the test split"),
             (LOSS_CURVES, "losses of both stages"),

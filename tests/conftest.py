@@ -1,11 +1,22 @@
-"""Four simulated devices, and the XLA options that the entry points set; both before JAX first looks for devices."""
+"""Four simulated devices, the XLA options that the entry points set, and a compilation cache that all tests share.
 
+All three have to be in the environment before JAX first looks for devices.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
+
+_cache = tempfile.mkdtemp(prefix="hvq_jax_compiled_")
+atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import hypothesis  # noqa: E402 - after the environment is set
 

@@ -190,10 +190,7 @@ def test_limits_hold_bit_for_bit(mode, num_frequent, same_as, jit):
     frequent = latents.frequent_codes(jnp.arange(1.0, K + 1), num_frequent=num_frequent)
     transform = jax.jit if jit else (lambda f: f)
     found = transform(partial(latent, mode))(z_e, codebook, frequent).z_bar
-    if same_as == "z_e":
-        expected = z_e
-    else:
-        expected = transform(partial(latent, same_as))(z_e, codebook, frequent).z_bar
+    expected = z_e if same_as == "z_e" else transform(partial(latent, same_as))(z_e, codebook, frequent).z_bar
     np.testing.assert_array_equal(found, expected)
 
 

@@ -110,12 +110,13 @@ class Checkpoints:
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
-        """The state of `step`; None, with the step moved aside, if it is damaged; UserError if it is another model's."""
+        """The state of `step`; None, with it moved aside, if it is damaged; UserError if it is another model's."""
         try:
             digests = self._read(step, digests=ocp.args.JsonRestore()).digests
             found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
         except Exception as error:  # Orbax raises whatever its readers meet in damaged files
-            return self._set_aside(step, _first_line(error))
+            self._set_aside(step, _first_line(error))
+            return None
         expected = {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(like).items()}
         for path in sorted({*found, *expected}):
             if found.get(path) != expected.get(path):
@@ -127,11 +128,13 @@ class Checkpoints:
         try:
             state = jax.device_get(self._read(step, state=ocp.args.StandardRestore(abstract)).state)
         except Exception as error:
-            return self._set_aside(step, _first_line(error))
+            self._set_aside(step, _first_line(error))
+            return None
         actual = leaf_digests(state)
         wrong = sorted(path for path in digests if actual[path] != digests[path])
         if wrong:
-            return self._set_aside(step, f"damaged: {', '.join(wrong[:3])}")
+            self._set_aside(step, f"damaged: {', '.join(wrong[:3])}")
+            return None
         return state
 
     def _read(self, step: int, **items: Any) -> Any:

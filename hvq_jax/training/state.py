@@ -95,4 +95,4 @@ def train_step(
     if average_params is not None:
         average_params = optax.incremental_update(params, average_params, 1 - average_decay)
     new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)
-    return new_state, StepReport(loss, optax.global_norm(gradients), metrics)
+    return new_state, StepReport(loss, optax.tree.norm(gradients), metrics)

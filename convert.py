@@ -1,0 +1,52 @@
+"""Turn checkpoints of the PyTorch reference (ritheshkumar95/pytorch-vqvae) into a run.
+
+    python convert.py --config=configs/reference.py:vq --workdir=runs/reference \\
+        --autoencoder=models/vqvae/best.pt --prior=models/pixelcnn_prior/prior.pt
+
+  --autoencoder=FILE   its state dict, a .pt (needs torch) or the same arrays as .npz
+  --prior=FILE         the PixelCNN's, may be left out
+  --config, --config.KEY, --workdir   as for train.py; the sizes of the networks are taken from the files
+
+Then: python train.py --workdir=runs/reference evaluates it, and sample.py draws from it.
+"""
+
+import sys
+
+from absl import logging
+
+from hvq_jax.training.xla import set_cpu_options
+
+set_cpu_options()  # before anything uses a device
+
+from hvq_jax.conversion import convert
+from hvq_jax.errors import UserError
+from hvq_jax.training.flags import parse_config
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; the exit status."""
+    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(__doc__)
+        return 0
+    try:
+        files = {"autoencoder": "", "prior": ""}
+        rest = []
+        for argument in arguments:
+            name, _, value = argument.partition("=")
+            if name.removeprefix("--") in files and value:
+                files[name.removeprefix("--")] = value
+            else:
+                rest.append(argument)
+        config, workdir = parse_config(rest)
+        if not files["autoencoder"]:
+            raise UserError("--autoencoder=FILE is missing (see --help)")
+        convert(config, workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

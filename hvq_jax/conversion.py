@@ -1,0 +1,92 @@
+"""Turns the PyTorch reference's checkpoints into a run that `train.py` evaluates and `sample.py` draws from."""
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from hvq_jax.autoencoder import ModelState
+from hvq_jax.data.datasets import Split
+from hvq_jax.errors import UserError
+from hvq_jax.experiment import Experiment, open_experiment
+from hvq_jax.interop import autoencoder_from_torch, pixelcnn_from_torch
+from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.training.config import fit_options_of
+from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
+
+
+def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
+    """The arrays of a `.pt` (needs torch; only weights are read, no code is run) or an `.npz`, by their key names."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"{file}: no such file")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        import torch
+
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+        return {key: tensor.numpy() for key, tensor in tensors.items()}
+    except ImportError:
+        raise UserError(f"{file}: reading a .pt needs torch (pip install torch), or save it as .npz first") from None
+    except Exception as error:  # torch raises whatever it meets in a file that is not one of its own
+        raise UserError(f"{file} is not a state dict: {type(error).__name__}: {str(error).splitlines()[0]}") from None
+
+
+def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | None = None) -> None:
+    """Writes the autoencoder, and the PixelCNN where given, as trained checkpoints of a new run in `workdir`.
+
+    Sizes are taken from the arrays; the rest from `config`, which should be `configs/reference.py`. Raises UserError
+    if the arrays are not the reference's or do not fit the data set.
+    """
+    if (Path(workdir) / "checkpoints").exists():
+        raise UserError(f"--workdir={workdir} already holds a run: choose another folder")
+    variables = autoencoder_from_torch(read_state_dict(autoencoder))
+    prior_params = None if prior is None else pixelcnn_from_torch(read_state_dict(prior))
+    with config.unlocked():
+        config.latent.num_codes, config.latent.dim = variables["params"]["codebook"].shape
+        config.latent.num_frequent = min(config.latent.num_frequent, config.latent.num_codes)
+        config.codebook.update(method="gradient", init="uniform")
+        config.network.skip = "rectified"
+        config.autoencoder.num_steps = config.prior.num_steps = 1  # taken: there is nothing left to train
+        if prior_params is not None:
+            _describe_prior(config, prior_params["params"])
+    with open_experiment(config, workdir) as experiment:
+        stage = experiment.autoencoder_stage()
+        state = ModelState(variables["batch_stats"], jax.numpy.zeros(config.latent.num_codes), None)
+        _save(experiment, stage, variables["params"], state, experiment.dataset.validation)
+        if prior_params is not None:
+            stage, latents, _ = experiment.prior_stage()
+            _save(experiment, stage, prior_params, None, latents.validation)
+    print(f"wrote {workdir}: python train.py --workdir={workdir} evaluates it, sample.py uses it")
+
+
+def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
+    layers = [name for name in params if name.startswith("layer_")]
+    config.prior.num_layers = len(layers)
+    config.prior.width = params["embedding"]["embedding"].shape[1]
+    config.prior.head_width = params["head_hidden"]["kernel"].shape[1]
+    config.prior.conditional = "class_embedding" in params["layer_0"]
+
+
+def _save(experiment: Experiment, stage: Stage, params: Any, model_state: Any, validation: Split) -> None:
+    options = fit_options_of(experiment.config[stage.name])
+    fresh = jax.jit(partial(initial_state, stage, options, 1, experiment.config.seed))()
+    shapes, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, fresh.params))
+    if shapes != expected:
+        raise UserError(
+            f"the {stage.name}'s arrays do not fit {experiment.config.data.name}: another number of channels, codes or "
+            "classes; choose the data set with --config.data.name=NAME"
+        )
+    state = fresh.replace(step=jax.numpy.int32(1), params=params, model_state=model_state)
+    checkpoints = Checkpoints(checkpoint_folder(stage, experiment.workdir), objective=stage.objective)
+    try:
+        checkpoints.save(1, state, experiment.evaluate(stage, state, validation))
+        checkpoints.wait()
+    finally:
+        checkpoints.close()

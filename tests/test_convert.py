@@ -1,0 +1,112 @@
+"""The golden weights of the reference, as a run: its reconstructions are the reference's own."""
+
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import convert
+import sample
+import train
+from hvq_jax.images import to_float
+from hvq_jax.inference import TrainedRun
+
+GOLDEN = "tests/golden"
+
+
+def state_dict(name):
+    with np.load(f"{GOLDEN}/{name}.npz") as golden:
+        return {key.removeprefix("param/"): golden[key] for key in golden.files if key.startswith("param/")}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("torch")
+    np.savez(folder / "autoencoder.npz", **state_dict("vqvae_c1_28_d16_k32"))
+    np.savez(folder / "colour.npz", **state_dict("vqvae_c3_32_d16_k32"))
+    np.savez(folder / "prior.npz", **state_dict("pixelcnn_k32_d16_l4_7x7"))
+    return folder
+
+
+def arguments(files, data_dir, workdir, autoencoder="autoencoder.npz"):
+    return [
+        "--config=configs/reference.py:vq",
+        f"--workdir={workdir}",
+        f"--autoencoder={files / autoencoder}",
+        "--config.data.name=fashion_mnist_mini",
+        f"--config.data.data_dir={data_dir}",
+        "--config.sampling.per_class=1",
+    ]
+
+
+@pytest.fixture(scope="module")
+def converted(files, data_dir, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("converted") / "run"
+    assert convert.main([*arguments(files, data_dir, workdir), f"--prior={files / 'prior.npz'}"]) == 0
+    return workdir
+
+
+def test_a_converted_run_reconstructs_as_the_reference_does(converted):
+    with np.load(f"{GOLDEN}/vqvae_c1_28_d16_k32.npz") as golden:
+        x = np.round((golden["x"].transpose(0, 2, 3, 1) + 1) * 127.5).clip(0, 255).astype(np.uint8)
+        expected, its_input = golden["eval/x_tilde"].transpose(0, 2, 3, 1), golden["x"].transpose(0, 2, 3, 1)
+    drawn = next(TrainedRun.load(converted).reconstruct(x))
+    # Rounding the input to uint8 moves it by up to 1/255 and may flip a code here and there.
+    moved = np.abs(np.asarray(to_float(x)) - its_input).max()
+    assert moved <= 1 / 255 + 1e-6
+    same = np.abs(np.asarray(to_float(drawn.images)) - expected) <= 0.05
+    assert same.mean() > 0.9
+
+
+def test_train_evaluates_it_and_sample_draws_from_it(converted, tmp_path, capsys):
+    assert train.main([f"--workdir={converted}"]) == 0
+    out = capsys.readouterr().out
+    assert "step 1/" not in out  # nothing was trained
+    assert "perplexity" in out
+    assert sample.main([f"--workdir={converted}", "--num_samples=3", f"--out={tmp_path / 'grid.png'}"]) == 0
+    assert Image.open(tmp_path / "grid.png").size[0] > 28
+
+
+def test_a_pt_file_is_read_as_weights_only(files, data_dir, tmp_path, monkeypatch, capsys):
+    class Tensor:
+        def __init__(self, array):
+            self.array = array
+
+        def numpy(self):
+            return self.array
+
+    def load(path, *, map_location, weights_only):
+        assert map_location == "cpu"
+        assert weights_only is True
+        return {key: Tensor(array) for key, array in state_dict("vqvae_c1_28_d16_k32").items()}
+
+    (tmp_path / "best.pt").write_bytes(b"stands for a checkpoint")
+    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+    command = arguments(tmp_path, data_dir, tmp_path / "run", "best.pt")
+    assert convert.main(command) == 0
+    assert (tmp_path / "run" / "checkpoints" / "autoencoder" / "1").is_dir()
+    assert convert.main(command) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def refused(command, capsys):
+    assert convert.main(command) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    return line
+
+
+def test_bad_files_get_one_line(files, data_dir, tmp_path, monkeypatch, capsys):
+    workdir = tmp_path / "run"
+    assert "no such file" in refused(arguments(files, data_dir, workdir, "absent.npz"), capsys)
+    assert "missing" in refused(arguments(files, data_dir, workdir)[:2], capsys)
+    (tmp_path / "text.npz").write_text("not arrays")
+    assert "is not a state dict" in refused(arguments(tmp_path, data_dir, workdir, "text.npz"), capsys)
+    assert "another number of channels" in refused(arguments(files, data_dir, workdir, "colour.npz"), capsys)
+    wrong = refused(arguments(files, data_dir, tmp_path / "other", "prior.npz"), capsys)
+    assert "encoder.0.weight" in wrong or "embedding.weight" in wrong
+    (tmp_path / "model.pt").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "needs torch" in refused(arguments(tmp_path, data_dir, workdir, "model.pt"), capsys)

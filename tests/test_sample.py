@@ -1,0 +1,159 @@
+"""`sample.py` from the outside, on the tiny trained run."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sample
+import train
+from hvq_jax.images import to_uint8
+from hvq_jax.inference import TrainedRun
+
+
+def run(*arguments):
+    return sample.main([str(a) for a in arguments])
+
+
+def error_of(capsys, *arguments):
+    assert run(*arguments) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1, line
+    return line
+
+
+def arrays(path):
+    with np.load(path) as stored:
+        return dict(stored)
+
+
+def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
+    workdir = f"--workdir={trained_run}"
+    assert run(workdir, "--num_samples=5", "--label=3", "--seed=1", f"--out={tmp_path / 'grid.png'}") == 0
+    assert "mean gain" in capsys.readouterr().out
+    assert min(Image.open(tmp_path / "grid.png").size) > 28
+    assert run(workdir, "--num_samples=5", "--label=Dress", "--seed=1", f"--out={tmp_path / 'a.npz'}") == 0
+    found = arrays(tmp_path / "a.npz")
+    assert found["images"].shape == (5, 28, 28, 1)
+    assert found["indices"].shape == found["gains"].shape == (5, 7, 7)
+    assert found["latents"].shape == (5, 7, 7, 8)
+    trained = TrainedRun.load(trained_run)
+    gains = trained.mean_gains[found["indices"]]
+    np.testing.assert_array_equal(found["gains"], gains)
+    codes = np.asarray(trained.variables.codes)[found["indices"]]
+    np.testing.assert_allclose(found["latents"], gains[..., None] * codes, rtol=1e-6)
+
+
+def test_a_sample_depends_on_its_seed_and_number_only(trained_run):
+    trained = TrainedRun.load(trained_run)
+
+    def images(count, **options):
+        labels = np.full(count, 2, np.int32)
+        return np.concatenate([piece.images for piece in trained.sample(labels, **options)])
+
+    many = images(70, seed=1)  # two pieces
+    np.testing.assert_array_equal(images(3, seed=1), many[:3])
+    assert (images(3, seed=2) != many[:3]).any()
+    greedy = images(2, seed=1, temperature=0)
+    np.testing.assert_array_equal(greedy[0], greedy[1])
+
+
+def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    grey = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(grey).save(folder / "a.png")
+    Image.new("RGB", (60, 40), (200, 10, 10)).save(folder / "b.jpg")
+    Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(folder / "c.webp")
+    assert run(f"--workdir={trained_run}", f"--reconstruct={folder}", f"--out={tmp_path / 'codes.npz'}") == 0
+    assert "b.jpg: 60×40 fitted to 28×28" in capsys.readouterr().out
+    found = arrays(tmp_path / "codes.npz")
+    assert list(found["names"]) == ["a.png", "b.jpg", "c.webp"]
+    trained = TrainedRun.load(trained_run)
+    codes = np.asarray(trained.variables.codes)[found["indices"]]
+    np.testing.assert_allclose(found["latents"], found["gains"][..., None] * codes, rtol=1e-5, atol=1e-6)
+    assert found["images"].dtype == np.uint8
+    assert run(f"--workdir={trained_run}", f"--reconstruct={folder / 'a.png'}", f"--out={tmp_path / 'r.png'}") == 0
+    assert Image.open(tmp_path / "r.png").size[0] > 28
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--label=10"], "--label=10 is out of range: the classes are 0 T-shirt/top"),
+        (["--label=-1"], "--label=-1 is out of range"),
+        (["--label=Hat"], "--label=Hat is out of range"),
+        (["--num_samples=0"], "--num_samples=0: must be at least 1"),
+        (["--num_samples=some"], "num_samples"),
+        (["--temperature=-1"], "temperature is -1"),
+        (["--top_p=0"], "top_p is 0"),
+        (["--top_k=-2"], "top_k is -2"),
+        (["--seed=-1"], "--seed=-1: must be from 0"),
+        (["--reconstruct=/nonexistent"], "no such file or folder"),
+        (["--out=grid.gif"], "must end in .png or .npz"),
+        (["--out=/nonexistent/grid.png"], "the folder does not exist"),
+        (["--nonsense=1"], "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_line(trained_run, tmp_path, arguments, says, capsys):
+    command = [f"--workdir={trained_run}", f"--out={tmp_path / 'out.png'}", *arguments]
+    assert says in error_of(capsys, *command)
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_files_that_are_not_images(trained_run, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.png").write_text("not an image")
+    out = f"--out={tmp_path / 'out.png'}"
+    for path, says in ((tmp_path / "empty", "no .png"), (tmp_path / "text.png", "cannot be read as an image")):
+        assert says in error_of(capsys, f"--workdir={trained_run}", f"--reconstruct={path}", out)
+
+
+def test_a_folder_without_a_run(tmp_path, capsys):
+    assert "no run in" in error_of(capsys, f"--workdir={tmp_path}", f"--out={tmp_path / 'a.png'}")
+
+
+def test_sampling_before_the_prior_exists(trained_run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    shutil.rmtree(copy / "checkpoints" / "prior")
+    line = error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
+    assert "has no prior to sample from yet" in line
+    assert "--config.stage=prior" in line
+
+
+@pytest.mark.parametrize("stage", ["autoencoder", "prior"])
+def test_a_missing_or_truncated_checkpoint(trained_run, tmp_path, stage, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    for path in (copy / "checkpoints" / stage).glob("*/state/**/*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+    assert "is not usable" in error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
+    for path in (copy / "checkpoints" / stage).iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    assert "no usable checkpoint" in error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
+
+
+def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    latents = arrays(copy / "latents.npz")
+    np.savez(copy / "latents.npz", **{**latents, "checkpoint_step": np.array(99)})
+    line = error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
+    assert "belong to the autoencoder of step 99" in line
+
+
+def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
+    workdir = tmp_path / "vq"
+    arguments = [*tiny_arguments, "--config.latent.mode=vq", "--config.prior.conditional=False"]
+    assert train.main([*arguments, f"--workdir={workdir}"]) == 0
+    trained = TrainedRun.load(workdir)
+    assert trained.continuous_part_note() == ""
+    drawn = next(trained.sample(np.zeros(3, np.int32), seed=4))
+    codes = np.asarray(trained.variables.codes)[drawn.indices]
+    np.testing.assert_array_equal(drawn.latents, codes)
+    assert drawn.images.dtype == to_uint8(np.zeros(1)).dtype
