@@ -15,13 +15,18 @@ def get_config(mode: str = "projected") -> ConfigDict:
     """A small model on the embedded images."""
     config = default.get_config(mode)
     config.data.name = "fashion_mnist_mini"
-    config.latent.num_codes = 128
-    config.latent.num_frequent = 78
-    config.autoencoder.num_epochs = 8
-    config.autoencoder.log_every_steps = 31
-    config.prior.num_layers = 6
+    config.latent.num_codes = 256
+    config.latent.num_frequent = 156
+    config.latent.dim = 32
+    config.autoencoder.batch_size = 64
+    config.autoencoder.num_epochs = 6
+    config.autoencoder.log_every_steps = 25
+    config.prior.width = 32
+    config.prior.num_layers = 8
     config.prior.head_width = 128
-    config.prior.num_epochs = 12
-    config.prior.log_every_steps = 31
+    config.prior.batch_size = 64
+    config.prior.num_epochs = 8
+    config.prior.learning_rate = 2e-3
+    config.prior.log_every_steps = 25
     config.sampling.classify = True
     return config

@@ -21,7 +21,7 @@ from hvq_jax.inference import DATASET, TrainedRun
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.latent_data import LatentData, latent_data
-from hvq_jax.training.logging import read_records
+from hvq_jax.training.logging import in_one_line, read_records
 from hvq_jax.training.loop import Stage, evaluator, fit
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.prior_stage import prior_stage
@@ -198,7 +198,7 @@ class Experiment:
         if up_to_date and (picture is None or (self.workdir / picture).exists()):
             return
         figures = {**made_from, **make()}
-        print(f"{section}: {figures}", flush=True)
+        print(f"{section}  {in_one_line(figures)}", flush=True)
         context = {
             "data": self.config.data.name,
             "latent": self.model.latent.mode,

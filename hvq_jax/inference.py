@@ -19,7 +19,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.latents import latent_from_codes
 from hvq_jax.priors.pixelcnn import PixelCNN
-from hvq_jax.priors.sampling import check_sampling_options, sample_indices
+from hvq_jax.priors.sampling import check_sampling_options, sample_cached
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
@@ -165,12 +165,8 @@ class TrainedRun:
         options: dict[str, Any],
     ) -> Drawn:
         condition = labels if self.prior.num_classes else None
-
-        def logits(indices: jax.Array) -> jax.Array:
-            return self.prior.apply(prior_params, indices, condition)  # type: ignore[return-value]
-
         keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
-        indices = sample_indices(logits, keys, *self.model.latent_shape, **options)
+        indices = sample_cached(self.prior, prior_params, condition, keys, *self.model.latent_shape, **options)
         gains = mean_gains[indices]
         z_bar = latent_from_codes(indices, variables.codes, gains)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))

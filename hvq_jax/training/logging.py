@@ -22,6 +22,17 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
+def in_one_line(figures: dict[str, Any]) -> str:
+    """Figures for the terminal: "mse 0.0382  psnr 20.78"; nested ones behind their name."""
+    parts = []
+    for name, value in figures.items():
+        if isinstance(value, dict):
+            parts.append(f"{name}: {in_one_line(value)}")
+        else:
+            parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return "  ".join(parts)
+
+
 class RunLog:
     """The log of one stage, from `start_step` on: records that a resumed run will write again are dropped."""
 

@@ -1,6 +1,7 @@
 """The one training loop, shared by the autoencoder and the prior."""
 
 import dataclasses
+import datetime
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,7 +15,7 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
 from hvq_jax.errors import UserError
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.logging import RunLog
+from hvq_jax.training.logging import RunLog, in_one_line
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.state import (
     LossFunction,
@@ -172,14 +173,14 @@ def _train(
                 now = time.monotonic()
                 scalars["images_per_second"] = len(pending) * options.batch_size / (now - clock)
                 log.record("train", step, scalars)
-                log.progress(step, _progress_line(step, num_steps, scalars))
+                log.progress(step, _progress_line(step, num_steps, options.batch_size, scalars))
                 pending, clock = [], now
             figures = None
             if evaluates:
                 sums = evaluate(state)
                 figures = stage.summarise(sums)
                 log.record("validation", step, figures)
-                log.say(f"validation at step {step}: {_line(figures)}")
+                log.say(f"validation at step {step}: {in_one_line(figures)}")
                 stage.show(log, step, state.eval_params, state.model_state, sums)
             if saves:
                 checkpoints.save(step, state, figures)
@@ -233,9 +234,7 @@ def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpo
     }
 
 
-def _line(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
-
-
-def _progress_line(step: int, num_steps: int, scalars: dict[str, float]) -> str:
-    return f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  {scalars['images_per_second']:.0f} images/s"
+def _progress_line(step: int, num_steps: int, batch_size: int, scalars: dict[str, float]) -> str:
+    rate = scalars["images_per_second"]
+    left = datetime.timedelta(seconds=round((num_steps - step) * batch_size / rate))
+    return f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left"
