@@ -72,6 +72,7 @@ def open_experiment(config: ConfigDict, workdir: str) -> Iterator["Experiment"]:
                     "training images"
                 )
         write_json(folder / CONFIG, config.to_dict())
+        print(f"data: {config.data.name}: {dataset.description}", flush=True)
         names = {"image_shape": dataset.image_shape, "class_names": dataset.class_names}
         write_json(folder / DATASET, {"name": config.data.name, **names})
         yield Experiment(config, folder, dataset, model, parallel)
@@ -201,6 +202,7 @@ class Experiment:
         print(f"{section}  {in_one_line(figures)}", flush=True)
         context = {
             "data": self.config.data.name,
+            "data_description": self.dataset.description,
             "latent": self.model.latent.mode,
             "jax": jax.__version__,
             "python": platform.python_version(),

@@ -1,6 +1,5 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
-from functools import partial
 
 import chex
 import hypothesis.extra.numpy as hnp
@@ -180,18 +179,22 @@ def test_exactly_one_rule_for_frequent_codes():
         latents.frequent_codes(jnp.ones(K), num_frequent=1, frequent_mass=0.5)
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize(
-    ("mode", "num_frequent", "same_as"),
-    [("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected"), ("frequency", 0, "z_e")],
-)
-def test_limits_hold_bit_for_bit(mode, num_frequent, same_as, jit):
-    z_e, codebook = inputs((4, 5, 5))
-    frequent = latents.frequent_codes(jnp.arange(1.0, K + 1), num_frequent=num_frequent)
-    transform = jax.jit if jit else (lambda f: f)
-    found = transform(partial(latent, mode))(z_e, codebook, frequent).z_bar
-    expected = z_e if same_as == "z_e" else transform(partial(latent, same_as))(z_e, codebook, frequent).z_bar
-    np.testing.assert_array_equal(found, expected)
+class Limits(chex.TestCase):
+    @chex.all_variants(with_pmap=True)
+    def test_limits_hold_bit_for_bit(self):
+        z_e, codebook = inputs((4, 5, 5))
+
+        def z_bar(mode, num_frequent=3):
+            def function(z_e, codebook):
+                frequent = latents.frequent_codes(jnp.arange(1.0, K + 1), num_frequent=num_frequent)
+                return latent(mode, z_e, codebook, frequent).z_bar
+
+            return self.variant(function)(z_e, codebook)
+
+        np.testing.assert_array_equal(z_bar("frequency", K), z_bar("vq"))
+        np.testing.assert_array_equal(z_bar("combined", K), z_bar("vq"))
+        np.testing.assert_array_equal(z_bar("combined", 0), z_bar("projected"))
+        np.testing.assert_array_equal(z_bar("frequency", 0), z_e)
 
 
 def test_each_mode_shows_the_decoder_what_its_formula_says():

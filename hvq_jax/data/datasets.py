@@ -35,6 +35,7 @@ class ImageDataset:
     validation: Split
     test: Split
     class_names: tuple[str, ...]
+    description: str = ""  # in its author's words
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -83,6 +84,7 @@ def load_dataset(
         validation=validation,
         test=Split(*read_split(builder, tfds.Split.TEST)),
         class_names=tuple(builder.info.features["label"].names),
+        description=" ".join(str(builder.info.description or "").split()),
     )
 
 

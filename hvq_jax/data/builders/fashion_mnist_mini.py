@@ -23,7 +23,9 @@ class FashionMnistMini(ImageBuilder):
     Numbers measured on these splits are not Fashion-MNIST results.
     """
 
-    DESCRIPTION = "The 10,000 images of Fashion-MNIST's official test file, split anew."
+    DESCRIPTION = (
+        "Fashion-MNIST's official test file (10,000 images), split anew: figures on it are not Fashion-MNIST results."
+    )
     HOMEPAGE = FASHION_MNIST_HOMEPAGE
     IMAGE_SHAPE = MNIST_IMAGE_SHAPE
     CLASS_NAMES = FASHION_MNIST_CLASS_NAMES
