@@ -42,9 +42,12 @@ def main(arguments: list[str]) -> int:
         if not files["autoencoder"]:
             raise UserError("--autoencoder=FILE is missing (see --help)")
         convert(config, workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

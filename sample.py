@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
                 top_k=options.top_k,
                 top_p=options.top_p,
             )
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     try:
         config, workdir = parse_config(arguments)
         run_experiment(config, workdir)
-    except UserError as error:
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -56,14 +56,13 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "schedule": "cosine",  # "constant", or "cosine": to 0 at the last step
                 "warmup_steps": 100,  # linear, from 0
                 "clip_norm": 0.0,  # of the whole gradient; 0: off
-                "average_decay": 0.0,  # of a moving average of the parameters, used to evaluate; 0: off
+                "average_decay": 0.0,  # of the moving average of the parameters that is evaluated; 0: off
                 "log_every_steps": 50,
                 "eval_every_steps": 0,  # on the validation split; 0: every epoch
                 "checkpoint_every_steps": 0,  # besides after every evaluation; 0: only then
                 "keep_checkpoints": 2,  # the newest; the best on validation is kept besides
             },
             "prior": {
-                "name": "pixelcnn",
                 "conditional": True,  # on the class label
                 "width": 64,
                 "num_layers": 15,

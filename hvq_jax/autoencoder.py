@@ -94,7 +94,7 @@ class TrainingMetrics:
     losses: Losses  # unweighted terms
     share_outside: jax.Array  # positions where the decoder does not see the plain code
     gain: jax.Array  # mean alpha
-    counts: jax.Array  # [K] int32, assignments of this batch
+    counts: jax.Array  # [K], assignments of this batch over all devices
     revived: jax.Array  # codes put onto encoder outputs in this step
 
 

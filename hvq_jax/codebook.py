@@ -80,7 +80,7 @@ def revive(
     """
     dead = averages.counts < below
     drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
-    count = max(below, 1.0)  # no less than the threshold, or the code would die in the next step
+    count = max(below, 1.0)  # from below the threshold it would be drawn again whatever it is assigned
     revived = MovingAverages(
         codes=jnp.where(dead[:, None], drawn, averages.codes),
         counts=jnp.where(dead, count, averages.counts),

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
+from hvq_jax.data.decode import decode_image
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.inference import Drawn, TrainedRun
@@ -40,9 +41,9 @@ def sample_grid(
         labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
+    drawn = _join(run.sample(labels, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p))
     if note := run.continuous_part_note():
         print(note)
-    drawn = _join(run.sample(labels, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p))
     captions = [run.class_names[i] for i in labels] if conditional else None
     _write(out, drawn, captions, title=f"{num_samples} samples, {Path(workdir).name}, seed {seed}")
 
@@ -95,9 +96,7 @@ def _read_image(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
     """`[H, W, C]` uint8: the image, converted to grey or RGB, cropped about its centre and resized if it must be."""
     height, width, channels = image_shape
     try:
-        with Image.open(file) as image:
-            image.load()
-            converted = image.convert("L" if channels == 1 else "RGB")
+        converted = decode_image(file, channels)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file} cannot be read as an image: {error}") from None
     if converted.size != (width, height):

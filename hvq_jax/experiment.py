@@ -62,7 +62,8 @@ def open_experiment(config: ConfigDict, workdir: str) -> Iterator["Experiment"]:
         free: tuple[str, ...] = configuration.FREE_KEYS
         if not (folder / "checkpoints" / "prior").exists():
             free = (*free, "prior")  # nothing depends on them yet
-        check_config(folder, config.to_dict(), free=free)
+        if (folder / "checkpoints").exists():
+            check_config(folder, config.to_dict(), free=free)
         dataset = load_dataset(**config.data)
         model = configuration.autoencoder_of(config, dataset.image_shape)
         for stage in _STAGES:
@@ -71,10 +72,20 @@ def open_experiment(config: ConfigDict, workdir: str) -> Iterator["Experiment"]:
                     f"--config.{stage}.batch_size={config[stage].batch_size}: there are only {len(dataset.train)} "
                     "training images"
                 )
+        described = {
+            "name": config.data.name,
+            "image_shape": list(dataset.image_shape),
+            "class_names": list(dataset.class_names),
+            "sha256": dataset.sha256(),
+        }
+        if (folder / "checkpoints").exists() and read_json(folder / DATASET) != described:
+            raise UserError(
+                f"{config.data.name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
+                "use that one or another --workdir"
+            )
         write_json(folder / CONFIG, config.to_dict())
         print(f"data: {config.data.name}: {dataset.description}", flush=True)
-        names = {"image_shape": dataset.image_shape, "class_names": dataset.class_names}
-        write_json(folder / DATASET, {"name": config.data.name, **names})
+        write_json(folder / DATASET, described)
         yield Experiment(config, folder, dataset, model, parallel)
 
 
@@ -160,12 +171,13 @@ class Experiment:
         if note:
             print(f"samples: {note}", flush=True)
         num_classes = len(run.class_names)
-        per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if options["classify"] else 0)
+        conditional = bool(run.prior.num_classes)
+        classify = options["classify"] and conditional
+        per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if classify else 0)
         labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
         pieces = run.sample(labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")})
         images = np.concatenate([piece.images for piece in pieces])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
-        conditional = self.config.prior.conditional
         plots.save_samples(
             self.workdir / SAMPLES,
             rows[:, : options["per_class"]],
@@ -173,7 +185,7 @@ class Experiment:
             title=f"Samples, {self.config.data.name}, latent: {self.model.latent.mode}",
         )
         figures: dict[str, Any] = {"continuous_part": note or "none"}
-        if options["classify"] and conditional:
+        if classify:
             classifier = train_classifier(
                 self.dataset.train.images,
                 self.dataset.train.labels,
@@ -208,9 +220,9 @@ class Experiment:
             "python": platform.python_version(),
             "devices": f"{self.parallel.num_devices} × {jax.devices()[0].device_kind}",
         }
-        write_json(self.workdir / SUMMARY, {**summary, **context, section: figures})
         if records := read_records(self.workdir):  # a converted run has none
             plots.save_loss_curves(self.workdir / LOSS_CURVES, records)
+        write_json(self.workdir / SUMMARY, {**summary, **context, section: figures})
 
     def say_where_everything_is(self) -> None:
         """Prints what is in the workdir."""

@@ -23,7 +23,7 @@ from hvq_jax.priors.sampling import check_sampling_options, sample_cached
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
-from hvq_jax.training.latent_data import FILE, check_latents, open_latents
+from hvq_jax.training.latent_data import FILE, check_latents, read_latents
 from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
 from hvq_jax.training.prior_stage import prior_stage
 from hvq_jax.training.state import TrainState
@@ -102,8 +102,7 @@ class TrainedRun:
         """`[K]` float32: what each code is multiplied by in a drawn latent, 1 where the decoder sees plain codes."""
         if self.model.latent.mode in ("vq", "frequency"):
             return np.ones(self.model.latent.num_codes, np.float32)
-        with open_latents(self.workdir / FILE) as stored:
-            return stored["mean_gains"]
+        return read_latents(self.workdir / FILE)["mean_gains"]
 
     def _best(self, stage: Stage, section: ConfigDict) -> TrainState:
         create = partial(initial_state, stage, fit_options_of(section), 1, 0)
@@ -146,11 +145,12 @@ class TrainedRun:
             )
         options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         draw = jax.jit(partial(self._draw, options=options))
+        prior_params = self.prior_params  # first, since it says so where there is no prior yet
         key, gains = jax.random.key(seed), jnp.asarray(self.mean_gains)
         for start in range(0, len(labels), BATCH):
             piece = labels[start : start + BATCH]
             padded = np.pad(piece, (0, BATCH - len(piece))).astype(np.int32)
-            drawn = draw(self.variables, self.prior_params, gains, key, padded, start)
+            drawn = draw(self.variables, prior_params, gains, key, padded, start)
             yield _first(drawn, len(piece))
 
     def _draw(

@@ -69,7 +69,7 @@ def project(z_e: jax.Array, code: jax.Array) -> jax.Array:
     return gain(z_e, code)[..., None] * code
 
 
-# What the gradient of a projection is (the report does not say). Each takes (z_e, code) and has P(z_e, code) as value.
+# What the gradient of a projection is (the report does not say). Each takes (z_e, code); the value is P(z_e, code).
 PROJECTION_GRADIENTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     # Plain differentiation in both arguments.
     "both": project,

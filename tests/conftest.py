@@ -1,6 +1,7 @@
 """Four simulated devices, the XLA options that the entry points set, and a compilation cache that all tests share.
 
-All three have to be in the environment before JAX first looks for devices.
+All have to be in the environment before JAX first looks for devices. Compiling is most of the suite's time, so XLA is
+told to spend less on it; tests of exact identities ask for the fixture `optimised`.
 """
 
 import atexit
@@ -17,6 +18,7 @@ _cache = tempfile.mkdtemp(prefix="hvq_jax_compiled_")
 atexit.register(shutil.rmtree, _cache, ignore_errors=True)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 
 import hypothesis  # noqa: E402 - after the environment is set
 
@@ -24,6 +26,7 @@ import hypothesis  # noqa: E402 - after the environment is set
 hypothesis.settings.register_profile("hvq_jax", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("hvq_jax")
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 
 import train  # noqa: E402
@@ -46,6 +49,16 @@ TINY = (
     "--config.sampling.classify=False",
     "--config.sampling.per_class=2",
 )
+
+
+@pytest.fixture
+def optimised():
+    """Compiles as a run does."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -55,24 +55,34 @@ def forward(model, variables, images):
     return latent.z_bar, autoencoder.decode(model, variables, latent.z_bar), sums.loss.total
 
 
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize(
-    ("mode", "num_frequent", "same_as"), [("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected")]
-)
-def test_limits_hold_bit_for_bit_through_the_decoder_and_the_loss(variables, mode, num_frequent, same_as, jit):
-    transform = partial(jax.jit, static_argnums=0) if jit else (lambda f: f)
-    run = transform(forward)
-    chex.assert_trees_all_equal(
-        run(model_of(mode, num_frequent), variables, IMAGES), run(model_of(same_as), variables, IMAGES)
-    )
+LIMITS = [("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected")]
 
 
+def transformed(transform, model):
+    """`forward` of `model` as it is, under jit, or over four devices by pmap."""
+    function = partial(forward, model)
+    if transform == "pmap":
+        shards = IMAGES.reshape(4, 2, *IMAGES.shape[1:])
+        return lambda variables: jax.pmap(function, in_axes=(None, 0))(variables, shards)
+    return lambda variables: (jax.jit(function) if transform == "jit" else function)(variables, IMAGES)
+
+
+@pytest.mark.usefixtures("optimised")
+@pytest.mark.parametrize("transform", ["none", "jit", "pmap"])
+def test_limits_hold_bit_for_bit_through_the_decoder_and_the_loss(variables, transform):
+    by_mode = {mode: transformed(transform, model_of(mode))(variables) for mode in ("vq", "projected")}
+    for mode, num_frequent, same_as in LIMITS:
+        limit = transformed(transform, model_of(mode, num_frequent))(variables)
+        chex.assert_trees_all_equal(limit, by_mode[same_as])
+
+
+@pytest.mark.usefixtures("optimised")
 def test_limits_hold_bit_for_bit_in_a_training_step(variables):
-    for mode, num_frequent, same_as in (("frequency", K, "vq"), ("combined", K, "vq"), ("combined", 0, "projected")):
-        key = jax.random.key(2)
+    key = jax.random.key(2)
+    by_mode = {mode: step(model_of(mode), variables, IMAGES, key) for mode in ("vq", "projected")}
+    for mode, num_frequent, same_as in LIMITS:
         limit = step(model_of(mode, num_frequent), variables, IMAGES, key)
-        same = step(model_of(same_as), variables, IMAGES, key)
-        chex.assert_trees_all_equal(limit[:3], same[:3])  # loss, state, metrics
+        chex.assert_trees_all_equal(limit[:3], by_mode[same_as][:3])  # loss, state, metrics
 
 
 def test_frequency_without_frequent_codes_is_a_plain_autoencoder(variables):

@@ -67,7 +67,7 @@ def test_smoothing_keeps_an_unassigned_code_finite():
     chex.assert_tree_all_finite(codebook.update_averages(state, z_e, indices, counts, decay=0.9))
 
 
-@given(st.integers(0, 2**31 - 1), st.integers(1, 64))
+@given(st.integers(0, 2**31 - 1), st.sampled_from([1, 17, 64]))
 def test_drawn_vectors_are_distinct_rows_of_the_batch(seed, count):
     rows = np.arange(64 * D, dtype=np.float32).reshape(64, D)
     drawn = codebook.draw_vectors(jnp.asarray(rows), count, jax.random.key(seed))

@@ -1,6 +1,5 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
-
 import chex
 import hypothesis.extra.numpy as hnp
 import jax
@@ -179,6 +178,7 @@ def test_exactly_one_rule_for_frequent_codes():
         latents.frequent_codes(jnp.ones(K), num_frequent=1, frequent_mass=0.5)
 
 
+@pytest.mark.usefixtures("optimised")
 class Limits(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_limits_hold_bit_for_bit(self):

@@ -23,7 +23,7 @@ def transposed_by_definition(x, kernel):
     return out[:, 1:-1, 1:-1]
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
 def test_double_resolution_is_the_transposed_convolution(height, width, inputs, outputs):
     rng = np.random.default_rng(height * 64 + width * 16 + inputs * 4 + outputs)
@@ -33,7 +33,7 @@ def test_double_resolution_is_the_transposed_convolution(height, width, inputs, 
 
 
 def test_double_resolution_has_the_gradients_of_xlas_own():
-    x, kernel = jax.random.normal(jax.random.key(0), (2, 3, 5, 4)), jax.random.normal(jax.random.key(1), (4, 4, 4, 6))
+    x, kernel = jax.random.normal(jax.random.key(0), (1, 2, 3, 2)), jax.random.normal(jax.random.key(1), (4, 4, 2, 3))
 
     def by_xla(x, kernel):
         return jax.lax.conv_general_dilated(
@@ -49,7 +49,7 @@ def test_double_resolution_has_the_gradients_of_xlas_own():
         return jax.grad(lambda x, k: jnp.sum(jnp.sin(convolution(x, k))), (0, 1))(x, kernel)
 
     for ours, theirs in zip(gradients(layers.double_resolution), gradients(by_xla), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # sums of up to 400 products of size one
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # sums of some hundred products of size one
 
 
 def test_xavier_uniform_draws_the_values_of_flax():

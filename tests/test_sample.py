@@ -8,7 +8,6 @@ from PIL import Image
 
 import sample
 import train
-from hvq_jax.images import to_uint8
 from hvq_jax.inference import TrainedRun
 
 
@@ -67,14 +66,16 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
     Image.fromarray(grey).save(folder / "a.png")
     Image.new("RGB", (60, 40), (200, 10, 10)).save(folder / "b.jpg")
     Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(folder / "c.webp")
+    Image.fromarray(grey.astype(np.uint16) << 8).save(folder / "d.png")  # a.png in 16 bits
     assert run(f"--workdir={trained_run}", f"--reconstruct={folder}", f"--out={tmp_path / 'codes.npz'}") == 0
     assert "b.jpg: 60×40 fitted to 28×28" in capsys.readouterr().out
     found = arrays(tmp_path / "codes.npz")
-    assert list(found["names"]) == ["a.png", "b.jpg", "c.webp"]
+    assert list(found["names"]) == ["a.png", "b.jpg", "c.webp", "d.png"]
     trained = TrainedRun.load(trained_run)
     codes = np.asarray(trained.variables.codes)[found["indices"]]
     np.testing.assert_allclose(found["latents"], found["gains"][..., None] * codes, rtol=1e-5, atol=1e-6)
     assert found["images"].dtype == np.uint8
+    np.testing.assert_array_equal(found["indices"][3], found["indices"][0])
     assert run(f"--workdir={trained_run}", f"--reconstruct={folder / 'a.png'}", f"--out={tmp_path / 'r.png'}") == 0
     assert Image.open(tmp_path / "r.png").size[0] > 28
 
@@ -119,6 +120,7 @@ def test_sampling_before_the_prior_exists(trained_run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(trained_run, copy)
     shutil.rmtree(copy / "checkpoints" / "prior")
+    (copy / "latents.npz").unlink()
     line = error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
     assert "has no prior to sample from yet" in line
     assert "--config.stage=prior" in line
@@ -156,4 +158,4 @@ def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
     drawn = next(trained.sample(np.zeros(3, np.int32), seed=4))
     codes = np.asarray(trained.variables.codes)[drawn.indices]
     np.testing.assert_array_equal(drawn.latents, codes)
-    assert drawn.images.dtype == to_uint8(np.zeros(1)).dtype
+    assert drawn.images.dtype == np.uint8

@@ -1,6 +1,7 @@
 """Image data sets in memory, by name: our own builders, or anything TFDS has prepared."""
 
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -42,6 +43,14 @@ class ImageDataset:
         """(H, W, C)."""
         _, height, width, channels = self.train.images.shape
         return height, width, channels
+
+    def sha256(self) -> str:
+        """A digest of all images and labels, in their order: what makes two data sets the same."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.validation, self.test):
+            digest.update(split.images.tobytes())
+            digest.update(split.labels.tobytes())
+        return digest.hexdigest()
 
 
 def load_dataset(

@@ -5,14 +5,13 @@ import os
 from collections.abc import Iterator
 
 import numpy as np
-import PIL.Image
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS
+from hvq_jax.data.decode import decode_image
 from hvq_jax.errors import UserError
 
 _READ_AT_ONCE = 1024  # lists are read five times faster than single examples
-_PILLOW_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> tfds.core.DatasetBuilder:
@@ -89,10 +88,6 @@ def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[tuple[n
         rows = range(start, min(start + _READ_AT_ONCE, len(source)))
         for example in source.__getitems__(rows):
             image = example["image"]
-            yield _decode(image, feature.shape[-1]) if is_encoded else image, example["label"]
-
-
-def _decode(encoded: bytes, channels: int) -> np.ndarray:
-    """Decodes a PNG or JPEG file to [H, W, C] uint8, or [H, W] when C = 1."""
-    with PIL.Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert(_PILLOW_MODES[channels]))
+            if is_encoded:
+                image = np.asarray(decode_image(io.BytesIO(image), feature.shape[-1]))
+            yield image, example["label"]

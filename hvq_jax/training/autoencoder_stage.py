@@ -63,6 +63,7 @@ def summarise_steps(metrics: TrainingMetrics) -> dict[str, float]:
         "projection": float(metrics.losses.projection.mean()),
         "share_outside": float(metrics.share_outside.mean()),
         "gain": float(metrics.gain.mean()),
+        "perplexity": float(perplexity(metrics.counts.sum(axis=0))),
         "revived_codes": float(metrics.revived.sum()),
     }
 

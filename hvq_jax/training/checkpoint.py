@@ -73,7 +73,7 @@ class Checkpoints:
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best."""
         state = jax.device_get(state)
-        self._manager.save(
+        saved = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
@@ -81,6 +81,8 @@ class Checkpoints:
             ),
             metrics=metrics,
         )
+        if not saved:
+            raise UserError(f"checkpoint {self.folder / str(step)} already exists and was not overwritten")
 
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises what went wrong on the way."""

@@ -22,10 +22,18 @@ from hvq_jax.training.loop import FitOptions
 from hvq_jax.training.parallel import FORMS
 
 STAGES = ("all", "autoencoder", "prior")
-PRIORS = ("pixelcnn",)
 
 # Keys that may change between the runs of one workdir, since nothing learned depends on them.
-FREE_KEYS = ("stage", "data.data_dir", "data.manual_dir", "sampling")
+FREE_KEYS = (
+    "stage",
+    "data.data_dir",
+    "data.manual_dir",  # the data itself is held to its digest
+    "sampling",
+    "autoencoder.log_every_steps",
+    "autoencoder.keep_checkpoints",
+    "prior.log_every_steps",
+    "prior.keep_checkpoints",
+)
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "stage": STAGES,
@@ -38,7 +46,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "loss.commitment_target": COMMITMENT_TARGETS,
     "autoencoder.schedule": ("constant", "cosine"),
     "prior.schedule": ("constant", "cosine"),
-    "prior.name": PRIORS,
 }
 
 # Key -> smallest and largest value; inf: no bound.
@@ -68,7 +75,7 @@ _RANGES: dict[str, tuple[float, float]] = {
             "learning_rate": (0, math.inf),
             "warmup_steps": (0, math.inf),
             "clip_norm": (0, math.inf),
-            "average_decay": (0, 1),
+            "average_decay": (0, 0.999999),
             "log_every_steps": (1, math.inf),
             "eval_every_steps": (0, math.inf),
             "checkpoint_every_steps": (0, math.inf),
@@ -79,8 +86,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 def _value(config: ConfigDict, key: str) -> Any:
-    for name in key.split("."):
-        config = config[name]
+    try:
+        for name in key.split("."):
+            config = config[name]
+    except KeyError:
+        raise UserError(f"the config lacks {key}: it is not one of this version") from None
     return config
 
 
@@ -89,8 +99,9 @@ def validate(config: ConfigDict) -> None:
     for key, choices in _CHOICES.items():
         if (value := _value(config, key)) not in choices:
             raise UserError(f"--config.{key}={value}: choose one of {', '.join(choices)}")
-    num_codes = config.latent.num_codes
-    for key, (low, high) in {**_RANGES, "latent.num_frequent": (0, num_codes)}.items():
+    uses_number = config.latent.mode in ("frequency", "combined") and config.latent.frequent_mass is None
+    num_frequent = (0, config.latent.num_codes if uses_number else math.inf)
+    for key, (low, high) in {**_RANGES, "latent.num_frequent": num_frequent}.items():
         value = _value(config, key)
         if value is not None and not low <= value <= high:
             allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
@@ -116,8 +127,8 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
     return Autoencoder(
         image_shape=image_shape,
         skip=config.network.skip,
-        latent=LatentOptions(**config.latent),
-        codebook=CodebookOptions(**config.codebook),
+        latent=_options(LatentOptions, config, "latent"),
+        codebook=_options(CodebookOptions, config, "codebook"),
         loss=LossWeights(
             codebook=config.loss.codebook_weight if by_gradient else 0.0,
             commitment=config.loss.commitment_weight,
@@ -125,6 +136,14 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
             commitment_target=config.loss.commitment_target,
         ),
     )
+
+
+def _options(kind: Any, config: ConfigDict, section: str) -> Any:
+    """A dataclass from a section with exactly its fields: another version's config must not fall back on defaults."""
+    differing = set(kind.__dataclass_fields__) ^ set(config[section])
+    if differing:
+        raise UserError(f"config.{section} is of another version: {', '.join(sorted(differing))} is missing or unknown")
+    return kind(**config[section])
 
 
 def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:

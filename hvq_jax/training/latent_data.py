@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def latent_data(
         np.savez(temporary, checkpoint_step=np.array(checkpoint_step), **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
     check_latents(workdir, checkpoint_step)
-    with open_latents(path) as stored:
-        splits = {name: Split(stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in _SPLITS}
-        return LatentData(**splits, mean_gains=stored["mean_gains"])
+    stored = read_latents(path)
+    splits = {name: Split(stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in _SPLITS}
+    return LatentData(**splits, mean_gains=stored["mean_gains"])
 
 
 def check_latents(workdir: Path, checkpoint_step: int) -> None:
@@ -68,8 +69,7 @@ def check_latents(workdir: Path, checkpoint_step: int) -> None:
     path = workdir / FILE
     if not path.exists():
         return
-    with open_latents(path) as stored:
-        encoded_by = int(stored["checkpoint_step"])
+    encoded_by = int(read_latents(path)["checkpoint_step"])
     if encoded_by != checkpoint_step:
         raise UserError(
             f"{path} and the prior belong to the autoencoder of step {encoded_by}, but the best is now that of step "
@@ -108,9 +108,10 @@ def _encode(
     return arrays
 
 
-def open_latents(path: Path) -> Any:
+def read_latents(path: Path) -> dict[str, np.ndarray]:
     """The stored arrays, read without pickle; UserError if the file is missing or damaged."""
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        with np.load(path, allow_pickle=False) as stored:
+            return dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it and run train.py again") from None

@@ -1,5 +1,6 @@
 """What a run says: `metrics.jsonl` for programs, TensorBoard events for people, lines for the terminal."""
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -15,11 +16,13 @@ METRICS = "metrics.jsonl"
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; a last line cut off by a crash is left out."""
+    """The records of a run, oldest first; lines that a crash left unfinished are left out."""
     path = workdir / METRICS
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError):
+            records.append(json.loads(line))
+    return records
 
 
 def in_one_line(figures: dict[str, Any]) -> str:

@@ -179,6 +179,7 @@ def _train(
             if evaluates:
                 sums = evaluate(state)
                 figures = stage.summarise(sums)
+                _check_objective(stage, figures, step, checkpoints)
                 log.record("validation", step, figures)
                 log.say(f"validation at step {step}: {in_one_line(figures)}")
                 stage.show(log, step, state.eval_params, state.model_state, sums)
@@ -202,11 +203,10 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
 
     def evaluate(state: TrainState, *, split: Split, batch_size: int) -> Any:
         variables = (state.eval_params, state.model_state)
-        total = None
-        for batch in eval_batches(split, batch_size=batch_size):
-            sums = compiled(variables, parallel.shard(batch))
-            total = sums if total is None else jax.tree.map(lambda a, b: a + b, total, sums)
-        return jax.device_get(total)
+        batches = eval_batches(split, batch_size=batch_size)
+        sums = jax.device_get([compiled(variables, parallel.shard(batch)) for batch in batches])
+        # On the host in float64: counts of positions stay exact beyond 2**24.
+        return jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
 
     return evaluate
 
@@ -220,18 +220,32 @@ def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpo
     finite = np.isfinite(stacked.loss) & np.isfinite(stacked.gradient_norm)
     if not finite.all():
         bad = int(np.argmin(finite))
-        checkpoints.wait()
-        kept = checkpoints.steps()
-        raise UserError(
-            f"{stage.name}: the loss is {stacked.loss[bad]} and the gradient norm {stacked.gradient_norm[bad]} at "
-            f"step {step - len(reports) + 1 + bad}; the last good checkpoint is "
-            f"{f'step {kept[-1]}' if kept else 'none'}; lower learning_rate or set clip_norm"
+        raise _diverged(
+            stage,
+            f"the loss is {stacked.loss[bad]} and the gradient norm {stacked.gradient_norm[bad]}",
+            step - len(reports) + 1 + bad,
+            checkpoints,
         )
     return {
         "loss": float(stacked.loss.mean()),
         "gradient_norm": float(stacked.gradient_norm.mean()),
         **stage.summarise_steps(stacked.metrics),
     }
+
+
+def _check_objective(stage: Stage, figures: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
+    # Parameters may be spoilt by the very step whose loss was still finite.
+    if not np.isfinite(figures[stage.objective]):
+        raise _diverged(stage, f"the validation {stage.objective} is {figures[stage.objective]}", step, checkpoints)
+
+
+def _diverged(stage: Stage, what: str, step: int, checkpoints: Checkpoints) -> UserError:
+    checkpoints.wait()
+    kept = f"that of step {checkpoints.steps()[-1]}" if checkpoints.steps() else "none"
+    return UserError(
+        f"{stage.name}: {what} at step {step}; the last checkpoint before it is {kept}; try a lower learning_rate or a "
+        "clip_norm, in another --workdir"
+    )
 
 
 def _progress_line(step: int, num_steps: int, batch_size: int, scalars: dict[str, float]) -> str:

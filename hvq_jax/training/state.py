@@ -93,6 +93,8 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     average_params = state.average_params
     if average_params is not None:
-        average_params = optax.incremental_update(params, average_params, 1 - average_decay)
+        # A short memory at first, so that the random initialisation is soon forgotten.
+        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        average_params = optax.incremental_update(params, average_params, 1 - decay)
     new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)
     return new_state, StepReport(loss, optax.tree.norm(gradients), metrics)

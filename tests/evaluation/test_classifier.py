@@ -1,7 +1,5 @@
 """The classifier on coloured blocks."""
 
-import dataclasses
-
 import jax
 import numpy as np
 import pytest
@@ -110,8 +108,3 @@ def test_labels_must_be_as_many_as_images():
 def test_images_of_another_shape_than_trained_on_are_refused(classifier):
     with pytest.raises(UserError, match=r"trained on images of shape \(12, 12, 3\)"):
         predict(classifier, IMAGES[:4, :, :, :1])
-
-
-def test_a_classifier_is_frozen(classifier):
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        classifier.variables = {}

@@ -108,8 +108,9 @@ def test_the_key_of_a_step_follows_from_the_seed_and_the_step_alone():
 def test_the_moving_average_of_the_parameters_is_what_evaluation_uses():
     history, _ = steps("jit", 3, average_decay=0.9)
     average = np.arange(3.0)
-    for state, _ in history:
-        average = 0.9 * average + 0.1 * state.params["w"]
+    for step, (state, _) in enumerate(history):
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * state.params["w"]
         np.testing.assert_allclose(state.average_params["w"], average, rtol=1e-5)
         np.testing.assert_array_equal(state.eval_params["w"], state.average_params["w"])
     plain = steps("jit", 1)[0][0][0]

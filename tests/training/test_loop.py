@@ -1,0 +1,140 @@
+"""The loop on a model of one number, whose loss can be spoilt at will."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hvq_jax.data.datasets import Split
+from hvq_jax.errors import UserError
+from hvq_jax.metrics import Mean
+from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.training.logging import RunLog, read_records
+from hvq_jax.training.loop import FitOptions, Stage, checkpoint_folder, evaluator, fit
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.state import create_state, make_optimizer
+
+TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))
+VALIDATION = Split(np.arange(11, dtype=np.uint8).reshape(11, 1, 1, 1), np.zeros(11, np.int32))
+
+
+def stage_of(*, spoil_training_at=10**6, spoil_validation_from=10**6):
+    def loss(params, steps, batch, key, axis_name):
+        error = jnp.mean(jnp.square(batch.images / 32.0 - params))
+        return jnp.where(steps + 1 == spoil_training_at, jnp.nan, error), (steps + 1, error)
+
+    def evaluate(params, steps, batch):
+        value = jnp.where(steps >= spoil_validation_from, jnp.nan, batch.images.astype(jnp.float32).mean((1, 2, 3)))
+        return Mean.of(jnp.broadcast_to(value - 0.1 * steps, batch.mask.shape), batch.mask)
+
+    return Stage(
+        name="toy",
+        objective="error",
+        init=lambda key: (jnp.zeros(()), jnp.zeros((), jnp.int32)),
+        loss=loss,
+        evaluate=evaluate,
+        summarise_steps=lambda metrics: {"error": float(metrics.mean())},
+        summarise=lambda sums: {"error": float(sums.value)},
+        show=lambda *_: None,
+    )
+
+
+def fit_toy(stage, workdir, **options):
+    defaults = {
+        "batch_size": 8,
+        "num_epochs": 2,
+        "num_steps": 0,
+        "learning_rate": 0.01,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "clip_norm": 0.0,
+        "average_decay": 0.0,
+        "log_every_steps": 3,
+        "eval_every_steps": 2,
+        "checkpoint_every_steps": 1,
+        "keep_checkpoints": 2,
+    }
+    workdir.mkdir(exist_ok=True)
+    fit_options = FitOptions(**{**defaults, **options})
+    return fit(stage, TRAIN, VALIDATION, workdir=workdir, options=fit_options, parallel=Parallel("pmap"), seed=0)
+
+
+def test_steps_evaluations_and_records(tmp_path):
+    best = fit_toy(stage_of(), tmp_path / "run")
+    assert best.step == 8  # the error falls with every step, so the last is the best
+    records = read_records(tmp_path / "run")
+    assert [r["step"] for r in records if r["split"] == "validation"] == [2, 4, 6, 8]
+    assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 9))
+    # Eleven images in batches of eight over four devices: none dropped, none twice.
+    first = next(r for r in records if r["split"] == "validation")
+    assert first["error"] == pytest.approx(np.arange(11).mean() - 0.2, rel=1e-6)
+
+
+def test_the_best_is_chosen_on_validation(tmp_path):
+    def rising(sums):
+        return {"error": -float(sums.value)}
+
+    stage = stage_of()
+    worst_last = Stage(**{**{f: getattr(stage, f) for f in stage.__dataclass_fields__}, "summarise": rising})
+    assert fit_toy(worst_last, tmp_path / "run").step == 2
+
+
+def kept(stage, workdir):
+    checkpoints = Checkpoints(checkpoint_folder(stage, workdir), objective=stage.objective)
+    like = create_state(jnp.zeros(()), jnp.int32(0), make_optimizer(learning_rate=0.1, num_steps=1), average_decay=0)
+    try:
+        return checkpoints.steps(), checkpoints.restore_best(like)
+    finally:
+        checkpoints.close()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
+    stage = stage_of(spoil_training_at=5)
+    with pytest.raises(UserError, match=r"toy: the loss is nan .* at step 5; the last checkpoint .* of step 4;"):
+        fit_toy(stage, tmp_path / "run")
+    steps, best = kept(stage, tmp_path / "run")
+    assert max(steps) == 4
+    assert best.step == 4
+    assert np.isfinite(best.params)
+
+
+def test_the_step_is_named_even_within_a_stretch_between_logs(tmp_path):
+    stage = stage_of(spoil_training_at=5)
+    with pytest.raises(UserError, match="at step 5"):
+        fit_toy(stage, tmp_path / "run", eval_every_steps=8, checkpoint_every_steps=0, log_every_steps=8)
+
+
+def test_a_validation_that_is_not_finite_leaves_the_best_alone(tmp_path):
+    stage = stage_of(spoil_validation_from=6)
+    with pytest.raises(UserError, match="validation error is nan at step 6"):
+        fit_toy(stage, tmp_path / "run")
+    steps, best = kept(stage, tmp_path / "run")
+    assert best.step == 4
+    assert max(steps) == 5
+
+
+def test_sums_are_exact_over_ragged_batches_and_devices():
+    stage = stage_of()
+    parallel = Parallel("pmap")
+    optimizer = make_optimizer(learning_rate=0.1, num_steps=1)
+    state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
+    sums = evaluator(stage, parallel)(state, split=VALIDATION, batch_size=4)
+    assert sums.count == 11
+    assert sums.total == np.arange(11).sum()
+    assert jax.tree.leaves(sums)[0].dtype == np.float64
+
+
+def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):
+    log = RunLog(tmp_path, "toy", start_step=0, num_steps=9)
+    for step in (1, 2, 3):
+        log.record("train", step, {"loss": float(step)})
+    log.usage(1, np.array([3, 0, 5]))
+    log.images(1, {"grid": np.zeros((8, 8, 1), np.uint8)})
+    log.close()
+    other = RunLog(tmp_path, "other", start_step=0, num_steps=9)
+    other.record("train", 7, {"loss": 0.0})
+    other.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "toy", "split": "tr')  # cut off by a crash
+    RunLog(tmp_path, "toy", start_step=2, num_steps=9).close()
+    assert {(r["stage"], r["step"]) for r in read_records(tmp_path)} == {("toy", 1), ("toy", 2), ("other", 7)}
