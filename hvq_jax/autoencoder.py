@@ -14,7 +14,6 @@ from flax import struct
 
 from hvq_jax import codebook, latents
 from hvq_jax.codebook import MovingAverages
-from hvq_jax.images import to_float
 from hvq_jax.latents import HybridLatent
 from hvq_jax.losses import Losses, LossWeights, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
@@ -179,9 +178,14 @@ def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> Hybrid
     )
 
 
+def encode_to_latent(model: Autoencoder, variables: Variables, images: jax.Array) -> HybridLatent:
+    """The hybrid latent of images `[B, H, W, C]` in [-1, 1]."""
+    return quantize(model, variables, encode(model, variables, images))
+
+
 def reconstruct(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
     """Images `[B, H, W, C]` in [-1, 1] through encoder, latent and decoder."""
-    return decode(model, variables, quantize(model, variables, encode(model, variables, images)).z_bar)
+    return decode(model, variables, encode_to_latent(model, variables, images).z_bar)
 
 
 def frequent(model: Autoencoder, frequency: jax.Array) -> jax.Array:
@@ -200,13 +204,14 @@ def training_loss(
     *,
     axis_name: str | None = None,
 ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
-    """The loss of uint8 images `[B, H, W, C]`, to be differentiated in `params`, and the state after the step.
+    """The loss of images `[B, H, W, C]` in [-1, 1], to be differentiated in `params`, and the state after the step.
 
     The order is fixed: encode; revive dead codes; assign; update F; mask by it; decode; update the averages. `key`
     must be equal on all devices. The loss is this device's mean; the state and the metrics are the global batch's.
     """
-    x = to_float(images)
-    z_e, encoder_stats = _apply_training(_encoder(model, axis_name), params["encoder"], state.batch_stats["encoder"], x)
+    z_e, encoder_stats = _apply_training(
+        _encoder(model, axis_name), params["encoder"], state.batch_stats["encoder"], images
+    )
     vectors = jax.lax.stop_gradient(z_e).astype(jnp.float32)
     frequency, averages, revived = state.frequency, state.averages, jnp.zeros((), bool)
     if averages is not None:
@@ -233,7 +238,7 @@ def training_loss(
     reconstructions, decoder_stats = _apply_training(
         _decoder(model, axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
     )
-    terms = _terms(model, x, reconstructions, z_e, latent)
+    terms = _terms(model, images, reconstructions, z_e, latent)
     loss = jnp.mean(total_loss(terms, model.loss))
     if averages is not None:
         averages = codebook.update_averages(
@@ -280,20 +285,19 @@ def _terms(
 
 
 def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array, mask: jax.Array) -> EvaluationSums:
-    """Figures of uint8 images `[B, H, W, C]` where `mask` `[B]` is True, with everything learned held fixed."""
-    x = to_float(images)
-    z_e = encode(model, variables, x)
+    """Figures of images `[B, H, W, C]` in [-1, 1] where `mask` `[B]` is True, with everything learned held fixed."""
+    z_e = encode(model, variables, images)
     latent = quantize(model, variables, z_e)
     reconstructions = decode(model, variables, latent.z_bar)
-    terms = _terms(model, x, reconstructions, z_e, latent)
+    terms = _terms(model, images, reconstructions, z_e, latent)
     per_position = jnp.broadcast_to(mask[:, None, None], latent.indices.shape)
     counts = jnp.zeros(model.latent.num_codes, jnp.int32)
     return EvaluationSums(
         loss=Mean.of(total_loss(terms, model.loss), mask),
         losses=jax.tree.map(lambda term: Mean.of(term, mask), terms),
-        mse=Mean.of(mse(x, reconstructions), mask),
-        psnr=Mean.of(psnr(x, reconstructions), mask),
-        ssim=Mean.of(ssim(x, reconstructions), mask),
+        mse=Mean.of(mse(images, reconstructions), mask),
+        psnr=Mean.of(psnr(images, reconstructions), mask),
+        ssim=Mean.of(ssim(images, reconstructions), mask),
         share_outside=Mean.of(~latent.discrete[..., 0], per_position),
         gain=Moments.of(latent.gain, per_position),
         counts=counts.at[latent.indices.reshape(-1)].add(per_position.reshape(-1)),

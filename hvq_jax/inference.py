@@ -177,9 +177,7 @@ class TrainedRun:
 
         @jax.jit
         def through(variables: Variables, images: jax.Array) -> Drawn:
-            latent = autoencoder.quantize(
-                self.model, variables, autoencoder.encode(self.model, variables, to_float(images))
-            )
+            latent = autoencoder.encode_to_latent(self.model, variables, to_float(images))
             decoded = to_uint8(autoencoder.decode(self.model, variables, latent.z_bar))
             gains = jnp.where(latent.discrete[..., 0], 1.0, latent.gain)
             return Drawn(decoded, latent.indices, gains, latent.z_bar)

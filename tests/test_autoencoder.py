@@ -11,13 +11,12 @@ import pytest
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, Variables
-from hvq_jax.images import to_float
 from hvq_jax.latents import MODES, latent_from_codes
 from hvq_jax.losses import LossWeights
 from hvq_jax.training.parallel import Parallel
 
 K, D, BATCH = 16, 4, 8
-IMAGES = np.random.default_rng(0).integers(0, 256, (BATCH, 8, 12, 1), np.uint8)
+IMAGES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 8, 12, 1)).astype(np.float32)
 
 
 def model_of(mode, num_frequent=6, method="ema", **latent):
@@ -49,8 +48,7 @@ def step(model, variables, images, key):
 
 
 def forward(model, variables, images):
-    x = to_float(images)
-    latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, x))
+    latent = autoencoder.encode_to_latent(model, variables, images)
     sums = autoencoder.evaluation_sums(model, variables, images, jnp.ones(len(images), bool))
     return latent.z_bar, autoencoder.decode(model, variables, latent.z_bar), sums.loss.total
 
@@ -87,7 +85,7 @@ def test_limits_hold_bit_for_bit_in_a_training_step(variables):
 
 def test_frequency_without_frequent_codes_is_a_plain_autoencoder(variables):
     model = model_of("frequency", 0)
-    z_e = autoencoder.encode(model, variables, to_float(IMAGES))
+    z_e = autoencoder.encode(model, variables, IMAGES)
     z_bar, images, _ = forward(model, variables, IMAGES)
     np.testing.assert_array_equal(z_bar, z_e)
     np.testing.assert_array_equal(images, autoencoder.decode(model, variables, z_e))
@@ -95,9 +93,9 @@ def test_frequency_without_frequent_codes_is_a_plain_autoencoder(variables):
 
 def test_decoding_indices_is_the_forward_pass_of_vq(variables):
     model = model_of("vq")
-    latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, to_float(IMAGES)))
+    latent = autoencoder.encode_to_latent(model, variables, IMAGES)
     decoded = autoencoder.decode(model, variables, latent_from_codes(latent.indices, variables.codes))
-    np.testing.assert_array_equal(decoded, autoencoder.reconstruct(model, variables, to_float(IMAGES)))
+    np.testing.assert_array_equal(decoded, autoencoder.reconstruct(model, variables, IMAGES))
 
 
 def test_the_frequency_table_is_updated_before_the_mask(variables):
@@ -114,7 +112,7 @@ def test_evaluation_changes_nothing_and_ignores_padding(variables):
     model = model_of("combined")
     evaluate = jax.jit(partial(autoencoder.evaluation_sums, model))
     whole = evaluate(variables, IMAGES, jnp.ones(BATCH, bool))
-    garbage = np.concatenate([IMAGES[:5], 255 - IMAGES[:3]])
+    garbage = np.concatenate([IMAGES[:5], -IMAGES[:3]])
     first = evaluate(variables, garbage, jnp.arange(BATCH) < 5)
     rest = evaluate(variables, np.roll(IMAGES, -5, axis=0), jnp.arange(BATCH) < 3)
     summed = jax.tree.map(lambda a, b: a + b, first, rest)

@@ -1,15 +1,16 @@
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, ModelState, training_loss
 from hvq_jax.errors import UserError
 from hvq_jax.interop import (
     autoencoder_from_torch,
@@ -18,8 +19,9 @@ from hvq_jax.interop import (
     pixelcnn_to_torch,
 )
 from hvq_jax.latents import hybrid_latent, latent_from_codes, nearest_codes
-from hvq_jax.losses import LossWeights, losses_per_image, total_loss
+from hvq_jax.losses import losses_per_image
 from hvq_jax.networks import Decoder, Encoder
+from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 GOLDEN = Path(__file__).parent / "golden"
 AUTOENCODERS = ["vqvae_c1_28_d16_k32.npz", "vqvae_c3_32_d16_k32.npz"]
@@ -186,6 +188,23 @@ def nchw(images):
     return np.asarray(images).transpose(0, 3, 1, 2)
 
 
+def one_training_step(params, batch_stats, x):
+    """The state after the step that `train.py` takes."""
+    model = Autoencoder(
+        image_shape=x.shape[1:],
+        skip="rectified",
+        latent=LatentOptions(mode="vq", num_codes=32, dim=16),
+        codebook=CodebookOptions(method="gradient", init="uniform"),
+    )
+
+    def loss_function(params, state, images, key, axis_name):
+        return training_loss(model, params, state, images, key, axis_name=axis_name)
+
+    optimizer = make_optimizer(learning_rate=LEARNING_RATE, num_steps=1)
+    state = create_state(params, ModelState(batch_stats, jnp.zeros(32), None), optimizer, average_decay=0.0)
+    return jax.jit(partial(train_step, loss_function=loss_function, optimizer=optimizer, seed=0))(state, x)[0]
+
+
 @pytest.fixture(scope="module", params=AUTOENCODERS)
 def run(request):
     """Ours and the golden numbers: evaluation, and one training step with Adam."""
@@ -216,10 +235,6 @@ def run(request):
             batch_stats={"encoder": encoder_stats, "decoder": decoder_stats},
         )
 
-    def loss(params):
-        result = forward(params, train=True)
-        return total_loss(result.losses, LossWeights()).mean(), vars(result)
-
     @jax.jit
     def evaluate(params):
         z_bar = latent_from_codes(golden["eval/indices"], params["codebook"])
@@ -228,11 +243,11 @@ def run(request):
 
     params = variables["params"]
     evaluation, decoded = evaluate(params)
-    (_, train), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    optimizer = optax.adam(LEARNING_RATE)
-    updates, _ = optimizer.update(gradients, optimizer.init(params))
-    after = optax.apply_updates(params, updates)
-    stats = train["batch_stats"]
+    train = jax.jit(lambda params: vars(forward(params, train=True)))(params)
+    state = one_training_step(params, variables["batch_stats"], x)
+    stats = state.model_state.batch_stats
+    # After one step Adam's first moment is (1 - 0.9) times the gradient.
+    gradients = jax.tree.map(lambda moment: 10 * moment, state.opt_state[0][0].mu)
     return SimpleNamespace(
         golden=golden,
         before=before,
@@ -240,7 +255,7 @@ def run(request):
         decoded=decoded,
         train=SimpleNamespace(**train),
         gradients=autoencoder_to_torch({"params": gradients, "batch_stats": stats}),
-        after=autoencoder_to_torch({"params": after, "batch_stats": stats}),
+        after=autoencoder_to_torch({"params": state.params, "batch_stats": stats}),
     )
 
 

@@ -27,10 +27,10 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
     def loss(
         params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
     ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
-        return autoencoder.training_loss(model, params, state, batch.images, key, axis_name=axis_name)
+        return autoencoder.training_loss(model, params, state, to_float(batch.images), key, axis_name=axis_name)
 
     def evaluate(params: Any, state: ModelState, batch: Batch) -> EvaluationSums:
-        return autoencoder.evaluation_sums(model, Variables(params, state), batch.images, batch.mask)
+        return autoencoder.evaluation_sums(model, Variables(params, state), to_float(batch.images), batch.mask)
 
     @jax.jit
     def reconstruct(params: Any, state: ModelState) -> jax.Array:

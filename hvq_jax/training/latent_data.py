@@ -86,7 +86,7 @@ def _encode(
     parallel: Parallel,
 ) -> dict[str, np.ndarray]:
     def encode_batch(variables: Variables, batch: Batch) -> Any:
-        latent = autoencoder.quantize(model, variables, autoencoder.encode(model, variables, to_float(batch.images)))
+        latent = autoencoder.encode_to_latent(model, variables, to_float(batch.images))
         return latent.indices, latent.gain, ~latent.discrete[..., 0]
 
     encode = parallel.compile(encode_batch, sharded_result=True)
