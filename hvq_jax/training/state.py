@@ -66,7 +66,8 @@ def create_state(
         params=params,
         model_state=model_state,
         opt_state=optimizer.init(params),
-        average_params=params if average_decay else None,
+        # A copy: a donated state must not hold one buffer twice.
+        average_params=jax.tree.map(jnp.copy, params) if average_decay else None,
     )
 
 
