@@ -53,8 +53,11 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
         config.latent.num_frequent = min(config.latent.num_frequent, config.latent.num_codes)
         config.codebook.update(method="gradient", init="uniform")
         config.network.skip = "rectified"
-        config.autoencoder.num_steps = config.prior.num_steps = 1  # taken: there is nothing left to train
-        if prior_params is not None:
+        config.autoencoder.num_steps = 1  # taken: there is nothing left to train
+        if prior_params is None:
+            config.stage = "autoencoder"
+        else:
+            config.prior.num_steps = 1
             _describe_prior(config, prior_params["params"])
     with open_experiment(config, workdir) as experiment:
         stage = experiment.autoencoder_stage()
