@@ -2,7 +2,8 @@
 
     python train.py --config=configs/cifar10.py:projected --workdir=runs/cifar10
 
-Downloaded, or read from --config.data.manual_dir=DIR with the published cifar-10-binary.tar.gz.
+Downloaded, or read from --config.data.manual_dir=DIR with the published cifar-10-binary.tar.gz or
+cifar-10-python.tar.gz; neither is unpacked.
 """
 
 from ml_collections import ConfigDict

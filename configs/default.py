@@ -15,13 +15,26 @@ def get_config(mode: str = "projected") -> ConfigDict:
         {
             "seed": 0,  # everything random follows from it
             "stage": "all",  # "autoencoder", "prior", or "all": both, one after the other
-            "parallel": "pmap",  # "pmap": all local devices share each batch; "jit": one device
+            "parallel": "pmap",  # "pmap": all devices of all hosts share each batch; "jit": one device
             "data": {
-                # mnist, fashion_mnist, fashion_mnist_mini, cifar10, or any data set prepared by TFDS
+                # mnist, fashion_mnist, fashion_mnist_mini, cifar10, cifar100, image_folder, or any data set that TFDS
+                # has prepared: name[/config][:version]
                 "name": "fashion_mnist",
                 "data_dir": config_dict.placeholder(str),  # prepared data sets; none: TFDS's folder
-                "manual_dir": config_dict.placeholder(str),  # published files; none: download them
+                # published files, none: download them; the folder of image_folder
+                "manual_dir": config_dict.placeholder(str),
+                "image_size": 0,  # shorter side resized to it, then the centre cropped; 0: as stored
+                "channels": 0,  # 1: grey, 3: colour; 0: as stored
                 "validation_size": 5000,  # images taken from train where there is no validation split
+                "test_size": 5000,  # likewise where there is no test split
+                "skip_corrupt": False,  # leave out the images of image_folder that cannot be read, and list them
+                "memory_gib": 4.0,  # larger data sets are streamed from disk
+            },
+            "augment": {  # of the autoencoder's training images; drawn anew each epoch
+                "flip": False,  # mirror left and right, every other image
+                "crop_padding": 0,  # pixels of reflected border before a random crop to the same size; 0: off
+                # smallest share of the area of a random crop resized to the same size; 0: off
+                "resized_crop_min_scale": 0.0,
             },
             "latent": {
                 "mode": mode,
@@ -61,6 +74,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "eval_every_steps": 0,  # on the validation split; 0: every epoch
                 "checkpoint_every_steps": 0,  # besides after every evaluation; 0: only then
                 "keep_checkpoints": 2,  # the newest; the best on validation is kept besides
+                "check_replicas_every_steps": 500,  # that all devices hold the same state, bit for bit; 0: never
             },
             "prior": {
                 "conditional": True,  # on the class label
@@ -79,6 +93,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "eval_every_steps": 0,
                 "checkpoint_every_steps": 0,
                 "keep_checkpoints": 2,
+                "check_replicas_every_steps": 500,
             },
             "sampling": {  # of samples.png at the end of the second stage
                 "per_class": 8,

@@ -1,55 +1,88 @@
-"""Image data sets in memory, by name: our own builders, or anything TFDS has prepared."""
+"""Image data sets by name: our own builders, or anything TFDS has prepared; in memory where they fit."""
 
 import dataclasses
 import hashlib
+import math
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.prepare import prepare
-from hvq_jax.data.prepared import open_prepared, read_split
+from hvq_jax.data.prepared import class_names, open_prepared, open_split
 from hvq_jax.data.shuffle import permutation
+from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
 
-# Not the run's seed: every run of a data set is validated on the same images.
-_VALIDATION_SEED = 0
+# Not the run's seed: every run of a data set is validated and tested on the same images.
+_CARVING_SEED = 0
+# Under what names data sets store the other splits.
+_HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+_FINGERPRINTED = 1000  # images a split
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Images of one split, decoded and kept in memory."""
 
-    images: np.ndarray  # [N, H, W, C] uint8
+    images: np.ndarray  # [N, H, W, C] uint8, or [N, h, w] int32 where the images are grids of codes
     labels: np.ndarray  # [N] int32
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of one image: (H, W, C), or (h, w) of a grid of codes."""
+        return self.images.shape[1:]
+
+    @property
+    def num_threads(self) -> int:
+        """In how many threads reading is fastest: more than one would fight for the GIL."""
+        return 1
+
+    def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns images [n, ...] and labels [n] int32 of the images `rows`, int [n]."""
+        return self.images[rows], self.labels[rows]
+
+
+AnySplit = Split | StreamedSplit
+
 
 @dataclasses.dataclass(frozen=True)
 class ImageDataset:
-    """The three splits of a data set."""
+    """The three splits of a data set: all in memory, or all streamed."""
 
-    train: Split
-    validation: Split
-    test: Split
+    train: AnySplit
+    validation: AnySplit
+    test: AnySplit
     class_names: tuple[str, ...]
     description: str = ""  # in its author's words
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        _, height, width, channels = self.train.images.shape
+        height, width, channels = self.train.image_shape
         return height, width, channels
 
-    def sha256(self) -> str:
-        """A digest of all images and labels, in their order: what makes two data sets the same."""
+    def fingerprint(self) -> str:
+        """A digest of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
+
+        It is the same whether the images are in memory or streamed, and tells data sets apart.
+
+        Raises:
+            UserError: one of those images is damaged.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(split.images.tobytes())
-            digest.update(split.labels.tobytes())
+            digest.update(repr((len(split), split.image_shape)).encode())
+            count = min(len(split), _FINGERPRINTED)
+            for rows in np.array_split(np.arange(count) * len(split) // count, _FINGERPRINTED // 50):
+                images, labels = split.read(rows)
+                digest.update(images.tobytes())
+                digest.update(labels.tobytes())
         return digest.hexdigest()
 
 
@@ -59,54 +92,92 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
     validation_size: int = 5000,
+    test_size: int = 5000,
+    image_size: int = 0,
+    channels: int = 0,
+    skip_corrupt: bool = False,
+    memory_gib: float = 4.0,
 ) -> ImageDataset:
-    """Loads a data set into memory, preparing it on disk first if it is one of ours.
+    """Opens a data set, preparing it on disk first if it is one of ours, and reads it into memory if it fits.
 
     Args:
         name: a key of `builders.BUILDERS`, or a TFDS data set (`name[/config][:version]`) already
-            prepared in `data_dir` in array_record format, with features "image" and "label".
+            prepared in `data_dir` in array_record format, with a feature "image". Classes are those of its feature
+            "label"; without an integer of that name all images are of one class, "image". A split whose labels are
+            held back (-1) counts as missing.
         data_dir: where prepared data sets live; `None` is TFDS's default folder, which the
             environment variable TFDS_DATA_DIR sets.
         manual_dir: folder with the published files of one of our data sets; `None` downloads them.
             Not looked at when the data set is prepared already.
         validation_size: number of training images set aside for validation if the data set has no
             validation split of its own. Which ones is the same in every run.
+        test_size: likewise for a test split; which ones does not depend on `validation_size`.
+        image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are, and they
+            must all have one size then.
+        channels: 1 makes images grey, 3 colour; 0 takes the number that the data set declares.
+        skip_corrupt: leaves out files that cannot be read, while preparing a data set of ours from files.
+        memory_gib: the splits are kept in memory if they have together no more GiB than this, and are streamed from
+            disk otherwise.
 
     Returns:
         The data set; grey images have one channel.
 
     Raises:
         UserError: the data set cannot be found, prepared or read, has an empty or missing split, or
-            `validation_size` leaves nothing to train on.
+            the sizes leave nothing to train on.
     """
     if name in BUILDERS:
-        builder = prepare(BUILDERS[name], data_dir=data_dir, manual_dir=manual_dir)
+        builder = prepare(
+            BUILDERS[name],
+            data_dir=data_dir,
+            manual_dir=manual_dir,
+            image_size=image_size,
+            channels=channels,
+            skip_corrupt=skip_corrupt,
+        )
     else:
         builder = open_prepared(name, data_dir)
-    train = Split(*read_split(builder, tfds.Split.TRAIN))
-    if tfds.Split.VALIDATION in builder.info.splits:
-        validation = Split(*read_split(builder, tfds.Split.VALIDATION))
-    else:
-        train, validation = _carve_validation(train, validation_size)
+    classes = class_names(builder)
+    streamed = _open_splits(builder, num_classes=len(classes), image_size=image_size, channels=channels)
+    streamed = _carve(streamed, {"validation": validation_size, "test": test_size})
+    num_bytes = sum(len(split) * math.prod(split.image_shape) for split in streamed.values())
+    splits: dict[str, Any] = streamed
+    if num_bytes <= memory_gib * 2**30:
+        splits = {name: Split(*split.load()) for name, split in streamed.items()}
     return ImageDataset(
-        train=train,
-        validation=validation,
-        test=Split(*read_split(builder, tfds.Split.TEST)),
-        class_names=tuple(builder.info.features["label"].names),
+        **splits,
+        class_names=classes,
         description=" ".join(str(builder.info.description or "").split()),
     )
 
 
-def _carve_validation(train: Split, size: int) -> tuple[Split, Split]:
-    """Splits off `size` images chosen at random; both parts keep the stored order."""
-    if not 0 < size < len(train):
+def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str, StreamedSplit]:
+    """Train, and validation and test where the data set has them; without labels they are as good as missing."""
+    train = open_split(builder, "train", **options)
+    splits = {"train": train}
+    for split, names in _HELD_OUT_NAMES.items():
+        for name in names:
+            if split not in splits and name in builder.info.splits:
+                opened = open_split(builder, name, **options)
+                if opened.is_labelled:
+                    # An image of another shape than those to train on is refused when it is read.
+                    splits[split] = dataclasses.replace(opened, image_shape=train.image_shape)
+    return splits
+
+
+def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str, StreamedSplit]:
+    """Takes the splits that are missing, of the `sizes` asked for, out of train; all keep the stored order."""
+    train, missing = splits["train"], {split: size for split, size in sizes.items() if split not in splits}
+    if not missing:
+        return splits
+    if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
+        flags = " and ".join(f"--config.data.{split}_size={size}" for split, size in missing.items())
+        together = "" if len(missing) == 1 else " together, and each at least 1"
         raise UserError(
-            f"--config.data.validation_size={size}: must be between 1 and {len(train) - 1}, since "
-            f"it is taken from the {len(train)} training images"
+            f"{flags}: must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} "
+            "training images"
         )
-    order = permutation(len(train), _VALIDATION_SEED)
-    validation, rest = np.sort(order[:size]), np.sort(order[size:])
-    return (
-        Split(train.images[rest], train.labels[rest]),
-        Split(train.images[validation], train.labels[validation]),
-    )
+    order = permutation(len(train), _CARVING_SEED)
+    first, last = missing.get("validation", 0), len(train) - missing.get("test", 0)
+    rows = {"train": order[first:last], "validation": order[:first], "test": order[last:]}
+    return splits | {split: train.subset(np.sort(rows[split])) for split in ("train", *missing)}

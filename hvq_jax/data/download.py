@@ -1,17 +1,18 @@
 """Published files: taken from a folder the user names, or downloaded and checked."""
 
 import dataclasses
+import errno
 import hashlib
 import http.client
 import pathlib
 import urllib.request
 
-import tqdm
-
 from hvq_jax.errors import UserError
+from hvq_jax.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_SECONDS = 30
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,7 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
 
     Raises:
         UserError: the download failed or the file is not the published one.
+        OSError: the folder cannot be written to, or its disk is full.
     """
     target = folder / file.name
     if target.exists():
@@ -60,6 +62,8 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
         digest = _fetch(file, partial)
     except (OSError, http.client.HTTPException) as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise
         raise UserError(f"could not download {file.url} ({error}): {advice}") from error
     if digest != file.sha256:
         partial.unlink()
@@ -73,7 +77,7 @@ def _fetch(file: PublishedFile, path: pathlib.Path) -> str:
     with (
         urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response,
         path.open("wb") as output,
-        tqdm.tqdm(desc=f"Downloading {file.name}", unit="B", unit_scale=True) as progress,
+        progress_bar(desc=f"Downloading {file.name}", unit="B", unit_scale=True) as progress,
     ):
         progress.total = int(response.headers.get("Content-Length", 0)) or None
         while chunk := response.read(_CHUNK_BYTES):

@@ -8,19 +8,19 @@ on any number of processes sees the images that it would have seen.
 import contextlib
 import functools
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any
 
 import flax.struct
 import grain
 import numpy as np
 
-from hvq_jax.data.datasets import Split
+from hvq_jax.data.augment import Augmentation, augment
+from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.shuffle import permutation
 from hvq_jax.errors import UserError
 
-# One thread, a few batches ahead: the images are in memory, and more threads fight for the GIL.
-_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+_BATCHES_AHEAD = 4
 
 
 @flax.struct.dataclass
@@ -32,7 +32,7 @@ class Batch:
     mask: Any  # [B] bool, False on padding
 
 
-def steps_per_epoch(split: Split, batch_size: int) -> int:
+def steps_per_epoch(split: AnySplit, batch_size: int) -> int:
     """Returns the number of training batches in one pass; the ragged last one is dropped.
 
     Raises:
@@ -44,17 +44,18 @@ def steps_per_epoch(split: Split, batch_size: int) -> int:
 
 
 def train_batches(
-    split: Split,
+    split: AnySplit,
     *,
     batch_size: int,
     seed: int,
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    augmentation: Augmentation | None = None,
 ) -> Generator[Batch, None, None]:
     """Yields training batches without end, each epoch in an order of its own.
 
-    Close the generator to end its prefetching thread.
+    A few batches are read ahead; close the generator to end the threads that do it.
 
     Args:
         split: the images.
@@ -63,54 +64,60 @@ def train_batches(
         start: number of global batches already consumed; the first batch yielded is number `start`.
         process_index: which contiguous slice of every global batch to yield.
         process_count: number of slices.
+        augmentation: random changes of the images, other ones each epoch; the images must be [H, W, C] uint8.
 
     Returns:
         Batches of `batch_size / process_count` images; the mask is all True.
 
     Raises:
         UserError: `batch_size` is larger than the split, not positive or not divisible by
-            `process_count`, or the seed is negative.
+            `process_count`, or the seed is negative; from the generator, an image that cannot be read.
     """
     steps = steps_per_epoch(split, batch_size)
     local = _local_slice(batch_size, process_index, process_count)
 
-    @functools.lru_cache(maxsize=1)
+    @functools.lru_cache(maxsize=2)  # threads may be on either side of an epoch's end
     def order(epoch: int) -> np.ndarray:
         return permutation(len(split), seed, epoch)
 
     def batch(number: int) -> Batch:
         epoch, step = divmod(number, steps)
         rows = order(epoch)[step * batch_size :][local]
-        return Batch(split.images[rows], split.labels[rows], np.ones(len(rows), bool))
+        images, labels = split.read(rows)
+        if augmentation is not None:
+            images = augment(images, augmentation, rows=rows, epoch=epoch, seed=seed)
+        return Batch(images, labels, np.ones(len(rows), bool))
 
-    order(start // steps)  # a bad seed is reported here, not from the thread
-    numbers = grain.MapDataset.range(start, sys.maxsize)
-    return _iterate(numbers.map(batch).to_iter_dataset(_READ_OPTIONS))
+    order(start // steps)  # a bad seed is reported here, not from a thread
+    return _read_ahead(grain.MapDataset.range(start, sys.maxsize).map(batch), split)
 
 
-def eval_batches(split: Split, *, batch_size: int, process_index: int = 0, process_count: int = 1) -> Iterator[Batch]:
-    """Returns the batches of one pass in stored order, each image exactly once.
+def eval_batches(
+    split: AnySplit, *, batch_size: int, process_index: int = 0, process_count: int = 1
+) -> Generator[Batch, None, None]:
+    """Yields the batches of one pass in stored order, each image exactly once.
 
     The last global batch is padded to `batch_size` by repeating the split's last image, with the
-    mask False there. Every process gets the same number of batches.
+    mask False there. Every process gets the same number of batches. A few of them are read ahead.
 
     Args:
         split: the images.
         batch_size: images per global batch, over all processes; may exceed the split.
-        process_index: which contiguous slice of every global batch to return.
+        process_index: which contiguous slice of every global batch to yield.
         process_count: number of slices.
 
     Raises:
-        UserError: `batch_size` is not positive or not divisible by `process_count`.
+        UserError: `batch_size` is not positive or not divisible by `process_count`; from the generator, an image that
+            cannot be read.
     """
     local = _local_slice(batch_size, process_index, process_count)
 
     def batch(first: int) -> Batch:
         positions = np.arange(first, first + batch_size)[local]
         rows = np.minimum(positions, len(split) - 1)
-        return Batch(split.images[rows], split.labels[rows], positions < len(split))
+        return Batch(*split.read(rows), positions < len(split))
 
-    return map(batch, range(0, len(split), batch_size))
+    return _read_ahead(grain.MapDataset.range(0, len(split), batch_size).map(batch), split)
 
 
 def _local_slice(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -121,6 +128,9 @@ def _local_slice(batch_size: int, process_index: int, process_count: int) -> sli
     return slice(process_index * size, (process_index + 1) * size)
 
 
-def _iterate(dataset: grain.IterDataset) -> Generator[Batch, None, None]:
-    with contextlib.closing(iter(dataset)) as iterator:
+def _read_ahead(batches: grain.MapDataset, split: AnySplit) -> Generator[Batch, None, None]:
+    options = grain.ReadOptions(
+        num_threads=split.num_threads, prefetch_buffer_size=max(_BATCHES_AHEAD, split.num_threads)
+    )
+    with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:
         yield from iterator

@@ -1,17 +1,16 @@
-"""Reading data sets that TFDS has prepared in array_record format, without TensorFlow."""
+"""Opening data sets that TFDS has prepared in array_record format, without TensorFlow."""
 
-import io
 import os
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS
-from hvq_jax.data.decode import decode_image
+from hvq_jax.data.examples import ExampleParser, has_label
+from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
 
-_READ_AT_ONCE = 1024  # lists are read five times faster than single examples
+_MOST_CLASSES = 100_000  # integer labels beyond are no classes
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> tfds.core.DatasetBuilder:
@@ -22,72 +21,79 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         data_dir: where prepared data sets live; `None` is TFDS's default folder.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or its description is damaged.
     """
     folder = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+    unknown = (
+        f"no data set {name!r} in {folder}: ours are {', '.join(sorted(BUILDERS))}; "
+        "prepare any other of TFDS where TensorFlow is installed: "
+        f"tfds build {name} --file_format=array_record --data_dir={folder}"
+    )
     try:
-        return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+        tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError as error:
-        raise UserError(
-            f"no data set {name!r} in {folder}: ours are {', '.join(sorted(BUILDERS))}; "
-            "prepare any other of TFDS where TensorFlow is installed: "
-            f"tfds build {name} --file_format=array_record --data_dir={folder}"
-        ) from error
+        raise UserError(unknown) from error
+    with damage_named(f"the description of data set {name} in {folder}"):
+        try:
+            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+        except tfds.core.DatasetNotFoundError as error:
+            raise UserError(unknown) from error
 
 
-def read_split(builder: tfds.core.DatasetBuilder, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the features "image" and "label" of a whole split into memory.
+def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
+    """Returns the names of the classes, in the order of the labels.
 
-    Returns:
-        images [N, H, W, C] uint8 (grey ones with C = 1) and labels [N] int32, in stored order.
+    They are those of the feature "label" if it is a ClassLabel. Of any other integer label the classes are 0 to the
+    largest one in the train split, which is read through for it. Without such a label there is one class, "image".
 
     Raises:
-        UserError: the split is missing, empty or unreadable, is not in array_record format, lacks
-            one of the features, or its images are not uint8 of one size.
+        UserError: the train split is missing or damaged, or its labels are too large for classes.
+    """
+    features = builder.info.features
+    if not has_label(features):
+        return ("image",)
+    if isinstance(features["label"], tfds.features.ClassLabel) and features["label"].num_classes:
+        return tuple(features["label"].names)
+    train = open_split(builder, tfds.Split.TRAIN, num_classes=0)
+    with damage_named(train.where):
+        largest = max(train.parse.label(record) for rows in train.pieces() for record in train.fetch(rows))
+    if largest >= _MOST_CLASSES:
+        raise UserError(f"{train.where} has the label {largest}: prepare it with a ClassLabel, or without label")
+    return tuple(map(str, range(largest + 1)))
+
+
+def open_split(
+    builder: tfds.core.DatasetBuilder, split: str, *, num_classes: int, image_size: int = 0, channels: int = 0
+) -> StreamedSplit:
+    """Opens a split for reading its features "image" and "label", in stored order.
+
+    Args:
+        builder: an opened data set.
+        split: the split's name.
+        num_classes: labels are below it.
+        image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are.
+        channels: 1 makes images grey, 3 colour; 0 takes the number that the data set declares.
+
+    Raises:
+        UserError: the split is missing, empty or damaged, is not in array_record format, or its images are not of a
+            kind that `ExampleParser` reads.
     """
     where = f"data set {builder.info.full_name} in {builder.data_path}"
     if split not in builder.info.splits:
         raise UserError(f"{where} has no {split} split, only {', '.join(builder.info.splits)}")
     if builder.info.splits[split].num_examples == 0:
         raise UserError(f"{where}: the {split} split is empty")
-    _check_features(builder.info.features, where)
-    try:
-        examples = list(_examples(builder, split))
-    except NotImplementedError as error:
-        raise UserError(f"{where}: prepare it again with --file_format=array_record") from error
-    except RuntimeError as error:
-        raise UserError(f"{where} is damaged ({error}): delete it and prepare it again") from error
-    shapes = {image.shape for image, _ in examples}
-    if len(shapes) > 1:
-        raise UserError(
-            f"{where}: images have {len(shapes)} shapes, such as {min(shapes)} and {max(shapes)}; prepare them with one"
-        )
-    images = np.stack([image for image, _ in examples])
-    labels = np.array([label for _, label in examples], np.int32)
-    return images.reshape(*images.shape[:3], -1), labels
-
-
-def _check_features(features: tfds.features.FeaturesDict, where: str) -> None:
-    if not {"image", "label"} <= set(features):
-        raise UserError(f"{where} needs the features image and label, has {', '.join(features)}")
-    image, label = features["image"], features["label"]
-    if not isinstance(label, tfds.features.ClassLabel):
-        raise UserError(f"{where}: the feature label must be a ClassLabel, is {label}")
-    if image.np_dtype != np.uint8 or len(image.shape) not in (2, 3):
-        raise UserError(f"{where}: images must be uint8 [H, W] or [H, W, C], are {image}")
-
-
-def _examples(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[tuple[np.ndarray, int]]:
-    """Yields image, [H, W, C] or [H, W] uint8, and label of every example."""
-    feature = builder.info.features["image"]
-    is_encoded = isinstance(feature, tfds.features.Image)
-    # TFDS would decode PNG and JPEG to whatever channels the file has, not to those declared.
-    decoders = {"image": tfds.decode.SkipDecoding()} if is_encoded else None
-    source = builder.as_data_source(split, decoders=decoders)
-    for start in range(0, len(source), _READ_AT_ONCE):
-        rows = range(start, min(start + _READ_AT_ONCE, len(source)))
-        for example in source.__getitems__(rows):
-            image = example["image"]
-            if is_encoded:
-                image = np.asarray(decode_image(io.BytesIO(image), feature.shape[-1]))
-            yield image, example["label"]
+    parse = ExampleParser(builder.info.features, where, image_size=image_size, channels=channels)
+    where = f"the {split} split of {where}"
+    with damage_named(where):
+        try:
+            records = builder.as_data_source(
+                split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES, file_format="array_record"
+            )
+        except (NotImplementedError, ValueError) as error:
+            raise UserError(
+                f"{where} is in another format: prepare it again with --file_format=array_record"
+            ) from error
+    with damage_named(f"image 0 of {where}"):
+        first, _ = parse(records.__getitems__([0])[0])
+    return StreamedSplit(records, parse, np.arange(len(records)), first.shape, num_classes, where)

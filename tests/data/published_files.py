@@ -6,8 +6,10 @@ import io
 import pathlib
 import struct
 import tarfile
+import zlib
 
 import numpy as np
+import tensorflow_datasets as tfds
 
 IDX_NAMES = {
     "train": ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"),
@@ -38,9 +40,65 @@ def write_idx_files(folder: pathlib.Path, splits: dict[str, tuple[np.ndarray, np
     return digests
 
 
-def write_tar(path: pathlib.Path, members: dict[str, bytes]) -> None:
+def write_tar(path: pathlib.Path, members: dict[str, bytes | tarfile.TarInfo]) -> None:
+    """Writes a .tar.gz of files, or of whatever a TarInfo says."""
     with tarfile.open(path, "w:gz") as tar:
         for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                tar.addfile(content)
+                continue
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
+
+
+def stored(builder: tfds.core.DatasetBuilder, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a prepared split, in order."""
+    examples = list(builder.as_data_source(split))
+    return np.stack([example["image"] for example in examples]), np.array([example["label"] for example in examples])
+
+
+def cifar_rows(images: np.ndarray) -> np.ndarray:
+    """Images [N, 32, 32, 3] as CIFAR has them, [N, 3072]: channel by channel."""
+    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+
+
+def python2_pickle(value) -> bytes:
+    """A dictionary of lists, numbers, bytes and arrays as Python 2 pickled it: protocol 2, byte strings."""
+    return b"\x80\x02" + _opcodes(value) + b"."
+
+
+def _opcodes(value) -> bytes:
+    if value is None:
+        return b"N"
+    if isinstance(value, bytes):
+        return b"T" + struct.pack("<i", len(value)) + value
+    if isinstance(value, bool):
+        return b"\x88" if value else b"\x89"
+    if isinstance(value, int):
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, list | tuple):
+        items = b"".join(map(_opcodes, value))
+        return b"](" + items + b"e" if isinstance(value, list) else b"(" + items + b"t"
+    if isinstance(value, dict):
+        return b"}(" + b"".join(_opcodes(key) + _opcodes(item) for key, item in value.items()) + b"u"
+    dtype = b"cnumpy\ndtype\n" + _opcodes((value.dtype.str[1:].encode(), 0, 1)) + b"R"
+    dtype += _opcodes((3, b"|", None, None, None, -1, -1, 0)) + b"b"
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n" + _opcodes((0,)) + _opcodes(b"b") + b"tR"
+    by_column = not value.flags.c_contiguous
+    state = [_opcodes(1), _opcodes(value.shape), dtype, _opcodes(by_column), _opcodes(value.tobytes("A"))]
+    return made + b"(" + b"".join(state) + b"tb"
+
+
+def raw_png(
+    width: int, height: int, depth: int, colour_type: int, rows: list[bytes], transparent: bytes = b""
+) -> bytes:
+    """A PNG of any kind, true or not: Pillow writes fewer than it reads."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
+    parts = [(b"IHDR", header), *([(b"tRNS", transparent)] if transparent else []), (b"IDAT", pixels), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)

@@ -1,12 +1,45 @@
+import itertools
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from prepared_files import TWO_CLASSES, tensor, write_dataset
+from published_files import labelled_images
 
-from hvq_jax.data.datasets import load_dataset
+from hvq_jax.data.datasets import ImageDataset, Split, load_dataset
+from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
+
+SPLITS = ("train", "validation", "test")
 
 
 def rows(images: np.ndarray) -> set[bytes]:
     return {image.tobytes() for image in images}
+
+
+def numbered(first: int, count: int, shape: tuple[int, ...] = (2, 2, 1)) -> list[dict]:
+    """Examples each of whose pixels says its number, and whose label is the number's parity."""
+    return [{"image": np.full(shape, number, np.uint8), "label": number % 2} for number in range(first, first + count)]
+
+
+def numbers(dataset: ImageDataset) -> dict[str, list[int]]:
+    """The numbers of the images of each split."""
+    splits = {name: getattr(dataset, name) for name in SPLITS}
+    return {name: split.read(np.arange(len(split)))[0][:, 0, 0, 0].tolist() for name, split in splits.items()}
+
+
+@pytest.fixture(scope="module")
+def only_train(tmp_path_factory):
+    """Where "garments" is 100 training images and nothing else."""
+    folder = tmp_path_factory.mktemp("only_train")
+    write_dataset(folder, numbered(0, 100), image=tensor(2, 2, 1), label=TWO_CLASSES)
+    return folder
+
+
+def load(folder, **options) -> ImageDataset:
+    return load_dataset("garments", data_dir=folder, **{"validation_size": 10, "test_size": 20, **options})
 
 
 def test_mini_has_its_fixed_splits(mini):
@@ -53,6 +86,107 @@ def test_validation_must_leave_something_to_train_on(tiny, prepared_dir, size):
         load_dataset("fashion_mnist", data_dir=prepared_dir, validation_size=size)
 
 
+@hypothesis.settings(max_examples=15)
+@hypothesis.given(st.integers(1, 60), st.integers(1, 39), st.booleans())
+def test_carved_splits_divide_train(only_train, validation_size, test_size, stream):
+    options = {"memory_gib": 0 if stream else 1}
+    dataset = load(only_train, validation_size=validation_size, test_size=test_size, **options)
+    assert [len(dataset.validation), len(dataset.test)] == [validation_size, test_size]
+    parts = numbers(dataset)
+    assert sorted(itertools.chain(*parts.values())) == list(range(100))
+    assert all(part == sorted(part) for part in parts.values())
+    # What is tested on depends on the size of nothing else.
+    assert numbers(load(only_train, validation_size=1, test_size=test_size))["test"] == parts["test"]
+
+
+def test_carved_splits_are_a_promise(only_train):
+    # Runs under way would be validated on images that they were trained on.
+    parts = numbers(load(only_train, validation_size=5, test_size=3))
+    assert [parts["validation"], parts["test"]] == [[3, 11, 13, 20, 92], [26, 77, 94]]
+
+
+@pytest.mark.parametrize(("validation_size", "test_size"), [(0, 20), (10, 0), (10, -5), (50, 50), (5000, 5000)])
+def test_carved_splits_must_leave_something_to_train_on(only_train, validation_size, test_size):
+    flags = f"--config.data.validation_size={validation_size} and --config.data.test_size={test_size}"
+    with pytest.raises(UserError, match=f"{flags}: must be between 1 and 99 together"):
+        load(only_train, validation_size=validation_size, test_size=test_size)
+
+
+@pytest.mark.parametrize("name", ["validation", "val", "valid", "dev"])
+def test_a_validation_split_has_one_of_several_names(tmp_path, name):
+    splits = {"train": numbered(0, 9), name: numbered(9, 3)}
+    write_dataset(tmp_path, splits, image=tensor(2, 2, 1), label=TWO_CLASSES)
+    parts = numbers(load(tmp_path, test_size=4))
+    assert parts["validation"] == [9, 10, 11]
+    assert len(parts["test"]) == 4
+    assert sorted(parts["train"] + parts["test"]) == list(range(9))
+
+
+def test_no_size_matters_where_all_splits_are_there(tmp_path):
+    splits = {"train": numbered(0, 2), "validation": numbered(2, 2), "test": numbered(4, 2), "other": numbered(6, 2)}
+    write_dataset(tmp_path, splits, image=tensor(2, 2, 1), label=TWO_CLASSES)
+    dataset = load(tmp_path, validation_size=-1, test_size=-1)
+    assert numbers(dataset) == {"train": [0, 1], "validation": [2, 3], "test": [4, 5]}
+    assert dataset.class_names == ("a", "b")
+
+
+def test_a_split_whose_labels_are_held_back_counts_as_missing(tmp_path):
+    unlabelled = [{**example, "label": -1} for example in numbered(9, 3)]
+    splits = {"train": numbered(0, 6), "validation": numbered(6, 3), "test": unlabelled}
+    write_dataset(tmp_path, splits, image=tensor(2, 2, 1), label=TWO_CLASSES)
+    parts = numbers(load(tmp_path, test_size=2))
+    assert parts["validation"] == [6, 7, 8]
+    assert sorted(parts["train"] + parts["test"]) == list(range(6))
+
+
+def test_splits_of_several_sizes_are_refused(tmp_path):
+    splits = {"train": numbered(0, 40, (2, 2, 1)), "test": numbered(0, 2, (3, 2, 1))}
+    write_dataset(tmp_path, splits, image=tensor(None, 2, 1), label=TWO_CLASSES)
+    with pytest.raises(
+        UserError, match=r"image 0 of the test split .* is 3×2×1, others are 2×2×1: .*--config.data.image_size=SIZE"
+    ):
+        load(tmp_path)
+
+
+def test_a_label_beyond_those_of_train_is_refused(tmp_path):
+    splits = {"train": numbered(0, 40), "test": [{"image": np.zeros((2, 2, 1), np.uint8), "label": 2}]}
+    write_dataset(tmp_path, splits, image=tensor(2, 2, 1), label=tfds.features.Scalar(np.int64))
+    with pytest.raises(UserError, match=r"image 0 of the test split .* label 2, .* classes 0 to 1"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(("bytes_too_few", "kind"), [(0, Split), (1, StreamedSplit)])
+def test_what_fits_is_kept_in_memory(only_train, bytes_too_few, kind):
+    dataset = load(only_train, memory_gib=(100 * 2 * 2 * 1 - bytes_too_few) / 2**30)
+    assert [type(getattr(dataset, name)) for name in SPLITS] == [kind] * 3
+    assert dataset.image_shape == (2, 2, 1)
+
+
+def test_size_and_channels_are_those_asked_for(prepared_dir, mini):
+    dataset = load_dataset("fashion_mnist_mini", data_dir=prepared_dir, image_size=14, channels=3, memory_gib=0)
+    assert dataset.image_shape == (14, 14, 3)
+    images, _ = dataset.test.read(np.arange(100))
+    np.testing.assert_array_equal(images[..., 0], images[..., 2])
+    halved = mini.test.images[:100].reshape(100, 14, 2, 14, 2).mean((2, 4))
+    assert np.abs(images[..., 0] - halved).mean() < 10  # another filter, the same picture
+
+
+def test_the_fingerprint_does_not_depend_on_where_the_images_are(only_train):
+    assert load(only_train).fingerprint() == load(only_train, memory_gib=0).fingerprint()
+
+
+def test_the_fingerprint_tells_data_sets_apart():
+    images, labels = labelled_images(6, (2, 2, 1), 0)
+    base = Split(images, labels.astype(np.int32))
+    brighter = Split(images + np.uint8(1), base.labels)
+    relabelled = Split(images, base.labels + 1)
+    shorter = Split(images[:5], base.labels[:5])
+    reshaped = Split(images.reshape(6, 4, 1, 1), base.labels)
+    others = [[split, base, base] for split in (base, brighter, relabelled, shorter, reshaped)]
+    others += [[base, brighter, base], [base, base, brighter]]
+    assert len({ImageDataset(*splits, ("a",)).fingerprint() for splits in others}) == len(others)
+
+
 def test_unknown_name_lists_ours(tmp_path):
-    with pytest.raises(UserError, match="cifar10, fashion_mnist, fashion_mnist_mini, mnist"):
+    with pytest.raises(UserError, match=r"cifar10, .*fashion_mnist, fashion_mnist_mini, .*mnist"):
         load_dataset("xyz", data_dir=tmp_path)

@@ -1,3 +1,4 @@
+import contextlib
 import itertools
 import threading
 
@@ -6,6 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import eval_batches, steps_per_epoch, train_batches
 from hvq_jax.errors import UserError
@@ -72,6 +74,38 @@ def test_slices_of_the_processes_make_the_global_batch(processes, local, extra, 
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
 
 
+def test_augmented_images_depend_on_neither_hosts_nor_resumption(mini):
+    options = {"batch_size": 2000, "seed": 5, "augmentation": Augmentation(True, 4, 0.5)}  # four batches an epoch
+
+    def images(count: int, start: int, **more) -> list[np.ndarray]:
+        with contextlib.closing(train_batches(mini.train, start=start, **options, **more)) as batches:
+            return [batch.images for batch in itertools.islice(batches, count)]
+
+    whole = images(3, 3)
+    np.testing.assert_array_equal(images(1, 5)[0], whole[2], strict=True)
+    parts = [images(3, 3, process_index=index, process_count=2) for index in range(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_augmentation_changes_images_alone_and_anew_each_epoch():
+    image = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    split = Split(np.repeat(image[np.newaxis], 50, axis=0), np.arange(50, dtype=np.int32))
+    options = {"batch_size": 50, "seed": 1}
+    with contextlib.closing(train_batches(split, augmentation=Augmentation(crop_padding=4), **options)) as batches:
+        first, second = itertools.islice(batches, 2)
+    np.testing.assert_array_equal([first.labels, second.labels], take(split, 2, **options))
+    by_row = [batch.images[np.argsort(batch.labels)] for batch in (first, second)]
+    assert (by_row[0] != by_row[1]).any((1, 2, 3)).mean() > 0.5
+    np.testing.assert_array_equal(split.images[7], image)
+
+
+def test_grids_of_codes_keep_their_type():
+    split = Split(np.arange(24, dtype=np.int32).reshape(6, 2, 2), np.zeros(6, np.int32))
+    (batch,) = eval_batches(split, batch_size=6)
+    np.testing.assert_array_equal(batch.images, split.images, strict=True)
+    assert split.image_shape == (2, 2)
+
+
 def test_images_belong_to_their_labels(mini):
     batches = train_batches(mini.train, batch_size=100, seed=0, start=7)
     batch = next(batches)
@@ -109,8 +143,16 @@ def test_evaluation_sees_each_image_once_in_order(examples, local, processes):
     assert seen == list(range(examples))
 
 
-def test_closing_ends_the_thread():
-    batches = train_batches(numbered(10), batch_size=5, seed=0)
+@pytest.mark.parametrize(
+    "batches",
+    [
+        lambda: train_batches(numbered(10), batch_size=5, seed=0),
+        lambda: eval_batches(numbered(10), batch_size=5),
+    ],
+    ids=["train", "eval"],
+)
+def test_closing_ends_the_thread(batches):
+    batches = batches()
     next(batches)
     threads = [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
     assert threads

@@ -6,10 +6,11 @@ import pathlib
 import signal
 
 import pytest
+from published_files import stored
 
+from hvq_jax.data.builders.arrays import ArraySplit
 from hvq_jax.data.builders.mnist import FashionMnist
 from hvq_jax.data.prepare import prepare
-from hvq_jax.data.prepared import read_split
 from hvq_jax.errors import UserError
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -26,15 +27,15 @@ def wait_for_all(barrier) -> None:
 
 def prepare_and_count(data_dir: pathlib.Path, manual_dir: pathlib.Path) -> int:
     builder = prepare(FashionMnist, data_dir=data_dir, manual_dir=manual_dir)
-    return len(read_split(builder, "train")[0])
+    return len(stored(builder, "train")[0])
 
 
 def prepare_and_die(data_dir: pathlib.Path, manual_dir: pathlib.Path) -> None:
-    def examples(builder, split, images, labels):
-        yield 0, {"image": images[0], "label": int(labels[0])}
+    def first_image(split):
+        yield split.images[0], 0
         os.kill(os.getpid(), signal.SIGKILL)
 
-    FashionMnist._generate_examples = examples
+    ArraySplit.__iter__ = first_image
     prepare(FashionMnist, data_dir=data_dir, manual_dir=manual_dir)
 
 
@@ -72,3 +73,15 @@ def test_impossible_data_dir_is_named(tmp_path, tiny_manual_dir):
     with pytest.raises(UserError, match=r"data_dir=DIR") as caught:
         prepare(FashionMnist, data_dir=tmp_path / "file", manual_dir=tiny_manual_dir)
     assert str(tmp_path / "file") in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"name": "fash', b"{}", None])
+def test_a_damaged_description_is_one_line(tmp_path, tiny_manual_dir, content):
+    builder = prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)
+    description = pathlib.Path(builder.data_path) / "dataset_info.json"
+    description.unlink() if content is None else description.write_bytes(content)
+    reason = f"description of .*fashion_mnist in {tmp_path}|{description.parent} has lost"
+    with pytest.raises(UserError, match=reason) as caught:
+        prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)
+    assert "delete" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -4,70 +4,155 @@ import numpy as np
 import PIL.Image
 import pytest
 import tensorflow_datasets as tfds
+from prepared_files import TWO_CLASSES, encoded, records_of, tensor, write_dataset
 from published_files import labelled_images
 
-from hvq_jax.data.prepared import open_prepared, read_split
+from hvq_jax.data.decode import decode_image, fit_image
+from hvq_jax.data.prepared import class_names, open_prepared, open_split
 from hvq_jax.errors import UserError
 
-
-def png(image: np.ndarray, mode: str) -> bytes:
-    file = io.BytesIO()
-    PIL.Image.fromarray(image).convert(mode).save(file, "PNG")
-    return file.getvalue()
+ANY_SIZE = tfds.features.Image(shape=(None, None, 3))
 
 
-def write_dataset(folder, examples, *, image_feature, label_feature=None):
-    """Prepares a data set as TFDS itself would, in a folder that it then finds."""
-    features = tfds.features.FeaturesDict(
-        {
-            "image": image_feature,
-            "label": label_feature or tfds.features.ClassLabel(names=["a", "b"]),
-        }
-    )
-
-    class Garments(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("2.1.0")
-
-        def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=features, disable_shuffling=True)
-
-        def _split_generators(self, dl_manager):
-            return {"train": self._generate_examples()}
-
-        def _generate_examples(self):
-            yield from enumerate(examples)
-
-    builder = Garments(data_dir=folder, file_format="array_record")
-    builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+def read(folder, split="train", *, num_classes=2, **options):
+    return open_split(open_prepared("garments", folder), split, num_classes=num_classes, **options).load()
 
 
-def tensor_examples(*shapes):
-    return [{"image": np.zeros(shape, np.uint8), "label": 0} for shape in shapes]
+def refused(folder, match, split="train", **options):
+    """The one line that says why."""
+    with pytest.raises(UserError, match=match) as caught:
+        read(folder, split, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["garments", "garments:2.1.0"])
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3)])
 def test_tensors_are_read_without_the_code_that_wrote_them(tmp_path, name, shape):
-    images, labels = labelled_images(1100, shape, 3)  # more than are read at once
+    images, labels = labelled_images(300, shape, 3)  # more than are read at once
     examples = [{"image": image, "label": int(label) % 2} for image, label in zip(images, labels, strict=True)]
-    feature = tfds.features.Tensor(shape=shape, dtype=np.uint8)
-    write_dataset(tmp_path, examples, image_feature=feature)
-    read_images, read_labels = read_split(open_prepared(name, tmp_path), "train")
-    np.testing.assert_array_equal(read_images, images.reshape(1100, 4, 6, -1), strict=True)
+    write_dataset(tmp_path, examples, image=tensor(*shape), label=TWO_CLASSES)
+    builder = open_prepared(name, tmp_path)
+    read_images, read_labels = open_split(builder, "train", num_classes=2).load()
+    np.testing.assert_array_equal(read_images, images.reshape(300, 4, 6, -1), strict=True)
     np.testing.assert_array_equal(read_labels, labels.astype(np.int32) % 2, strict=True)
+    assert class_names(builder) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        tensor(4, 6, 3, encoding="none"),
+        tensor(4, 6, 3, encoding="zlib"),
+        tensor(None, 6, 3),
+        tensor(None, None, 3),
+        tensor(None, None, None, encoding="zlib"),
+    ],
+    ids=str,
+)
+def test_tensors_are_read_however_they_are_stored(tmp_path, feature):
+    images, _ = labelled_images(3, (4, 6, 3), 3)
+    write_dataset(tmp_path, [{"image": image, "label": 1} for image in images], image=feature, label=TWO_CLASSES)
+    np.testing.assert_array_equal(read(tmp_path)[0], images, strict=True)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_encoded_images_get_the_declared_channels(tmp_path, mode, channels):
     black_or_white = (labelled_images(3, (4, 6), 4)[0] > 127) * np.uint8(255)  # exact in any mode
-    examples = [{"image": png(image, mode), "label": 1} for image in black_or_white]
+    examples = [{"image": io.BytesIO(encoded(image, mode=mode)), "label": 1} for image in black_or_white]
     feature = tfds.features.Image(shape=(4, 6, channels), encoding_format="png")
-    write_dataset(tmp_path, examples, image_feature=feature)
-    images, labels = read_split(open_prepared("garments", tmp_path), "train")
+    write_dataset(tmp_path, examples, image=feature, label=TWO_CLASSES)
+    images, labels = read(tmp_path)
     expected = np.repeat(black_or_white[..., np.newaxis], channels, axis=-1)
     np.testing.assert_array_equal(images, expected, strict=True)
     np.testing.assert_array_equal(labels, [1, 1, 1])
+
+
+@pytest.mark.parametrize("channels", [0, 1, 3])
+def test_files_of_any_size_and_format_are_fitted(tmp_path, channels):
+    files = [
+        encoded(labelled_images(1, (*size, 3), seed)[0][0], file_format)
+        for seed, (size, file_format) in enumerate([((9, 14), "PNG"), ((64, 40), "JPEG"), ((8, 8), "JPEG")])
+    ]
+    write_dataset(
+        tmp_path, [{"image": io.BytesIO(file), "label": 0} for file in files], image=ANY_SIZE, label=TWO_CLASSES
+    )
+    images, _ = read(tmp_path, image_size=8, channels=channels)
+    for image, file in zip(images, files, strict=True):
+        expected = np.asarray(fit_image(decode_image(io.BytesIO(file), channels or 3, min_side=8), 8))
+        np.testing.assert_array_equal(image, expected.reshape(8, 8, channels or 3), strict=True)
+
+
+@pytest.mark.parametrize(("stored", "channels"), [(1, 0), (1, 3), (3, 0), (3, 1), (4, 3)])
+def test_stored_tensors_are_fitted_and_converted(tmp_path, stored, channels):
+    images, _ = labelled_images(2, (9, 14, stored), 5)
+    write_dataset(tmp_path, [{"image": image} for image in images], image=tensor(9, 14, stored))
+    mode = {1: "L", 3: "RGB"}[channels or stored]
+    expected = [fit_image(PIL.Image.fromarray(image.squeeze()).convert(mode), 8) for image in images]
+    actual, _ = read(tmp_path, image_size=8, channels=channels)
+    np.testing.assert_array_equal(actual.squeeze(), np.stack([np.asarray(image) for image in expected]))
+
+
+def test_grey_tensors_become_colour_without_a_change_of_size(tmp_path):
+    images, _ = labelled_images(2, (4, 6, 1), 5)
+    write_dataset(tmp_path, [{"image": image} for image in images], image=tensor(4, 6, 1))
+    np.testing.assert_array_equal(read(tmp_path, channels=3)[0], np.repeat(images, 3, axis=-1), strict=True)
+
+
+def test_other_features_do_no_harm(tmp_path):
+    images, _ = labelled_images(3, (4, 4, 3), 6)
+    examples = [
+        {
+            "image": image,
+            "label": i % 2,
+            "caption": "a garment",
+            "boxes": [{"box": tfds.features.BBox(0.0, 0.0, 1.0, 1.0), "depth": 0.5}] * i,
+            "mask": io.BytesIO(encoded(image[..., 0])),
+            "weights": np.zeros((2, i), np.float32),
+        }
+        for i, image in enumerate(images)
+    ]
+    write_dataset(
+        tmp_path,
+        examples,
+        image=tensor(4, 4, 3),
+        label=TWO_CLASSES,
+        caption=tfds.features.Text(),
+        boxes=tfds.features.Sequence({"box": tfds.features.BBoxFeature(), "depth": np.float32}),
+        mask=tfds.features.Image(shape=(None, None, 1)),
+        weights=tfds.features.Tensor(shape=(2, None), dtype=np.float32),
+    )
+    read_images, labels = read(tmp_path)
+    np.testing.assert_array_equal(read_images, images, strict=True)
+    np.testing.assert_array_equal(labels, [0, 1, 0])
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "names", "labels"),
+    [
+        (None, [None] * 3, ("image",), [0, 0, 0]),
+        (tfds.features.Text(), ["x", "y", "x"], ("image",), [0, 0, 0]),
+        (tfds.features.Tensor(shape=(2,), dtype=np.int64), [np.array([1, 2])] * 3, ("image",), [0, 0, 0]),
+        (tfds.features.ClassLabel(num_classes=4), [3, 0, 1], ("0", "1", "2", "3"), [3, 0, 1]),
+        (tfds.features.Scalar(np.int32), [2, 0, 2], ("0", "1", "2"), [2, 0, 2]),
+    ],
+    ids=["none", "text", "several", "unnamed", "integer"],
+)
+def test_classes_of_other_labels_than_names(tmp_path, feature, values, names, labels):
+    label = {} if feature is None else {"label": feature}
+    examples = [{"image": np.zeros((4, 4, 1), np.uint8), **dict.fromkeys(label, value)} for value in values]
+    write_dataset(tmp_path, examples, image=tensor(4, 4, 1), **label)
+    builder = open_prepared("garments", tmp_path)
+    assert class_names(builder) == names
+    np.testing.assert_array_equal(open_split(builder, "train", num_classes=len(names)).load()[1], labels)
+
+
+def test_integers_that_are_no_classes_are_refused(tmp_path):
+    examples = [{"image": np.zeros((4, 4, 1), np.uint8), "label": 2**40}]
+    write_dataset(tmp_path, examples, image=tensor(4, 4, 1), label=tfds.features.Scalar(np.int64))
+    with pytest.raises(UserError, match=f"label {2**40}: prepare it with a ClassLabel"):
+        class_names(open_prepared("garments", tmp_path))
 
 
 @pytest.mark.parametrize("name", ["absent", "", "two words", "../up", "name:latest"])
@@ -78,68 +163,99 @@ def test_unknown_name_is_one_line(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
-UINT8 = tfds.features.Tensor(shape=(None, 4, 1), dtype=np.uint8)
+def test_empty_folder_is_no_data_set(tmp_path):
+    (tmp_path / "garments" / "2.1.0").mkdir(parents=True)
+    with pytest.raises(UserError, match="no data set 'garments'"):
+        open_prepared("garments", tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "reason"),
+    ("image", "feature", "options", "reason"),
     [
-        ({"examples": tensor_examples((3, 4, 1), (4, 4, 1)), "image_feature": UINT8}, "shapes"),
-        (
-            {
-                "examples": [{"image": np.zeros(4, np.float32), "label": 0}],
-                "image_feature": tfds.features.Tensor(shape=(4,), dtype=np.float32),
-            },
-            "uint8",
-        ),
-        (
-            {
-                "examples": tensor_examples((4, 4, 1)),
-                "image_feature": UINT8,
-                "label_feature": tfds.features.Scalar(np.int64),
-            },
-            "ClassLabel",
-        ),
+        (np.zeros((4, 4), np.float32), tfds.features.Tensor(shape=(4, 4), dtype=np.float32), {}, "must be uint8"),
+        (np.zeros((4, 4, 4, 3), np.uint8), tensor(4, 4, 4, 3), {}, "must be uint8"),
+        ("text", tfds.features.Text(), {}, "must be uint8"),
+        (np.zeros((4, 4, 5), np.uint8), tensor(4, 4, 5), {"image_size": 8}, "5 channels"),
     ],
 )
-def test_unsuitable_data_sets_are_refused(tmp_path, arguments, reason):
-    write_dataset(tmp_path, **arguments)
-    with pytest.raises(UserError, match=reason):
-        read_split(open_prepared("garments", tmp_path), "train")
+def test_unsuitable_images_are_refused(tmp_path, image, feature, options, reason):
+    write_dataset(tmp_path, [{"image": image}], image=feature)
+    refused(tmp_path, reason, **options)
 
 
-def test_missing_split_is_named(tmp_path):
-    write_dataset(tmp_path, tensor_examples((4, 4, 1)), image_feature=UINT8)
-    with pytest.raises(UserError, match="no test split, only train"):
-        read_split(open_prepared("garments", tmp_path), "test")
+def test_a_data_set_without_images_is_refused(tmp_path):
+    write_dataset(tmp_path, [{"label": 0}], label=TWO_CLASSES)
+    refused(tmp_path, "needs a feature image, has label")
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """The folder of 40 images of the label 1."""
+    images, _ = labelled_images(40, (16, 16, 3), 8)
+    examples = [{"image": image, "label": 1} for image in images]
+    return write_dataset(tmp_path, examples, image=tensor(16, 16, 3), label=TWO_CLASSES)
+
+
+def test_missing_split_is_named(prepared, tmp_path):
+    refused(tmp_path, "no test split, only train", "test")
 
 
 @pytest.mark.parametrize(
     ("written", "instead", "reason"),
     [
         ('"array_record"', '"tfrecord"', "file_format=array_record"),
-        ('"3"', '"0"', "train split is empty"),
+        ('"array_record"', '"parquet"', "file_format=array_record"),
+        ('"40"', '"0"', "train split is empty"),
+        ('"40"', '"41"', "image 40 of .* cannot be read"),
+        ('"2.1.0"', '"two"', "description of data set garments .* cannot be read"),
     ],
 )
-def test_descriptions_of_what_cannot_be_read(tmp_path, written, instead, reason):
-    write_dataset(tmp_path, tensor_examples(*[(4, 4, 1)] * 3), image_feature=UINT8)
-    description = tmp_path / "garments" / "2.1.0" / "dataset_info.json"
+def test_descriptions_of_what_cannot_be_read(prepared, tmp_path, written, instead, reason):
+    description = prepared / "dataset_info.json"
     assert written in description.read_text()
     description.write_text(description.read_text().replace(written, instead))
-    with pytest.raises(UserError, match=reason):
-        read_split(open_prepared("garments", tmp_path), "train")
+    refused(tmp_path, reason)
 
 
-def test_missing_records_are_one_line(tmp_path):
-    write_dataset(tmp_path, tensor_examples((4, 4, 1)), image_feature=UINT8)
-    (records,) = (tmp_path / "garments" / "2.1.0").glob("*.array_record-*")
-    records.unlink()
-    with pytest.raises(UserError, match="damaged") as caught:
-        read_split(open_prepared("garments", tmp_path), "train")
-    assert "\n" not in str(caught.value)
+@pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize("content", [b"", b'{"name": ', b"\xff\xfe\0"])
+def test_a_damaged_description_is_one_line(prepared, tmp_path, file, content):
+    (prepared / file).write_bytes(content)
+    message = refused(tmp_path, "description of data set garments .* cannot be read")
+    assert str(tmp_path) in message
 
 
-def test_empty_folder_is_no_data_set(tmp_path):
-    (tmp_path / "garments" / "2.1.0").mkdir(parents=True)
-    with pytest.raises(UserError, match="no data set 'garments'"):
-        open_prepared("garments", tmp_path)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-70_000]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"label", b"lapel")),
+    ],
+    ids=["missing", "empty", "truncated", "changed"],
+)
+def test_damaged_records_are_one_line(prepared, tmp_path, damage):
+    damage(records_of(prepared))
+    message = refused(tmp_path, "image 0 of the train split of data set garments/2.1.0 .* cannot be read")
+    assert str(prepared) in message
+    assert "prepare it again" in message
+
+
+def test_a_damaged_image_is_named(tmp_path):
+    good = encoded(np.zeros((4, 4, 3), np.uint8))
+    files = [good, good, good[:40], good]
+    write_dataset(
+        tmp_path, [{"image": io.BytesIO(file), "label": 0} for file in files], image=ANY_SIZE, label=TWO_CLASSES
+    )
+    refused(tmp_path, "image 2 of the train split of data set garments/2.1.0 .* cannot be read")
+
+
+def test_images_of_several_sizes_need_one(tmp_path):
+    examples = [{"image": np.zeros((height, 4, 1), np.uint8)} for height in (3, 3, 5)]
+    write_dataset(tmp_path, examples, image=tensor(None, 4, 1))
+    refused(tmp_path, r"image 2 of .* is 5×4×1, others are 3×4×1: .*--config.data.image_size=SIZE")
+
+
+def test_labels_beyond_the_classes_are_named(prepared, tmp_path):
+    refused(tmp_path, "image 0 of .* has the label 1, which is none of the 1 classes", num_classes=1)

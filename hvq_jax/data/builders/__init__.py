@@ -1,10 +1,11 @@
 """TFDS builders that need no TensorFlow, by the name that `--config.data.name` takes."""
 
 from hvq_jax.data.builders.base import ImageBuilder
-from hvq_jax.data.builders.cifar10 import Cifar10
+from hvq_jax.data.builders.cifar import Cifar10, Cifar100
 from hvq_jax.data.builders.fashion_mnist_mini import FashionMnistMini
+from hvq_jax.data.builders.image_folder import ImageFolder
 from hvq_jax.data.builders.mnist import FashionMnist, Mnist
 
 BUILDERS: dict[str, type[ImageBuilder]] = {
-    builder.name: builder for builder in (Mnist, FashionMnist, FashionMnistMini, Cifar10)
+    builder.name: builder for builder in (Mnist, FashionMnist, FashionMnistMini, Cifar10, Cifar100, ImageFolder)
 }

@@ -1,30 +1,44 @@
 """What our TFDS builders share: raw uint8 images and a class label, written without TensorFlow."""
 
 import abc
+import functools
+import itertools
+import math
 import os
 import pathlib
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import tensorflow_datasets as tfds
-import tqdm
 
-from hvq_jax.data.download import PublishedFile, download, find_file
+from hvq_jax.data.records import RecordWriter, disk_bytes
 from hvq_jax.errors import UserError
+from hvq_jax.progress import progress_bar
+
+_SHARD_BYTES = 64 << 20  # TFDS keeps as much in memory while it writes
 
 
-class ImageBuilder(tfds.core.GeneratorBasedBuilder):
-    """Equally sized uint8 images with one label each, stored in the order of publication.
+class SplitImages(Protocol):
+    """The images of one split, in order."""
 
-    Subclasses state the constants and read the arrays.
+    def __len__(self) -> int:
+        """How many there are at most."""
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields images [H, W, C] uint8 and labels."""
+
+
+class ImageBuilder(tfds.core.ShardBasedBuilder):
+    """Equally sized uint8 images with one label each, stored in the order in which they are read.
+
+    Subclasses say what the images are like and read them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    DESCRIPTION: ClassVar[str]
-    HOMEPAGE: ClassVar[str]
-    IMAGE_SHAPE: ClassVar[tuple[int, int, int]]  # (H, W, C)
-    CLASS_NAMES: ClassVar[tuple[str, ...]]
+    OPTIONS: ClassVar[tuple[str, ...]] = ()  # keyword arguments of the constructor besides the folders
+    HOMEPAGE: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
         # In TFDS's own registry most of our names are taken, by builders that need TensorFlow.
@@ -35,62 +49,82 @@ class ImageBuilder(tfds.core.GeneratorBasedBuilder):
         *,
         data_dir: str | os.PathLike[str] | None = None,
         manual_dir: str | os.PathLike[str] | None = None,
+        config: str | None = None,
     ):
-        """Creates the builder; nothing is read or written yet.
+        """Creates the builder; nothing is prepared yet.
 
         Args:
             data_dir: where prepared data sets live; `None` is TFDS's default folder.
             manual_dir: folder of the published files; `None` downloads them.
+            config: name of one of several prepared copies.
         """
         self._manual_dir = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
-        super().__init__(data_dir=data_dir, file_format="array_record")
+        super().__init__(data_dir=data_dir, config=config, file_format="array_record")
+
+    @property
+    @abc.abstractmethod
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+
+    @property
+    @abc.abstractmethod
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> str:
+        """A sentence or two on what the images are."""
 
     @abc.abstractmethod
-    def read_splits(self, download_dir: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns, by split, images [N, H, W, C] uint8 and labels [N] uint8."""
-
-    def locate(self, file: PublishedFile, download_dir: pathlib.Path) -> pathlib.Path:
-        """Returns a published file, from `manual_dir` if one was given, else by download."""
-        if self._manual_dir is None:
-            return download(file, download_dir)
-        return find_file(self._manual_dir, file.name, file.name.removesuffix(".gz"))
+    def read_splits(self, download_dir: pathlib.Path) -> Mapping[str, SplitImages]:
+        """Returns the images by split."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Tensor(
-            shape=self.IMAGE_SHAPE,
+            shape=self.image_shape,
             dtype=np.uint8,
             encoding=tfds.features.Encoding.BYTES,  # read twice as fast as a list of numbers
         )
-        label = tfds.features.ClassLabel(names=self.CLASS_NAMES)
+        label = tfds.features.ClassLabel(names=self.class_names)
         return tfds.core.DatasetInfo(
             builder=self,
-            description=self.DESCRIPTION,
+            description=self.description,
             homepage=self.HOMEPAGE,
             features=tfds.features.FeaturesDict({"image": image, "label": label}),
             supervised_keys=("image", "label"),
             disable_shuffling=True,
         )
 
-    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+    def _example_writer(self) -> RecordWriter:
+        return RecordWriter()
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, list[Callable[[], Iterator[Any]]]]:
         splits = self.read_splits(pathlib.Path(dl_manager.download_dir) / self.name)
-        for split, (images, labels) in splits.items():
-            self._check(split, images, labels)
-        return {split: self._generate_examples(split, *arrays) for split, arrays in splits.items()}
+        shards = {split: self._shards(split, images) for split, images in splits.items()}
+        self._check_space(sum(map(len, splits.values())), sum(map(len, shards.values())))
+        return shards
 
-    def _check(self, split: str, images: np.ndarray, labels: np.ndarray) -> None:
-        where = f"the {split} split of {self.name}"
-        if images.shape[1:] != self.IMAGE_SHAPE:
-            raise UserError(f"{where}: images are {images.shape[1:]}, expected {self.IMAGE_SHAPE}")
-        if labels.shape != (len(images),):
-            raise UserError(f"{where}: {len(images)} images, but labels of shape {labels.shape}")
-        if len(images) == 0:
-            raise UserError(f"{where} has no images")
-        if labels.max() >= len(self.CLASS_NAMES):
-            raise UserError(f"{where}: label {labels.max()} beyond the {len(self.CLASS_NAMES)} classes")
+    def _check_space(self, num_images: int, num_files: int) -> None:
+        needed = disk_bytes(num_images, math.prod(self.image_shape), num_files)
+        free = shutil.disk_usage(self.data_dir).free
+        if needed > free:
+            raise UserError(
+                f"{self.name} needs {needed / 2**20:,.1f} MiB in {self.data_path.parent}, only {free / 2**20:,.1f} MiB "
+                "are free there: name a folder with more space with --config.data.data_dir=DIR"
+            )
 
-    def _generate_examples(
-        self, split: str, images: np.ndarray, labels: np.ndarray
-    ) -> Iterator[tuple[int, dict[str, Any]]]:
-        progress = tqdm.tqdm(images, desc=f"Preparing {self.name} ({split})", unit=" images")
-        for index, (image, label) in enumerate(zip(progress, labels, strict=True)):
-            yield index, {"image": image, "label": int(label)}
+    def _shards(self, split: str, images: SplitImages) -> list[Callable[[], Iterator[Any]]]:
+        """The parts of a split that are written to a file each, one after the other."""
+        size = max(1, _SHARD_BYTES // math.prod(self.image_shape))
+        count = max(1, math.ceil(len(images) / size))
+        examples = self._examples(split, images)
+        return [functools.partial(itertools.islice, examples, stop) for stop in [size] * (count - 1) + [None]]
+
+    def _examples(self, split: str, images: SplitImages) -> Iterator[tuple[int, dict[str, Any]]]:
+        with progress_bar(total=len(images), desc=f"Preparing {self.name} ({split})", unit=" images") as progress:
+            for index, (image, label) in enumerate(images):
+                yield index, {"image": image, "label": label}
+                progress.update()

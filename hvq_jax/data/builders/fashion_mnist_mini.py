@@ -2,10 +2,9 @@
 
 import pathlib
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.builders.base import ImageBuilder
+from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
 from hvq_jax.data.builders.mnist import (
     FASHION_MNIST_CLASS_NAMES,
     FASHION_MNIST_HOMEPAGE,
@@ -17,7 +16,7 @@ from hvq_jax.data.idx import read_idx
 _EMBEDDED = pathlib.Path(__file__).parent.parent / "embedded" / "fashion_mnist_test"
 
 
-class FashionMnistMini(ImageBuilder):
+class FashionMnistMini(ArrayBuilder):
     """8,000 / 1,000 / 1,000 images of the official test file, in its order.
 
     Numbers measured on these splits are not Fashion-MNIST results.
@@ -30,8 +29,8 @@ class FashionMnistMini(ImageBuilder):
     IMAGE_SHAPE = MNIST_IMAGE_SHAPE
     CLASS_NAMES = FASHION_MNIST_CLASS_NAMES
 
-    def read_splits(self, download_dir: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns the arrays of the three splits; nothing is downloaded."""
+    def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
+        """Returns the three splits; nothing is downloaded."""
         images = read_images(_EMBEDDED / "t10k-images-idx3-ubyte.gz")
         labels = read_idx(_EMBEDDED / "t10k-labels-idx1-ubyte.gz")
         rows = {
@@ -39,4 +38,4 @@ class FashionMnistMini(ImageBuilder):
             tfds.Split.VALIDATION: slice(8000, 9000),
             tfds.Split.TEST: slice(9000, 10000),
         }
-        return {split: (images[part], labels[part]) for split, part in rows.items()}
+        return {split: ArraySplit(images[part], labels[part]) for split, part in rows.items()}

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.builders.base import ImageBuilder
+from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
 from hvq_jax.data.download import PublishedFile
 from hvq_jax.data.idx import read_idx
 
@@ -31,21 +31,21 @@ def read_images(path: pathlib.Path) -> np.ndarray:
     return read_idx(path)[..., np.newaxis]
 
 
-class IdxBuilder(ImageBuilder):
+class IdxBuilder(ArrayBuilder):
     """Official train and test splits from the four IDX files under `BASE_URL`."""
 
     BASE_URL: ClassVar[str]
     SHA256: ClassVar[dict[str, str]]  # by file name
     IMAGE_SHAPE = MNIST_IMAGE_SHAPE
 
-    def read_splits(self, download_dir: pathlib.Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Returns the arrays of both splits."""
+    def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
+        """Returns both splits."""
         path = {
-            name: self.locate(PublishedFile(self.BASE_URL + name, sha256), download_dir)
+            name: self.locate(PublishedFile(self.BASE_URL + name, sha256), download_dir, name.removesuffix(".gz"))
             for name, sha256 in self.SHA256.items()
         }
         return {
-            split: (
+            split: ArraySplit(
                 read_images(path[f"{prefix}-images-idx3-ubyte.gz"]),
                 read_idx(path[f"{prefix}-labels-idx1-ubyte.gz"]),
             )

@@ -1,0 +1,81 @@
+"""Builders of data sets that are published as a few files of arrays."""
+
+import abc
+import dataclasses
+import pathlib
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from hvq_jax.data.builders.base import ImageBuilder
+from hvq_jax.data.download import PublishedFile, download, find_file
+from hvq_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySplit:
+    """Images and labels of one split, in memory."""
+
+    images: np.ndarray  # [N, H, W, C] uint8
+    labels: np.ndarray  # [N] uint8
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+        return zip(self.images, map(int, self.labels), strict=True)
+
+
+class ArrayBuilder(ImageBuilder):
+    """A published data set that fits in memory; subclasses state the constants and read the arrays."""
+
+    DESCRIPTION: ClassVar[str]
+    IMAGE_SHAPE: ClassVar[tuple[int, int, int]]  # (H, W, C)
+    CLASS_NAMES: ClassVar[tuple[str, ...]]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C)."""
+        return self.IMAGE_SHAPE
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """In the order of the labels."""
+        return self.CLASS_NAMES
+
+    @property
+    def description(self) -> str:
+        """What the images are."""
+        return self.DESCRIPTION
+
+    @abc.abstractmethod
+    def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
+        """Returns the arrays by split; they are checked by `read_splits`."""
+
+    def read_splits(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
+        """Returns the arrays by split, from `manual_dir` or from files downloaded into `download_dir`.
+
+        Raises:
+            UserError: a file is missing or damaged, or images, labels and classes do not go together.
+        """
+        splits = self.read_arrays(download_dir)
+        for name, split in splits.items():
+            self._check(f"the {name} split of {self.name}", split.images, split.labels)
+        return splits
+
+    def locate(self, file: PublishedFile, download_dir: pathlib.Path, *alternatives: str) -> pathlib.Path:
+        """Returns a published file, or an alternative, from `manual_dir`; downloads it if there is none."""
+        if self._manual_dir is None:
+            return download(file, download_dir)
+        return find_file(self._manual_dir, file.name, *alternatives)
+
+    def _check(self, where: str, images: np.ndarray, labels: np.ndarray) -> None:
+        if images.shape[1:] != self.IMAGE_SHAPE:
+            raise UserError(f"{where}: images are {images.shape[1:]}, expected {self.IMAGE_SHAPE}")
+        if labels.shape != (len(images),):
+            raise UserError(f"{where}: {len(images)} images, but labels of shape {labels.shape}")
+        if len(images) == 0:
+            raise UserError(f"{where} has no images")
+        if labels.max() >= len(self.CLASS_NAMES):
+            raise UserError(f"{where}: label {labels.max()} beyond the {len(self.CLASS_NAMES)} classes")

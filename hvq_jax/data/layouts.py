@@ -1,0 +1,143 @@
+"""The ways in which a folder of images says which split and class each file belongs to.
+
+All paths are strings below the folder, with "/" between their parts.
+"""
+
+import csv
+import pathlib
+from collections.abc import Collection, Iterator, Sequence
+
+import tensorflow_datasets as tfds
+
+from hvq_jax.errors import UserError
+
+LabelledPaths = list[tuple[str, str]]  # path and class name
+
+ONLY_CLASS = "image"  # where there are no folders of classes
+
+_SPLITS = {
+    "train": tfds.Split.TRAIN,
+    "val": tfds.Split.VALIDATION,
+    "valid": tfds.Split.VALIDATION,
+    "validation": tfds.Split.VALIDATION,
+    "test": tfds.Split.TEST,
+}
+_TABLE_HEADER = ["filename", "label"]
+_TABLE_IMAGES = "images"  # the folder that the file names of a table are in
+
+
+def find_split_folders(folders: Collection[str]) -> dict[str, str]:
+    """Returns the top folders that are named like a split, by split."""
+    return _by_split(folders)
+
+
+def find_tables(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Returns the tables train.csv, val.csv and test.csv that exist in a folder, by split."""
+    names = _by_split([path.name for path in folder.glob("*.csv")], ending=".csv")
+    return {split: folder / name for split, name in names.items()}
+
+
+def _by_split(names: Collection[str], ending: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        split = _SPLITS.get(name.lower().removesuffix(ending))
+        if split is not None and found.setdefault(split, name) != name:
+            raise UserError(f"{found[split]} and {name} both stand for the {split} split: merge them")
+    return {split: found[split] for split in dict.fromkeys(_SPLITS.values()) if split in found}
+
+
+def by_folders(folder: pathlib.Path, images: Collection[str], folders: Collection[str]) -> dict[str, LabelledPaths]:
+    """Classes from the names of folders, with split folders above them or without.
+
+    Args:
+        folder: where all paths are below, for messages.
+        images: paths of all images.
+        folders: paths of all folders.
+
+    Raises:
+        UserError: a folder of a split or class has no images, or images lie beside such folders.
+    """
+    roots = find_split_folders(folders)
+    if not roots:
+        return {tfds.Split.TRAIN: _classes(folder, images, folders)}
+    beside = [path for path in images if path.split("/")[0] not in roots.values()]
+    if beside or tfds.Split.TRAIN not in roots:
+        problem = f"also {beside[0]}" if beside else "no folder train"
+        raise UserError(
+            f"{folder} has the folder of a split, {', '.join(roots.values())}, but {problem}: put all images below "
+            "folders train, val and test, classes that have such a name too"
+        )
+    splits = {
+        split: _classes(folder / root, _below(root, images), _below(root, folders)) for split, root in roots.items()
+    }
+    if len({all("/" not in path for path, _ in files) for files in splits.values()}) > 1:
+        raise UserError(f"{folder}: either all of {', '.join(roots.values())} must have folders of classes, or none")
+    return {split: [(f"{roots[split]}/{path}", name) for path, name in files] for split, files in splits.items()}
+
+
+def _below(root: str, paths: Collection[str]) -> list[str]:
+    """The paths that lie below the folder `root`, as seen from there."""
+    return [path.removeprefix(f"{root}/") for path in paths if path.startswith(f"{root}/")]
+
+
+def _classes(folder: pathlib.Path, images: Collection[str], folders: Collection[str]) -> LabelledPaths:
+    if not images:
+        raise UserError(f"{folder} has no images: fill or remove it")
+    loose = [path for path in images if "/" not in path]
+    if len(loose) == len(images):
+        return [(path, ONLY_CLASS) for path in images]
+    if loose:
+        raise UserError(f"{folder / loose[0]} lies beside folders of classes: move it into one of them")
+    files = [(path, path.split("/")[0]) for path in images]
+    empty = {name for name in folders if "/" not in name} - {name for _, name in files}
+    if empty:
+        raise UserError(f"the class folder {folder / min(empty)} has no images: fill or remove it")
+    return files
+
+
+def by_tables(
+    folder: pathlib.Path, images: Collection[str], tables: dict[str, pathlib.Path]
+) -> dict[str, LabelledPaths]:
+    """Splits and classes from tables of the columns filename and label, as mini-ImageNet has them.
+
+    Args:
+        folder: where the tables and the folder `images` are.
+        images: paths of all images.
+        tables: by split.
+
+    Raises:
+        UserError: there is no train.csv, a table cannot be read or has no rows, or it names a file that does not exist
+            or has been named before.
+    """
+    if tfds.Split.TRAIN not in tables:
+        raise UserError(f"{folder} has {', '.join(path.name for path in tables.values())}, but no train.csv")
+    named_at: dict[str, str] = {}
+    splits: dict[str, LabelledPaths] = {}
+    for split, table in tables.items():
+        files = splits[split] = []
+        for line, (name, label) in _rows(table):
+            path, where = f"{_TABLE_IMAGES}/{name}", f"{table}, line {line}"
+            if path not in images:
+                raise UserError(f"{where}: there is no image {name} in {folder / _TABLE_IMAGES}")
+            if path in named_at:
+                raise UserError(f"{where}: {name} stands in {named_at[path]} already; remove one of the two lines")
+            named_at[path] = where
+            files.append((path, label))
+        if not files:
+            raise UserError(f"{table} names no image: fill or remove it")
+    return splits
+
+
+def _rows(table: pathlib.Path) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yields the number and both cells of each line below the header."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file)
+            if (header := next(reader, [])) != _TABLE_HEADER:
+                raise UserError(f"{table}: the first line must be {','.join(_TABLE_HEADER)}, is {','.join(header)!r}")
+            for row in filter(None, reader):
+                if len(row) != 2 or not all(row):
+                    raise UserError(f"{table}, line {reader.line_num}: must be a file name and a class")
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read {table}: {error}") from error

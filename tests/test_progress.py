@@ -1,0 +1,34 @@
+"""Bars whose output goes nowhere."""
+
+import errno
+import sys
+import threading
+
+from hvq_jax.progress import progress_bar
+
+
+class FullDisk:
+    encoding = "utf-8"
+
+    def write(self, text):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    flush = isatty = lambda self: self.write("")
+
+
+def test_a_bar_that_cannot_be_shown_holds_up_neither_its_work_nor_other_threads(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    with progress_bar(total=3, mininterval=0, desc="work") as bar:
+        for _ in range(3):
+            bar.update()
+        assert bar.n == 3
+    other = threading.Thread(target=lambda: progress_bar(total=1).close(), daemon=True)
+    other.start()
+    other.join(timeout=10)
+    assert not other.is_alive()
+
+
+def test_it_shows_what_is_done(capsys):
+    with progress_bar(total=3, mininterval=0, desc="work") as bar:
+        bar.update(3)
+    assert "work: 100%" in capsys.readouterr().err
