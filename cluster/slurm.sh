@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Trains on several nodes under SLURM, and goes on after preemption, time limits and crashes. From the repository:
+#
+#   sbatch cluster/slurm.sh --config=configs/fashion_mnist.py:projected --workdir=/shared/runs/a
+#
+# The repository, its .venv, the workdir and the data have to be on storage that every node sees. For GPUs .venv also
+# needs .venv/bin/pip install "jax[cuda12]==0.10.2".
+
+# Edit these. One task per GPU: that is what JAX expects of SLURM, where task i of a node takes its i-th GPU, and so has
+# to see them all: no --gpus-per-task, no --gpu-bind, whole nodes. (One task a node would use its first GPU alone,
+# unless JAX_LOCAL_DEVICE_IDS=0,1,... is exported below.) On CPUs: --ntasks-per-node=1 and no --gres.
+#SBATCH --nodes=4
+#SBATCH --ntasks-per-node=8
+#SBATCH --gres=gpu:8
+#SBATCH --cpus-per-task=8
+#SBATCH --mem=0
+#SBATCH --exclusive
+#SBATCH --time=24:00:00
+#SBATCH --job-name=hvq
+#SBATCH --output=%x-%j.log
+
+# Leave these. Three minutes before the time limit the tasks get SIGTERM: time to save and to queue up for another turn.
+# When the job is preempted, the partition's GraceTime is the time they have.
+#SBATCH --signal=TERM@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
+
+set -euo pipefail
+cd "$SLURM_SUBMIT_DIR"
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1} # since SLURM 22.05 srun does not take it from sbatch
+
+for attempt in 1 2 3; do
+  status=0
+  # When a task dies, the others notice within 30 seconds and end. SLURM is not to kill those that are still saving.
+  srun --kill-on-bad-exit=0 cluster/preemptible.sh .venv/bin/python train.py "$@" || status=$?
+  if ((status == 0)); then
+    exit 0
+  fi
+  if ((status == 143)); then
+    echo "stopped by SIGTERM, saved: job $SLURM_JOB_ID goes back to the queue"
+    scontrol requeue "$SLURM_JOB_ID"
+    exit 0
+  fi
+  echo "attempt $attempt of 3 ended with status $status: see above for the first error" >&2
+done
+exit "$status"
