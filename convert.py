@@ -11,44 +11,41 @@ Then: python train.py --workdir=runs/reference evaluates it, and sample.py draws
 """
 
 import sys
-
-from absl import logging
+from functools import partial
 
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 
 from hvq_jax.conversion import convert
-from hvq_jax.errors import UserError
-from hvq_jax.training.flags import parse_config
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.training.flags import parse_command_line
+from hvq_jax.training.logging import set_quiet
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
-    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
+    set_quiet()
     if {"--help", "-h", "-help"} & set(arguments):
         print(__doc__)
         return 0
-    try:
-        files = {"autoencoder": "", "prior": ""}
-        rest = []
-        for argument in arguments:
-            name, _, value = argument.partition("=")
-            if name.removeprefix("--") in files and value:
-                files[name.removeprefix("--")] = value
-            else:
-                rest.append(argument)
-        config, workdir = parse_config(rest)
-        if not files["autoencoder"]:
-            raise UserError("--autoencoder=FILE is missing (see --help)")
-        convert(config, workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(partial(run, arguments))
+
+
+def run(arguments: list[str]) -> None:
+    """Converts what the command line names."""
+    files = {"autoencoder": "", "prior": ""}
+    rest = []
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name.removeprefix("--") in files and value:
+            files[name.removeprefix("--")] = value
+        else:
+            rest.append(argument)
+    line = parse_command_line(rest)
+    if not files["autoencoder"]:
+        raise UserError("--autoencoder=FILE is missing (see --help)")
+    convert(line.config, line.workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
 
 
 if __name__ == "__main__":

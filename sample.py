@@ -9,15 +9,25 @@ A .npz holds images, indices, gains and latents instead of a picture. The run kn
 
 import argparse
 import sys
-
-from absl import logging
+from functools import partial
 
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 
 from hvq_jax.commands import reconstruct_files, sample_grid
-from hvq_jax.errors import UserError
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.training.logging import set_quiet
+
+# Of `sample_grid`, with its defaults in brackets.
+DRAWING = {
+    "num_samples": (int, "images to draw (64)"),
+    "label": (str, "class of every sample, name or number; default: all in turn"),
+    "temperature": (float, "0: most probable codes (1)"),
+    "top_k": (int, "draw from the k most probable; 0: off (0)"),
+    "top_p": (float, "draw from this mass; 1: off (1)"),
+    "seed": (int, "same seed, same samples (0)"),
+}
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -34,40 +44,28 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--workdir", required=True, help="folder of a trained run")
     options.add_argument("--out", required=True, help="a .png, or a .npz with the latents")
     options.add_argument("--reconstruct", metavar="PATH", help="an image, or a folder of images")
-    options.add_argument("--num_samples", type=int, default=64, help="images to draw (64)")
-    options.add_argument("--label", help="class of every sample, name or number; default: all in turn")
-    options.add_argument("--temperature", type=float, default=1.0, help="0: most probable codes (1)")
-    options.add_argument("--top_k", type=int, default=0, help="draw from the k most probable; 0: off")
-    options.add_argument("--top_p", type=float, default=1.0, help="draw from this mass; 1: off")
-    options.add_argument("--seed", type=int, default=0, help="same seed, same samples (0)")
+    for name, (kind, text) in DRAWING.items():
+        # Without a default, so that an option given together with --reconstruct can be told from one left out.
+        options.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     return options
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
-    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
-    try:
-        options = parser().parse_args(arguments)
-        if options.reconstruct:
-            reconstruct_files(options.workdir, options.reconstruct, options.out)
-        else:
-            sample_grid(
-                options.workdir,
-                options.out,
-                num_samples=options.num_samples,
-                label=options.label,
-                seed=options.seed,
-                temperature=options.temperature,
-                top_k=options.top_k,
-                top_p=options.top_p,
-            )
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    set_quiet()
+    return exit_status(partial(run, arguments))
+
+
+def run(arguments: list[str]) -> None:
+    """Draws or reconstructs, as the command line asks."""
+    options = parser().parse_args(arguments)
+    if not options.reconstruct:
+        drawing = {name: getattr(options, name) for name in DRAWING if hasattr(options, name)}
+        return sample_grid(options.workdir, options.out, **drawing)
+    for name in DRAWING:
+        if hasattr(options, name):
+            raise UserError(f"--{name} has no meaning with --reconstruct, which draws nothing: leave one of them out")
+    return reconstruct_files(options.workdir, options.reconstruct, options.out)
 
 
 if __name__ == "__main__":

@@ -9,40 +9,43 @@
                          May be left out where the workdir already holds a run: its own config is used.
 --config.KEY=VALUE       changes any option; --config.stage=autoencoder or prior runs one stage only.
 --workdir=DIR            where everything is written. Started again, a run goes on where it stopped.
+--coordinator=HOST:PORT --num_processes=N --process_id=I
+                         joins N processes into one training, where SLURM, Open MPI, a TPU pod or HVQ_COORDINATOR,
+                         HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment do not say so by themselves.
 --help                   this text and every option.
 """
 
 import sys
+from functools import partial
 from pathlib import Path
-
-from absl import logging
 
 from hvq_jax.training.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import exit_status
 from hvq_jax.experiment import run_experiment
-from hvq_jax.training.flags import parse_config
+from hvq_jax.training.cluster import join
+from hvq_jax.training.flags import parse_command_line
+from hvq_jax.training.logging import set_quiet
+from hvq_jax.training.preemption import GOES_ON
 
 
 def main(arguments: list[str]) -> int:
     """Runs the command; the exit status."""
-    logging.set_verbosity(logging.ERROR)  # Orbax and TFDS warn about what is meant
+    set_quiet()
     if {"--help", "-h", "-help"} & set(arguments):
         options = Path(__file__).with_name("configs") / "default.py"
         print(f"{__doc__}\nEvery option and its default, from configs/default.py:\n\n{options.read_text()}")
         return 0
-    try:
-        config, workdir = parse_config(arguments)
-        run_experiment(config, workdir)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(partial(train, arguments), interrupted=f"interrupted: {GOES_ON}")
+
+
+def train(arguments: list[str]) -> None:
+    """Runs the experiment that the command line asks for."""
+    line = parse_command_line(arguments)
+    join(line.coordinator, line.num_processes, line.process_id)
+    run_experiment(line.config, line.workdir)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ def sample_grid(
     workdir: str,
     out: str,
     *,
-    num_samples: int,
-    label: str | None,
-    seed: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
+    num_samples: int = 64,
+    label: str | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
 ) -> None:
     """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`."""
     _check_out(out)

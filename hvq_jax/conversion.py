@@ -10,13 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hvq_jax.autoencoder import ModelState
-from hvq_jax.data.datasets import Split
+from hvq_jax.data.datasets import AnySplit
 from hvq_jax.errors import UserError
 from hvq_jax.experiment import Experiment, open_experiment
 from hvq_jax.interop import autoencoder_from_torch, pixelcnn_from_torch
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import fit_options_of
 from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
+from hvq_jax.training.preemption import Preemption
 
 
 def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
@@ -59,7 +60,7 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
         else:
             config.prior.num_steps = 1
             _describe_prior(config, prior_params["params"])
-    with open_experiment(config, workdir) as experiment:
+    with open_experiment(config, workdir, Preemption()) as experiment:
         stage = experiment.autoencoder_stage()
         state = ModelState(variables["batch_stats"], jax.numpy.zeros(config.latent.num_codes), None)
         _save(experiment, stage, variables["params"], state, experiment.dataset.validation)
@@ -77,7 +78,7 @@ def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
     config.prior.conditional = "class_embedding" in params["layer_0"]
 
 
-def _save(experiment: Experiment, stage: Stage, params: Any, model_state: Any, validation: Split) -> None:
+def _save(experiment: Experiment, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:
     options = fit_options_of(experiment.config[stage.name])
     fresh = jax.jit(partial(initial_state, stage, options, 1, experiment.config.seed))()
     shapes, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, fresh.params))

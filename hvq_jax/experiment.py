@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,17 +14,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from hvq_jax.autoencoder import Autoencoder
-from hvq_jax.data.datasets import ImageDataset, Split, load_dataset
+from hvq_jax.data.augment import Augmentation
+from hvq_jax.data.datasets import AnySplit, ImageDataset, load_dataset
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.inference import DATASET, TrainedRun
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.cluster import agreed, is_first, say, wait_for_all
 from hvq_jax.training.latent_data import LatentData, latent_data
 from hvq_jax.training.logging import in_one_line, read_records
-from hvq_jax.training.loop import Stage, evaluator, fit
+from hvq_jax.training.loop import RunContext, Stage, evaluator, fit
 from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.prior_stage import prior_stage
 from hvq_jax.training.state import TrainState
 from hvq_jax.training.workdir import CONFIG, check_config, locked, read_json, write_json
@@ -36,14 +40,16 @@ SAMPLES = "samples.png"
 _STAGES = ("autoencoder", "prior")
 _SHOWN_IMAGES = 16  # in TensorBoard and in reconstructions.png
 _CLASSIFIED_PER_CLASS = 100
+_CLASSIFIER_BYTES = 2**30  # of images, to train the classifier on
 
 
 def run_experiment(config: ConfigDict, workdir: str) -> None:
     """Does what `config.stage` asks for, going on from whatever `workdir` already holds.
 
-    Raises UserError, with nothing in the workdir changed, when the config does not fit it, the data or the devices.
+    In a cluster every process does all of it, and the first one writes. Raises UserError, with nothing in the workdir
+    changed, when the config does not fit it, the data or the devices; Preempted after SIGTERM.
     """
-    with open_experiment(config, workdir) as experiment:
+    with Preemption().noticed() as preemption, open_experiment(config, workdir, preemption) as experiment:
         if config.stage in ("all", "autoencoder"):
             experiment.train_autoencoder()
         if config.stage in ("all", "prior"):
@@ -52,41 +58,65 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
 
 
 @contextlib.contextmanager
-def open_experiment(config: ConfigDict, workdir: str) -> Iterator["Experiment"]:
+def open_experiment(config: ConfigDict, workdir: str, preemption: Preemption) -> Iterator["Experiment"]:
     """Checks everything that can be checked, reads the data, and holds `workdir` for the block; raises UserError."""
-    configuration.validate(config)
-    parallel = Parallel(config.parallel)
+    with contextlib.ExitStack() as held:
+        with agreed():
+            configuration.validate(config)
+            parallel = Parallel(config.parallel)
+            parallel.check()
+            for stage in _STAGES:
+                parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
+            folder = held.enter_context(locked(workdir)) if is_first() else Path(os.path.abspath(workdir))
+            dataset = _data_of(config, folder)
+            model = configuration.autoencoder_of(config, dataset.image_shape)
+            if is_first():
+                write_json(folder / CONFIG, config.to_dict())
+                write_json(folder / DATASET, _description(config.data.name, dataset))
+        say(f"data: {config.data.name}: {dataset.description}")
+        yield Experiment(config, dataset, model, RunContext(folder, config.seed, parallel, preemption))
+
+
+def _data_of(config: ConfigDict, folder: Path) -> ImageDataset:
+    """The data set of `config`, after checking that what `folder` already holds was trained with both."""
+    free: tuple[str, ...] = configuration.FREE_KEYS
+    if not (folder / "checkpoints" / "prior").exists():
+        free = (*free, "prior")  # nothing depends on them yet
+    trained = (folder / "checkpoints").exists()
+    if trained:
+        check_config(folder, config.to_dict(), free=free)
+    dataset = load_dataset(**config.data)
     for stage in _STAGES:
-        parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
-    with locked(workdir) as folder:
-        free: tuple[str, ...] = configuration.FREE_KEYS
-        if not (folder / "checkpoints" / "prior").exists():
-            free = (*free, "prior")  # nothing depends on them yet
-        if (folder / "checkpoints").exists():
-            check_config(folder, config.to_dict(), free=free)
-        dataset = load_dataset(**config.data)
-        model = configuration.autoencoder_of(config, dataset.image_shape)
-        for stage in _STAGES:
-            if config[stage].batch_size > len(dataset.train):
-                raise UserError(
-                    f"--config.{stage}.batch_size={config[stage].batch_size}: there are only {len(dataset.train)} "
-                    "training images"
-                )
-        described = {
-            "name": config.data.name,
-            "image_shape": list(dataset.image_shape),
-            "class_names": list(dataset.class_names),
-            "sha256": dataset.sha256(),
-        }
-        if (folder / "checkpoints").exists() and read_json(folder / DATASET) != described:
+        if config[stage].batch_size > len(dataset.train):
             raise UserError(
-                f"{config.data.name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
-                "use that one or another --workdir"
+                f"--config.{stage}.batch_size={config[stage].batch_size}: there are only {len(dataset.train)} "
+                "training images"
             )
-        write_json(folder / CONFIG, config.to_dict())
-        print(f"data: {config.data.name}: {dataset.description}", flush=True)
-        write_json(folder / DATASET, described)
-        yield Experiment(config, folder, dataset, model, parallel)
+    if trained and read_json(folder / DATASET) != _description(config.data.name, dataset):
+        raise UserError(
+            f"{config.data.name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
+            "use that one or another --workdir"
+        )
+    return dataset
+
+
+def _description(name: str, dataset: ImageDataset) -> dict[str, Any]:
+    return {
+        "name": name,
+        "image_shape": list(dataset.image_shape),
+        "class_names": list(dataset.class_names),
+        "fingerprint": dataset.fingerprint(),
+    }
+
+
+def _first_images(split: AnySplit) -> np.ndarray:
+    return split.read(np.arange(min(len(split), _SHOWN_IMAGES)))[0]
+
+
+def _some(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of a split, evenly spaced where all would take too much memory."""
+    count = min(len(split), max(_CLASSIFIER_BYTES // math.prod(split.image_shape), 1))
+    return split.read(np.linspace(0, len(split) - 1, count).astype(int))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,14 +124,18 @@ class Experiment:
     """A run in its workdir."""
 
     config: ConfigDict
-    workdir: Path
     dataset: ImageDataset
     model: Autoencoder
-    parallel: Parallel
+    run: RunContext
+
+    @property
+    def workdir(self) -> Path:
+        """The run's folder."""
+        return self.run.workdir
 
     def autoencoder_stage(self) -> Stage:
         """The first stage."""
-        return autoencoder_stage(self.model, self.dataset.validation.images[:_SHOWN_IMAGES])
+        return autoencoder_stage(self.model, _first_images(self.dataset.validation))
 
     def prior_stage(self) -> tuple[Stage, LatentData, int]:
         """The second stage, its data from the best autoencoder, and that autoencoder's step."""
@@ -113,7 +147,8 @@ class Experiment:
             workdir=self.workdir,
             checkpoint_step=run.autoencoder_step,
             batch_size=self.config.prior.batch_size,
-            parallel=self.parallel,
+            parallel=self.run.parallel,
+            preemption=self.run.preemption,
         )
         num_pixels = math.prod(self.model.image_shape[:2])
         return prior_stage(run.prior, self.model.latent_shape, num_pixels), latents, run.autoencoder_step
@@ -121,16 +156,19 @@ class Experiment:
     def train_autoencoder(self) -> None:
         """Trains the autoencoder, or goes on with it, and reports on the test split."""
         stage = self.autoencoder_stage()
-        state = self._fit(stage, self.dataset.train, self.dataset.validation)
+        augmentation = configuration.augmentation_of(self.config)
+        state = self._fit(stage, self.dataset.train, self.dataset.validation, augmentation)
 
         def report() -> dict[str, Any]:
-            originals = self.dataset.test.images[:_SHOWN_IMAGES]
-            plots.save_reconstructions(
-                self.workdir / RECONSTRUCTIONS,
-                originals,
-                next(TrainedRun.load(self.workdir).reconstruct(originals)).images,
-                title=f"{self.config.data.name}, test images, latent: {self.model.latent.mode}",
-            )
+            originals = _first_images(self.dataset.test)
+            reconstructions = next(TrainedRun.load(self.workdir).reconstruct(originals)).images
+            if is_first():
+                plots.save_reconstructions(
+                    self.workdir / RECONSTRUCTIONS,
+                    originals,
+                    reconstructions,
+                    title=f"{self.config.data.name}, test images, latent: {self.model.latent.mode}",
+                )
             return {"test": self.evaluate(stage, state, self.dataset.test)}
 
         self._report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
@@ -144,24 +182,19 @@ class Experiment:
         options = {**self.config.sampling.to_dict(), "seed": self.config.seed}
         self._report("samples", {**trained, **options}, lambda: self._sample(options), SAMPLES)
 
-    def _fit(self, stage: Stage, train: Split, validation: Split) -> TrainState:
-        return fit(
-            stage,
-            train,
-            validation,
-            workdir=self.workdir,
-            options=configuration.fit_options_of(self.config[stage.name]),
-            parallel=self.parallel,
-            seed=self.config.seed,
-        )
+    def _fit(
+        self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
+    ) -> TrainState:
+        options = configuration.fit_options_of(self.config[stage.name])
+        return fit(stage, train, validation, options=options, run=self.run, augmentation=augmentation)
 
-    def evaluate(self, stage: Stage, state: TrainState, split: Split) -> dict[str, float]:
+    def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:
         """The figures of `state` over a whole split."""
-        evaluate = evaluator(stage, self.parallel)
-        sums = evaluate(
-            self.parallel.replicate(state),
+        sums = evaluator(stage, self.run.parallel)(
+            self.run.parallel.replicate(state),
             split=split,
             batch_size=self.config[stage.name].batch_size,
+            watch=self.run.preemption.watch,
         )
         return stage.summarise(sums)
 
@@ -169,31 +202,26 @@ class Experiment:
         run = TrainedRun.load(self.workdir)
         note = run.continuous_part_note()
         if note:
-            print(f"samples: {note}", flush=True)
+            say(f"samples: {note}")
         num_classes = len(run.class_names)
         conditional = bool(run.prior.num_classes)
         classify = options["classify"] and conditional
         per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if classify else 0)
         labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
         pieces = run.sample(labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")})
-        images = np.concatenate([piece.images for piece in pieces])
+        images = np.concatenate([piece.images for piece in self.run.preemption.watch(pieces)])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
-        plots.save_samples(
-            self.workdir / SAMPLES,
-            rows[:, : options["per_class"]],
-            run.class_names if conditional else [""] * num_classes,
-            title=f"Samples, {self.config.data.name}, latent: {self.model.latent.mode}",
-        )
+        if is_first():
+            plots.save_samples(
+                self.workdir / SAMPLES,
+                rows[:, : options["per_class"]],
+                run.class_names if conditional else [""] * num_classes,
+                title=f"Samples, {self.config.data.name}, latent: {self.model.latent.mode}",
+            )
         figures: dict[str, Any] = {"continuous_part": note or "none"}
         if classify:
-            classifier = train_classifier(
-                self.dataset.train.images,
-                self.dataset.train.labels,
-                num_classes,
-                seed=self.config.seed,
-            )
-            test = self.dataset.test
-            figures["classifier_test_accuracy"] = accuracy(classifier, test.images, test.labels)
+            classifier = train_classifier(*_some(self.dataset.train), num_classes, seed=self.config.seed)
+            figures["classifier_test_accuracy"] = accuracy(classifier, *_some(self.dataset.test))
             figures["class_accuracy"] = accuracy(classifier, images, labels)
         return figures
 
@@ -211,18 +239,25 @@ class Experiment:
         if up_to_date and (picture is None or (self.workdir / picture).exists()):
             return
         figures = {**made_from, **make()}
-        print(f"{section}  {in_one_line(figures)}", flush=True)
+        say(f"{section}  {in_one_line(figures)}")
+        if is_first():
+            self._write(summary | {section: figures})
+        wait_for_all(f"{section} is reported")
+
+    def _write(self, summary: dict[str, Any]) -> None:
+        """Writes the summary, with what its figures were made by, and the loss curves."""
         context = {
             "data": self.config.data.name,
             "data_description": self.dataset.description,
             "latent": self.model.latent.mode,
             "jax": jax.__version__,
             "python": platform.python_version(),
-            "devices": f"{self.parallel.num_devices} × {jax.devices()[0].device_kind}",
+            "devices": f"{self.run.parallel.num_devices} × {jax.devices()[0].device_kind}",
+            "processes": jax.process_count(),
         }
         if records := read_records(self.workdir):  # a converted run has none
             plots.save_loss_curves(self.workdir / LOSS_CURVES, records)
-        write_json(self.workdir / SUMMARY, {**summary, **context, section: figures})
+        write_json(self.workdir / SUMMARY, {**summary, **context})
 
     def say_where_everything_is(self) -> None:
         """Prints what is in the workdir."""
@@ -235,7 +270,7 @@ class Experiment:
             ("events", "the same for TensorBoard: tensorboard --logdir"),
             ("checkpoints", "the newest and the best of each stage"),
         ]
-        print(f"Everything is in {self.workdir}:")
+        say(f"Everything is in {self.workdir}:")
         for name, what in made:
             if (self.workdir / name).exists():
-                print(f"  {name:22}{what}")
+                say(f"  {name:22}{what}")

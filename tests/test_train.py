@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from hvq_jax.inference import TrainedRun
 from hvq_jax.latents import MODES
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import autoencoder_of, prior_of, validate
-from hvq_jax.training.flags import parse_config
+from hvq_jax.training.flags import parse_command_line
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,17 +110,21 @@ def test_stopped_after_any_checkpoint_it_ends_bit_identical(
         assert ours["loss"] == theirs["loss"]
 
 
-def test_killed_it_ends_bit_identical(tmp_path, tiny_arguments, finished_autoencoder):
+def test_asked_to_stop_it_saves_and_ends_bit_identical(tmp_path, tiny_arguments, finished_autoencoder):
     workdir = tmp_path / "run"
-    command = [sys.executable, "train.py", *tiny_arguments, "--config.stage=autoencoder", f"--workdir={workdir}"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    folder = workdir / "checkpoints" / "autoencoder"
-    while process.poll() is None and not (folder / "2").exists():
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "goes on from the checkpoint of step" in finished.stdout
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={workdir}"]
+    arguments.append("--config.autoencoder.checkpoint_every_steps=0")  # what it goes on from, it saved when asked
+    command = [sys.executable, "train.py", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "validation at step 3" in line:  # the last moment that is sure to be before the end
+            process.send_signal(signal.SIGTERM)
+            break
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped by SIGTERM, autoencoder saved at step" in error
+    assert error.count("\n") == 1
+    assert train.main(arguments) == 0
     assert digests(workdir, "autoencoder") == finished_autoencoder[0]
 
 
@@ -151,9 +154,10 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))
 def test_every_config_is_valid_in_every_mode(name):
     for mode in MODES:
-        config, workdir = parse_config([f"--config=configs/{name}.py:{mode}", "--workdir=somewhere"])
+        line = parse_command_line([f"--config=configs/{name}.py:{mode}", "--workdir=somewhere"])
+        config = line.config
         validate(config)
-        assert workdir == "somewhere"
+        assert line.workdir == "somewhere"
         assert config.latent.mode == mode
         model = autoencoder_of(config, (28, 28, 1))
         assert model.latent.mode == mode
@@ -187,7 +191,7 @@ def test_damaged_files_of_a_run_get_one_line(trained_run, tmp_path, capsys):
 def test_another_data_set_under_the_same_name_is_refused(trained_run, tmp_path, capsys):
     copy = damaged_copy(trained_run, tmp_path)
     dataset = json.loads((copy / "dataset.json").read_text())
-    (copy / "dataset.json").write_text(json.dumps({**dataset, "sha256": "another"}))
+    (copy / "dataset.json").write_text(json.dumps({**dataset, "fingerprint": "another"}))
     assert "is not the data set" in error_of([f"--workdir={copy}"], capsys)
 
 
@@ -248,7 +252,7 @@ def test_s_beyond_the_number_of_codes(tmp_path, tiny_arguments, capsys):
     [
         ([], "--workdir=DIR is missing"),
         (["--workdir=/nonexistent/nothing"], "--config=FILE is missing"),
-        (["--workdir=x", "--config=configs/nonsense.py"], "there is cifar10, default, fashion_mnist"),
+        (["--workdir=x", "--config=configs/nonsense.py"], "there is cifar10, cifar100, default, fashion_mnist"),
     ],
 )
 def test_a_command_line_that_lacks_something(arguments, says, capsys):

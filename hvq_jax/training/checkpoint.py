@@ -2,10 +2,16 @@
 
 Orbax restores damaged data without a word and casts a wrong dtype silently, so every step also holds the digest, shape
 and dtype of each leaf. A step that does not match is moved aside, never deleted, and the one before it serves.
+
+In a cluster every process makes the same calls, on a folder that all of them see: each writes its part of a step, each
+reads the whole, and the first one moves what is bad aside, so that any number of processes can go on.
 """
 
 import hashlib
 import os
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +21,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from hvq_jax.errors import UserError
+from hvq_jax.training.cluster import all_of, is_first, wait_for_all
+
+_OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:
@@ -41,12 +50,17 @@ class Checkpoints:
         objective: str,
         keep: int = 2,
         read_only: bool = False,
+        across_processes: Callable[[Any], Any] = lambda state: state,
     ) -> None:
-        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it)."""
+        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it).
+
+        `across_processes` turns the state of a process into arrays over all of them (`Parallel.across_processes`).
+        """
         self.folder = Path(os.path.abspath(folder))
         self.objective = objective
         self.keep = keep
         self.read_only = read_only
+        self.across_processes = across_processes
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -62,8 +76,9 @@ class Checkpoints:
             create=not self.read_only,
             read_only=self.read_only,
         )
-        if not self.read_only:
+        if not self.read_only and is_first():
             self._set_aside_incomplete()
+        wait_for_all("open checkpoints")
         return ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
@@ -71,22 +86,43 @@ class Checkpoints:
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
-        """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best."""
-        state = jax.device_get(state)
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                digests=ocp.args.JsonSave(leaf_digests(state)),
-            ),
-            metrics=metrics,
-        )
+        """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best.
+
+        Raises UserError where the disk is too full, and for what went wrong in writing an earlier one.
+        """
+        self.wait()
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
+        # Before anything is written, since Orbax's threads would fill the terminal with what they meet.
+        if not all_of(shutil.disk_usage(self.folder).free > needed):
+            raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
+        try:
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(self.across_processes(state)),
+                    digests=ocp.args.JsonSave(leaf_digests(jax.device_get(state))),
+                ),
+                metrics=metrics,
+            )
+        except Exception as error:  # whatever the writers of the step before met
+            raise self._not_saved(error) from error
         if not saved:
             raise UserError(f"checkpoint {self.folder / str(step)} already exists and was not overwritten")
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises what went wrong on the way."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved is on disk; raises UserError for what went wrong on the way."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+    def _not_saved(self, error: Exception) -> UserError:
+        written = [int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit() and _is_complete(path)]
+        kept = f"that of step {max(written)} is the newest" if written else "there is none before it"
+        return UserError(
+            f"could not write a checkpoint to {self.folder} ({_reason(error)}); {kept}: mend that and start the same "
+            "command again"
+        )
 
     def restore_latest(self, like: Any) -> Any | None:
         """The newest good state as numpy arrays, of the structure, shapes and dtypes of `like`.
@@ -113,12 +149,21 @@ class Checkpoints:
 
     def _restore(self, step: int, like: Any) -> Any | None:
         """The state of `step`; None, with it moved aside, if it is damaged; UserError if it is another model's."""
+        state, problem = None, ""
         try:
-            digests = self._read(step, digests=ocp.args.JsonRestore()).digests
-            found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
+            state = self._read_verified(step, like)
+        except UserError:
+            raise
         except Exception as error:  # Orbax raises whatever its readers meet in damaged files
-            self._set_aside(step, _first_line(error))
-            return None
+            problem = _first_line(error)
+        if all_of(not problem):
+            return state
+        self._set_aside(step, problem or "damaged as another process read it")
+        return None
+
+    def _read_verified(self, step: int, like: Any) -> Any:
+        digests = self._read(step, digests=ocp.args.JsonRestore()).digests
+        found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
         expected = {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(like).items()}
         for path in sorted({*found, *expected}):
             if found.get(path) != expected.get(path):
@@ -126,17 +171,12 @@ class Checkpoints:
                     f"checkpoint {self.folder / str(step)} is of another model: {path} is {found.get(path, 'absent')} "
                     f"there, {expected.get(path, 'absent')} here"
                 )
-        abstract = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        try:
-            state = jax.device_get(self._read(step, state=ocp.args.StandardRestore(abstract)).state)
-        except Exception as error:
-            self._set_aside(step, _first_line(error))
-            return None
+        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+        state = jax.device_get(self._read(step, state=ocp.args.StandardRestore(target)).state)
         actual = leaf_digests(state)
         wrong = sorted(path for path in digests if actual[path] != digests[path])
         if wrong:
-            self._set_aside(step, f"damaged: {', '.join(wrong[:3])}")
-            return None
+            raise ValueError(f"other data than were saved in {', '.join(wrong[:3])}")
         return state
 
     def _read(self, step: int, **items: Any) -> Any:
@@ -150,22 +190,37 @@ class Checkpoints:
                 "which goes back to the last good one"
             )
         self._manager.close()
-        _rename_bad(self.folder / str(step), reason)
+        wait_for_all("before a step is moved aside")
+        if is_first():
+            _rename_bad(self.folder / str(step), reason)
         self._manager = self._open()
 
     def _set_aside_incomplete(self) -> None:
         # A step without its commit marker would count as a step, or stop the manager from opening.
         for path in self.folder.glob("[0-9]*"):
-            if path.name.isdigit() and not (path / "_CHECKPOINT_METADATA").is_file():
+            if path.name.isdigit() and not _is_complete(path):
                 _rename_bad(path, "incomplete")
 
     def close(self) -> None:
-        """Waits for what is being saved and releases the folder."""
-        self._manager.close()
+        """Waits for what is being saved and releases the folder; raises UserError as `wait` does."""
+        try:
+            self._manager.close()
+        except Exception as error:
+            raise self._not_saved(error) from error
+
+
+def _is_complete(path: Path) -> bool:
+    return (path / "_CHECKPOINT_METADATA").is_file()
 
 
 def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+
+
+def _reason(error: Exception) -> str:
+    # The writers wrap what the system said in a page of text.
+    said = re.search("No space left on device|Disk quota exceeded|Read-only file system|Permission denied", str(error))
+    return said[0] if said else _first_line(error)
 
 
 def _rename_bad(path: Path, reason: str) -> None:

@@ -12,6 +12,7 @@ from hvq_jax.autoencoder import (
     CodebookOptions,
     LatentOptions,
 )
+from hvq_jax.data.augment import Augmentation
 from hvq_jax.errors import UserError
 from hvq_jax.latents import MODES, PROJECTION_GRADIENTS
 from hvq_jax.losses import COMMITMENT_TARGETS, LossWeights
@@ -27,16 +28,22 @@ STAGES = ("all", "autoencoder", "prior")
 FREE_KEYS = (
     "stage",
     "data.data_dir",
-    "data.manual_dir",  # the data itself is held to its digest
+    "data.manual_dir",  # the data itself is held to its fingerprint
+    "data.memory_gib",
     "sampling",
     "autoencoder.log_every_steps",
+    "autoencoder.checkpoint_every_steps",
     "autoencoder.keep_checkpoints",
+    "autoencoder.check_replicas_every_steps",
     "prior.log_every_steps",
+    "prior.checkpoint_every_steps",
     "prior.keep_checkpoints",
+    "prior.check_replicas_every_steps",
 )
 
-_CHOICES: dict[str, tuple[str, ...]] = {
+_CHOICES: dict[str, tuple[Any, ...]] = {
     "stage": STAGES,
+    "data.channels": (0, 1, 3),
     "parallel": FORMS,
     "latent.mode": MODES,
     "latent.projection_gradient": tuple(PROJECTION_GRADIENTS),
@@ -51,7 +58,12 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 # Key -> smallest and largest value; inf: no bound.
 _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
+    "data.image_size": (0, math.inf),
     "data.validation_size": (1, math.inf),
+    "data.test_size": (1, math.inf),
+    "data.memory_gib": (0, math.inf),
+    "augment.crop_padding": (0, math.inf),
+    "augment.resized_crop_min_scale": (0, 1),
     "latent.num_codes": (1, math.inf),
     "latent.dim": (1, math.inf),
     "latent.frequency_decay": (0, 1),
@@ -80,6 +92,7 @@ _RANGES: dict[str, tuple[float, float]] = {
             "eval_every_steps": (0, math.inf),
             "checkpoint_every_steps": (0, math.inf),
             "keep_checkpoints": (1, math.inf),
+            "check_replicas_every_steps": (0, math.inf),
         }.items()
     },
 }
@@ -98,7 +111,7 @@ def validate(config: ConfigDict) -> None:
     """Raises UserError with the key, its value and what is allowed, for the first option that is out of range."""
     for key, choices in _CHOICES.items():
         if (value := _value(config, key)) not in choices:
-            raise UserError(f"--config.{key}={value}: choose one of {', '.join(choices)}")
+            raise UserError(f"--config.{key}={value}: choose one of {', '.join(map(str, choices))}")
     uses_number = config.latent.mode in ("frequency", "combined") and config.latent.frequent_mass is None
     num_frequent = (0, config.latent.num_codes if uses_number else math.inf)
     for key, (low, high) in {**_RANGES, "latent.num_frequent": num_frequent}.items():
@@ -144,6 +157,11 @@ def _options(kind: Any, config: ConfigDict, section: str) -> Any:
     if differing:
         raise UserError(f"config.{section} is of another version: {', '.join(sorted(differing))} is missing or unknown")
     return kind(**config[section])
+
+
+def augmentation_of(config: ConfigDict) -> Augmentation:
+    """What is done to the autoencoder's training images."""
+    return _options(Augmentation, config, "augment")
 
 
 def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:

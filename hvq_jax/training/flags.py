@@ -1,9 +1,9 @@
 """The command line of `train.py`: an ml_collections config with overrides, every mistake as one line."""
 
+import dataclasses
 import difflib
 import re
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
@@ -15,18 +15,30 @@ from hvq_jax.training.workdir import CONFIG, flatten, load_config
 _OPTIONAL = {"data.data_dir": str, "data.manual_dir": str, "latent.frequent_mass": float}
 
 
-def parse_config(arguments: list[str]) -> tuple[ConfigDict, str]:
-    """(config with its overrides, locked; workdir) from `arguments`, the command line without the program's name.
+@dataclasses.dataclass(frozen=True)
+class CommandLine:
+    """What `train.py` was asked for."""
+
+    config: ConfigDict  # with its overrides, locked
+    workdir: str
+    coordinator: str | None  # HOST:PORT of process 0; this and the next two only where a cluster is named by flags
+    num_processes: int | None
+    process_id: int | None
+
+
+def parse_command_line(arguments: list[str]) -> CommandLine:
+    """`arguments` are the command line without the program's name.
 
     Without `--config` it is the config of the run in the workdir. Raises UserError for anything wrong.
     """
-    workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None)[1]
+    workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
         raise UserError("--workdir=DIR is missing: the folder to write to (see --help)")
     base = _base_config(_select(arguments, r"--?config(=|$)"), Path(workdir))
     _check_keys(arguments, base)
-    config, _ = _parse(arguments, base)
-    return config.lock(), workdir
+    line = _parse(arguments, base)
+    line.config.lock()
+    return line
 
 
 def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
@@ -35,7 +47,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
         if not file.is_file():
             there = ", ".join(sorted(p.stem for p in file.parent.glob("[!_]*.py"))) or "no config"
             raise UserError(f"--config={file}: no such file; in {file.parent} there is {there}")
-        return _parse(arguments, None)[0]
+        return _parse(arguments, None).config
     if not (workdir / CONFIG).exists():
         raise UserError(f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)")
     config = ConfigDict(load_config(workdir))
@@ -65,10 +77,13 @@ def _check_keys(arguments: list[str], config: ConfigDict) -> None:
             raise UserError(f"--config.{match[1]}: there is no such option; {hint}")
 
 
-def _parse(arguments: list[str], config: ConfigDict | None) -> tuple[Any, str | None]:
+def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     """One pass of absl over `arguments`, on flags of its own; `config` is used in place of a `--config` file."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "Processes of the cluster.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "This one's number, from 0.", flag_values=values)
     argv = ["train.py", *arguments]
     if config is None:
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -88,4 +103,4 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> tuple[Any, str | 
         raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
     if left_over:
         raise UserError(f"{' '.join(left_over)}: not understood, options start with -- (see --help)")
-    return parsed, values.workdir
+    return CommandLine(parsed, values.workdir, values.coordinator, values.num_processes, values.process_id)

@@ -1,7 +1,6 @@
 """The training data of the second stage: every image as its grid of codes, encoded once and kept in the workdir."""
 
 import dataclasses
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,10 @@ from hvq_jax.data.datasets import ImageDataset, Split
 from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.errors import UserError
 from hvq_jax.images import to_float
+from hvq_jax.training.cluster import is_first, wait_for_all
 from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import Preemption
+from hvq_jax.training.workdir import whole_file
 
 FILE = "latents.npz"
 _SPLITS = ("train", "validation", "test")
@@ -50,14 +52,16 @@ def latent_data(
     checkpoint_step: int,
     batch_size: int,
     parallel: Parallel,
+    preemption: Preemption,
 ) -> LatentData:
     """The latents of `dataset` by the autoencoder of `checkpoint_step`: read from the workdir if it has them."""
     path = workdir / FILE
     if not path.exists():
-        arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel)
-        temporary = path.with_name(f".{path.name}")
-        np.savez(temporary, checkpoint_step=np.array(checkpoint_step), **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
+        arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel, preemption=preemption)
+        if is_first():
+            with whole_file(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, checkpoint_step=np.array(checkpoint_step), **arrays)  # type: ignore[arg-type]
+        wait_for_all("latents are written")
     check_latents(workdir, checkpoint_step)
     stored = read_latents(path)
     splits = {name: Split(stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in _SPLITS}
@@ -84,23 +88,21 @@ def _encode(
     *,
     batch_size: int,
     parallel: Parallel,
+    preemption: Preemption,
 ) -> dict[str, np.ndarray]:
     def encode_batch(variables: Variables, batch: Batch) -> Any:
         latent = autoencoder.encode_to_latent(model, variables, to_float(batch.images))
-        return latent.indices, latent.gain, ~latent.discrete[..., 0]
+        return latent.indices, batch.labels, latent.gain, ~latent.discrete[..., 0]
 
     encode = parallel.compile(encode_batch, sharded_result=True)
     variables = parallel.replicate(variables)
     arrays: dict[str, np.ndarray] = {}
     for name in _SPLITS:
         split: Split = getattr(dataset, name)
-        parts = [
-            parallel.gather(encode(variables, parallel.shard(batch)))
-            for batch in eval_batches(split, batch_size=batch_size)
-        ]
-        whole = [np.concatenate(part)[: len(split)] for part in zip(*parts, strict=True)]
-        indices, gains, continuous = whole
-        arrays |= {f"{name}_indices": indices, f"{name}_labels": split.labels}
+        batches = parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share))
+        parts = [parallel.gather(encode(variables, batch)) for batch in preemption.watch(batches)]
+        indices, labels, gains, continuous = [np.concatenate(part)[: len(split)] for part in zip(*parts, strict=True)]
+        arrays |= {f"{name}_indices": indices, f"{name}_labels": labels}
         if name == "train":
             if model.latent.mode == "frequency":  # its continuous part is a vector, not a gain
                 continuous = np.zeros_like(continuous)

@@ -2,17 +2,30 @@
 
 import contextlib
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import numpy as np
-import tensorboardX
+from tensorboardX import summary
 from tqdm import tqdm
 
+from hvq_jax.errors import UserError
+from hvq_jax.progress import progress_bar
+from hvq_jax.training.events import EventFile
 from hvq_jax.training.workdir import write_text
 
 METRICS = "metrics.jsonl"
+
+
+def set_quiet() -> None:
+    """Leaves the terminal to our own lines, for a whole program."""
+    absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax and TFDS log pages about errors that they also raise
+    logging.getLogger("asyncio").setLevel(
+        logging.CRITICAL
+    )  # so do the writers of a checkpoint that could not be written
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
@@ -43,11 +56,10 @@ class RunLog:
         self.stage = stage
         kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = open(workdir / METRICS, "a")  # noqa: SIM115 - closed in `close`
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "events" / stage), purge_step=start_step + 1, flush_secs=10
-        )
-        self._bar = tqdm(
+        # Without a buffer, so that a full disk is noticed here and not again when the file is closed.
+        self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
+        self._events = EventFile(workdir / "events" / stage, purge_step=start_step + 1)
+        self._bar = progress_bar(
             desc=stage,
             total=num_steps,
             initial=start_step,
@@ -59,16 +71,20 @@ class RunLog:
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
         """Appends one line to `metrics.jsonl` and one point a curve to TensorBoard."""
         row = {"stage": self.stage, "split": split, "step": step, **scalars}
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        for name, value in scalars.items():
-            self._events.add_scalar(f"{split}/{name}", value, step)
+        try:
+            self._file.write(f"{json.dumps(row)}\n".encode())
+            self._events.write(step, *(summary.scalar(f"{split}/{name}", value) for name, value in scalars.items()))
+        except OSError as error:
+            raise UserError(
+                f"cannot write {METRICS} and events in {Path(self._file.name).parent} at step {step}: "
+                f"{error.strerror}; what was saved before is intact"
+            ) from None
 
     def progress(self, step: int, line: str) -> None:
         """Moves the bar, or prints a line where the output is not a terminal."""
         self._bar.update(step - self._bar.n)
         if self._bar.disable:
-            print(f"{self.stage} {line}", flush=True)
+            print(f"{self.stage} step {step}/{self._bar.total}  {line}", flush=True)
         else:
             self._bar.set_postfix_str(line)
 
@@ -79,15 +95,14 @@ class RunLog:
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
         """uint8 grids `[H, W, C]` to TensorBoard."""
-        for name, image in images.items():
-            self._events.add_image(name, image, step, dataformats="HWC")
+        self._events.write(step, *(summary.image(name, image, dataformats="HWC") for name, image in images.items()))
 
     def usage(self, step: int, counts: np.ndarray) -> None:
         """The histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k]."""
         if counts.sum() == 0:
             return
         codes = np.arange(len(counts))
-        self._events.add_histogram_raw(
+        histogram = summary.histogram_raw(
             "code_usage",
             min=0.0,
             max=float(len(counts) - 1),
@@ -96,11 +111,31 @@ class RunLog:
             sum_squares=float(counts @ codes**2),
             bucket_limits=codes.tolist(),
             bucket_counts=counts.tolist(),
-            global_step=step,
         )
+        self._events.write(step, histogram)
 
     def close(self) -> None:
         """Flushes everything."""
         self._bar.close()
         self._file.close()
-        self._events.close()
+        with contextlib.suppress(OSError):  # a full disk has been reported by who wrote to it
+            self._events.close()
+
+
+class SilentLog(RunLog):
+    """The log of a process that another one speaks for."""
+
+    def __init__(self) -> None: ...
+
+    def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
+        """Does nothing, like all methods here."""
+
+    def progress(self, step: int, line: str) -> None: ...  # noqa: D102
+
+    def say(self, line: str) -> None: ...  # noqa: D102
+
+    def images(self, step: int, images: dict[str, np.ndarray]) -> None: ...  # noqa: D102
+
+    def usage(self, step: int, counts: np.ndarray) -> None: ...  # noqa: D102
+
+    def close(self) -> None: ...  # noqa: D102

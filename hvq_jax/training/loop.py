@@ -1,9 +1,10 @@
 """The one training loop, shared by the autoencoder and the prior."""
 
+import contextlib
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from hvq_jax.data.datasets import Split
+from hvq_jax.data.augment import Augmentation
+from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
-from hvq_jax.errors import UserError
+from hvq_jax.errors import Preempted, UserError
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.logging import RunLog, in_one_line
+from hvq_jax.training.cluster import is_first
+from hvq_jax.training.logging import RunLog, SilentLog, in_one_line
 from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import GOES_ON, Preemption
 from hvq_jax.training.state import (
     LossFunction,
     StepReport,
@@ -57,6 +61,17 @@ class FitOptions:
     eval_every_steps: int  # 0: every epoch
     checkpoint_every_steps: int  # 0: only after evaluations
     keep_checkpoints: int
+    check_replicas_every_steps: int  # 0: never
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContext:
+    """Where and by whom a stage is trained."""
+
+    workdir: Path
+    seed: int
+    parallel: Parallel
+    preemption: Preemption
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
@@ -71,7 +86,7 @@ def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) 
     return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
 
-def num_training_steps(options: FitOptions, train: Split) -> int:
+def num_training_steps(options: FitOptions, train: AnySplit) -> int:
     """Steps in all."""
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
 
@@ -88,41 +103,42 @@ def _optimizer(options: FitOptions, num_steps: int) -> Any:
 
 def fit(
     stage: Stage,
-    train: Split,
-    validation: Split,
+    train: AnySplit,
+    validation: AnySplit,
     *,
-    workdir: Path,
     options: FitOptions,
-    parallel: Parallel,
-    seed: int,
+    run: RunContext,
+    augmentation: Augmentation | None = None,
 ) -> TrainState:
     """Trains `stage` to its last step, from the last checkpoint if there is one; returns the best state (numpy).
 
-    Raises UserError, after everything already saved is safe, when the loss stops being finite.
+    Raises UserError, after everything already saved is safe, when the loss stops being finite, replicas differ or a
+    checkpoint cannot be written; Preempted, with the state saved, when the run is asked to stop.
     """
     num_steps = num_training_steps(options, train)
-    create = partial(initial_state, stage, options, num_steps, seed)
+    create = partial(initial_state, stage, options, num_steps, run.seed)
     abstract = jax.eval_shape(create)
     checkpoints = Checkpoints(
-        checkpoint_folder(stage, workdir),
+        checkpoint_folder(stage, run.workdir),
         objective=stage.objective,
         keep=options.keep_checkpoints,
+        across_processes=run.parallel.across_processes,
     )
     try:
         state = checkpoints.restore_latest(abstract)
         if state is None or state.step < num_steps:
-            _train(
-                stage,
-                parallel.replicate(jax.jit(create)() if state is None else state),
+            state = run.parallel.replicate(jax.jit(create)() if state is None else state)
+            batches = train_batches(
                 train,
-                validation,
-                workdir=workdir,
-                options=options,
-                parallel=parallel,
-                seed=seed,
-                num_steps=num_steps,
-                checkpoints=checkpoints,
+                batch_size=options.batch_size,
+                seed=run.seed,
+                start=int(state.step),
+                **run.parallel.share,
+                augmentation=augmentation,
             )
+            epoch = steps_per_epoch(train, options.batch_size)
+            with contextlib.closing(batches), run.preemption.deferred():
+                _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run)
         return checkpoints.restore_best(abstract)
     finally:
         checkpoints.close()
@@ -131,50 +147,49 @@ def fit(
 def _train(
     stage: Stage,
     state: TrainState,
-    train: Split,
-    validation: Split,
-    *,
-    workdir: Path,
-    options: FitOptions,
-    parallel: Parallel,
-    seed: int,
+    batches: Iterator[Batch],
+    validation: AnySplit,
+    steps_per_epoch: int,
     num_steps: int,
     checkpoints: Checkpoints,
+    options: FitOptions,
+    run: RunContext,
 ) -> None:
+    parallel = run.parallel
     step_function = parallel.compile(
         partial(
             train_step,
             loss_function=stage.loss,
             optimizer=_optimizer(options, num_steps),
-            seed=seed,
+            seed=run.seed,
             average_decay=options.average_decay,
             axis_name=parallel.axis_name,
         ),
         donate_state=True,
     )
-    start = int(state.step)
-    eval_every = options.eval_every_steps or steps_per_epoch(train, options.batch_size)
     evaluate = partial(evaluator(stage, parallel), split=validation, batch_size=options.batch_size)
-    batches = train_batches(train, batch_size=options.batch_size, seed=seed, start=start)
-    log = RunLog(workdir, stage.name, start_step=start, num_steps=num_steps)
+    start = int(state.step)
+    log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps) if is_first() else SilentLog()
     if start:
         log.say(f"goes on from the checkpoint of step {start}")
     pending: list[StepReport] = []
     clock = time.monotonic()
     try:
-        for step in range(start + 1, num_steps + 1):
-            state, report = step_function(state, parallel.shard(next(batches)))
+        for step, batch in zip(range(start + 1, num_steps + 1), parallel.prefetch(batches), strict=False):
+            state, report = step_function(state, batch)
             pending.append(report)
-            last = step == num_steps
-            evaluates = last or step % eval_every == 0
-            saves = evaluates or _is_multiple(step, options.checkpoint_every_steps)
+            stops = run.preemption.requested() and step < num_steps
+            evaluates = step == num_steps or step % (options.eval_every_steps or steps_per_epoch) == 0
+            saves = evaluates or stops or _is_multiple(step, options.checkpoint_every_steps)
             if saves or _is_multiple(step, options.log_every_steps):
                 scalars = _summarise_steps(stage, pending, step, checkpoints)
                 now = time.monotonic()
                 scalars["images_per_second"] = len(pending) * options.batch_size / (now - clock)
                 log.record("train", step, scalars)
-                log.progress(step, _progress_line(step, num_steps, options.batch_size, scalars))
+                log.progress(step, _progress_line(num_steps - step, options.batch_size, scalars))
                 pending, clock = [], now
+            if _is_multiple(step, options.check_replicas_every_steps):
+                _check_replicas(stage, parallel, state, step, checkpoints)
             figures = None
             if evaluates:
                 sums = evaluate(state)
@@ -186,9 +201,11 @@ def _train(
             if saves:
                 checkpoints.save(step, state, figures)
                 clock = time.monotonic()
+            if stops:
+                checkpoints.wait()
+                raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {GOES_ON}")
         checkpoints.wait()
     finally:
-        batches.close()
         log.close()
 
 
@@ -201,10 +218,18 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
 
     compiled = parallel.compile(evaluate_batch)
 
-    def evaluate(state: TrainState, *, split: Split, batch_size: int) -> Any:
+    def evaluate(
+        state: TrainState,
+        *,
+        split: AnySplit,
+        batch_size: int,
+        watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
+    ) -> Any:
+        """`watch` passes the batches on, and may raise to stop."""
         variables = (state.eval_params, state.model_state)
-        batches = eval_batches(split, batch_size=batch_size)
-        sums = jax.device_get([compiled(variables, parallel.shard(batch)) for batch in batches])
+        batches = watch(parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share)))
+        # One at a time: a split larger than the device's memory would otherwise be queued on it.
+        sums = [jax.device_get(compiled(variables, batch)) for batch in batches]
         # On the host in float64: counts of positions stay exact beyond 2**24.
         return jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
 
@@ -239,16 +264,28 @@ def _check_objective(stage: Stage, figures: dict[str, float], step: int, checkpo
         raise _diverged(stage, f"the validation {stage.objective} is {figures[stage.objective]}", step, checkpoints)
 
 
+def _check_replicas(stage: Stage, parallel: Parallel, state: TrainState, step: int, checkpoints: Checkpoints) -> None:
+    if drifted := parallel.drifted_devices(state):
+        checkpoints.wait()
+        raise UserError(
+            f"{stage.name}: at step {step} the state on devices {', '.join(map(str, drifted))} is not that of device "
+            f"0: a reduction is missing or a device miscalculates; the last checkpoint is {_newest(checkpoints)}"
+        )
+
+
+def _newest(checkpoints: Checkpoints) -> str:
+    return f"that of step {checkpoints.steps()[-1]}" if checkpoints.steps() else "none"
+
+
 def _diverged(stage: Stage, what: str, step: int, checkpoints: Checkpoints) -> UserError:
     checkpoints.wait()
-    kept = f"that of step {checkpoints.steps()[-1]}" if checkpoints.steps() else "none"
     return UserError(
-        f"{stage.name}: {what} at step {step}; the last checkpoint before it is {kept}; try a lower learning_rate or a "
-        "clip_norm, in another --workdir"
+        f"{stage.name}: {what} at step {step}; the last checkpoint before it is {_newest(checkpoints)}; try a lower "
+        "learning_rate or a clip_norm, in another --workdir"
     )
 
 
-def _progress_line(step: int, num_steps: int, batch_size: int, scalars: dict[str, float]) -> str:
+def _progress_line(steps_left: int, batch_size: int, scalars: dict[str, float]) -> str:
     rate = scalars["images_per_second"]
-    left = datetime.timedelta(seconds=round((num_steps - step) * batch_size / rate))
-    return f"step {step}/{num_steps}  loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left"
+    left = datetime.timedelta(seconds=round(steps_left * batch_size / rate))
+    return f"loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left"

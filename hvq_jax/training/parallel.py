@@ -1,25 +1,31 @@
 """Devices: where the state lives, how a batch is cut, and how a per-device function becomes a compiled one.
 
-Two forms of the same step: `pmap` over all local devices (axis `DEVICES`), or plain `jit` on one device.
+Two forms of the same step: `pmap` over all devices of all processes (axis `DEVICES`), or plain `jit` on one device.
 """
 
+import collections
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hvq_jax.errors import UserError
 
 DEVICES = "devices"
 FORMS = ("pmap", "jit")
 
+_BATCHES_AHEAD = 2  # on the device, so that a step never waits for a transfer
+
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How to run: `form` is "pmap" (all local devices) or "jit" (the first device)."""
+    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of the only process)."""
 
     form: str = "pmap"
 
@@ -30,8 +36,25 @@ class Parallel:
 
     @property
     def num_devices(self) -> int:
-        """Devices that share a batch."""
-        return jax.local_device_count() if self.form == "pmap" else 1
+        """Devices that share a batch, over all processes."""
+        return jax.device_count() if self.form == "pmap" else 1
+
+    @property
+    def share(self) -> dict[str, int]:
+        """Which slice of each global batch is this process's, as the keyword arguments of `data.pipeline`."""
+        return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """All devices in the order of `pmap`, which is that of the slices of a global batch."""
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+        return Mesh(np.array(devices), (DEVICES,))
+
+    def _placement(self, spec: PartitionSpec) -> Sharding:
+        if self.form == "jit":
+            return SingleDeviceSharding(jax.local_devices()[0])
+        # Of this process's devices, but cut from the mesh of all: another mesh would compile the step twice.
+        return NamedSharding(self.mesh.local_mesh, spec)
 
     def compile(
         self,
@@ -52,24 +75,62 @@ class Parallel:
 
     def replicate(self, state: Any) -> Any:
         """Places `state` on every device in the form that the compiled step returns, so that it compiles once."""
-        if self.form == "jit":
-            return jax.device_put(state, jax.local_devices()[0])
-        mesh = Mesh(np.array(jax.local_devices()), (DEVICES,))
-        return jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
+        return jax.device_put(state, self._placement(PartitionSpec()))
 
     def shard(self, batch: Any) -> Any:
-        """Cuts each leaf `[B, ...]` into `[devices, B / devices, ...]`; a no-op view under plain jit."""
-        if self.form == "jit":
-            return batch
-        count = self.num_devices
-        return jax.tree.map(lambda x: x.reshape(count, len(x) // count, *x.shape[1:]), batch)
+        """Places this process's part of a batch, leaves `[B / processes, ...]`, on its devices.
+
+        Under pmap the leaves become `[local devices, B / devices, ...]`.
+        """
+        if self.form == "pmap":
+            count = jax.local_device_count()
+            batch = jax.tree.map(lambda x: x.reshape(count, len(x) // count, *x.shape[1:]), batch)
+        return jax.device_put(batch, self._placement(PartitionSpec(DEVICES)))
+
+    def prefetch(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """`shard` of each batch, a few ahead of the one in use."""
+        ahead: collections.deque[Any] = collections.deque()
+        for batch in batches:
+            ahead.append(self.shard(batch))
+            if len(ahead) > _BATCHES_AHEAD:
+                yield ahead.popleft()
+        yield from ahead
 
     def gather(self, result: Any) -> Any:
-        """Undoes `shard` on a sharded result: numpy leaves `[B, ...]`."""
+        """Undoes `shard` on a sharded result, on every process: numpy leaves `[B, ...]` of the global batch."""
         result = jax.device_get(result)
         if self.form == "jit":
             return result
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
+        result = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
+        return multihost_utils.process_allgather(result, tiled=True) if jax.process_count() > 1 else result
+
+    def across_processes(self, state: Any) -> Any:
+        """A replicated state as arrays over all processes' devices, which is what Orbax writes from all of them."""
+        if jax.process_count() == 1:
+            return state
+        return multihost_utils.host_local_array_to_global_array(state, self.mesh, PartitionSpec())
+
+    @cached_property
+    def _checksums(self) -> Callable[..., jax.Array]:
+        return self.compile(lambda state, _: jax.lax.all_gather(checksum(state), DEVICES))
+
+    def drifted_devices(self, state: Any) -> list[int]:
+        """The devices, by their number in a batch, whose copy of `state` differs from that of the first."""
+        if self.form == "jit":
+            return []
+        nothing = np.zeros(jax.local_device_count())  # pmap insists on an argument that is cut
+        checksums = np.asarray(self._checksums(state, nothing))
+        return [int(device) for device in np.flatnonzero(checksums != checksums[0])]
+
+    def check(self) -> None:
+        """Raises UserError where the processes at hand cannot run in this form."""
+        if self.form == "jit" and jax.process_count() > 1:
+            raise UserError(f"--config.parallel=jit uses one device: {jax.process_count()} processes need pmap")
+        if jax.device_count() != jax.local_device_count() * jax.process_count():
+            raise UserError(
+                f"the {jax.process_count()} processes have {jax.device_count()} devices in all, this one "
+                f"{jax.local_device_count()}: give each the same number"
+            )
 
     def check_batch_size(self, key: str, batch_size: int) -> None:
         """Raises UserError unless the devices can share a batch evenly; `key` is the option to name."""
@@ -78,3 +139,18 @@ class Parallel:
                 f"{key}={batch_size} does not divide over {self.num_devices} devices: choose a multiple of "
                 f"{self.num_devices}, or --config.parallel=jit to use one device"
             )
+
+
+def checksum(tree: Any) -> jax.Array:
+    """A number `[]` uint32 of the bits of all leaves: a flip of any single bit changes it, so do most others.
+
+    Each 32-bit word is multiplied by an odd number of its own, and the products are added modulo 2³², which is exact in
+    any order.
+    """
+    return sum((_leaf_checksum(leaf) for leaf in jax.tree.leaves(tree)), jnp.uint32(0))
+
+
+def _leaf_checksum(leaf: jax.Array) -> jax.Array:
+    bits = jnp.asarray(leaf).view(f"uint{8 * leaf.dtype.itemsize}").astype(jnp.uint32)
+    factors = 2 * jax.lax.iota(jnp.uint32, bits.size) + 1
+    return jnp.sum(bits.reshape(-1) * factors, dtype=jnp.uint32)

@@ -10,8 +10,9 @@ from hvq_jax.errors import UserError
 from hvq_jax.metrics import Mean
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
-from hvq_jax.training.loop import FitOptions, Stage, checkpoint_folder, evaluator, fit
+from hvq_jax.training.loop import FitOptions, RunContext, Stage, checkpoint_folder, evaluator, fit
 from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer
 
 TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))
@@ -53,10 +54,12 @@ def fit_toy(stage, workdir, **options):
         "eval_every_steps": 2,
         "checkpoint_every_steps": 1,
         "keep_checkpoints": 2,
+        "check_replicas_every_steps": 4,
     }
     workdir.mkdir(exist_ok=True)
     fit_options = FitOptions(**{**defaults, **options})
-    return fit(stage, TRAIN, VALIDATION, workdir=workdir, options=fit_options, parallel=Parallel("pmap"), seed=0)
+    run = RunContext(workdir, seed=0, parallel=Parallel("pmap"), preemption=Preemption())
+    return fit(stage, TRAIN, VALIDATION, options=fit_options, run=run)
 
 
 def test_steps_evaluations_and_records(tmp_path):

@@ -1,0 +1,157 @@
+"""Several processes that train as one: joining them, agreeing on errors, and speaking with one voice.
+
+Every process runs the same program on its own slice of each batch; process 0 alone writes logs and pictures.
+"""
+
+import contextlib
+import dataclasses
+import glob
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from hvq_jax.errors import UserError
+
+# A process that has not been heard of for so long is dead, and the others end too.
+HEARTBEAT_SECONDS = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Membership:
+    """This process's place in a cluster; None: as `jax.distributed` detects it."""
+
+    coordinator: str | None = None  # HOST:PORT of process 0
+    num_processes: int | None = None
+    process_id: int | None = None
+    local_device: int | None = None  # the one GPU of this process; None: all of the machine's
+
+
+def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the cluster that the arguments or the environment tell of; does nothing for a process on its own.
+
+    To be called before anything uses a device. Raises UserError where the cluster cannot be joined.
+    """
+    explicit = Membership(coordinator, num_processes, process_id)
+    membership = find_membership(os.environ, explicit, has_tpu=_has_tpu())
+    if membership is None:
+        return
+    try:
+        jax.distributed.initialize(
+            membership.coordinator,
+            membership.num_processes,
+            membership.process_id,
+            membership.local_device,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+    except (ValueError, RuntimeError) as error:
+        where = membership.coordinator or "the coordinator found in the environment"
+        raise UserError(f"cannot join the cluster at {where}: {' '.join(str(error).split())}") from None
+
+
+def find_membership(environment: Mapping[str, str], explicit: Membership, *, has_tpu: bool) -> Membership | None:
+    """The place of this process, None where it is on its own.
+
+    In this order: what is `explicit` (flags), HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID (Kubernetes), Open
+    MPI, SLURM, TPU pods. Raises UserError where something is missing or no number.
+    """
+    coordinator = explicit.coordinator or environment.get("HVQ_COORDINATOR")
+    count = _number(environment, "HVQ_NUM_PROCESSES", explicit.num_processes)
+    index = _number(environment, "HVQ_PROCESS_ID", explicit.process_id)
+    if (mpi_count := _number(environment, "OMPI_COMM_WORLD_SIZE") or 1) > 1:
+        return _under_open_mpi(environment, coordinator, mpi_count)
+    if coordinator or count is not None or index is not None:
+        if not coordinator or count is None or index is None:
+            raise UserError(
+                "--coordinator=HOST:PORT, --num_processes=N and --process_id=I (or HVQ_COORDINATOR, HVQ_NUM_PROCESSES "
+                "and HVQ_PROCESS_ID in the environment) belong together: give all three"
+            )
+        if not re.fullmatch(r".+:\d+", coordinator):
+            raise UserError(f"--coordinator={coordinator}: must be HOST:PORT, of process 0")
+        if not 0 <= index < count:
+            raise UserError(f"--process_id={index}: must be from 0 to {count - 1}, for --num_processes={count}")
+        return Membership(coordinator, count, index) if count > 1 else None
+    # Without a step (a batch script itself, an allocation's shell) there is one process, whatever was allocated.
+    if "SLURM_STEP_NODELIST" in environment and (_number(environment, "SLURM_NTASKS") or 1) > 1:
+        return Membership()
+    return Membership() if has_tpu else None
+
+
+def _under_open_mpi(environment: Mapping[str, str], coordinator: str | None, count: int) -> Membership:
+    """Rank and size are Open MPI's; only version 4 tells JAX where process 0 is."""
+    index = _number(environment, "OMPI_COMM_WORLD_RANK")
+    local = _number(environment, "OMPI_COMM_WORLD_LOCAL_RANK")
+    if coordinator is None and "OMPI_MCA_orte_hnp_uri" in environment:
+        return Membership()
+    if coordinator is None:
+        # Version 5 names a job after the host that started it, where rank 0 is by default.
+        job = re.fullmatch(r"prterun-(.+)-(\d+)@\d+", environment.get("PMIX_NAMESPACE", ""))
+        if job is None:
+            raise UserError("this Open MPI does not say where process 0 is: add --coordinator=HOST:PORT of rank 0")
+        on_one_host = _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE") == count
+        coordinator = f"{'localhost' if on_one_host else job[1]}:{61440 + int(job[2]) % 4096}"
+    return Membership(coordinator, count, index, local)
+
+
+def _number(environment: Mapping[str, str], name: str, given: int | None = None) -> int | None:
+    text = environment.get(name)
+    if given is not None or text is None:
+        return given
+    if not text.isdigit():
+        raise UserError(f"the environment variable {name}={text} is not a number")
+    return int(text)
+
+
+def _has_tpu() -> bool:
+    # Asking JAX would start the backend, after which it is too late to join.
+    return importlib.util.find_spec("libtpu") is not None and bool(
+        glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
+    )
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes logs and pictures."""
+    return jax.process_index() == 0
+
+
+def say(line: str) -> None:
+    """Prints a line once, however many processes say it."""
+    if is_first():
+        print(line, flush=True)
+
+
+def wait_for_all(name: str) -> None:
+    """Returns when every process has come here, so that the others find what the first has written."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def all_of(condition: bool) -> bool:
+    """Whether `condition` holds on every process."""
+    return (
+        bool(np.all(multihost_utils.process_allgather(np.array(condition)))) if jax.process_count() > 1 else condition
+    )
+
+
+@contextlib.contextmanager
+def agreed() -> Iterator[None]:
+    """Runs a block, without collectives of its own, on every process: an error in one of them stops them all.
+
+    Raises what the block raises; a UserError that names the others where only they failed.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except (UserError, OSError) as error:
+        failure = error
+    if jax.process_count() > 1:
+        failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
+        if failure is None and len(failed):
+            raise UserError(f"stopped with process {failed[0]}: see its message")
+    if failure is not None:
+        raise failure

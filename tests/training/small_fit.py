@@ -1,0 +1,117 @@
+"""Tiny trainings in any latent, by this process alone or, run as a program, as one process of several.
+
+python -m tests.training.small_fit FOLDER        (the environment says which process of how many)
+"""
+
+import dataclasses
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from hvq_jax.autoencoder import Autoencoder, LatentOptions
+from hvq_jax.data.datasets import Split
+from hvq_jax.data.pipeline import train_batches
+from hvq_jax.latents import MODES
+from hvq_jax.training import cluster
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.loop import FitOptions, RunContext, evaluator, fit
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import Preemption
+from hvq_jax.training.state import create_state, make_optimizer, train_step
+
+HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
+STEPS = 4
+BATCH_SIZE = 8
+
+
+def images(count, seed):
+    random = np.random.default_rng(seed)
+    return Split(random.integers(0, 256, (count, 8, 8, 1), np.uint8), np.zeros(count, np.int32))
+
+
+TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
+
+
+def stage_of(mode):
+    model = Autoencoder((8, 8, 1), latent=LatentOptions(mode=mode, num_codes=8, dim=4, num_frequent=4))
+    return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
+
+
+def small_training(mode, parallel):
+    """The figures of each step, and those of the state it began with on the validation images."""
+    stage, optimizer = stage_of(mode), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
+    state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
+    state = parallel.replicate(state)
+    options = {"loss_function": stage.loss, "optimizer": optimizer, "seed": 0, "axis_name": parallel.axis_name}
+    step = parallel.compile(partial(train_step, **options), donate_state=True)
+    batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0, **parallel.share)
+    figures = []
+    for batch, _ in zip(parallel.prefetch(batches), range(STEPS), strict=False):
+        state, report = step(state, batch)
+        metrics = jax.tree.map(lambda x: np.asarray(x)[None], report.metrics)
+        figures.append({"gradient_norm": float(report.gradient_norm), **stage.summarise_steps(metrics)})
+    batches.close()
+    return figures
+
+
+def evaluated(parallel):
+    """The figures of an untrained model."""
+    stage, optimizer = stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
+    state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
+    sums = evaluator(stage, parallel)(parallel.replicate(state), split=VALIDATION, batch_size=BATCH_SIZE)
+    return stage.summarise(sums)
+
+
+def small_fit(folder, *, form="pmap", num_steps=STEPS):
+    """Trains with everything around it: checkpoints, logs, validation; returns the best state."""
+    options = FitOptions(
+        batch_size=BATCH_SIZE,
+        num_epochs=0,
+        num_steps=num_steps,
+        learning_rate=1e-3,
+        schedule="constant",
+        warmup_steps=0,
+        clip_norm=1.0,
+        average_decay=0.0,
+        log_every_steps=1,
+        eval_every_steps=2,
+        checkpoint_every_steps=0,
+        keep_checkpoints=3,
+        check_replicas_every_steps=1,
+    )
+    folder.mkdir(exist_ok=True, parents=True)
+    run = RunContext(folder, seed=0, parallel=Parallel(form), preemption=Preemption())
+    return fit(stage_of("combined"), TRAIN, VALIDATION, options=options, run=run)
+
+
+def what_a_process_sees(parallel):
+    """How `Parallel` finds drift and collects results, from inside a cluster."""
+    state = {"a": np.ones(3, np.float32), "b": np.arange(2)}
+    if jax.process_index() == 1:
+        state["a"][1] = np.nextafter(np.float32(1), np.float32(2))  # one bit
+    batch = np.arange(8.0)[jax.process_index() * 4 :][:4]
+    double = parallel.compile(lambda factor, x: factor * x, sharded_result=True)
+    return {
+        "drifted": parallel.drifted_devices(parallel.replicate(state)),
+        "gathered": parallel.gather(double(parallel.replicate(np.float32(2)), parallel.shard(batch))).tolist(),
+    }
+
+
+def main(folder):
+    cluster.join()
+    parallel = Parallel("pmap")
+    seen = {
+        "trained": {mode: small_training(mode, parallel) for mode in MODES},
+        "evaluated": evaluated(parallel),
+        **what_a_process_sees(parallel),
+    }
+    (folder / f"process_{jax.process_index()}.json").write_text(json.dumps(seen))
+    small_fit(folder / HANDED_OVER)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
