@@ -1,16 +1,24 @@
 # make quickstart: trains, evaluates and samples on the embedded images, into runs/quickstart.
 # make test: the whole test suite. Both make .venv first, from the pinned requirements.
+# make faults: kills, preempts and starves runs, which have to go on as if nothing had been; as root, it mounts a tmpfs.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint
+KILLS ?= 20
+
+.PHONY: quickstart test faults lint
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 test: $(VENV)/requirements-dev.done
 	$(BIN)/python -m pytest
+
+faults: $(VENV)/requirements-dev.done
+	$(BIN)/python tests/faults/full_disk.py
+	$(BIN)/python tests/faults/cluster.py
+	$(BIN)/python tests/faults/kills.py --kills=$(KILLS)
 
 lint: $(VENV)/requirements-dev.done
 	$(BIN)/ruff check .
