@@ -1,5 +1,5 @@
-"""A disk that fills up during training, and one that is read-only: one clear line, earlier checkpoints intact, and the
-run goes on when there is room again. Mounts a tmpfs, so it has to be run by root.
+"""A disk that is too small for the data, one that fills up during training, and one that is read-only: one clear line,
+earlier checkpoints intact, and the run goes on when there is room again. Mounts a tmpfs, so it has to be run by root.
 
     python tests/faults/full_disk.py
 """
@@ -29,8 +29,14 @@ def main() -> None:
     expected = what_it_left(bench.folder / "uninterrupted")
     disk = bench.folder / "disk"
     disk.mkdir()
-    mount(disk, "size=4m")
+    mount(disk, "size=1m")
     try:
+        line = last_line(bench.start(bench.folder / "no_data", f"--config.data.data_dir={disk}"))
+        print(line)
+        check("fashion_mnist_mini needs" in line and "--config.data.data_dir=DIR" in line, "the line does not say why")
+        check(not list(disk.rglob("*.array_record*")), "half a data set was left behind")
+
+        mount(disk, "remount,size=4m")
         workdir = disk / "run"
         line = last_line(bench.start(workdir, keep_all))
         print(line)
