@@ -1,11 +1,18 @@
-"""Convolution and normalisation layers with the reference's conventions (PyTorch's), NHWC, float32 parameters."""
+"""Convolution and normalisation layers with the reference's conventions (PyTorch's), NHWC, float32 parameters.
+
+The mathematics that has a fast form of its own is in `resampling.py` and `normalization.py`.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from hvq_jax.normalization import batch_normalize
+from hvq_jax.resampling import double_resolution, halve_resolution
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -19,40 +26,21 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
     return draw.reshape(shape) * math.sqrt(6 / fans)
 
 
-def conv(features: int, kernel: int, stride: int = 1, *, name: str | None = None) -> nn.Conv:
-    """A square convolution with bias that keeps `H/stride`: Xavier-uniform weights, zero bias."""
-    padding = (kernel - stride + 1) // 2
-    return nn.Conv(
-        features,
-        (kernel, kernel),
-        strides=stride,
-        padding=padding,
-        kernel_init=xavier_uniform,
-        name=name,
-    )
+def conv(features: int, kernel: int, *, name: str | None = None) -> nn.Conv:
+    """A square convolution with bias, stride 1 and unchanged sides: Xavier-uniform weights, zero bias."""
+    padding = (kernel - 1) // 2
+    return nn.Conv(features, (kernel, kernel), padding=padding, kernel_init=xavier_uniform, name=name)
 
 
-def double_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Transposed 4×4 convolution with stride 2 and padding 1: `[B,h,w,I] → [B,2h,2w,O]`, kernel `[4,4,I,O]`.
+class Conv4x4(nn.Module):
+    """`halve_resolution` with bias: 4×4, stride 2, padding 1, PyTorch's `Conv2d` conventions."""
 
-    The kernel is PyTorch's `ConvTranspose2d` weight with its axes moved: tap t of input i adds to output 2i − 1 + t. An
-    output therefore sees two input rows, taps (3, 1) if even and (2, 0) if odd: four 2×2 convolutions, one for each
-    parity of row and column, whose results interleave. XLA's own transposed convolution is the same in mathematics, but
-    its backward pass is tens of times slower on CPU.
-    """
-    batch, height, width, _ = x.shape
-    features = kernel.shape[-1]
-    # taps[parity][tap of the 2-wide window, top to bottom]
-    taps = jnp.array([[3, 1], [2, 0]])
-    phases = kernel[taps][:, :, taps]  # [row parity, row tap, column parity, column tap, I, O]
-    phases = phases.transpose(1, 3, 4, 0, 2, 5).reshape(2, 2, kernel.shape[2], 4 * features)
-    # Padding inside the convolution would make its backward pass ten times slower on CPU.
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    y = jax.lax.conv_general_dilated(padded, phases, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    y = y.reshape(batch, height + 1, width + 1, 2, 2, features)
-    rows = jnp.stack([y[:, :-1, :, 0], y[:, 1:, :, 1]], axis=2)  # [B, h, 2, w+1, 2, O]
-    both = jnp.stack([rows[:, :, :, :-1, 0], rows[:, :, :, 1:, 1]], axis=4)  # [B, h, 2, w, 2, O]
-    return both.reshape(batch, 2 * height, 2 * width, features)
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[B, 2h, 2w, I]` to `[B, h, w, features]`."""
+        return _convolve(self, halve_resolution, x)
 
 
 class ConvTranspose4x4(nn.Module):
@@ -63,10 +51,12 @@ class ConvTranspose4x4(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, I]` to `[B, 2h, 2w, features]`."""
-        shape = (4, 4, x.shape[-1], self.features)
-        kernel = self.param("kernel", xavier_uniform, shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return double_resolution(x, kernel) + bias
+        return _convolve(self, double_resolution, x)
+
+
+def _convolve(module: Any, function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    kernel = module.param("kernel", xavier_uniform, (4, 4, x.shape[-1], module.features))
+    return function(x, kernel) + module.param("bias", nn.initializers.zeros, (module.features,))
 
 
 class BatchNorm(nn.Module):
@@ -88,23 +78,15 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, channels)
         stored_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         stored_var = self.variable("batch_stats", "var", jnp.ones, channels)
-        if train:
-            axes = tuple(range(x.ndim - 1))
-            axis_name = None if self.is_initializing() else self.axis_name
-            mean = _mean(x.astype(jnp.float32), axes, axis_name)
-            var = _mean(jnp.square(x.astype(jnp.float32) - mean), axes, axis_name)
-            if not self.is_initializing():
-                count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
-                unbiased = var * (count / max(count - 1, 1))
-                keep = self.momentum
-                stored_mean.value = keep * stored_mean.value + (1 - keep) * mean
-                stored_var.value = keep * stored_var.value + (1 - keep) * unbiased
-        else:
-            mean, var = stored_mean.value, stored_var.value
-        factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        return (x - mean) * factor + bias
-
-
-def _mean(x: jax.Array, axes: tuple[int, ...], axis_name: str | None) -> jax.Array:
-    mean = jnp.mean(x, axis=axes)
-    return jax.lax.pmean(mean, axis_name) if axis_name else mean
+        if not train:
+            factor = scale * jax.lax.rsqrt(stored_var.value + self.epsilon)
+            return (x - stored_mean.value) * factor + bias
+        axis_name = None if self.is_initializing() else self.axis_name
+        y, mean, var = batch_normalize(axis_name, self.epsilon, x, scale, bias)
+        if not self.is_initializing():
+            count = x.size // x.shape[-1] * (jax.lax.axis_size(axis_name) if axis_name else 1)
+            unbiased = var * (count / max(count - 1, 1))
+            keep = self.momentum
+            stored_mean.value = keep * stored_mean.value + (1 - keep) * mean
+            stored_var.value = keep * stored_var.value + (1 - keep) * unbiased
+        return y

@@ -7,7 +7,7 @@ convolution before the codebook.
 import flax.linen as nn
 import jax
 
-from hvq_jax.layers import BatchNorm, ConvTranspose4x4, conv
+from hvq_jax.layers import BatchNorm, Conv4x4, ConvTranspose4x4, conv
 
 SKIPS = ("rectified", "identity")
 
@@ -43,9 +43,9 @@ class Encoder(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """`[B, H, W, C]` to `[B, H/4, W/4, D]`."""
-        x = conv(self.features, 4, 2, name="conv_in")(images)
+        x = Conv4x4(self.features, name="conv_in")(images)
         x = nn.relu(BatchNorm(self.axis_name, name="norm_in")(x, train=train))
-        x = conv(self.features, 4, 2, name="conv_down")(x)
+        x = Conv4x4(self.features, name="conv_down")(x)
         for i in range(2):
             block = ResidualBlock(self.features, self.skip, self.axis_name, name=f"block_{i}")
             x = block(x, train=train)

@@ -5,51 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hvq_jax import layers, networks
 from hvq_jax.images import to_float, to_uint8
-
-
-def transposed_by_definition(x, kernel):
-    """Tap t of input i adds to output 2i - 1 + t, in each direction."""
-    batch, height, width, _ = x.shape
-    out = np.zeros((batch, 2 * height + 2, 2 * width + 2, kernel.shape[-1]))
-    for i in range(height):
-        for j in range(width):
-            patch = np.einsum("bc,tuco->btuo", x[:, i, j].astype(np.float64), kernel.astype(np.float64))
-            out[:, 2 * i : 2 * i + 4, 2 * j : 2 * j + 4] += patch
-    return out[:, 1:-1, 1:-1]
-
-
-@settings(max_examples=6)
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(1, 3))
-def test_double_resolution_is_the_transposed_convolution(height, width, inputs, outputs):
-    rng = np.random.default_rng(height * 64 + width * 16 + inputs * 4 + outputs)
-    x = rng.normal(size=(2, height, width, inputs)).astype(np.float32)
-    kernel = rng.normal(size=(4, 4, inputs, outputs)).astype(np.float32)
-    np.testing.assert_allclose(layers.double_resolution(x, kernel), transposed_by_definition(x, kernel), atol=1e-5)
-
-
-def test_double_resolution_has_the_gradients_of_xlas_own():
-    x, kernel = jax.random.normal(jax.random.key(0), (1, 2, 3, 2)), jax.random.normal(jax.random.key(1), (4, 4, 2, 3))
-
-    def by_xla(x, kernel):
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel[::-1, ::-1],
-            (1, 1),
-            ((2, 2), (2, 2)),
-            lhs_dilation=(2, 2),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
-    def gradients(convolution):
-        return jax.grad(lambda x, k: jnp.sum(jnp.sin(convolution(x, k))), (0, 1))(x, kernel)
-
-    for ours, theirs in zip(gradients(layers.double_resolution), gradients(by_xla), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4)  # sums of some hundred products of size one
 
 
 def test_xavier_uniform_draws_the_values_of_flax():

@@ -1,0 +1,137 @@
+"""4×4 convolutions with stride 2 and padding 1, and their transposes, in the form that is fastest on each platform.
+
+Both are linear in image and kernel, and each is the other's transpose: so the gradient of one is a call of the other,
+and a third sum, `kernel_gradient`, serves both. On accelerators they are XLA's own convolutions. On CPU those are slow
+where they dilate the image, several times for the gradient and a hundred times for the gradient of a transposed
+convolution; four 2×2 convolutions, a phase each, do the same. Images of few channels become matrix products.
+
+Tap t, from 0 to 3, of output i sees input 2i − 1 + t. Kernels are `[4, 4, in, out]`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_THIN = 4  # channels of an image; with no more than these, 16 taps of them are one narrow matrix
+
+
+@jax.custom_vjp
+def halve_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The convolution: `[B, 2h, 2w, I]` to `[B, h, w, O]`, kernel `[4, 4, I, O]` (PyTorch's `Conv2d`, axes moved)."""
+    on_cpu = _halve_as_product if x.shape[-1] <= _THIN else _halve
+    return _for_platform(on_cpu, _halve, x, kernel)
+
+
+@jax.custom_vjp
+def double_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The transposed convolution: `[B, h, w, I]` to `[B, 2h, 2w, O]`, kernel `[4, 4, I, O]`.
+
+    Tap t of input i adds to output 2i − 1 + t (PyTorch's `ConvTranspose2d`, axes moved).
+    """
+    on_cpu = _double_as_product if kernel.shape[-1] <= _THIN else _double_in_phases
+    return _for_platform(on_cpu, _double, x, kernel)
+
+
+def kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
+    """Σ of large[2i − 1 + t] smallᵢᵀ over positions and images: `[4, 4, I, O]`.
+
+    `large` is `[B, 2h, 2w, I]` and `small` `[B, h, w, O]`: input and output gradient of `halve_resolution`, or output
+    gradient and input of `double_resolution` (whose kernel has the last two axes the other way round).
+    """
+    on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient
+    return _for_platform(on_cpu, _kernel_gradient, large, small)
+
+
+def _swapped(kernel: jax.Array) -> jax.Array:
+    return kernel.swapaxes(2, 3)
+
+
+def _halve_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    return double_resolution(g, _swapped(kernel)), kernel_gradient(x, g)
+
+
+def _double_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    return halve_resolution(g, _swapped(kernel)), _swapped(kernel_gradient(g, x))
+
+
+halve_resolution.defvjp(lambda x, kernel: (halve_resolution(x, kernel), (x, kernel)), _halve_backward)
+double_resolution.defvjp(lambda x, kernel: (double_resolution(x, kernel), (x, kernel)), _double_backward)
+
+
+def _for_platform(cpu: Callable[..., Any], default: Callable[..., Any], *arguments: jax.Array) -> jax.Array:
+    if cpu is default:
+        return default(*arguments)
+    return jax.lax.platform_dependent(*arguments, cpu=cpu, default=default)
+
+
+def _halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=_LAYOUT)
+
+
+def _double(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    turned = kernel[::-1, ::-1]
+    return jax.lax.conv_general_dilated(
+        x, turned, (1, 1), [(2, 2), (2, 2)], lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+    )
+
+
+def _kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
+    kernel = jax.ShapeDtypeStruct((4, 4, large.shape[-1], small.shape[-1]), large.dtype)
+    (gradient,) = jax.linear_transpose(lambda kernel: _halve(large, kernel), kernel)(small)
+    return gradient
+
+
+def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """An even output row sees two input rows through taps 3 and 1, an odd one through 2 and 0; so do columns."""
+    batch, height, width, _ = x.shape
+    # Padding inside the convolutions would make them ten times slower.
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def phase(row: int, column: int) -> jax.Array:
+        seen = padded[:, row : row + height + 1, column : column + width + 1]
+        taps = kernel[3 - row :: -2, 3 - column :: -2]
+        return jax.lax.conv_general_dilated(seen, taps, (1, 1), "VALID", dimension_numbers=_LAYOUT)
+
+    rows = [jnp.stack([phase(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _windows(x: jax.Array) -> jax.Array:
+    """The 16 inputs of each output of `halve_resolution`, in the order of taps: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
+    _, height, width, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    taps = [padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(4) for j in range(4)]
+    return jnp.concatenate(taps, axis=-1)
+
+
+def _halve_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _windows(x) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _kernel_gradient_as_product(large: jax.Array, small: jax.Array) -> jax.Array:
+    gradient = jnp.einsum("bhwi,bhwo->io", _windows(large), small)
+    return gradient.reshape(4, 4, large.shape[-1], small.shape[-1])
+
+
+def _double_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """What each input adds to each of 16 outputs, as one product; then the sums, by rows and by columns."""
+    batch, height, width, channels = x.shape
+    shares = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    # Tap 2a + r of input i adds to padded output 2 (i + a) + r.
+    shares = shares.reshape(batch, height, width, 2, 2, 2, 2, -1).transpose(3, 5, 0, 1, 4, 2, 6, 7)
+    rows = _shifted_sum(shares, axis=2)  # [b, B, h + 1, r, w, c, O]
+    both = _shifted_sum(rows, axis=3)  # [B, h + 1, r, w + 1, c, O]
+    padded = both.reshape(batch, 2 * height + 2, 2 * width + 2, -1)
+    return padded[:, 1:-1, 1:-1]
+
+
+def _shifted_sum(pair: jax.Array, axis: int) -> jax.Array:
+    """pair[0] + pair[1] moved by one along `axis` of the sum, which is one longer."""
+    first, second = ([(0, 0)] * (pair.ndim - 1) for _ in range(2))
+    first[axis], second[axis] = (0, 1), (1, 0)
+    return jnp.pad(pair[0], first) + jnp.pad(pair[1], second)
