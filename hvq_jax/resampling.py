@@ -102,7 +102,7 @@ def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _windows(x: jax.Array) -> jax.Array:
-    """The 16 inputs of each output of `halve_resolution`, in the order of taps: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
+    """The 16 inputs of each output of `halve_resolution`, taps in order: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     taps = [padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(4) for j in range(4)]
