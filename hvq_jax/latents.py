@@ -9,6 +9,7 @@ encoder's output, `codebook` the K codes, and the decoder sees `z_bar`:
     combined    z_bar = M z_q + (1 - M) P(z_e, z_q)        codes where they are frequent, projections elsewhere
 """
 
+import math
 from collections.abc import Callable
 
 import chex
@@ -21,6 +22,9 @@ MODES = ("vq", "projected", "frequency", "combined")
 
 # Keeps a zero code's projection at zero; below 1e-18 its square underflows and the gradient is NaN.
 EPSILON = 1e-12
+
+# 64 MiB of float32, 2,600 codes for a batch of 128 7×7 latents: so many are in memory at once in the codebook search.
+MOST_DISTANCES = 2**24
 
 
 @struct.dataclass
@@ -39,13 +43,36 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array) -> jax.Array:
     """Indices `[...]` int32 of the codes nearest to `z_e` `[..., D]`; ties go to the lowest index.
 
     Searches on |e|² − 2⟨z_e, e⟩: the constant |z_e|² would only cost digits. Always float32 at the highest matmul
-    precision, since a flipped argmin is a different latent.
+    precision, since a flipped argmin is a different latent. The distances of all vectors to all codes are never held at
+    once where they are more than `MOST_DISTANCES`: then parts of the codebook are searched one after the other.
     """
     chex.assert_rank(codebook, 2)
-    z_e, codebook = z_e.astype(jnp.float32), codebook.astype(jnp.float32)
-    inner = jnp.einsum("...d,kd->...k", z_e, codebook, precision=jax.lax.Precision.HIGHEST)
-    distances = jnp.sum(jnp.square(codebook), axis=-1) - 2.0 * inner
-    return jnp.argmin(distances, axis=-1).astype(jnp.int32)
+    vectors, codes = z_e.astype(jnp.float32), codebook.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(codes), axis=-1)
+    size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
+    if len(codes) <= size:
+        return _nearest(vectors, codes, squares)[0]
+    missing = -len(codes) % size
+    codes = jnp.pad(codes, ((0, missing), (0, 0))).reshape(-1, size, codes.shape[-1])
+    squares = jnp.pad(squares, (0, missing), constant_values=jnp.inf).reshape(-1, size)
+
+    def search(best: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        first, *codes_and_squares = part
+        indices, distances = _nearest(vectors, *codes_and_squares)
+        closer = distances < best[1]  # not where they are equal: the lower index stays
+        return (jnp.where(closer, first + indices, best[0]), jnp.where(closer, distances, best[1])), None
+
+    none_yet = (jnp.zeros(vectors.shape[:-1], jnp.int32), jnp.full(vectors.shape[:-1], jnp.inf))
+    first = size * jnp.arange(len(codes), dtype=jnp.int32)
+    (indices, _), _ = jax.lax.scan(search, none_yet, (first, codes, squares))
+    return indices
+
+
+def _nearest(vectors: jax.Array, codes: jax.Array, squares: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Indices `[...]` int32 of the nearest codes, and |e|² − 2⟨z_e, e⟩ `[...]` of those; `squares` `[K]` is |e|²."""
+    inner = jnp.einsum("...d,kd->...k", vectors, codes, precision=jax.lax.Precision.HIGHEST)
+    distances = squares - 2.0 * inner
+    return jnp.argmin(distances, axis=-1).astype(jnp.int32), jnp.min(distances, axis=-1)
 
 
 def straight_through(z_e: jax.Array, value: jax.Array) -> jax.Array:

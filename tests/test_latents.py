@@ -1,5 +1,7 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
+import re
+
 import chex
 import hypothesis.extra.numpy as hnp
 import jax
@@ -67,6 +69,32 @@ def test_ties_go_to_the_lowest_index():
     codebook = jnp.array([[2.0, 0], [1.0, 0], [-1.0, 0], [1.0, 0]])
     assert latents.nearest_codes(jnp.zeros((1, 2)), codebook)[0] == 1
     assert latents.nearest_codes(jnp.array([1.0, 5.0]), codebook) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4, 5])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once, shape):
+    # Small whole numbers: exact in any order, and full of ties.
+    random = np.random.default_rng(0)
+    z_e, codebook = random.integers(-2, 3, (*shape, D)), random.integers(-1, 2, (11, D))
+    whole = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
+    distances = np.square(z_e[..., None, :] - codebook).sum(-1)
+    np.testing.assert_array_equal(whole, distances.argmin(-1))
+    monkeypatch.setattr(latents, "MOST_DISTANCES", at_once * max(int(np.prod(shape)), 1))
+    in_parts = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
+    np.testing.assert_array_equal(in_parts, whole)
+    assert in_parts.dtype == jnp.int32
+
+
+def test_a_search_in_parts_holds_no_more_distances_than_it_may(monkeypatch):
+    z_e, codebook = jnp.ones((100, D)), jnp.ones((1000, D))
+    monkeypatch.setattr(latents, "MOST_DISTANCES", 5000)
+
+    program = jax.jit(latents.nearest_codes).lower(z_e, codebook).as_text()
+    sizes = [
+        np.prod([int(side) for side in shape.split("x")]) for shape in re.findall(r"tensor<([\dx]+)xf32>", program)
+    ]
+    assert max(sizes) == 5000
 
 
 def test_nearest_codes_decides_in_float32_whatever_comes_in():
