@@ -11,6 +11,7 @@ encoder's output, `codebook` the K codes, and the decoder sees `z_bar`:
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import jax
@@ -56,7 +57,7 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array) -> jax.Array:
     codes = jnp.pad(codes, ((0, missing), (0, 0))).reshape(-1, size, codes.shape[-1])
     squares = jnp.pad(squares, (0, missing), constant_values=jnp.inf).reshape(-1, size)
 
-    def search(best: tuple[jax.Array, jax.Array], part: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+    def search(best: Any, part: Any) -> tuple[Any, None]:
         first, *codes_and_squares = part
         indices, distances = _nearest(vectors, *codes_and_squares)
         closer = distances < best[1]  # not where they are equal: the lower index stays
