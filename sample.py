@@ -11,9 +11,10 @@ import argparse
 import sys
 from functools import partial
 
-from hvq_jax.training.xla import set_cpu_options
+from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
 
 set_cpu_options()  # before anything uses a device
+keep_compiled_programs()
 
 from hvq_jax.commands import reconstruct_files, sample_grid
 from hvq_jax.errors import UserError, exit_status

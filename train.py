@@ -12,6 +12,8 @@
 --coordinator=HOST:PORT --num_processes=N --process_id=I
                          joins N processes into one training, where SLURM, Open MPI, a TPU pod or HVQ_COORDINATOR,
                          HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment do not say so by themselves.
+--profile=N              traces N training steps of each stage, from the eleventh of this start on, into
+                         WORKDIR/profile, for TensorBoard or Perfetto.
 --help                   this text and every option.
 """
 
@@ -19,9 +21,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from hvq_jax.training.xla import set_cpu_options
+from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
 
 set_cpu_options()  # before anything uses a device
+keep_compiled_programs()
 
 from hvq_jax.errors import exit_status
 from hvq_jax.experiment import run_experiment
@@ -29,6 +32,7 @@ from hvq_jax.training.cluster import join
 from hvq_jax.training.flags import parse_command_line
 from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.preemption import GOES_ON
+from hvq_jax.training.profiling import profiled
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +49,8 @@ def train(arguments: list[str]) -> None:
     """Runs the experiment that the command line asks for."""
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
-    run_experiment(line.config, line.workdir)
+    with profiled(line.profile):
+        run_experiment(line.config, line.workdir)
 
 
 if __name__ == "__main__":

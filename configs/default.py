@@ -75,6 +75,8 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "checkpoint_every_steps": 0,  # besides after every evaluation; 0: only then
                 "keep_checkpoints": 2,  # the newest; the best on validation is kept besides
                 "check_replicas_every_steps": 500,  # that all devices hold the same state, bit for bit; 0: never
+                # so many steps are started at once, where a step is short; best a divisor of every `..._every_steps`
+                "steps_per_dispatch": 1,  # on CPU, compiling takes so many times as long
             },
             "prior": {
                 "conditional": True,  # on the class label
@@ -94,6 +96,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "checkpoint_every_steps": 0,
                 "keep_checkpoints": 2,
                 "check_replicas_every_steps": 500,
+                "steps_per_dispatch": 1,
             },
             "sampling": {  # of samples.png at the end of the second stage
                 "per_class": 8,

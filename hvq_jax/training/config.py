@@ -35,10 +35,12 @@ FREE_KEYS = (
     "autoencoder.checkpoint_every_steps",
     "autoencoder.keep_checkpoints",
     "autoencoder.check_replicas_every_steps",
+    "autoencoder.steps_per_dispatch",  # within rounding
     "prior.log_every_steps",
     "prior.checkpoint_every_steps",
     "prior.keep_checkpoints",
     "prior.check_replicas_every_steps",
+    "prior.steps_per_dispatch",  # within rounding
 )
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -93,6 +95,7 @@ _RANGES: dict[str, tuple[float, float]] = {
             "checkpoint_every_steps": (0, math.inf),
             "keep_checkpoints": (1, math.inf),
             "check_replicas_every_steps": (0, math.inf),
+            "steps_per_dispatch": (1, math.inf),
         }.items()
     },
 }

@@ -24,6 +24,7 @@ class CommandLine:
     coordinator: str | None  # HOST:PORT of process 0; this and the next two only where a cluster is named by flags
     num_processes: int | None
     process_id: int | None
+    profile: int  # steps to trace, 0: none
 
 
 def parse_command_line(arguments: list[str]) -> CommandLine:
@@ -84,6 +85,7 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "Processes of the cluster.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "This one's number, from 0.", flag_values=values)
+    flags.DEFINE_integer("profile", None, "Steps to trace.", lower_bound=1, flag_values=values)
     argv = ["train.py", *arguments]
     if config is None:
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -103,4 +105,5 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
         raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
     if left_over:
         raise UserError(f"{' '.join(left_over)}: not understood, options start with -- (see --help)")
-    return CommandLine(parsed, values.workdir, values.coordinator, values.num_processes, values.process_id)
+    cluster = (values.coordinator, values.num_processes, values.process_id)
+    return CommandLine(parsed, values.workdir, *cluster, values.profile or 0)

@@ -18,9 +18,11 @@ from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_ba
 from hvq_jax.errors import Preempted, UserError
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.cluster import is_first
+from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
 from hvq_jax.training.logging import RunLog, SilentLog, in_one_line
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.preemption import GOES_ON, Preemption
+from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.state import (
     LossFunction,
     StepReport,
@@ -62,6 +64,7 @@ class FitOptions:
     checkpoint_every_steps: int  # 0: only after evaluations
     keep_checkpoints: int
     check_replicas_every_steps: int  # 0: never
+    steps_per_dispatch: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,48 +159,35 @@ def _train(
     run: RunContext,
 ) -> None:
     parallel = run.parallel
-    step_function = parallel.compile(
-        partial(
-            train_step,
-            loss_function=stage.loss,
-            optimizer=_optimizer(options, num_steps),
-            seed=run.seed,
-            average_decay=options.average_decay,
-            axis_name=parallel.axis_name,
-        ),
-        donate_state=True,
-    )
+    dispatch = compile_dispatch(_step_function(stage, options, num_steps, run), parallel)
     evaluate = partial(evaluator(stage, parallel), split=validation, batch_size=options.batch_size)
     start = int(state.step)
+    schedule = _schedule(options, steps_per_epoch, num_steps)
     log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps) if is_first() else SilentLog()
     if start:
         log.say(f"goes on from the checkpoint of step {start}")
+    profiler = StepProfiler(run.workdir, stage.name, start_step=start, last_step=num_steps)
     pending: list[StepReport] = []
-    clock = time.monotonic()
+    logged, clock = start, time.monotonic()
     try:
-        for step, batch in zip(range(start + 1, num_steps + 1), parallel.prefetch(batches), strict=False):
-            state, report = step_function(state, batch)
-            pending.append(report)
+        for step, group in placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel):
+            profiler.before(state)
+            state, reports = dispatch(state, group)
+            if line := profiler.after(step, state):
+                log.say(line)
+            pending.append(reports)
             stops = run.preemption.requested() and step < num_steps
-            evaluates = step == num_steps or step % (options.eval_every_steps or steps_per_epoch) == 0
-            saves = evaluates or stops or _is_multiple(step, options.checkpoint_every_steps)
-            if saves or _is_multiple(step, options.log_every_steps):
+            saves = schedule.saves(step) or stops
+            if schedule.logs(step) or stops:
                 scalars = _summarise_steps(stage, pending, step, checkpoints)
                 now = time.monotonic()
-                scalars["images_per_second"] = len(pending) * options.batch_size / (now - clock)
+                scalars["images_per_second"] = (step - logged) * options.batch_size / (now - clock)
                 log.record("train", step, scalars)
                 log.progress(step, _progress_line(num_steps - step, options.batch_size, scalars))
-                pending, clock = [], now
-            if _is_multiple(step, options.check_replicas_every_steps):
+                pending, logged, clock = [], step, now
+            if schedule.checks_replicas(step):
                 _check_replicas(stage, parallel, state, step, checkpoints)
-            figures = None
-            if evaluates:
-                sums = evaluate(state)
-                figures = stage.summarise(sums)
-                _check_objective(stage, figures, step, checkpoints)
-                log.record("validation", step, figures)
-                log.say(f"validation at step {step}: {in_one_line(figures)}")
-                stage.show(log, step, state.eval_params, state.model_state, sums)
+            figures = _validate(stage, evaluate, state, step, checkpoints, log) if schedule.evaluates(step) else None
             if saves:
                 checkpoints.save(step, state, figures)
                 clock = time.monotonic()
@@ -206,7 +196,51 @@ def _train(
                 raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {GOES_ON}")
         checkpoints.wait()
     finally:
+        if line := profiler.close():
+            log.say(line)
         log.close()
+
+
+def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunContext) -> Callable[..., Any]:
+    """`train_step` of this stage: (state, batch) -> (state, report)."""
+    return partial(
+        train_step,
+        loss_function=stage.loss,
+        optimizer=_optimizer(options, num_steps),
+        seed=run.seed,
+        average_decay=options.average_decay,
+        axis_name=run.parallel.axis_name,
+    )
+
+
+def _schedule(options: FitOptions, steps_per_epoch: int, num_steps: int) -> Schedule:
+    return Schedule(
+        num_steps=num_steps,
+        log_every_steps=options.log_every_steps,
+        eval_every_steps=options.eval_every_steps or steps_per_epoch,
+        checkpoint_every_steps=options.checkpoint_every_steps,
+        check_replicas_every_steps=options.check_replicas_every_steps,
+    )
+
+
+def _validate(
+    stage: Stage,
+    evaluate: Callable[[TrainState], Any],
+    state: TrainState,
+    step: int,
+    checkpoints: Checkpoints,
+    log: RunLog,
+) -> dict[str, float]:
+    """The figures of the validation split, logged; UserError where they are not finite."""
+    sums = evaluate(state)
+    figures = stage.summarise(sums)
+    # Parameters may be spoilt by the very step whose loss was still finite.
+    if not np.isfinite(figures[stage.objective]):
+        raise _diverged(stage, f"the validation {stage.objective} is {figures[stage.objective]}", step, checkpoints)
+    log.record("validation", step, figures)
+    log.say(f"validation at step {step}: {in_one_line(figures)}")
+    stage.show(log, step, state.eval_params, state.model_state, sums)
+    return figures
 
 
 def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
@@ -236,19 +270,15 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
     return evaluate
 
 
-def _is_multiple(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
 def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpoints: Checkpoints) -> dict[str, float]:
-    stacked = jax.tree.map(lambda *x: np.stack(x), *jax.device_get(reports))
+    stacked = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(reports))
     finite = np.isfinite(stacked.loss) & np.isfinite(stacked.gradient_norm)
     if not finite.all():
         bad = int(np.argmin(finite))
         raise _diverged(
             stage,
             f"the loss is {stacked.loss[bad]} and the gradient norm {stacked.gradient_norm[bad]}",
-            step - len(reports) + 1 + bad,
+            step - len(finite) + 1 + bad,
             checkpoints,
         )
     return {
@@ -256,12 +286,6 @@ def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpo
         "gradient_norm": float(stacked.gradient_norm.mean()),
         **stage.summarise_steps(stacked.metrics),
     }
-
-
-def _check_objective(stage: Stage, figures: dict[str, float], step: int, checkpoints: Checkpoints) -> None:
-    # Parameters may be spoilt by the very step whose loss was still finite.
-    if not np.isfinite(figures[stage.objective]):
-        raise _diverged(stage, f"the validation {stage.objective} is {figures[stage.objective]}", step, checkpoints)
 
 
 def _check_replicas(stage: Stage, parallel: Parallel, state: TrainState, step: int, checkpoints: Checkpoints) -> None:

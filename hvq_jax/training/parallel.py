@@ -5,7 +5,7 @@ Two forms of the same step: `pmap` over all devices of all processes (axis `DEVI
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -83,15 +83,26 @@ class Parallel:
         Under pmap the leaves become `[local devices, B / devices, ...]`.
         """
         if self.form == "pmap":
-            count = jax.local_device_count()
-            batch = jax.tree.map(lambda x: x.reshape(count, len(x) // count, *x.shape[1:]), batch)
+            batch = jax.tree.map(_cut, batch)
         return jax.device_put(batch, self._placement(PartitionSpec(DEVICES)))
 
-    def prefetch(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """`shard` of each batch, a few ahead of the one in use."""
+    def shard_steps(self, batches: Sequence[Any]) -> Any:
+        """Places this process's parts of several batches, leaves `[B / processes, ...]` each, on its devices.
+
+        The leaves become `[steps, B, ...]`, or under pmap `[local devices, steps, B / devices, ...]`.
+        """
+        if self.form == "pmap":
+            batches = [jax.tree.map(_cut, batch) for batch in batches]
+        axis = 1 if self.form == "pmap" else 0
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves, axis), *batches)
+        return jax.device_put(stacked, self._placement(PartitionSpec(DEVICES)))
+
+    def prefetch(self, batches: Iterable[Any], place: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+        """`place` (default: `shard`) of each batch, a few ahead of the one in use."""
+        place = place or self.shard
         ahead: collections.deque[Any] = collections.deque()
         for batch in batches:
-            ahead.append(self.shard(batch))
+            ahead.append(place(batch))
             if len(ahead) > _BATCHES_AHEAD:
                 yield ahead.popleft()
         yield from ahead
@@ -139,6 +150,12 @@ class Parallel:
                 f"{key}={batch_size} does not divide over {self.num_devices} devices: choose a multiple of "
                 f"{self.num_devices}, or --config.parallel=jit to use one device"
             )
+
+
+def _cut(x: Any) -> Any:
+    """A slice for each of this process's devices, along a new leading axis."""
+    count = jax.local_device_count()
+    return x.reshape(count, len(x) // count, *x.shape[1:])
 
 
 def checksum(tree: Any) -> jax.Array:

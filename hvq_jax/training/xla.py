@@ -1,7 +1,11 @@
-"""XLA options that have to be in the environment before JAX first uses a device."""
+"""Options of JAX and XLA that have to be in the environment before JAX is imported or first uses a device."""
 
+import hashlib
 import importlib.util
 import os
+import platform
+import warnings
+from pathlib import Path
 
 import jaxlib
 
@@ -17,3 +21,33 @@ def set_cpu_options() -> None:
     accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
     if jaxlib.__version__ in _KNOWN_JAXLIB and not accelerator:
         os.environ.setdefault("XLA_FLAGS", _CPU_OPTION)
+
+
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what XLA compiles in the user's cache folder, for the next start; to be called before its import.
+
+    JAX_COMPILATION_CACHE_DIR and the other options of JAX that the user has set are left as they are. Where the folder
+    cannot be written, nothing is kept.
+    """
+    # What another process is just writing, or did not finish, is compiled anew: nothing to tell the user.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # others put the folder's path into the key
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.path.join(os.path.abspath(caches), "hvq_jax", "xla", _processor())
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+
+
+def _processor() -> str:
+    """A name for the kind of CPU: a program for one may not run on another, and JAX keeps them under the same key."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
+    kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])
+    return f"{platform.machine()}-{hashlib.sha256(''.join(kind).encode()).hexdigest()[:12]}"

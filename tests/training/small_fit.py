@@ -66,9 +66,9 @@ def evaluated(parallel):
     return stage.summarise(sums)
 
 
-def small_fit(folder, *, form="pmap", num_steps=STEPS):
+def small_fit(folder, *, form="pmap", num_steps=STEPS, **overrides):
     """Trains with everything around it: checkpoints, logs, validation; returns the best state."""
-    options = FitOptions(
+    defaults = FitOptions(
         batch_size=BATCH_SIZE,
         num_epochs=0,
         num_steps=num_steps,
@@ -82,7 +82,9 @@ def small_fit(folder, *, form="pmap", num_steps=STEPS):
         checkpoint_every_steps=0,
         keep_checkpoints=3,
         check_replicas_every_steps=1,
+        steps_per_dispatch=1,
     )
+    options = dataclasses.replace(defaults, **overrides)
     folder.mkdir(exist_ok=True, parents=True)
     run = RunContext(folder, seed=0, parallel=Parallel(form), preemption=Preemption())
     return fit(stage_of("combined"), TRAIN, VALIDATION, options=options, run=run)

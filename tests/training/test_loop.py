@@ -55,6 +55,7 @@ def fit_toy(stage, workdir, **options):
         "checkpoint_every_steps": 1,
         "keep_checkpoints": 2,
         "check_replicas_every_steps": 4,
+        "steps_per_dispatch": 1,
     }
     workdir.mkdir(exist_ok=True)
     fit_options = FitOptions(**{**defaults, **options})
@@ -105,6 +106,12 @@ def test_the_step_is_named_even_within_a_stretch_between_logs(tmp_path):
     stage = stage_of(spoil_training_at=5)
     with pytest.raises(UserError, match="at step 5"):
         fit_toy(stage, tmp_path / "run", eval_every_steps=8, checkpoint_every_steps=0, log_every_steps=8)
+
+
+def test_the_step_is_named_even_within_a_dispatch(tmp_path):
+    options = {"eval_every_steps": 8, "checkpoint_every_steps": 0, "log_every_steps": 8, "steps_per_dispatch": 4}
+    with pytest.raises(UserError, match="at step 6"):
+        fit_toy(stage_of(spoil_training_at=6), tmp_path / "run", **{**options, "check_replicas_every_steps": 0})
 
 
 def test_a_validation_that_is_not_finite_leaves_the_best_alone(tmp_path):

@@ -1,0 +1,135 @@
+"""Where dispatches end, and that several steps in one of them are the steps that they would be alone."""
+
+from functools import partial
+
+import chex
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvq_jax.data.pipeline import train_batches
+from hvq_jax.training.dispatch import Schedule, compile_dispatch, in_groups, placed_groups
+from hvq_jax.training.logging import read_records
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.state import create_state, make_optimizer, train_step
+from tests.training.small_fit import BATCH_SIZE, TRAIN, small_fit, stage_of
+
+EVERY = st.integers(0, 12)
+
+
+def schedule(num_steps, log=0, evaluate=0, save=0, check=0):
+    return Schedule(num_steps, log, evaluate, save, check)
+
+
+@given(st.integers(1, 60), st.integers(1, 12), EVERY, EVERY, EVERY, st.integers(1, 9), st.data())
+def test_no_dispatch_crosses_an_event_and_a_stopped_run_is_cut_the_same(num_steps, log, ev, save, check, most, data):
+    plan = schedule(num_steps, log, ev, save, check)
+    lengths = list(plan.dispatches(0, most))
+    ends = np.cumsum(lengths)
+    events = [n for n in range(1, num_steps + 1) if plan.logs(n) or plan.checks_replicas(n)]
+    assert set(lengths) <= {1, most}
+    assert set(events) <= set(ends)
+    assert ends[-1] == num_steps == events[-1]
+    done = data.draw(st.integers(0, len(lengths) - 1))
+    assert list(plan.dispatches(int(sum(lengths[:done])), most)) == lengths[done:]
+
+
+def test_full_dispatches_come_first():
+    assert list(schedule(10, log=7).dispatches(0, 3)) == [3, 3, 1, 3]
+    assert list(schedule(6).dispatches(0, 1)) == [1] * 6
+    assert list(schedule(6).dispatches(6, 3)) == []
+
+
+def test_batches_are_grouped_in_order_and_none_is_read_beyond_the_last():
+    batches = iter(range(10))
+    assert list(in_groups(batches, [3, 1, 2])) == [[0, 1, 2], [3], [4, 5]]
+    assert next(batches) == 6
+
+
+@pytest.mark.parametrize("form", ["pmap", "jit"])
+def test_each_group_holds_the_batches_of_its_steps(form):
+    parallel = Parallel(form)
+    batches = [np.arange(8.0) + 100 * number for number in range(7)]
+    for step, group in placed_groups(batches, schedule(7, log=7), 0, 3, parallel):
+        steps = 3 if step < 7 else 1
+        group = np.asarray(group) if form == "jit" else np.moveaxis(np.asarray(group), 1, 0).reshape(steps, 8)
+        np.testing.assert_array_equal(group, batches[step - steps : step])
+    assert step == 7
+
+
+def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
+    """Seven steps of the small autoencoder: the reports of each, and the state."""
+    parallel, stage, optimizer = Parallel(form), stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=7)
+    state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.9))()
+    options = {"loss_function": count_traces(stage.loss), "optimizer": optimizer, "seed": 0, "average_decay": 0.9}
+    dispatch = compile_dispatch(partial(train_step, axis_name=parallel.axis_name, **options), parallel)
+    state, reports = parallel.replicate(state), []
+    batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0)
+    for _, group in placed_groups(batches, schedule(7), 0, steps_per_dispatch, parallel):
+        state, several = dispatch(state, group)
+        reports.append(jax.device_get(several))
+    batches.close()
+    return jax.tree.map(lambda *x: np.concatenate(x), *reports), jax.device_get(state)
+
+
+# XLA fuses several steps otherwise than one, and float32 rounds by 6e-8 at each addition. Adam divides by the size of a
+# gradient: where a gradient is nothing but rounding, as of a bias before a normalisation, it moves a parameter by up to
+# the learning rate of 1e-3 a step in either direction, without an effect on anything.
+@pytest.mark.parametrize("form", ["pmap", "jit"])
+def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone(form):
+    (ours, state), (alone, state_alone) = train(form, 3), train(form, 1)
+    assert ours.loss.shape == (7,)
+    chex.assert_trees_all_close(ours, alone, rtol=2e-5, atol=2e-5)
+    chex.assert_trees_all_close(state.model_state, state_alone.model_state, rtol=2e-5, atol=2e-5)
+    chex.assert_trees_all_close(state.params, state_alone.params, rtol=0, atol=2 * 7 * 1e-3)
+    assert state.step == state_alone.step == 7
+
+
+@pytest.mark.parametrize("form", ["pmap", "jit"])
+def test_each_length_is_traced_once(form):
+    chex.clear_trace_counter()
+    # One of each length, and one more of the body of the loop where that is not unrolled.
+    train(form, 3, count_traces=lambda loss: chex.assert_max_traces(loss, n=3))
+    chex.clear_trace_counter()
+    train(form, 1, count_traces=lambda loss: chex.assert_max_traces(loss, n=1))
+
+
+def test_the_loop_of_accelerators_takes_the_same_steps(monkeypatch):
+    monkeypatch.setattr("hvq_jax.training.dispatch._unrolls", lambda: False)
+    reports, _ = train("pmap", 7)
+    chex.assert_trees_all_close(reports, train("pmap", 1)[0], rtol=2e-5, atol=2e-5)
+
+
+def losses(workdir):
+    return [(r["split"], r["step"], r["loss"]) for r in read_records(workdir)]
+
+
+def saved(workdir, step):
+    folder = next((workdir / "checkpoints").glob("*")) / str(step)
+    return (folder / "digests" / "metadata").read_text()
+
+
+OPTIONS = {"steps_per_dispatch": 3, "log_every_steps": 4, "eval_every_steps": 5, "checkpoint_every_steps": 2}
+
+
+def test_a_resumed_run_ends_bit_identical_whatever_the_step_it_was_stopped_at(tmp_path):
+    small_fit(tmp_path / "whole", num_steps=10, **OPTIONS)
+    for step in (2, 5):
+        small_fit(tmp_path / f"{step}", num_steps=step, **OPTIONS)
+        small_fit(tmp_path / f"{step}", num_steps=10, **OPTIONS)
+        assert saved(tmp_path / f"{step}", 10) == saved(tmp_path / "whole", 10)
+
+
+def test_logs_and_checkpoints_fall_on_the_same_steps(tmp_path):
+    small_fit(tmp_path / "several", num_steps=10, **OPTIONS)
+    small_fit(tmp_path / "single", num_steps=10, **{**OPTIONS, "steps_per_dispatch": 1})
+    ours, theirs = losses(tmp_path / "several"), losses(tmp_path / "single")
+    assert [record[:2] for record in ours] == [record[:2] for record in theirs]
+    assert ("train", 4) in [record[:2] for record in ours]
+    np.testing.assert_allclose([record[2] for record in ours], [record[2] for record in theirs], rtol=2e-5)
+    steps = [
+        sorted(p.name for p in (tmp_path / name / "checkpoints").glob("*/[0-9]*")) for name in ("several", "single")
+    ]
+    assert steps[0] == steps[1]
