@@ -36,9 +36,9 @@ from hvq_jax.errors import UserError
 from hvq_jax.latents import MODES
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.loop import Stage, initial_state
+from hvq_jax.training.loop import Stage, initial_state, optimizer_of
 from hvq_jax.training.parallel import DEVICES, Parallel
-from hvq_jax.training.state import TrainState, make_optimizer, train_step
+from hvq_jax.training.state import TrainState, train_step
 from hvq_jax.training.xla import set_cpu_options
 
 _ROOT = Path(__file__).parents[1]
@@ -93,14 +93,7 @@ class Subject:
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:
         """The compiled step; without `axis_name` each device trains on its own share, and nothing is reduced."""
-        section = self.config.autoencoder
-        optimizer = make_optimizer(
-            learning_rate=section.learning_rate,
-            num_steps=1000,
-            schedule=section.schedule,
-            warmup_steps=section.warmup_steps,
-            clip_norm=section.clip_norm,
-        )
+        optimizer = optimizer_of(configuration.fit_options_of(self.config.autoencoder), 1000)
         step = partial(train_step, loss_function=self.stage.loss, optimizer=optimizer, seed=0, axis_name=axis_name)
         function: Any = self.parallel.compile(step)
         return function.lower(state, batch).compile()

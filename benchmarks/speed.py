@@ -355,20 +355,14 @@ def our_training_step(stage: Any, options: Any, batch: Any, save: Callable[[Any,
     """The step of `training.loop`, one a dispatch; `save` is given parameters and model state first."""
     import jax
 
-    from hvq_jax.training.loop import initial_state
+    from hvq_jax.training.loop import initial_state, optimizer_of
     from hvq_jax.training.parallel import Parallel
-    from hvq_jax.training.state import make_optimizer, train_step
+    from hvq_jax.training.state import train_step
 
     parallel = Parallel("pmap")
     state = parallel.replicate(jax.jit(partial(initial_state, stage, options, 1000, 0))())
     save(state.params, state.model_state)
-    optimizer = make_optimizer(
-        learning_rate=options.learning_rate,
-        num_steps=1000,
-        schedule=options.schedule,
-        warmup_steps=options.warmup_steps,
-        clip_norm=options.clip_norm,
-    )
+    optimizer = optimizer_of(options, 1000)
     step = partial(
         train_step,
         loss_function=stage.loss,

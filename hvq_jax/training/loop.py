@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
@@ -85,7 +86,7 @@ def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
 def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
     """The state at step 0, from the run's seed."""
     params, model_state = stage.init(jax.random.key(seed))
-    optimizer = _optimizer(options, num_steps)
+    optimizer = optimizer_of(options, num_steps)
     return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
 
@@ -94,7 +95,8 @@ def num_training_steps(options: FitOptions, train: AnySplit) -> int:
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
 
 
-def _optimizer(options: FitOptions, num_steps: int) -> Any:
+def optimizer_of(options: FitOptions, num_steps: int) -> optax.GradientTransformation:
+    """Adam and its schedule over `num_steps` steps, as `options` say."""
     return make_optimizer(
         learning_rate=options.learning_rate,
         num_steps=num_steps,
@@ -206,7 +208,7 @@ def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunCo
     return partial(
         train_step,
         loss_function=stage.loss,
-        optimizer=_optimizer(options, num_steps),
+        optimizer=optimizer_of(options, num_steps),
         seed=run.seed,
         average_decay=options.average_decay,
         axis_name=run.parallel.axis_name,

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hvq_jax.autoencoder import Autoencoder, LatentOptions
+from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions
 from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.latents import MODES
@@ -24,6 +24,8 @@ from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
+BY_GRADIENT = "vq with a codebook trained by gradient"
+TRAININGS = (*MODES, BY_GRADIENT)
 STEPS = 4
 BATCH_SIZE = 8
 
@@ -36,14 +38,18 @@ def images(count, seed):
 TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
 
 
-def stage_of(mode):
-    model = Autoencoder((8, 8, 1), latent=LatentOptions(mode=mode, num_codes=8, dim=4, num_frequent=4))
+def stage_of(training):
+    """The stage of a latent with a codebook of moving averages, or of `BY_GRADIENT`."""
+    mode = "vq" if training == BY_GRADIENT else training
+    codebook = CodebookOptions(method="gradient", init="uniform") if training == BY_GRADIENT else CodebookOptions()
+    latent = LatentOptions(mode=mode, num_codes=8, dim=4, num_frequent=4)
+    model = Autoencoder((8, 8, 1), latent=latent, codebook=codebook)
     return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
 
 
-def small_training(mode, parallel):
+def small_training(training, parallel):
     """The figures of each step, and those of the state it began with on the validation images."""
-    stage, optimizer = stage_of(mode), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
+    stage, optimizer = stage_of(training), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
     state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
     state = parallel.replicate(state)
     options = {"loss_function": stage.loss, "optimizer": optimizer, "seed": 0, "axis_name": parallel.axis_name}
@@ -107,7 +113,7 @@ def main(folder):
     cluster.join()
     parallel = Parallel("pmap")
     seen = {
-        "trained": {mode: small_training(mode, parallel) for mode in MODES},
+        "trained": {training: small_training(training, parallel) for training in TRAININGS},
         "evaluated": evaluated(parallel),
         **what_a_process_sees(parallel),
     }

@@ -1,4 +1,6 @@
-"""Two processes of two devices, one of four, and one device with the whole batch train alike, in every latent."""
+"""Two processes of two devices, one of four, and one device with the whole batch train alike, in every latent
+and with both kinds of codebook.
+"""
 
 import json
 import os
@@ -11,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hvq_jax.latents import MODES
 from hvq_jax.training.logging import read_records
 from hvq_jax.training.parallel import Parallel
-from tests.training.small_fit import HANDED_OVER, STEPS, evaluated, small_fit, small_training
+from tests.training.small_fit import BY_GRADIENT, HANDED_OVER, STEPS, TRAININGS, evaluated, small_fit, small_training
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,11 +69,12 @@ def assert_alike(ours, theirs):
         np.testing.assert_allclose(value, theirs[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_topology_trains_alike(by_two, mode):
-    one = small_training(mode, Parallel("jit"))
-    assert one[0]["revived_codes"] == 8  # the moving averages started from data
-    for other in (small_training(mode, Parallel("pmap")), by_two[0]["trained"][mode]):
+@pytest.mark.parametrize("training", TRAININGS)
+def test_every_topology_trains_alike(by_two, training):
+    one = small_training(training, Parallel("jit"))
+    # Moving averages start from data.
+    assert one[0]["revived_codes"] == (0 if training == BY_GRADIENT else 8)
+    for other in (small_training(training, Parallel("pmap")), by_two[0]["trained"][training]):
         assert len(one) == len(other) == STEPS
         for ours, theirs in zip(one, other, strict=True):
             assert_alike(ours, theirs)
