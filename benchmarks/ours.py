@@ -1,0 +1,96 @@
+"""Our side of the rows. It starts JAX, so it is imported only in the process that is ours."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.rows import NUM_CLASSES, NUM_CODES, Row, images_of, indices_of, labels_of
+from benchmarks.training_step import TrainingStep
+from benchmarks.turns import Subject
+from configs import reference
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Variables
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.images import to_float
+from hvq_jax.interop import autoencoder_to_torch, pixelcnn_to_torch
+from hvq_jax.latents import latent_from_codes, nearest_codes
+from hvq_jax.priors.sampling import sample_cached
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
+from hvq_jax.training.prior_stage import prior_stage
+
+
+def subject(row: Row, work: str, weights: Path) -> Subject:
+    """Our side of a row; writes the weights for the others."""
+    return (_prior if row.is_prior else _autoencoder)(row, work, weights)
+
+
+def _reference_config(row: Row) -> Any:
+    """The config `reference`, with the row's sizes."""
+    config = reference.get_config("vq")
+    config.latent.dim, config.latent.num_codes = row.dim, NUM_CODES
+    return config
+
+
+def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
+    config, images = _reference_config(row), images_of(row)
+    model = autoencoder_of(config, images.shape[1:])
+
+    def save(params: Any, state: Any) -> None:
+        state_dict: Any = autoencoder_to_torch({"params": params, "batch_stats": state.batch_stats})
+        np.savez(weights, **state_dict)
+
+    if work == "train":
+        stage = autoencoder_stage(model, images[:1])
+        batch = Batch(images, labels_of(row), np.ones(row.batch, bool))
+        step = TrainingStep(stage, fit_options_of(config.autoencoder), batch)
+        save(step.state.params, step.state.model_state)
+        return step, lambda report: float(report.loss)
+    variables = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
+    save(variables.params, variables.state)
+
+    @jax.jit
+    def encode(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        z_e = autoencoder.encode(model, variables, to_float(images))
+        return z_e, nearest_codes(z_e, variables.codes)
+
+    @jax.jit
+    def decode(variables: Variables, indices: jax.Array) -> jax.Array:
+        return autoencoder.decode(model, variables, latent_from_codes(indices, variables.codes))
+
+    def distance(result: tuple[jax.Array, jax.Array]) -> float:
+        z_e, indices = (np.asarray(array) for array in result)
+        return float(np.square(np.asarray(variables.codes)[indices] - z_e).mean())
+
+    if work == "encode":
+        images = jax.device_put(images)
+        return lambda: jax.block_until_ready(encode(variables, images)), distance
+    codes = jax.device_put(indices_of(row))
+    return lambda: jax.block_until_ready(decode(variables, codes)), lambda x: float(np.square(x).mean())
+
+
+def _prior(row: Row, work: str, weights: Path) -> Subject:
+    config, (height, width) = _reference_config(row), row.shape
+    model = prior_of(config, NUM_CLASSES)
+    stage = prior_stage(model, (height, width), 16 * height * width)
+    batch = Batch(indices_of(row), labels_of(row), np.ones(row.batch, bool))
+
+    def save(params: Any) -> None:
+        state_dict: Any = pixelcnn_to_torch(params)
+        np.savez(weights, **state_dict)
+
+    if work == "train_prior":
+        step = TrainingStep(stage, fit_options_of(config.prior), batch)
+        save(step.state.params)
+        return step, lambda report: float(report.loss)
+    params, _ = jax.jit(stage.init)(jax.random.key(0))
+    save(params)
+    if work == "loss":
+        loss = jax.jit(lambda params, batch: stage.loss(params, None, batch, jax.random.key(0), None)[0])
+        return lambda: loss(params, batch), float
+    labels, keys = jax.device_put(batch.labels), jax.random.split(jax.random.key(0), row.batch)
+    draw = jax.jit(lambda params, labels, keys: sample_cached(model, params, labels, keys, height, width))
+    return lambda: jax.block_until_ready(draw(params, labels, keys)), lambda result: 0.0

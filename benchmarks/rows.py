@@ -1,0 +1,69 @@
+"""The rows of the comparison: which work, how much of it, and on what."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+OURS, TORCH, PLAIN = "ours", "PyTorch", "plain Flax"
+NUM_CODES, NUM_CLASSES = 512, 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One kind of work, and how much of it."""
+
+    title: str
+    work: str  # train, encode or decode; train_prior or sample
+    shape: tuple[int, ...]  # H, W, C of images; h, w of grids of codes
+    batch: int
+    bar: float  # the largest ratio to PyTorch that is good enough
+    dim: int = 256
+    peers: tuple[str, ...] = (TORCH,)
+    torch_positions: int = 0  # PyTorch draws so many of the h·w positions, in proportion; 0: all
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether the work is the prior's."""
+        return len(self.shape) == 2
+
+    @property
+    def extrapolation(self) -> float:
+        """What PyTorch's time is multiplied by: its sampler takes the same time for every position."""
+        return math.prod(self.shape) / self.torch_positions if self.torch_positions else 1.0
+
+
+ROWS = {
+    "train28": Row("training step, 28×28×1, D = 256, batch 128", "train", (28, 28, 1), 128, 1.0, peers=(TORCH, PLAIN)),
+    "train32": Row("training step, 32×32×3, D = 64, batch 64", "train", (32, 32, 3), 64, 1.0, dim=64),
+    "train32wide": Row("training step, 32×32×3, D = 128, batch 64", "train", (32, 32, 3), 64, 1.0, dim=128),
+    "encode": Row("images to codes, 28×28×1, D = 256, batch 128", "encode", (28, 28, 1), 128, 1.0),
+    "decode": Row("codes to images, 28×28×1, D = 256, batch 128", "decode", (28, 28, 1), 128, 1.0),
+    "prior": Row("training step of the PixelCNN, 7×7, batch 128", "train_prior", (7, 7), 128, 1.0),
+    "sample7": Row("64 samples of the PixelCNN, 7×7", "sample", (7, 7), 64, 1 / 40),
+    "sample8": Row("64 samples of the PixelCNN, 8×8", "sample", (8, 8), 64, 1 / 40),
+    "sample32": Row(
+        "16 samples of the PixelCNN, 32×32 (PyTorch: 8 of the 1,024 positions, times 128)",
+        "sample",
+        (32, 32),
+        16,
+        1 / 300,
+        torch_positions=8,
+    ),
+}
+
+
+def images_of(row: Row) -> np.ndarray:
+    """A batch of noise, uint8: the time does not depend on what the images show."""
+    return np.random.default_rng(0).integers(0, 256, (row.batch, *row.shape), np.uint8)
+
+
+def indices_of(row: Row) -> np.ndarray:
+    """A batch of grids of codes, int32."""
+    height, width = row.shape if row.is_prior else (row.shape[0] // 4, row.shape[1] // 4)
+    return np.random.default_rng(1).integers(0, NUM_CODES, (row.batch, height, width), np.int32)
+
+
+def labels_of(row: Row) -> np.ndarray:
+    """A class for each of the batch, int32."""
+    return np.arange(row.batch, dtype=np.int32) % NUM_CLASSES

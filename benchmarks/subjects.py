@@ -1,0 +1,67 @@
+"""One subject of one row, in a process of its own: what `benchmarks.turns` starts.
+
+    python -m benchmarks.subjects SUBJECT ROW FOLDER [--check]
+
+The folder is where ours leaves the weights and the others find them; --check computes the prior's loss instead.
+"""
+
+import argparse
+import importlib
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.rows import OURS, PLAIN, ROWS, TORCH, Row, images_of, indices_of, labels_of
+from benchmarks.turns import Subject, serve
+from hvq_jax.training.xla import set_cpu_options
+
+
+def module(name: str) -> Any:
+    """A module of `benchmarks`, imported only in the process that needs it, for its library's sake."""
+    return importlib.import_module(f"benchmarks.{name}")
+
+
+def torch_subject(row: Row, work: str, state_dict: dict[str, np.ndarray]) -> Subject:
+    """PyTorch's side of a row."""
+    subject: Subject
+    if row.is_prior:
+        positions = row.torch_positions or math.prod(row.shape)
+        work = work.removesuffix("_prior")
+        subject = module("peers.torch_pixelcnn").subject(work, state_dict, indices_of(row), labels_of(row), positions)
+    else:
+        subject = module("peers.torch_autoencoder").subject(work, state_dict, images_of(row), indices_of(row))
+    return subject
+
+
+def plain_flax_subject(row: Row, state_dict: dict[str, np.ndarray]) -> Subject:
+    """The newcomer's side of a row."""
+    from hvq_jax.interop import autoencoder_from_torch
+
+    subject: Subject = module("peers.flax_plain").subject(autoencoder_from_torch(state_dict), images_of(row))
+    return subject
+
+
+def main() -> None:
+    """Serves the subject that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("subject", choices=[OURS, TORCH, PLAIN])
+    parser.add_argument("row", choices=list(ROWS))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    row, weights = ROWS[options.row], options.folder / "weights.npz"
+    work = "loss" if options.check else row.work
+    if options.subject != TORCH:
+        set_cpu_options()
+    if options.subject == OURS:
+        serve(module("ours").subject(row, work, weights))
+        return
+    with np.load(weights) as file:
+        state_dict = dict(file)
+    serve(torch_subject(row, work, state_dict) if options.subject == TORCH else plain_flax_subject(row, state_dict))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Our training step as `train.py` runs it: under pmap, one a dispatch, its state donated, its batch on the device."""
+
+from functools import partial
+from typing import Any
+
+import jax
+
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.state import StepReport, train_step
+
+_NUM_STEPS = 1000  # what the schedule is told; a step takes the same time anywhere in it
+
+
+class TrainingStep:
+    """The step of a stage, its state and one batch; a call trains on that batch once more."""
+
+    def __init__(self, stage: Stage, options: FitOptions, batch: Batch):
+        parallel = Parallel("pmap")
+        step = partial(
+            train_step,
+            loss_function=stage.loss,
+            optimizer=optimizer_of(options, _NUM_STEPS),
+            seed=0,
+            average_decay=options.average_decay,
+            axis_name=parallel.axis_name,
+        )
+        self.state = parallel.replicate(jax.jit(partial(initial_state, stage, options, _NUM_STEPS, 0))())
+        self._function: Any = parallel.compile(step, donate_state=True)
+        self._batch = parallel.shard(batch)
+
+    def __call__(self) -> StepReport:
+        """Returns once the step is done."""
+        self.state, report = self._function(self.state, self._batch)
+        return jax.block_until_ready(report)
+
+    def compile(self) -> Any:
+        """Compiles before the first call, and returns what XLA made of the step."""
+        self._function = self._function.lower(self.state, self._batch).compile()
+        return self._function
