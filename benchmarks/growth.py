@@ -1,0 +1,220 @@
+"""How time and memory grow with batch, D, K, the image's side and the prior's positions, each varied alone.
+
+    python -m benchmarks.growth                                           # eight minutes on two cores
+    python -m benchmarks.growth --axes=dim,codes --json=growth.json --plots=docs/performance
+
+The base is the config `default` with D = 64, K = 512, 28×28×1, batch 64, and a prior over 7×7 positions, batch 16.
+Measured are the training step of the autoencoder, the codebook search of its batch alone, the training step of the
+PixelCNN and a batch of its samples. They take turns, a repetition of each at every point and then the next of each, so
+that what else the machine does falls on all points. A repetition is a call, or as many as fill a fifth of a second.
+
+Memory is what XLA has laid out for the compiled program: arguments, outputs and temporaries, donated ones once. It is
+the same at every run, without noise; scratch space of XLA's library kernels, libraries and the interpreter are not in
+it.
+
+An exponent is that of the growth since the row above: 1 is proportional, to the area of images and grids. The share of
+the search is the median, over repetitions, of its time by that of the step just before.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import statistics
+import sys
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.axes import AXES, Axis
+from benchmarks.command import (
+    Parser,
+    check_json,
+    check_repetitions,
+    chosen,
+    conditions,
+    print_header,
+    print_line,
+    versions,
+)
+from benchmarks.growth_plots import save_axis, save_shares
+from benchmarks.programs import WORKS, Sizes
+from benchmarks.timing import calls_that_fill, seconds_of
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.training.xla import set_cpu_options
+
+PACKAGES = ("jax", "flax", "numpy")
+SHORTEST = 0.2  # seconds of a repetition, at the least
+LIMIT = 0.1  # the share of the search that is called small
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Of one work at one point: seconds of every repetition, and memory."""
+
+    seconds: list[float]
+    mib: float
+
+    @property
+    def ms(self) -> float:
+        """The median."""
+        return 1e3 * statistics.median(self.seconds)
+
+
+Measurements = dict[tuple[str, Sizes], Measurement]
+
+
+def measure(axes: list[Axis], repetitions: int) -> Measurements:
+    """Every work at every point of the axes; the base is a point of several and measured once."""
+    keys = {(work, sizes): None for axis in axes for _, sizes in axis.points() for work in axis.works}
+    programs = {(work, sizes): WORKS[work](sizes) for work, sizes in keys}
+    calls = {}
+    for key, program in programs.items():
+        program.call()  # the first call also allocates
+        calls[key] = calls_that_fill(SHORTEST, program.call)
+    seconds: dict[tuple[str, Sizes], list[float]] = {key: [] for key in programs}
+    for _ in range(repetitions):
+        for key, program in programs.items():
+            seconds[key].append(seconds_of(program.call, calls[key]))
+    return {key: Measurement(seconds[key], program.mib) for key, program in programs.items()}
+
+
+def exponents(sizes: list[float], numbers: list[float]) -> list[float | None]:
+    """Of the growth from each number to the next, by size; None for the first."""
+    steps = zip(pairwise(sizes), pairwise(numbers), strict=True)
+    return [None, *(math.log(b / a) / math.log(larger / smaller) for (smaller, larger), (a, b) in steps)]
+
+
+def shares(step: Measurement, search: Measurement) -> list[float]:
+    """The search's part of the step, in every repetition."""
+    return [part / whole for part, whole in zip(search.seconds, step.seconds, strict=True)]
+
+
+def crossing(sizes: list[float], numbers: list[float], limit: float) -> float | None:
+    """The size where the numbers come to `limit`, from the end where they are below; None if they do not.
+
+    Between two points it is read off the straight line through them, both axes logarithmic.
+    """
+    points = list(zip(sizes, numbers, strict=True))
+    if numbers[0] >= limit:
+        points.reverse()
+    if points[0][1] >= limit:
+        return None
+    for (size, below), (next_size, above) in pairwise(points):
+        if above >= limit:
+            way = math.log(limit / below) / math.log(above / below)
+            return size * (next_size / size) ** way
+    return None
+
+
+def median_shares(axis: Axis, measurements: Measurements) -> list[float]:
+    """At every point of an axis."""
+    works = [(measurements["step", sizes], measurements["search", sizes]) for _, sizes in axis.points()]
+    return [statistics.median(shares(*pair)) for pair in works]
+
+
+def verdict(axis: Axis, median: list[float]) -> str:
+    """Where the search is small, in a sentence."""
+    at = crossing([float(value) for value in axis.values], median, LIMIT)
+    if at is None:
+        end = f"{'less' if median[0] < LIMIT else 'more'} than {LIMIT:.0%} at every {axis.label}"
+    else:
+        end = f"less than {LIMIT:.0%} {'up to' if median[0] < LIMIT else 'from'} {axis.label} = {at:,.0f}"
+    return f"Of the step, the search takes {end}."
+
+
+def columns(axis: Axis, work: str, measurements: Measurements) -> list[list[str]]:
+    """The columns of a work in the table of an axis, each under its header."""
+    sizes = [float(axis.size(value)) for value in axis.values]
+    found = [measurements[work, point] for _, point in axis.points()]
+    times, memory = [m.ms for m in found], [m.mib for m in found]
+    ranges = [f"{m.ms:,.1f} ({1e3 * min(m.seconds):,.1f}–{1e3 * max(m.seconds):,.1f})" for m in found]
+    return [
+        [f"{work} ms (min–max)", *ranges],
+        ["exponent", *("" if e is None else f"{e:.2f}" for e in exponents(sizes, times))],
+        [f"{work} MiB", *(f"{mib:,.1f}" for mib in memory)],
+        ["exponent", *("" if e is None else f"{e:.2f}" for e in exponents(sizes, memory))],
+    ]
+
+
+def print_table(axis: Axis, measurements: Measurements) -> None:
+    """Of one axis, with the search's share if it is measured there."""
+    table = [[axis.label, *map(axis.name, axis.values)]]
+    for work in axis.works:
+        table += columns(axis, work, measurements)
+    small = median_shares(axis, measurements) if "search" in axis.works else []
+    if small:
+        table.append(["search / step", *(f"{share:.1%}" for share in small)])
+    header, *rows = ([column[i] for column in table] for i in range(len(axis.values) + 1))
+    print_header(header)
+    for row in rows:
+        print_line(row)
+    print(f"\n{verdict(axis, small)}\n" if small else "", flush=True)
+
+
+def record(name: str, axis: Axis, measurements: Measurements) -> list[dict[str, Any]]:
+    """An axis in the JSON file: each point and work."""
+    return [
+        {
+            "axis": name,
+            "value": value,
+            "work": work,
+            "sizes": dataclasses.asdict(sizes),
+            "median_ms": measurements[work, sizes].ms,
+            **dataclasses.asdict(measurements[work, sizes]),
+        }
+        for value, sizes in axis.points()
+        for work in axis.works
+    ]
+
+
+def save_plots(folder: Path, names: list[str], measurements: Measurements) -> None:
+    """One picture an axis, and one of the search's share."""
+    for name in names:
+        axis = AXES[name]
+        lines = {work: [measurements[work, sizes] for _, sizes in axis.points()] for work in axis.works}
+        seconds = {work: [m.seconds for m in found] for work, found in lines.items()}
+        save_axis(folder / f"growth_{name}.png", axis, seconds, {k: [m.mib for m in v] for k, v in lines.items()})
+    searched = [AXES[name] for name in names if "search" in AXES[name].works]
+    if searched:
+        panels = [(axis, median_shares(axis, measurements)) for axis in searched]
+        marks = [crossing([float(value) for value in axis.values], median, LIMIT) for axis, median in panels]
+        save_shares(folder / "growth_search.png", panels, marks, LIMIT)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options; UserError where they make no sense."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser.add_argument("--axes", default=",".join(AXES), help="default %(default)s")
+    parser.add_argument("--repetitions", type=int, default=7, help="of each point, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
+    parser.add_argument("--plots", metavar="FOLDER", help="draw growth_AXIS.png there")
+    options = parser.parse_args(arguments)
+    options.axes = chosen("--axes", options.axes, "axis", AXES)
+    check_repetitions(options.repetitions)
+    check_json(options.json)
+    if options.plots and not (Path(options.plots).is_dir() and os.access(options.plots, os.W_OK)):
+        raise UserError(f"--plots={options.plots}: the folder does not exist or cannot be written to")
+    return options
+
+
+def run(arguments: list[str]) -> None:
+    """Measures, prints and draws."""
+    options = parse(arguments)
+    set_cpu_options()
+    measurements = measure([AXES[name] for name in options.axes], options.repetitions)
+    for name in options.axes:
+        print_table(AXES[name], measurements)
+    print(conditions(PACKAGES, options.repetitions))
+    if options.json:
+        records = [entry for name in options.axes for entry in record(name, AXES[name], measurements)]
+        report = {"versions": versions(PACKAGES), "conditions": conditions(PACKAGES, options.repetitions)}
+        Path(options.json).write_text(json.dumps({**report, "points": records}, indent=1) + "\n")
+    if options.plots:
+        save_plots(Path(options.plots), options.axes, measurements)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(partial(run, sys.argv[1:])))

@@ -1,0 +1,111 @@
+"""The compiled programs whose growth is measured, of given sizes, with the memory that XLA plans for each."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.training_step import TrainingStep
+from configs import default
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.latents import nearest_codes
+from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.sampling import sample_cached
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
+from hvq_jax.training.prior_stage import prior_stage
+
+_NUM_CLASSES = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Of the models of `configs/default.py` and their batches."""
+
+    batch: int = 64
+    dim: int = 64  # D
+    codes: int = 512  # K
+    image: int = 28  # side of a square, one channel
+    grid: int = 7  # side of the square of positions that the prior sees
+    prior_batch: int = 16
+    layers: int = 15  # of the prior
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A call that returns when its result is there, and the memory of its compiled program."""
+
+    call: Callable[[], Any]
+    mib: float
+
+
+def planned_mib(compiled: Any) -> float:
+    """Arguments, outputs and temporaries as XLA has laid them out; what is donated counts once."""
+    plan = compiled.memory_analysis()
+    outputs = plan.output_size_in_bytes - plan.alias_size_in_bytes
+    return float(plan.argument_size_in_bytes + outputs + plan.temp_size_in_bytes) / 2**20
+
+
+def _config(sizes: Sizes) -> Any:
+    config = default.get_config()
+    config.latent.dim, config.latent.num_codes = sizes.dim, sizes.codes
+    config.prior.num_layers = sizes.layers
+    return config
+
+
+def _batch_of(images: np.ndarray) -> Batch:
+    labels = np.arange(len(images), dtype=np.int32) % _NUM_CLASSES
+    return Batch(images, labels, np.ones(len(images), bool))
+
+
+def _prior(sizes: Sizes) -> tuple[PixelCNN, Batch]:
+    shape = (sizes.prior_batch, sizes.grid, sizes.grid)
+    indices = np.random.default_rng(0).integers(0, sizes.codes, shape, np.int32)
+    return prior_of(_config(sizes), _NUM_CLASSES), _batch_of(indices)
+
+
+def autoencoder_step(sizes: Sizes) -> Program:
+    """The autoencoder's training step on noise: the time does not depend on what the images show."""
+    config, shape = _config(sizes), (sizes.image, sizes.image, 1)
+    images = np.random.default_rng(0).integers(0, 256, (sizes.batch, *shape), np.uint8)
+    stage = autoencoder_stage(autoencoder_of(config, shape), images[:1])
+    step = TrainingStep(stage, fit_options_of(config.autoencoder), _batch_of(images))
+    return Program(step, planned_mib(step.compile()))
+
+
+def codebook_search(sizes: Sizes) -> Program:
+    """`nearest_codes` alone, for the latents of a batch."""
+    side = sizes.image // 4
+    z_e = jax.random.normal(jax.random.key(0), (sizes.batch, side, side, sizes.dim))
+    codebook = jax.random.normal(jax.random.key(1), (sizes.codes, sizes.dim))
+    search = jax.jit(nearest_codes).lower(z_e, codebook).compile()
+    return Program(lambda: jax.block_until_ready(search(z_e, codebook)), planned_mib(search))
+
+
+def prior_step(sizes: Sizes) -> Program:
+    """The PixelCNN's training step."""
+    model, batch = _prior(sizes)
+    stage = prior_stage(model, (sizes.grid, sizes.grid), 16 * sizes.grid**2)
+    step = TrainingStep(stage, fit_options_of(_config(sizes).prior), batch)
+    return Program(step, planned_mib(step.compile()))
+
+
+def sampling(sizes: Sizes) -> Program:
+    """A batch of samples of the PixelCNN, each feature computed once."""
+    model, batch = _prior(sizes)
+    params = jax.jit(model.init)(jax.random.key(0), batch.images[:1], batch.labels[:1])
+    keys = jax.random.split(jax.random.key(1), sizes.prior_batch)
+    arguments = jax.device_put((params, batch.labels, keys))
+    draw = jax.jit(partial(sample_cached, model, height=sizes.grid, width=sizes.grid)).lower(*arguments).compile()
+    return Program(lambda: jax.block_until_ready(draw(*arguments)), planned_mib(draw))
+
+
+WORKS: dict[str, Callable[[Sizes], Program]] = {
+    "step": autoencoder_step,
+    "search": codebook_search,
+    "prior step": prior_step,
+    "sampling": sampling,
+}

@@ -1,0 +1,104 @@
+"""What `benchmarks/growth.py` makes of its measurements, and one real run on tiny sizes."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+from PIL import Image
+
+from benchmarks import axes
+from benchmarks.axes import AXES, Axis
+from benchmarks.growth import Measurement, crossing, exponents, parse, run, shares, verdict
+from benchmarks.programs import Sizes, autoencoder_step, codebook_search
+from hvq_jax.errors import UserError, exit_status
+
+TINY = Sizes(batch=4, dim=4, codes=8, image=8, grid=3, prior_batch=4, layers=2)
+CODES = Axis("codes", "K", (128, 512, 2048), {"step": 1, "search": 1})
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Two values of every axis, around a tiny base."""
+    monkeypatch.setattr(axes, "BASE", TINY)
+    for name, axis in AXES.items():
+        base = getattr(TINY, axis.field)
+        values = (base, base + 4 if axis.is_side else 2 * base)
+        monkeypatch.setitem(AXES, name, dataclasses.replace(axis, values=values))
+
+
+def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("benchmarks.growth.SHORTEST", 0.0)
+    run(["--repetitions=2", "--axes=grid,codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 2
+    assert "| positions of the prior | prior step ms (min–max) | exponent | prior step MiB | exponent |" in printed
+    assert printed.count("Of the step, the search takes ") == 1
+    points = json.loads((tmp_path / "growth.json").read_text())["points"]
+    assert [(point["axis"], point["value"], point["work"]) for point in points] == [
+        (name, value, work) for name in ("codes", "grid") for value in AXES[name].values for work in AXES[name].works
+    ]
+    assert all(len(point["seconds"]) == 2 and point["median_ms"] > 0 and point["mib"] > 0 for point in points)
+    pictures = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
+    assert pictures == dict.fromkeys(["growth_codes.png", "growth_grid.png", "growth_search.png"], (860, 360))
+
+
+def test_memory_is_what_the_program_holds_and_a_donated_state_counts_once():
+    search = codebook_search(TINY)
+    vectors, codes, indices = 4 * 2 * 2 * 4, 8 * 4, 4 * 2 * 2
+    assert 4 * (vectors + codes + indices) <= 2**20 * search.mib <= 4 * (vectors + codes + indices) + 4096
+    step = autoencoder_step(dataclasses.replace(TINY, dim=32))
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(step.call.state))
+    assert state_bytes < 2**20 * step.mib < 2 * state_bytes
+
+
+def test_exponents_are_those_of_powers():
+    assert exponents([2, 4, 8], [5, 10, 40]) == [None, pytest.approx(1), pytest.approx(2)]
+
+
+def test_the_share_is_that_of_neighbouring_repetitions():
+    assert shares(Measurement([1.0, 10.0], 1.0), Measurement([0.1, 2.0], 1.0)) == [0.1, 0.2]
+
+
+def test_the_crossing_is_between_the_points_around_it():
+    # Proportional to the size: 0.04 at 128, so 0.1 at 320.
+    assert crossing([128, 512, 2048], [0.04, 0.16, 0.64], 0.1) == pytest.approx(320)
+    # Inversely: 0.1 at 256, from above.
+    assert crossing([64, 1024], [0.4, 0.025], 0.1) == pytest.approx(256)
+    # It stays below only up to the first point above.
+    assert crossing([1, 2, 4, 8], [0.05, 0.2, 0.05, 0.2], 0.1) == pytest.approx(2**0.5)
+    assert crossing([1, 2], [0.05, 0.1], 0.1) == pytest.approx(2)
+    assert crossing([1, 2], [0.01, 0.09], 0.1) is None
+    assert crossing([1, 2], [0.2, 0.3], 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("medians", "end"),
+    [
+        ([0.04, 0.16, 0.64], "less than 10% up to K = 320."),
+        ([0.4, 0.1, 0.025], "less than 10% from K = 512."),
+        ([0.01, 0.02, 0.03], "less than 10% at every K."),
+        ([0.2, 0.3, 0.4], "more than 10% at every K."),
+    ],
+)
+def test_the_sentence_on_the_search(medians, end):
+    assert verdict(CODES, medians) == f"Of the step, the search takes {end}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--axes=dim,typo"], "--axes=dim,typo: there is no axis 'typo'; choose from batch, dim, codes, image, grid"),
+        (["--axes="], "--axes=: there is no axis ''; choose from"),
+        (["--repetitions=0"], "--repetitions=0: must be at least 1"),
+        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or cannot be"),
+        (["--plots=/no/such/folder"], "--plots=/no/such/folder: the folder does not exist or cannot be written to"),
+        ([f"--plots={__file__}"], f"--plots={__file__}: the folder does not exist"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, message, capsys):
+    with pytest.raises(UserError) as error:
+        parse(arguments)
+    assert str(error.value).startswith(message)
+    assert exit_status(lambda: run(arguments)) == 1
+    assert capsys.readouterr().err == f"error: {error.value}\n"
