@@ -1,6 +1,6 @@
 """How time and memory grow with batch, D, K, the image's side and the prior's positions, each varied alone.
 
-    python -m benchmarks.growth                                           # eight minutes on two cores
+    python -m benchmarks.growth                                           # 13 minutes on two busy cores
     python -m benchmarks.growth --axes=dim,codes --json=growth.json --plots=docs/performance
 
 The base is the config `default` with D = 64, K = 512, 28×28×1, batch 64, and a prior over 7×7 positions, batch 16.
@@ -13,7 +13,7 @@ the same at every run, without noise; scratch space of XLA's library kernels, li
 it.
 
 An exponent is that of the growth since the row above: 1 is proportional, to the area of images and grids. The share of
-the search is the median, over repetitions, of its time by that of the step just before.
+the search is the median, over repetitions, of its time by that of the step in the same repetition.
 """
 
 import argparse
