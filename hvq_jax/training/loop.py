@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import datetime
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -26,12 +24,12 @@ from hvq_jax.training.preemption import GOES_ON, Preemption
 from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.state import (
     LossFunction,
-    StepReport,
     TrainState,
     create_state,
     make_optimizer,
     train_step,
 )
+from hvq_jax.training.step_log import NotFiniteError, StepLog
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,33 +167,33 @@ def _train(
     if start:
         log.say(f"goes on from the checkpoint of step {start}")
     profiler = StepProfiler(run.workdir, stage.name, start_step=start, last_step=num_steps)
-    pending: list[StepReport] = []
-    logged, clock = start, time.monotonic()
+    step_log = StepLog(log, stage.summarise_steps, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
     try:
         for step, group in placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel):
             profiler.before(state)
             state, reports = dispatch(state, group)
+            step_log.write()  # the interval before, now that the devices have this step to do
             if line := profiler.after(step, state):
                 log.say(line)
-            pending.append(reports)
+            step_log.add(reports)
             stops = run.preemption.requested() and step < num_steps
             saves = schedule.saves(step) or stops
             if schedule.logs(step) or stops:
-                scalars = _summarise_steps(stage, pending, step, checkpoints)
-                now = time.monotonic()
-                scalars["images_per_second"] = (step - logged) * options.batch_size / (now - clock)
-                log.record("train", step, scalars)
-                log.progress(step, _progress_line(num_steps - step, options.batch_size, scalars))
-                pending, logged, clock = [], step, now
+                step_log.close_interval(step)
+            if saves or schedule.checks_replicas(step):
+                step_log.write()
             if schedule.checks_replicas(step):
                 _check_replicas(stage, parallel, state, step, checkpoints)
             figures = _validate(stage, evaluate, state, step, checkpoints, log) if schedule.evaluates(step) else None
             if saves:
                 checkpoints.save(step, state, figures)
-                clock = time.monotonic()
+                step_log.restart_clock()
             if stops:
                 checkpoints.wait()
                 raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {GOES_ON}")
+    except NotFiniteError as error:
+        raise _diverged(stage, str(error), error.step, checkpoints) from None
+    else:
         checkpoints.wait()
     finally:
         if line := profiler.close():
@@ -272,24 +270,6 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
     return evaluate
 
 
-def _summarise_steps(stage: Stage, reports: list[StepReport], step: int, checkpoints: Checkpoints) -> dict[str, float]:
-    stacked = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(reports))
-    finite = np.isfinite(stacked.loss) & np.isfinite(stacked.gradient_norm)
-    if not finite.all():
-        bad = int(np.argmin(finite))
-        raise _diverged(
-            stage,
-            f"the loss is {stacked.loss[bad]} and the gradient norm {stacked.gradient_norm[bad]}",
-            step - len(finite) + 1 + bad,
-            checkpoints,
-        )
-    return {
-        "loss": float(stacked.loss.mean()),
-        "gradient_norm": float(stacked.gradient_norm.mean()),
-        **stage.summarise_steps(stacked.metrics),
-    }
-
-
 def _check_replicas(stage: Stage, parallel: Parallel, state: TrainState, step: int, checkpoints: Checkpoints) -> None:
     if drifted := parallel.drifted_devices(state):
         checkpoints.wait()
@@ -309,9 +289,3 @@ def _diverged(stage: Stage, what: str, step: int, checkpoints: Checkpoints) -> U
         f"{stage.name}: {what} at step {step}; the last checkpoint before it is {_newest(checkpoints)}; try a lower "
         "learning_rate or a clip_norm, in another --workdir"
     )
-
-
-def _progress_line(steps_left: int, batch_size: int, scalars: dict[str, float]) -> str:
-    rate = scalars["images_per_second"]
-    left = datetime.timedelta(seconds=round(steps_left * batch_size / rate))
-    return f"loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left"

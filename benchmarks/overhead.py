@@ -1,0 +1,103 @@
+"""The share of a training step that is spent outside the compiled computation: the loop against its step alone.
+
+    python -m benchmarks.overhead                                                        # a minute on two cores
+    python -m benchmarks.overhead --config=fashion_mnist --steps=200 --rounds=10
+
+The loop trains the autoencoder on random images, with everything it does between evaluations: shuffled batches,
+transfers, logs and events on disk. The step alone is the same step, called again and again with one batch that is on
+the device. They take turns, so that whatever else the machine does falls on both. Of the loop the first interval
+between logs, in which it compiles, and the last one, which waits for its end, are not counted.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import itertools
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.command import Parser, chosen, conditions, print_header, print_line
+from benchmarks.timing import seconds_of
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
+
+CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
+
+
+class Subjects:
+    """The loop and the step alone of one config; each call gives milliseconds a step."""
+
+    def __init__(self, config: ConfigDict, shape: tuple[int, int, int], steps: int, folder: Path):
+        # Here and not above: JAX is imported once its options are set.
+        from benchmarks.training_step import TrainingStep
+        from hvq_jax.data.datasets import Split
+        from hvq_jax.data.pipeline import Batch
+        from hvq_jax.training.autoencoder_stage import autoencoder_stage
+        from hvq_jax.training.config import autoencoder_of, fit_options_of
+
+        self.log_every = config.autoencoder.log_every_steps
+        config.autoencoder.update(num_steps=steps, eval_every_steps=steps)
+        self._options = fit_options_of(config.autoencoder)
+        images = np.random.default_rng(0).integers(0, 256, (20 * self._options.batch_size, *shape), np.uint8)
+        self._split = Split(images, np.zeros(len(images), np.int32))
+        self._few = Split(images[:1], self._split.labels[:1])
+        self._stage = autoencoder_stage(autoencoder_of(config, shape), images[:1])
+        of_batch = slice(self._options.batch_size)
+        batch = Batch(images[of_batch], self._split.labels[of_batch], np.ones(self._options.batch_size, bool))
+        self._step = TrainingStep(self._stage, self._options, batch)
+        self._workdirs = (folder / str(i) for i in itertools.count())
+
+    def loop(self) -> float:
+        """A run of its own in a new folder."""
+        from hvq_jax.training.logging import read_records
+        from hvq_jax.training.loop import RunContext, fit
+        from hvq_jax.training.parallel import Parallel
+        from hvq_jax.training.preemption import Preemption
+
+        workdir = next(self._workdirs)
+        workdir.mkdir()
+        run = RunContext(workdir, seed=0, parallel=Parallel("pmap"), preemption=Preemption())
+        with contextlib.redirect_stdout(io.StringIO()):
+            fit(self._stage, self._split, self._few, options=self._options, run=run)
+        rates = [record["images_per_second"] for record in read_records(workdir) if record["split"] == "train"]
+        return 1e3 * self._options.batch_size / statistics.harmonic_mean(rates[1:-1])
+
+    def step(self) -> float:
+        """As many steps as the loop counts."""
+        return 1e3 * seconds_of(self._step, self._options.num_steps - 2 * self.log_every)
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="quickstart", help=f"of {', '.join(CONFIGS)}; default %(default)s")
+    parser.add_argument("--steps", type=int, default=300, help="of each, default %(default)s")
+    parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    options = parser.parse_args(arguments)
+    (name,) = chosen("--config", options.config, "config", CONFIGS)[:1]
+    config = importlib.import_module(f"configs.{name}").get_config("projected")
+    fewest = 4 * config.autoencoder.log_every_steps
+    if options.rounds < 1 or options.steps < fewest:
+        raise UserError(f"--rounds must be at least 1 and --steps at least {fewest}, four logs")
+    set_cpu_options()
+    keep_compiled_programs()
+    with tempfile.TemporaryDirectory(prefix="hvq_jax_overhead_") as folder:
+        subjects = Subjects(config, CONFIGS[name], options.steps, Path(folder))
+        subjects.loop(), subjects.step()  # compiles
+        pairs = [(subjects.loop(), subjects.step()) for _ in range(options.rounds)]
+    shares = sorted(1 - step / loop for loop, step in pairs)
+    print_header(["config", "a step of the loop", "the step alone", "outside, median (range)"])
+    loop, step = (statistics.median(times) for times in zip(*pairs, strict=True))
+    share = f"{statistics.median(shares):.1%} ({shares[0]:.1%} to {shares[-1]:.1%})"
+    print_line([name, f"{loop:.2f} ms", f"{step:.2f} ms", share])
+    print(f"\n{conditions(['jax', 'flax', 'numpy'], options.rounds)}")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,0 +1,85 @@
+"""What the training steps report, summarised an interval at a time while the devices are at work on later steps."""
+
+import datetime
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax.training.logging import RunLog
+from hvq_jax.training.state import StepReport
+
+
+class NotFiniteError(Exception):
+    """A loss or a gradient norm that is infinite or not a number; its text says which, `step` at which step."""
+
+    def __init__(self, loss: float, gradient_norm: float, step: int) -> None:
+        super().__init__(f"the loss is {loss} and the gradient norm {gradient_norm}")
+        self.step = step
+
+
+class StepLog:
+    """Collects reports and writes their means to `log`.
+
+    To read a report is to wait for its step. So an interval is closed after its last step, and written once the next
+    step has been started: the devices never wait for the host to summarise.
+    """
+
+    def __init__(
+        self,
+        log: RunLog,
+        summarise: Callable[[Any], dict[str, float]],
+        *,
+        start_step: int,
+        num_steps: int,
+        batch_size: int,
+    ) -> None:
+        """`summarise` makes figures of the stage's metrics, whose leaves have a leading axis of steps."""
+        self._log, self._summarise = log, summarise
+        self._num_steps, self._batch_size = num_steps, batch_size
+        self._open: list[StepReport] = []
+        self._closed: tuple[int, list[StepReport]] | None = None
+        self._written, self._clock = start_step, time.monotonic()
+
+    def add(self, reports: StepReport) -> None:
+        """The reports of one dispatch, still on the devices; each leaf has a leading axis of steps."""
+        self._open.append(reports)
+
+    def close_interval(self, step: int) -> None:
+        """What was added since the last time is to be summarised as of `step`."""
+        self.write()
+        self._closed, self._open = (step, self._open), []
+
+    def write(self) -> None:
+        """Waits for the steps of the closed interval, if there is one, and logs it; raises NotFiniteError."""
+        if self._closed is None:
+            return
+        (step, reports), self._closed = self._closed, None
+        stacked = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(reports))
+        now = time.monotonic()
+        _require_finite(stacked, step)
+        rate = (step - self._written) * self._batch_size / (now - self._clock)
+        self._written, self._clock = step, now
+        scalars = {
+            "loss": float(stacked.loss.mean()),
+            "gradient_norm": float(stacked.gradient_norm.mean()),
+            **self._summarise(stacked.metrics),
+            "images_per_second": rate,
+        }
+        self._log.record("train", step, scalars)
+        left = datetime.timedelta(seconds=round((self._num_steps - step) * self._batch_size / rate))
+        self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left")
+
+    def restart_clock(self) -> None:
+        """What was done since the last step, a checkpoint say, does not count as training."""
+        self._clock = time.monotonic()
+
+
+def _require_finite(reports: StepReport, last_step: int) -> None:
+    finite = np.isfinite(reports.loss) & np.isfinite(reports.gradient_norm)
+    if not finite.all():
+        bad = int(np.argmin(finite))
+        loss, norm = float(reports.loss[bad]), float(reports.gradient_norm[bad])
+        raise NotFiniteError(loss, norm, last_step - len(finite) + 1 + bad)

@@ -1,0 +1,76 @@
+"""When the reports of training steps are read, and what is made of them."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hvq_jax.training.state import StepReport
+from hvq_jax.training.step_log import NotFiniteError, StepLog
+
+
+class Recorder:
+    """In place of a RunLog."""
+
+    def __init__(self):
+        self.records, self.lines = [], []
+
+    def record(self, split, step, scalars):
+        self.records.append((split, step, scalars))
+
+    def progress(self, step, line):
+        self.lines.append((step, line))
+
+
+def report(*losses, gradient_norm=1.0):
+    norms = jnp.full(len(losses), gradient_norm)
+    return StepReport(jnp.array(losses), norms, {"twice": 2 * jnp.array(losses)})
+
+
+def step_log(recorder, start_step=0):
+    def summarise(metrics):
+        return {"largest": float(metrics["twice"].max())}
+
+    return StepLog(recorder, summarise, start_step=start_step, num_steps=10, batch_size=4)
+
+
+def test_an_interval_is_summarised_when_it_is_written_and_not_before():
+    recorder = Recorder()
+    log = step_log(recorder, start_step=2)
+    log.add(report(1.0, 2.0))
+    log.write()
+    assert not recorder.records  # the interval is open
+    log.add(report(6.0))
+    log.close_interval(5)
+    assert not recorder.records  # the next step has not been started
+    log.write()
+    ((split, step, scalars),) = recorder.records
+    assert (split, step) == ("train", 5)
+    assert (scalars["loss"], scalars["largest"], scalars["gradient_norm"]) == (3.0, 12.0, 1.0)
+    assert scalars["images_per_second"] > 0
+    log.write()
+    assert len(recorder.records) == 1
+    assert recorder.lines[0][1].startswith("loss 3.0000  ")
+
+
+def test_what_is_added_after_an_interval_belongs_to_the_next():
+    recorder = Recorder()
+    log = step_log(recorder)
+    log.add(report(1.0))
+    log.close_interval(1)
+    log.add(report(5.0))
+    log.close_interval(2)  # writes the first, so that none is lost
+    log.write()
+    assert [(step, scalars["loss"]) for _, step, scalars in recorder.records] == [(1, 1.0), (2, 5.0)]
+
+
+@pytest.mark.parametrize("spoilt", [np.nan, np.inf])
+@pytest.mark.parametrize("what", ["loss", "gradient norm"])
+def test_the_step_that_is_not_finite_is_named(spoilt, what):
+    log = step_log(Recorder())
+    bad = report(spoilt) if what == "loss" else report(1.0, gradient_norm=spoilt)
+    for reports in (report(1.0, 2.0), bad, report(3.0)):
+        log.add(reports)
+    log.close_interval(8)
+    with pytest.raises(NotFiniteError, match=f"{what} (is )?{spoilt}") as raised:
+        log.write()
+    assert raised.value.step == 7
