@@ -4,7 +4,8 @@ Two strided convolutions divide the sides by 4; hidden width and latent width ar
 convolution before the codebook.
 
 `compute_dtype` is that of the convolutions and of what is kept for the backward pass. Parameters and statistics are
-float32, and so are z_e and the images, whatever it is.
+float32, and so are z_e and the images, whatever it is; but in bfloat16 z_e, the sum of a residual block, has only the
+eight binary digits of that.
 """
 
 import flax.linen as nn
