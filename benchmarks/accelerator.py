@@ -16,7 +16,8 @@ activations, losses and the optimizer.
 *MFU* is FLOP an image times images a second, over the peak of all devices. The peak is the published one of dense
 products for the kinds of devices in `PEAKS`: for float32 that of TF32 on NVIDIA's GPUs that have it and that of
 bfloat16 on TPUs, since JAX's default precision uses those. For any other device, a CPU too, it is what one large matrix
-product in that dtype reaches there, and the table says "measured".
+product in that dtype reaches there, and the table says "measured". MFU may then be above 100 %: XLA's products in
+bfloat16 are slower on CPU than its convolutions.
 
 *Memory* is the peak of the fullest device where JAX tells it (GPU and TPU); elsewhere it is what XLA plans for the
 compiled dispatch: arguments, results and temporaries, less what the donated state shares ("planned").
@@ -301,8 +302,9 @@ def in_a_process_of_its_own(name: str, dtype: str, batch: int, steps: int) -> Me
 def cells(measurement: Measurement) -> str:
     """A row of the table."""
     m = measurement
+    rate = f"{m.images_per_second:,.0f}" if m.images_per_second >= 100 else f"{m.images_per_second:.3g}"
     return (
-        f"{ROWS[m.row].title} | {m.dtype} | {m.batch} | {m.images_per_second:,.0f} | {1e3 * m.seconds_per_step:,.1f} | "
+        f"{ROWS[m.row].title} | {m.dtype} | {m.batch} | {rate} | {1e3 * m.seconds_per_step:,.1f} | "
         f"{m.flop_per_image / 1e6:,.1f} | {m.peak / 1e12:,.2f} {m.peak_source} | {m.utilisation:.1%} | "
         f"{m.memory_bytes / _MIB:,.0f} {m.memory_source}"
     )
