@@ -16,8 +16,8 @@ activations, losses and the optimizer.
 *MFU* is FLOP an image times images a second, over the peak of all devices. The peak is the published one of dense
 products for the kinds of devices in `PEAKS`: for float32 that of TF32 on NVIDIA's GPUs that have it and that of
 bfloat16 on TPUs, since JAX's default precision uses those. For any other device, a CPU too, it is what one large matrix
-product in that dtype reaches there, and the table says "measured". MFU may then be above 100 %: XLA's products in
-bfloat16 are slower on CPU than its convolutions.
+product in that dtype reaches there, and the table says "measured". MFU may then be above 100 %, as it was
+in bfloat16 on CPU: one product need not be the fastest that the device can do.
 
 *Memory* is the peak of the fullest device where JAX tells it (GPU and TPU); elsewhere it is what XLA plans for the
 compiled dispatch: arguments, results and temporaries, less what the donated state shares ("planned").
