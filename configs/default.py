@@ -48,6 +48,9 @@ def get_config(mode: str = "projected") -> ConfigDict:
             },
             "network": {
                 "skip": "identity",  # residual blocks: "identity" x + f, "rectified" relu(x) + f (reference)
+                # of the convolutions: "float32", or "bfloat16" for accelerators; parameters, statistics, latents and
+                # losses are float32 either way
+                "compute_dtype": "float32",
             },
             "codebook": {
                 "method": "ema",  # "ema": moving averages of encoder outputs; "gradient": parameters
@@ -83,6 +86,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "width": 64,
                 "num_layers": 15,
                 "head_width": 512,
+                "compute_dtype": "float32",  # or "bfloat16", as above; logits and what is drawn by them are float32
                 "batch_size": 128,
                 "num_epochs": 20,
                 "num_steps": 0,

@@ -52,6 +52,7 @@ class Autoencoder:
 
     image_shape: tuple[int, int, int]  # H, W, C; H and W multiples of 4
     skip: str = "identity"
+    compute_dtype: str = "float32"  # of the networks; see `networks.py`
     latent: LatentOptions = dataclasses.field(default_factory=LatentOptions)
     codebook: CodebookOptions = dataclasses.field(default_factory=CodebookOptions)
     loss: LossWeights = dataclasses.field(default_factory=LossWeights)
@@ -112,11 +113,11 @@ class EvaluationSums:
 
 
 def _encoder(model: Autoencoder, axis_name: str | None = None) -> Encoder:
-    return Encoder(model.latent.dim, model.skip, axis_name)
+    return Encoder(model.latent.dim, model.skip, axis_name, model.compute_dtype)
 
 
 def _decoder(model: Autoencoder, axis_name: str | None = None) -> Decoder:
-    return Decoder(model.latent.dim, model.image_shape[-1], model.skip, axis_name)
+    return Decoder(model.latent.dim, model.image_shape[-1], model.skip, axis_name, model.compute_dtype)
 
 
 def init(model: Autoencoder, key: jax.Array) -> Variables:

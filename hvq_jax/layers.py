@@ -1,6 +1,10 @@
 """Convolution and normalisation layers with the reference's conventions (PyTorch's), NHWC, float32 parameters.
 
 The mathematics that has a fast form of its own is in `resampling.py` and `normalization.py`.
+
+Convolutions and products are computed in a layer's `dtype`, float32 or bfloat16, and so is its result rounded, unless
+`result_dtype` says otherwise. Biases are added in float32: then their gradients, sums over all positions, are summed in
+it too. So are the sums of batch normalisation.
 """
 
 import math
@@ -14,6 +18,8 @@ import jax.numpy as jnp
 from hvq_jax.normalization import batch_normalize
 from hvq_jax.resampling import double_resolution, halve_resolution
 
+COMPUTE_DTYPES = ("float32", "bfloat16")
+
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
     """Xavier-uniform weights (Glorot and Bengio, 2010) for a kernel `[..., in, out]`.
@@ -26,37 +32,74 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
     return draw.reshape(shape) * math.sqrt(6 / fans)
 
 
-def conv(features: int, kernel: int, *, name: str | None = None) -> nn.Conv:
+def _all_but_the_bias(
+    inputs: jax.Array, kernel: jax.Array, bias: jax.Array, *, dtype: Any
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What Flax's layers compute with: its own choice would round the bias too."""
+    return inputs.astype(dtype), kernel.astype(dtype), bias
+
+
+class Conv(nn.Conv):
+    """Flax's convolution, Xavier-uniform."""
+
+    dtype: Any = "float32"
+    kernel_init: Any = xavier_uniform
+    promote_dtype: Any = _all_but_the_bias
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """`[B, h, w, I]` to `[B, h, w, features]`."""
+        return super().__call__(inputs).astype(self.dtype)
+
+
+class Dense(nn.Dense):
+    """Flax's dense layer, Xavier-uniform."""
+
+    dtype: Any = "float32"
+    kernel_init: Any = xavier_uniform
+    promote_dtype: Any = _all_but_the_bias
+    result_dtype: str | None = None
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """`[..., I]` to `[..., features]`."""
+        return super().__call__(inputs).astype(self.result_dtype or self.dtype)
+
+
+def conv(features: int, kernel: int, dtype: str = "float32", *, name: str | None = None) -> Conv:
     """A square convolution with bias, stride 1 and unchanged sides: Xavier-uniform weights, zero bias."""
     padding = (kernel - 1) // 2
-    return nn.Conv(features, (kernel, kernel), padding=padding, kernel_init=xavier_uniform, name=name)
+    return Conv(features, (kernel, kernel), padding=padding, dtype=dtype, name=name)
 
 
 class Conv4x4(nn.Module):
     """`halve_resolution` with bias: 4×4, stride 2, padding 1, PyTorch's `Conv2d` conventions."""
 
     features: int
+    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, 2h, 2w, I]` to `[B, h, w, features]`."""
-        return _convolve(self, halve_resolution, x)
+        return _convolve(self, halve_resolution, x).astype(self.dtype)
 
 
 class ConvTranspose4x4(nn.Module):
     """`double_resolution` with bias: 4×4, stride 2, padding 1, PyTorch's `ConvTranspose2d` conventions."""
 
     features: int
+    dtype: str = "float32"
+    result_dtype: str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """`[B, h, w, I]` to `[B, 2h, 2w, features]`."""
-        return _convolve(self, double_resolution, x)
+        return _convolve(self, double_resolution, x).astype(self.result_dtype or self.dtype)
 
 
 def _convolve(module: Any, function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """In the module's dtype, to a sum with the bias in float32."""
     kernel = module.param("kernel", xavier_uniform, (4, 4, x.shape[-1], module.features))
-    return function(x, kernel) + module.param("bias", nn.initializers.zeros, (module.features,))
+    bias = module.param("bias", nn.initializers.zeros, (module.features,))
+    return function(x.astype(module.dtype), kernel.astype(module.dtype)) + bias
 
 
 class BatchNorm(nn.Module):
@@ -72,7 +115,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """`[..., C]` to `[..., C]`."""
+        """`[..., C]` to `[..., C]`, rounded to the dtype of `x`."""
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)
@@ -80,7 +123,7 @@ class BatchNorm(nn.Module):
         stored_var = self.variable("batch_stats", "var", jnp.ones, channels)
         if not train:
             factor = scale * jax.lax.rsqrt(stored_var.value + self.epsilon)
-            return (x - stored_mean.value) * factor + bias
+            return ((x - stored_mean.value) * factor + bias).astype(x.dtype)
         axis_name = None if self.is_initializing() else self.axis_name
         y, mean, var = batch_normalize(axis_name, self.epsilon, x, scale, bias)
         if not self.is_initializing():

@@ -1,4 +1,7 @@
-"""Batch normalisation with a backward pass of its own: two sums where plain differentiation takes four."""
+"""Batch normalisation with a backward pass of its own: two sums where plain differentiation takes four.
+
+Images may be bfloat16; everything is computed in float32 all the same, and only the results are rounded.
+"""
 
 import functools
 
@@ -9,8 +12,11 @@ Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def channel_sum(x: jax.Array) -> jax.Array:
-    """The sum over all axes but the last, `[..., C]` to `[C]`; on CPU a matrix product with ones, twice as fast."""
-    return jax.lax.platform_dependent(x, cpu=_sum_as_product, default=_sum)
+    """The sum over all axes but the last, `[..., C]` to `[C]` float32, also where `x` is bfloat16.
+
+    On CPU it is a matrix product with ones, twice as fast.
+    """
+    return jax.lax.platform_dependent(x.astype(jnp.float32), cpu=_sum_as_product, default=_sum)
 
 
 def _sum(x: jax.Array) -> jax.Array:
@@ -31,12 +37,12 @@ def batch_normalize(
     Args:
         axis_name: the axis of devices, or None.
         epsilon: ε.
-        x: `[..., C]`.
+        x: `[..., C]`, float32 or bfloat16.
         scale: `[C]` float32.
         bias: `[C]` float32.
 
     Returns:
-        `[..., C]`; and mean and biased variance, `[C]` float32, which pass no gradient on.
+        `[..., C]`, of the dtype of `x`; and mean and biased variance, `[C]` float32, which pass no gradient on.
     """
     return _forward(axis_name, epsilon, x, scale, bias)[0]
 
@@ -44,11 +50,11 @@ def batch_normalize(
 def _forward(
     axis_name: str | None, epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array
 ) -> tuple[tuple[jax.Array, jax.Array, jax.Array], Saved]:
-    (mean,) = _means(axis_name, x.astype(jnp.float32))
-    (var,) = _means(axis_name, jnp.square(x.astype(jnp.float32) - mean))
+    (mean,) = _means(axis_name, x)
+    (var,) = _means(axis_name, jnp.square(x - mean))
     inverse = jax.lax.rsqrt(var + epsilon)
     y = (x - mean) * (scale * inverse) + bias
-    return (y, mean, var), (x, scale, mean, inverse)
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
 def _backward(

@@ -6,7 +6,8 @@ where they dilate the image, several times for the gradient and a hundred times 
 convolution; four 2×2 convolutions, a phase each, do the same. To few channels, those of an image, a matrix product is
 faster still.
 
-Tap t, from 0 to 3, of output i sees input 2i − 1 + t. Kernels are `[4, 4, in, out]`.
+Tap t, from 0 to 3, of output i sees input 2i − 1 + t. Kernels are `[4, 4, in, out]`. Image and kernel are both float32
+or both bfloat16, and so is what comes of them; a sum is rounded to bfloat16 once, when it is complete.
 """
 
 from collections.abc import Callable
@@ -123,13 +124,14 @@ def _kernel_gradient_as_product(large: jax.Array, small: jax.Array) -> jax.Array
 def _double_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """What each input adds to each of 16 outputs, as one product; then the sums, by rows and by columns."""
     batch, height, width, channels = x.shape
-    shares = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    taps = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    shares = jnp.matmul(x, taps, preferred_element_type=jnp.float32)
     # Tap 2a + r of input i adds to padded output 2 (i + a) + r.
     shares = shares.reshape(batch, height, width, 2, 2, 2, 2, -1).transpose(3, 5, 0, 1, 4, 2, 6, 7)
     rows = _shifted_sum(shares, axis=2)  # [b, B, h + 1, r, w, c, O]
     both = _shifted_sum(rows, axis=3)  # [B, h + 1, r, w + 1, c, O]
     padded = both.reshape(batch, 2 * height + 2, 2 * width + 2, -1)
-    return padded[:, 1:-1, 1:-1]
+    return padded[:, 1:-1, 1:-1].astype(x.dtype)
 
 
 def _shifted_sum(pair: jax.Array, axis: int) -> jax.Array:

@@ -66,3 +66,38 @@ def test_both_forms_of_the_sum_agree(shape):
     expected = x.astype(np.float64).reshape(-1, 3).sum(0)
     for form in (channel_sum, normalization._sum, normalization._sum_as_product):
         np.testing.assert_allclose(form(x), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", [channel_sum, normalization._sum, normalization._sum_as_product])
+def test_sums_of_bfloat16_are_sums_in_float32(form):
+    x = jnp.ones((8, 32, 32, 3), jnp.bfloat16)  # added up in bfloat16, ones come no further than 256
+    total = jax.jit(form)(x if form is channel_sum else x.astype(jnp.float32))
+    assert total.dtype == jnp.float32
+    np.testing.assert_array_equal(total, np.full(3, 8192.0))
+
+
+def test_bfloat16_images_are_normalised_in_float32_and_rounded_once():
+    x, scale, bias = inputs(0, 8, 4, 4)
+    rounded = jnp.asarray(x, jnp.bfloat16)
+    exact = rounded.astype(jnp.float32)
+    weights = np.random.default_rng(1).normal(size=x.shape).astype(np.float32)
+    y, mean, var = batch_normalize(None, EPSILON, rounded, scale, bias)
+    y_exact, mean_exact, var_exact = plain(exact, scale, bias)
+    np.testing.assert_allclose(mean, mean_exact, rtol=1e-5)
+    np.testing.assert_allclose(var, var_exact, rtol=1e-5)
+
+    def pulled_back(x):
+        # A linear function of y, whose cotangent is the same in both.
+        return jax.grad(
+            lambda *args: (weights.astype(jnp.bfloat16) * batch_normalize(None, EPSILON, *args)[0]).sum(
+                dtype=jnp.float32
+            ),
+            (0, 1, 2),
+        )(x, scale, bias)
+
+    ours, theirs = pulled_back(rounded), pulled_back(exact)
+    assert [y.dtype, ours[0].dtype] == [jnp.bfloat16] * 2
+    assert {array.dtype for array in (mean, var, *ours[1:])} == {jnp.dtype("float32")}
+    for one, other in zip(((y, *ours)), (y_exact, *theirs), strict=True):
+        error = np.abs(np.asarray(one, np.float32) - other)
+        assert np.all(error <= 2**-8 * np.abs(other) + 1e-5 * np.abs(other).max())  # half a unit in the last place

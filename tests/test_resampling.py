@@ -1,6 +1,7 @@
 """4×4 convolutions of stride 2 and their transposes: by definition, and every form of them against the others."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,3 +103,48 @@ def test_on_accelerators_they_are_xlas_convolutions_and_on_cpu_they_dilate_nothi
     assert "lhs_dilate = [2, 2]" in lowered("cuda")
     assert "lhs_dilate = [2, 2]" in lowered("tpu")
     assert "lhs_dilate = [2, 2]" not in lowered("cpu")
+
+
+def in_bfloat16(*arrays):
+    return [jnp.asarray(array, jnp.bfloat16) for array in arrays]
+
+
+def assert_rounded_once(ours, exact):
+    """Within half a unit in the last of bfloat16's eight digits; 1e-5 of the largest is float32's order of addition."""
+    assert ours.dtype == jnp.bfloat16
+    exact = np.asarray(exact)
+    error = np.abs(ours.astype(np.float32) - exact)
+    assert np.all(error <= 2**-8 * np.abs(exact) + 1e-5 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 24), (24, 3)])
+def test_in_bfloat16_every_form_rounds_a_float32_sum_once(inputs, outputs):
+    large, small, kernel = in_bfloat16(*arrays(0, (8, 16, 16, inputs), (8, 8, 8, outputs), (4, 4, inputs, outputs)))
+    exact = [array.astype(np.float32) for array in (large, small, kernel)]
+    halved = resampling._halve(exact[0], exact[2])
+    for form in (resampling._halve, resampling._halve_padded, halve_resolution):
+        assert_rounded_once(jax.jit(form)(large, kernel), halved)
+    back = kernel.swapaxes(2, 3)
+    doubled = resampling._double(exact[1], exact[2].swapaxes(2, 3))
+    for form in (
+        resampling._double,
+        resampling._double_in_phases,
+        resampling._double_as_product,
+        double_resolution,
+    ):
+        assert_rounded_once(jax.jit(form)(small, back), doubled)
+    gradient = resampling._kernel_gradient(exact[0], exact[1])  # sums of 512 products
+    for form in (resampling._kernel_gradient, resampling._kernel_gradient_as_product, kernel_gradient):
+        assert_rounded_once(jax.jit(form)(large, small), gradient)
+
+
+@pytest.mark.parametrize(("function", "side"), [(halve_resolution, 4), (double_resolution, 2)])
+def test_gradients_have_the_dtypes_of_what_they_are_of(function, side):
+    x, kernel = in_bfloat16(*arrays(0, (1, side, side, 5), (4, 4, 5, 6)))
+    exact = [array.astype(np.float32) for array in (x, kernel)]
+
+    def total(x, kernel):
+        return function(x, kernel).astype(jnp.float32).sum()
+
+    for ours, theirs in zip(jax.grad(total, (0, 1))(x, kernel), jax.grad(total, (0, 1))(*exact), strict=True):
+        assert_rounded_once(ours, theirs)

@@ -151,6 +151,25 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
         assert (run.mean_gains[~frequent] != 1.0).any()
 
 
+def test_a_run_in_bfloat16_learns_and_is_sampled_from(tmp_path, tiny_arguments):
+    workdir = tmp_path / "run"
+    dtypes = ["--config.network.compute_dtype=bfloat16", "--config.prior.compute_dtype=bfloat16"]
+    longer = ["--config.autoencoder.num_steps=40", "--config.autoencoder.eval_every_steps=20"]
+    longer += ["--config.autoencoder.checkpoint_every_steps=0", "--config.autoencoder.warmup_steps=0"]
+    longer += ["--config.autoencoder.log_every_steps=20", "--config.prior.num_steps=20"]
+    longer += ["--config.prior.eval_every_steps=10", "--config.prior.warmup_steps=0"]
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *dtypes, *longer]) == 0
+    for stage in ("autoencoder", "prior"):
+        losses = [r["loss"] for r in records(workdir) if r["stage"] == stage and r["split"] == "validation"]
+        assert len(losses) == 2
+        assert losses[1] < losses[0]
+    run = TrainedRun.load(workdir)
+    assert run.model.compute_dtype == run.prior.compute_dtype == "bfloat16"
+    drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
+    assert drawn.images.dtype == np.uint8
+    assert drawn.latents.dtype == np.float32
+
+
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))
 def test_every_config_is_valid_in_every_mode(name):
     for mode in MODES:
@@ -223,6 +242,8 @@ def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_argumen
         ("--config.autoencoder.batch_size=2", "does not divide over 4 devices"),
         ("--config.autoencoder.batch_size=18", "does not divide over 4 devices"),
         ("--config.autoencoder.batch_size=9000", "there are only 8000 training images"),
+        ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
+        ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
         ("--config.codebook.method=gradient", "--config.codebook.init=data needs"),
         ("--config.data.name=nothing_like_it", "nothing_like_it"),

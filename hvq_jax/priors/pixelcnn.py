@@ -13,7 +13,7 @@ import numpy as np
 from flax import struct
 
 from hvq_jax.errors import UserError
-from hvq_jax.layers import xavier_uniform
+from hvq_jax.layers import Conv, Dense
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
 _FIRST_REACH, _REACH = 3, 1  # of the first layer's kernels and of the others'
@@ -23,11 +23,11 @@ _FIRST_REACH, _REACH = 3, 1  # of the first layer's kernels and of the others'
 class Memory:
     """What the layers still need of the rows above the next one (lead = B, w) or of the columns to its left (lead = B).
 
-    Zero stands for what lies outside the grid.
+    Zero stands for what lies outside the grid. Both are of the model's `compute_dtype`.
     """
 
-    latest: jax.Array  # [*lead, width] float32, the embedded codes of the row or column just before
-    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width] float32, nearest last: n = 2 in the first layer, then 1
+    latest: jax.Array  # [*lead, width], the embedded codes of the row or column just before
+    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width], nearest last: n = 2 in the first layer, then 1
 
 
 class PixelCNN(nn.Module):
@@ -42,13 +42,16 @@ class PixelCNN(nn.Module):
     width: int = 64
     num_layers: int = 15
     head_width: int = 512
+    compute_dtype: str = "float32"  # of convolutions and dense layers; logits are float32, whatever it is
 
     def setup(self) -> None:
         """Name the parameters; "layer" is singular because Flax appends the index."""
         self.embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
-        self.layer = [GatedLayer(self.width, self.num_classes, first=i == 0) for i in range(self.num_layers)]
-        self.head_hidden = nn.Dense(self.head_width, kernel_init=xavier_uniform)
-        self.head_logits = nn.Dense(self.num_codes, kernel_init=xavier_uniform)
+        self.layer = [
+            GatedLayer(self.width, self.num_classes, self.compute_dtype, first=i == 0) for i in range(self.num_layers)
+        ]
+        self.head_hidden = Dense(self.head_width, dtype=self.compute_dtype)
+        self.head_logits = Dense(self.num_codes, dtype=self.compute_dtype, result_dtype="float32")
 
     def __call__(self, indices: jax.Array, labels: jax.Array | None = None) -> jax.Array:
         """Predict every position in one pass.
@@ -65,7 +68,7 @@ class PixelCNN(nn.Module):
             UserError: labels are missing from a conditional model or given to an unconditional one.
         """
         self._check_labels(labels)
-        vertical = horizontal = self.embedding(indices)
+        vertical = horizontal = self._embed(indices)
         for layer in self.layer:
             vertical, horizontal = layer(vertical, horizontal, labels)
         return self._head(horizontal)
@@ -74,13 +77,13 @@ class PixelCNN(nn.Module):
         """Return what is remembered before the first row, lead = B, w, or the first column, lead = B."""
         lengths = [_FIRST_REACH - 1] + [_REACH] * (self.num_layers - 1)
         return Memory(
-            latest=jnp.zeros((*lead, self.width)),
-            inputs=tuple(jnp.zeros((*lead, length, self.width)) for length in lengths),
+            latest=jnp.zeros((*lead, self.width), self.compute_dtype),
+            inputs=tuple(jnp.zeros((*lead, length, self.width), self.compute_dtype) for length in lengths),
         )
 
     def remember(self, indices: jax.Array, inputs: tuple[jax.Array, ...]) -> Memory:
         """Return the memory once a row [B, w] or column [B] of int32 indices is known; `inputs` of the last step."""
-        return Memory(self.embedding(indices), inputs)
+        return Memory(self._embed(indices), inputs)
 
     def begin_row(
         self, rows: Memory, labels: jax.Array | None = None
@@ -92,8 +95,8 @@ class PixelCNN(nn.Module):
             labels: as in a call of the module.
 
         Returns:
-            The inputs to `remember`; and per layer, [B, w, 2·width] float32, the context that the horizontal stack
-            takes from this row of the vertical one.
+            The inputs to `remember`; and per layer, [B, w, 2·width] of `compute_dtype`, the context that the horizontal
+            stack takes from this row of the vertical one.
 
         Raises:
             UserError: as a call of the module.
@@ -124,6 +127,10 @@ class PixelCNN(nn.Module):
             features = layer.next_horizontal(seen, context)
         return tuple(inputs), self._head(features)
 
+    def _embed(self, indices: jax.Array) -> jax.Array:
+        # Rounded afterwards: the gradient of a code is a sum over its positions.
+        return self.embedding(indices).astype(self.compute_dtype)
+
     def _head(self, features: jax.Array) -> jax.Array:
         return self.head_logits(nn.relu(self.head_hidden(features)))
 
@@ -145,6 +152,7 @@ class GatedLayer(nn.Module):
 
     width: int
     num_classes: int
+    dtype: str
     first: bool
 
     @property
@@ -155,22 +163,22 @@ class GatedLayer(nn.Module):
     def setup(self) -> None:
         """Name the parameters."""
         reach = self.reach
-        self.vertical = nn.Conv(
+        self.vertical = Conv(
             2 * self.width,
             kernel_size=(reach + 1, 2 * reach + 1),
             padding=((reach, 0), (reach, reach)),
             mask=self._mask((reach + 1, 2 * reach + 1), last=np.s_[-1]),
-            kernel_init=xavier_uniform,
+            dtype=self.dtype,
         )
-        self.horizontal = nn.Conv(
+        self.horizontal = Conv(
             2 * self.width,
             kernel_size=(1, reach + 1),
             padding=((0, 0), (reach, 0)),
             mask=self._mask((1, reach + 1), last=np.s_[:, -1]),
-            kernel_init=xavier_uniform,
+            dtype=self.dtype,
         )
-        self.vertical_to_horizontal = nn.Dense(2 * self.width, kernel_init=xavier_uniform)
-        self.horizontal_output = nn.Dense(self.width, kernel_init=xavier_uniform)
+        self.vertical_to_horizontal = Dense(2 * self.width, dtype=self.dtype)
+        self.horizontal_output = Dense(self.width, dtype=self.dtype)
         if self.num_classes:
             self.class_embedding = nn.Embed(self.num_classes, 2 * self.width, embedding_init=_embedding_init)
 
@@ -199,7 +207,8 @@ class GatedLayer(nn.Module):
         if labels is not None:
             condition = self.class_embedding(labels)
             condition = jnp.expand_dims(condition, range(1, above.ndim - 1))
-            above, context = above + condition, context + condition
+            # In float32, as the gradient of a class is a sum over all positions.
+            above, context = ((x + condition).astype(self.dtype) for x in (above, context))
         return _gate(above), context
 
     def _horizontal_output(self, left: jax.Array, horizontal: jax.Array) -> jax.Array:
@@ -215,7 +224,7 @@ class GatedLayer(nn.Module):
         return mask
 
 
-def _convolve_windows(conv: nn.Conv, windows: jax.Array) -> jax.Array:
+def _convolve_windows(conv: Conv, windows: jax.Array) -> jax.Array:
     """Evaluate a convolution at given positions as a matrix product: XLA's own is slow inside a loop on CPU.
 
     Args:
@@ -223,12 +232,12 @@ def _convolve_windows(conv: nn.Conv, windows: jax.Array) -> jax.Array:
         windows: [..., rows, columns, in], what the kernel lies on, less the row or column that mask A hides.
 
     Returns:
-        [..., out].
+        [..., out], of the convolution's dtype.
     """
     *positions, rows, columns, features = windows.shape
     params = conv.variables["params"]
-    kernel = params["kernel"][:rows, :columns].reshape(rows * columns * features, -1)
-    return windows.reshape(*positions, -1) @ kernel + params["bias"]
+    kernel = params["kernel"][:rows, :columns].reshape(rows * columns * features, -1).astype(conv.dtype)
+    return (windows.reshape(*positions, -1) @ kernel + params["bias"]).astype(conv.dtype)
 
 
 def _gate(features: jax.Array) -> jax.Array:

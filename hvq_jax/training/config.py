@@ -15,6 +15,7 @@ from hvq_jax.autoencoder import (
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.errors import UserError
 from hvq_jax.latents import MODES, PROJECTION_GRADIENTS
+from hvq_jax.layers import COMPUTE_DTYPES
 from hvq_jax.losses import COMMITMENT_TARGETS, LossWeights
 from hvq_jax.networks import SKIPS
 from hvq_jax.priors.pixelcnn import PixelCNN
@@ -50,9 +51,11 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "latent.mode": MODES,
     "latent.projection_gradient": tuple(PROJECTION_GRADIENTS),
     "network.skip": SKIPS,
+    "network.compute_dtype": COMPUTE_DTYPES,
     "codebook.method": CODEBOOK_METHODS,
     "codebook.init": CODEBOOK_INITS,
     "loss.commitment_target": COMMITMENT_TARGETS,
+    "prior.compute_dtype": COMPUTE_DTYPES,
     "autoencoder.schedule": ("constant", "cosine"),
     "prior.schedule": ("constant", "cosine"),
 }
@@ -143,6 +146,7 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
     return Autoencoder(
         image_shape=image_shape,
         skip=config.network.skip,
+        compute_dtype=config.network.compute_dtype,
         latent=_options(LatentOptions, config, "latent"),
         codebook=_options(CodebookOptions, config, "codebook"),
         loss=LossWeights(
@@ -175,6 +179,7 @@ def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:
         width=config.prior.width,
         num_layers=config.prior.num_layers,
         head_width=config.prior.head_width,
+        compute_dtype=config.prior.compute_dtype,
     )
 
 

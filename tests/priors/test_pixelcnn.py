@@ -1,4 +1,5 @@
 import functools
+import re
 from pathlib import Path
 
 import jax
@@ -110,12 +111,17 @@ def test_the_label_changes_the_logits_of_every_position(variables, apply):
     assert np.all(np.any(one != two, axis=-1))
 
 
+# Float32 sums of up to 168 terms in another order. In bfloat16 such a sum may round to the neighbouring number, 2^-7
+# away, in each layer anew.
+@pytest.mark.parametrize(("compute_dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.03)])
 @pytest.mark.parametrize(
     ("num_classes", "num_layers", "height", "width"),
     [(3, 3, 4, 5), (0, 3, 5, 2), (3, 1, 6, 4), (0, 2, 1, 6), (3, 4, 6, 1), (3, 2, 1, 1)],
 )
-def test_logits_computed_one_by_one_are_those_of_one_pass(num_classes, num_layers, height, width):
-    model = PixelCNN(NUM_CODES, num_classes, width=8, num_layers=num_layers, head_width=16)
+def test_logits_computed_one_by_one_are_those_of_one_pass(
+    num_classes, num_layers, height, width, compute_dtype, tolerance
+):
+    model = PixelCNN(NUM_CODES, num_classes, 8, num_layers, head_width=16, compute_dtype=compute_dtype)
     rng = np.random.default_rng(1)
     indices = rng.integers(NUM_CODES, size=(2, height, width), dtype=np.int32)
     labels = jnp.array([2, 0]) if num_classes else None
@@ -130,11 +136,12 @@ def test_logits_computed_one_by_one_are_those_of_one_pass(num_classes, num_layer
         columns = model.blank_memory(2)
         for j in range(width):
             here = [context[:, j] for context in contexts]
-            inputs, one_by_one[:, i, j] = call(columns, tuple(here), method="next_column")
+            inputs, logits = call(columns, tuple(here), method="next_column")
+            assert logits.dtype == jnp.float32
+            one_by_one[:, i, j] = logits
             columns = call(indices[:, i, j], inputs, method="remember")
         rows = call(indices[:, i], row_inputs, method="remember")
-    # Float32 sums of up to 168 terms in another order.
-    np.testing.assert_allclose(one_by_one, call(indices, labels), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(one_by_one, call(indices, labels), rtol=tolerance, atol=tolerance)
 
 
 def test_an_index_or_label_out_of_range_is_not_silently_another(variables, apply):
@@ -183,3 +190,47 @@ def test_negative_log_likelihood_is_the_sum_of_nats_over_the_latent(seed, scale)
     assert nats.dtype == jnp.float32
     # float32 rounding of ten terms of the logits' size.
     np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_in_bfloat16_parameters_logits_and_gradients_are_float32_and_nearly_the_same(variables):
+    model = MODEL.clone(compute_dtype="bfloat16")
+    indices = np.random.default_rng(0).integers(NUM_CODES, size=(8, 4, 5), dtype=np.int32)
+    labels = jnp.arange(8) % 3
+
+    def loss(model, variables):
+        logits = model.apply(variables, indices, labels)
+        return negative_log_likelihood(logits, indices).mean(), logits
+
+    differentiate = jax.jit(jax.value_and_grad(loss, 1, has_aux=True), static_argnums=0)
+    (exact, exact_logits), exact_gradients = differentiate(MODEL, variables)
+    (ours, logits), gradients = differentiate(model, variables)
+    assert {leaf.dtype for leaf in jax.tree.leaves((ours, logits, gradients))} == {jnp.dtype("float32")}
+    fresh = jax.eval_shape(model.init, jax.random.key(0), indices, labels)
+    assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
+    # Eleven convolutions and products one after the other each round to 2^-8, and as many again backward.
+    np.testing.assert_allclose(logits, exact_logits, rtol=0.05, atol=0.05)
+    np.testing.assert_allclose(ours, exact, rtol=0.01)
+    for one, other in zip(jax.tree.leaves(gradients), jax.tree.leaves(exact_gradients), strict=True):
+        assert np.linalg.norm(one - other) <= 0.1 * np.linalg.norm(other)
+
+
+def test_in_bfloat16_all_convolutions_and_products_are(variables):
+    def loss(variables):
+        indices = jnp.zeros((2, 4, 5), jnp.int32)
+        return MODEL.clone(compute_dtype="bfloat16").apply(variables, indices, jnp.zeros(2, jnp.int32)).sum()
+
+    program = jax.jit(jax.value_and_grad(loss)).lower(variables).as_text()
+    lines = [
+        line for line in program.splitlines() if "stablehlo.convolution" in line or "stablehlo.dot_general" in line
+    ]
+    assert len(lines) == 3 * (3 * 4 + 2)  # forward, and for input and kernel, of three layers and the head
+    # Sums over positions, of gradients of biases and embeddings, are float32.
+    assert all(line.count("bf16") == 3 for line in lines)
+    assert not [line for line in program.splitlines() if "stablehlo.reduce(" in line and "bf16" in line]
+    assert not re.search(r"stablehlo.scatter.*bf16", program)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_out_of_range_is_seen_in_every_dtype(variables, dtype):
+    model = MODEL.clone(compute_dtype=dtype)
+    assert np.isnan(model.apply(variables, jnp.full((1, 2, 2), NUM_CODES), LABEL)).any()

@@ -1,0 +1,313 @@
+"""How much of a device the training steps use: images a second, model FLOP utilisation and memory, as a table.
+
+    python -m benchmarks.accelerator                                         # GPU, TPU or CPU, whatever JAX finds
+    python -m benchmarks.accelerator --rows=train128,prior32 --dtypes=bfloat16 --batch=64,128,256 --json=here.json
+
+What is timed is what `train.py` runs, with the config `reference` in the row's size: the step under pmap over all
+devices at hand, its state donated, the batches on the devices as uint8, and off the CPU ten steps in a dispatch. Each
+row is measured in a process of its own, so that its peak memory is its own, after a first dispatch that is not counted.
+
+*FLOP an image* is the model's, by the shapes of its convolutions and products: two for each weight and each position
+that the weight meets inside the image or grid (not in its padding). A training step counts three forward passes, for
+forward and backward together, and the codebook search, which has no backward pass, once. What is computed anew for the
+backward pass, or besides by another form of the same convolution, is not counted; neither are normalisation,
+activations, losses and the optimizer.
+
+*MFU* is FLOP an image times images a second, over the peak of all devices. The peak is the published one of dense
+products (`benchmarks/peaks.py`): for float32 that of TF32 on NVIDIA's GPUs that have it and that of bfloat16 on TPUs,
+since JAX's default precision uses those. For any other device, a CPU too, it is what one large matrix product in that
+dtype reaches there, and the table says "measured". MFU may then be above 100 %, as it was in bfloat16 on CPU: one
+product need not be the fastest that the device can do.
+
+*Memory* is the peak of the fullest device where JAX tells it (GPU and TPU); elsewhere it is what XLA plans for the
+compiled dispatch: arguments, results and temporaries, less what the donated state shares ("planned").
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.command import Parser, check_json, chosen
+from benchmarks.flop import autoencoder_flop, pixelcnn_flop
+from benchmarks.peaks import measured_peak, published_peak
+from configs import reference
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.layers import COMPUTE_DTYPES
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
+from hvq_jax.training.dispatch import compile_dispatch
+from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.training.state import train_step
+from hvq_jax.training.xla import set_cpu_options
+
+_ROOT = Path(__file__).parents[1]
+_MIB = 2**20
+NUM_CLASSES = 10
+STEPS_PER_DISPATCH = 10  # off the CPU
+HEADER = "work | dtype | batch | images/s | ms a step | MFLOP an image | peak TFLOP/s | MFU | memory MiB"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A training step of the config `reference` in one size."""
+
+    title: str
+    shape: tuple[int, ...]  # H, W, C: the autoencoder's; h, w: the prior's
+    batch: int  # over all devices
+    dim: int = 256  # D
+    codes: int = 512  # K
+    layers: int = 15  # of the prior
+    extra: bool = False  # only where it is asked for
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether it is the prior's."""
+        return len(self.shape) == 2
+
+
+ROWS = {
+    "train28": Row("autoencoder, 28×28×1, D = 256", (28, 28, 1), 128),
+    "train32": Row("autoencoder, 32×32×3, D = 128", (32, 32, 3), 128, dim=128),
+    "train128": Row("autoencoder, 128×128×3, D = 256", (128, 128, 3), 64),
+    "prior7": Row("PixelCNN, 7×7", (7, 7), 128),
+    "prior32": Row("PixelCNN, 32×32", (32, 32), 64),
+    # In seconds on any machine, to see that the command works.
+    "tiny": Row("autoencoder, 8×8×1, D = 8", (8, 8, 1), 16, dim=8, codes=16, extra=True),
+    "tiny_prior": Row("PixelCNN, 3×4, 2 layers", (3, 4), 16, codes=16, layers=2, extra=True),
+}
+
+
+# One row, in its own process
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """Of one row."""
+
+    row: str
+    dtype: str
+    batch: int  # over all devices
+    device_kind: str
+    platform: str
+    num_devices: int
+    steps: int
+    steps_per_dispatch: int
+    seconds_per_step: float
+    flop_per_image: int  # of a training step
+    peak: float  # FLOP/s of one device
+    peak_source: str  # "published" or "measured"
+    memory_bytes: int  # of one device
+    memory_source: str  # "peak" or "planned"
+    final_loss: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Over all devices."""
+        return self.batch / self.seconds_per_step
+
+    @property
+    def utilisation(self) -> float:
+        """Model FLOP utilisation, 1 at the peak."""
+        return self.images_per_second * self.flop_per_image / (self.num_devices * self.peak)
+
+
+def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Batch, int]:
+    """What is trained: the stage, its options, a batch of noise, and the FLOP an image of a training step."""
+    config = reference.get_config("vq")
+    config.latent.dim, config.latent.num_codes = row.dim, row.codes
+    config.network.compute_dtype = config.prior.compute_dtype = dtype
+    config.prior.num_layers = row.layers
+    random, labels = np.random.default_rng(0), np.arange(batch, dtype=np.int32) % NUM_CLASSES
+    if row.is_prior:
+        height, width = row.shape
+        prior = prior_of(config, NUM_CLASSES)
+        indices = random.integers(0, row.codes, (batch, height, width), np.int32)
+        stage = prior_stage(prior, (height, width), 16 * height * width)
+        flop = 3 * pixelcnn_flop(prior, height, width)
+        return stage, fit_options_of(config.prior), Batch(indices, labels, np.ones(batch, bool)), flop
+    height, width, channels = row.shape
+    model = autoencoder_of(config, (height, width, channels))
+    images = random.integers(0, 256, (batch, *row.shape), np.uint8)
+    networks, search = autoencoder_flop(model)
+    stage = autoencoder_stage(model, images[:1])
+    return stage, fit_options_of(config.autoencoder), Batch(images, labels, np.ones(batch, bool)), 3 * networks + search
+
+
+def memory_of(compiled: Any) -> tuple[int, str]:
+    """Bytes of the fullest device, and where they are from: its peak so far, or XLA's plan."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    if all("peak_bytes_in_use" in of_device for of_device in stats):
+        return max(of_device["peak_bytes_in_use"] for of_device in stats), "peak"
+    plan = compiled.memory_analysis()
+    held = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
+    return held - plan.alias_size_in_bytes, "planned"
+
+
+def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
+    """Trains in this process, on all its devices."""
+    parallel, device = Parallel("pmap"), jax.devices()[0]
+    parallel.check_batch_size("--batch", batch)
+    stage, options, one_batch, flop = subject_of(ROWS[name], dtype, batch)
+    on_cpu = device.platform == "cpu"
+    group = 1 if on_cpu else min(steps, STEPS_PER_DISPATCH)
+    dispatches = math.ceil(steps / group)
+    step = partial(
+        train_step,
+        loss_function=stage.loss,
+        optimizer=optimizer_of(options, steps),
+        seed=0,
+        axis_name=parallel.axis_name,
+    )
+    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, steps, 0))())
+    batches = parallel.shard_steps([one_batch] * group)
+    dispatch: Any = compile_dispatch(step, parallel)
+    compiled = dispatch.lower(state, batches).compile()
+    state, reports = jax.block_until_ready(compiled(state, batches))
+    start = time.perf_counter()
+    for _ in range(dispatches):
+        state, reports = compiled(state, batches)
+    loss = float(jax.device_get(reports.loss)[-1])  # waits for all of them
+    seconds = (time.perf_counter() - start) / (dispatches * group)
+    memory, memory_source = memory_of(compiled)
+    published = published_peak(device.device_kind, dtype)
+    return Measurement(
+        row=name,
+        dtype=dtype,
+        batch=batch,
+        device_kind=device.device_kind,
+        platform=device.platform,
+        num_devices=parallel.num_devices,
+        steps=dispatches * group,
+        steps_per_dispatch=group,
+        seconds_per_step=seconds,
+        flop_per_image=flop,
+        peak=published or measured_peak(dtype, 1024 if on_cpu else 8192),
+        peak_source="published" if published else "measured",
+        memory_bytes=memory,
+        memory_source=memory_source,
+        final_loss=loss,
+    )
+
+
+def in_a_process_of_its_own(name: str, dtype: str, batch: int, steps: int) -> Measurement:
+    """`measure` there; UserError with the last line it said where it fails."""
+    command = [sys.executable, "-m", "benchmarks.accelerator", "--measure"]
+    command += [f"--rows={name}", f"--dtypes={dtype}", f"--batch={batch}", f"--steps={steps}"]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        raise UserError(
+            f"{name} in {dtype} with a batch of {batch} ended with status {done.returncode}: "
+            f"{lines[-1].removeprefix('error: ')}"
+        )
+    return Measurement(**json.loads(done.stdout.splitlines()[-1]))
+
+
+# The table
+
+
+def cells(measurement: Measurement) -> str:
+    """A row of the table."""
+    m = measurement
+    rate = f"{m.images_per_second:,.0f}" if m.images_per_second >= 100 else f"{m.images_per_second:.3g}"
+    return (
+        f"{ROWS[m.row].title} | {m.dtype} | {m.batch} | {rate} | {1e3 * m.seconds_per_step:,.1f} | "
+        f"{m.flop_per_image / 1e6:,.1f} | {m.peak / 1e12:,.2f} {m.peak_source} | {m.utilisation:.1%} | "
+        f"{m.memory_bytes / _MIB:,.0f} {m.memory_source}"
+    )
+
+
+def conditions(measurement: Measurement) -> str:
+    """One line on what was measured with."""
+    m = measurement
+    cores = f", {len(os.sched_getaffinity(0))} cores" if m.platform == "cpu" else ""
+    return (
+        f"{m.num_devices} × {m.device_kind} ({m.platform}{cores}); jax {jax.__version__}; "
+        f"{m.steps_per_dispatch} steps a dispatch"
+    )
+
+
+def record(measurement: Measurement) -> dict[str, Any]:
+    """A row of the JSON file."""
+    return {
+        **dataclasses.asdict(measurement),
+        "work": ROWS[measurement.row].title,
+        "images_per_second": measurement.images_per_second,
+        "utilisation": measurement.utilisation,
+    }
+
+
+# The command line
+
+
+def batch_sizes(text: str) -> list[int]:
+    """Numbers parted by commas; UserError unless each is at least 1."""
+    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,\s*0*[1-9]\d*\s*)*", text):
+        raise UserError(f"--batch={text}: must be whole numbers of at least 1, parted by commas")
+    return [int(size) for size in text.split(",")]
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options, lists where they are lists; UserError where they make no sense."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    ordinary = ",".join(name for name, row in ROWS.items() if not row.extra)
+    extra = ",".join(name for name, row in ROWS.items() if row.extra)
+    parser.add_argument("--rows", default=ordinary, help=f"default %(default)s; there are also {extra}")
+    parser.add_argument("--dtypes", default=",".join(COMPUTE_DTYPES), help="default %(default)s")
+    parser.add_argument("--batch", help="sizes over all devices, for every row; default: each row's own")
+    parser.add_argument("--steps", type=int, default=20, help="timed of each row, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # what the processes are started with
+    options = parser.parse_args(arguments)
+    options.rows = chosen("--rows", options.rows, "row", ROWS)
+    options.dtypes = chosen("--dtypes", options.dtypes, "dtype", COMPUTE_DTYPES)
+    options.batch = batch_sizes(options.batch) if options.batch is not None else None
+    if options.steps < 1:
+        raise UserError(f"--steps={options.steps}: must be at least 1")
+    check_json(options.json)
+    return options
+
+
+def run(arguments: list[str]) -> None:
+    """Measures and prints."""
+    options = parse(arguments)
+    if options.measure:
+        (name,), (dtype,), (batch,) = options.rows, options.dtypes, options.batch
+        set_cpu_options()
+        try:
+            measurement = measure(name, dtype, batch, options.steps)
+        except jax.errors.JaxRuntimeError as error:  # no memory left, for one
+            raise UserError(str(error).splitlines()[0]) from error
+        print(json.dumps(dataclasses.asdict(measurement)))
+        return
+    measurements: list[Measurement] = []
+    for name in options.rows:
+        for batch in options.batch or [ROWS[name].batch]:
+            for dtype in options.dtypes:
+                measurement = in_a_process_of_its_own(name, dtype, batch, options.steps)
+                if not measurements:
+                    print(f"{conditions(measurement)}\n\n| {HEADER} |\n|{'---|' * (HEADER.count('|') + 1)}")
+                print(f"| {cells(measurement)} |", flush=True)
+                measurements.append(measurement)
+                if options.json:  # after every row, so that none is lost where a later one fails
+                    report = {"jax": jax.__version__, "rows": [record(m) for m in measurements]}
+                    Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(partial(run, sys.argv[1:])))

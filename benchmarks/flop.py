@@ -1,0 +1,40 @@
+"""Model FLOP of the networks, by the shapes of their convolutions and products: two for each weight and position.
+
+Padding is not counted, nor what is computed anew, normalisation and activations.
+"""
+
+from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.priors.pixelcnn import PixelCNN
+
+
+def _met(side: int, kernel: int, before: int, stride: int = 1) -> int:
+    """Along one axis, how many pairs of a tap and an input all outputs of a convolution see, padding not counted."""
+    outputs = range(0, side, stride)
+    return sum(0 <= start - before + tap < side for start in outputs for tap in range(kernel))
+
+
+def autoencoder_flop(model: Autoencoder) -> tuple[int, int]:
+    """FLOP an image: of encoder and decoder, forward; and of the codebook search."""
+    (height, width, channels), (h, w), dim = model.image_shape, model.latent_shape, model.latent.dim
+
+    def strided(height: int, width: int) -> int:
+        """Taps of a 4×4 convolution, or a transposed one, whose larger side is this."""
+        return _met(height, 4, 1, 2) * _met(width, 4, 1, 2)
+
+    ends = 2 * strided(height, width) * channels * dim  # first and last
+    inner = 2 * strided(height // 2, width // 2) * dim * dim
+    block = (_met(h, 3, 1) * _met(w, 3, 1) + h * w) * dim * dim
+    return 2 * (ends + inner + 4 * block), 2 * h * w * model.latent.num_codes * dim
+
+
+def pixelcnn_flop(model: PixelCNN, height: int, width: int) -> int:
+    """FLOP a grid, forward; weights that the mask hides are counted."""
+    positions, features = height * width, model.width
+    total = positions * (features * model.head_width + model.head_width * model.num_codes)
+    for layer in range(model.num_layers):
+        reach = 3 if layer == 0 else 1
+        rows, above = _met(height, reach + 1, reach), _met(width, 2 * reach + 1, reach)
+        left = _met(width, reach + 1, reach)
+        kernels = (rows * above + height * left) * features * 2 * features
+        total += kernels + positions * (4 + 1) * features * features  # vertical to horizontal; output
+    return 2 * total

@@ -1,0 +1,257 @@
+"""What `benchmarks/accelerator.py` counts and looks up, and one real run of it in its smallest rows."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import accelerator
+from benchmarks.accelerator import (
+    HEADER,
+    ROWS,
+    Measurement,
+    Row,
+    cells,
+    measure,
+    memory_of,
+    parse,
+    record,
+    subject_of,
+)
+from benchmarks.flop import autoencoder_flop, pixelcnn_flop
+from benchmarks.peaks import measured_peak, published_peak
+from hvq_jax import autoencoder, resampling
+from hvq_jax.autoencoder import Autoencoder, LatentOptions
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.training.loop import initial_state
+from hvq_jax.training.state import make_optimizer, train_step
+
+
+@pytest.mark.parametrize(
+    ("kind", "float32", "bfloat16"),
+    [
+        ("NVIDIA H100 80GB HBM3", 494.7e12, 989.4e12),
+        ("NVIDIA H100 PCIe", 378e12, 756e12),
+        ("NVIDIA H200", 494.7e12, 989.4e12),
+        ("NVIDIA A100-SXM4-40GB", 156e12, 312e12),
+        ("NVIDIA A100 80GB PCIe", 156e12, 312e12),
+        ("NVIDIA L4", 60e12, 121e12),
+        ("Tesla V100-SXM2-16GB", 15.7e12, None),  # no bfloat16 in its tensor cores
+        ("TPU v4", 275e12, 275e12),
+        ("TPU v5 lite", 197e12, 197e12),
+        ("TPU v5", 459e12, 459e12),
+        ("TPU v5p", 459e12, 459e12),
+        ("TPU v6 lite", 918e12, 918e12),
+    ],
+)
+def test_published_peaks(kind, float32, bfloat16):
+    assert published_peak(kind, "float32") == float32
+    assert published_peak(kind, "bfloat16") == bfloat16
+
+
+@pytest.mark.parametrize("kind", ["cpu", "NVIDIA L40S", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H200 NVL", ""])
+def test_what_is_not_in_the_table_is_not_taken_for_its_neighbour(kind):
+    assert published_peak(kind, "float32") is None
+
+
+def test_a_measured_peak_is_a_rate():
+    assert 1e6 < measured_peak("float32", 64) < 1e15
+
+
+# XLA counts normalisation and activations too: 1 to 6 % here, where a weight meets few channels.
+EXTRA = 1.08
+
+
+@pytest.fixture
+def xla_counts(monkeypatch):
+    """FLOP of a function by XLA's cost analysis of what it lowers to on accelerators, before any optimisation."""
+    monkeypatch.setattr(resampling, "_for_platform", lambda cpu, default, *arguments: default(*arguments))
+
+    def count(function, *arguments):
+        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+    return count
+
+
+MODEL = Autoencoder((16, 24, 3), latent=LatentOptions("vq", num_codes=64, dim=48))
+
+
+def test_flop_of_the_autoencoder_are_xlas(xla_counts):
+    networks, search = autoencoder_flop(MODEL)
+    variables = jax.eval_shape(partial(autoencoder.init, MODEL), jax.random.key(0))
+    images = np.zeros((2, *MODEL.image_shape), np.float32)
+    counted = xla_counts(partial(autoencoder.reconstruct, MODEL), variables, images)
+    assert 2 * (networks + search) < counted < EXTRA * 2 * (networks + search)
+
+
+def test_flop_of_the_pixelcnn_are_xlas(xla_counts):
+    model = PixelCNN(32, num_classes=3, width=24, num_layers=3, head_width=48)
+    arguments = np.zeros((2, 5, 4), np.int32), np.zeros(2, np.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
+    counted = xla_counts(model.apply, params, *arguments)
+    flop = 2 * pixelcnn_flop(model, 5, 4)
+    assert flop < counted < EXTRA * flop
+
+
+# A step takes no gradient of the images and none of the last vertical stack: below three times the forward pass.
+# The optimizer and the losses, above it, are not the model's, and large beside a batch of four.
+@pytest.mark.parametrize("row", [Row("", (16, 24, 3), 4, dim=64, codes=32), Row("", (6, 6), 4, codes=32, layers=3)])
+def test_a_training_step_is_three_forward_passes(xla_counts, row):
+    stage, options, batch, flop = subject_of(row, "float32", 4)
+    optimizer = make_optimizer(learning_rate=1e-3, num_steps=1)
+    state = jax.eval_shape(partial(initial_state, stage, options, 1, 0))
+    step = partial(train_step, loss_function=stage.loss, optimizer=optimizer, seed=0)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    counted = xla_counts(step, state, batch) - 20 * parameters
+    assert 0.9 * 4 * flop < counted < 1.15 * 4 * flop
+
+
+def measurement(**changes):
+    values = dict(
+        row="train28",
+        dtype="bfloat16",
+        batch=128,
+        device_kind="NVIDIA H100 80GB HBM3",
+        platform="gpu",
+        num_devices=2,
+        steps=20,
+        steps_per_dispatch=10,
+        seconds_per_step=0.002,
+        flop_per_image=3_000_000_000,
+        peak=480e12,
+        peak_source="published",
+        memory_bytes=3 * 2**30,
+        memory_source="peak",
+        final_loss=1.0,
+    )
+    return Measurement(**{**values, **changes})
+
+
+def test_a_row_of_the_table_and_of_the_file():
+    m = measurement()
+    assert m.images_per_second == 64_000
+    assert m.utilisation == pytest.approx(0.2)  # 192 TFLOP/s on two devices of 480
+    title = "autoencoder, 28×28×1, D = 256"
+    assert cells(m) == f"{title} | bfloat16 | 128 | 64,000 | 2.0 | 3,000.0 | 480.00 published | 20.0% | 3,072 peak"
+    assert cells(m).count("|") == HEADER.count("|")
+    assert record(m)["images_per_second"] == 64_000
+    assert record(m)["memory_bytes"] == 3 * 2**30
+
+
+def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
+    compiled = jax.jit(lambda x: x + 1).lower(np.ones(1024, np.float32)).compile()
+    memory, source = memory_of(compiled)
+    assert source == "planned"
+    assert 2 * 4096 <= memory < 4 * 4096
+
+    class Device:
+        def __init__(self, peak):
+            self.peak = peak
+
+        def memory_stats(self):
+            return {"peak_bytes_in_use": self.peak}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(7)])
+    assert memory_of(compiled) == (7, "peak")
+
+
+def test_several_steps_in_a_dispatch_as_off_the_cpu(monkeypatch):
+    class Accelerator:
+        platform, device_kind = "gpu", "NVIDIA L4"
+
+    monkeypatch.setattr(jax, "devices", lambda: [Accelerator()])
+    monkeypatch.setattr(accelerator, "Parallel", lambda form: accelerator_parallel)
+    monkeypatch.setattr(accelerator, "STEPS_PER_DISPATCH", 2)
+    m = measure("tiny", "bfloat16", 16, steps=3)
+    assert (m.steps, m.steps_per_dispatch) == (4, 2)
+    assert (m.peak, m.peak_source) == (121e12, "published")
+    assert np.isfinite(m.final_loss)
+
+
+accelerator_parallel = accelerator.Parallel("jit")  # whose `num_devices` does not ask for the devices
+
+
+def test_a_real_run_of_the_smallest_rows(monkeypatch, tmp_path, capsys):
+    # In this process: `in_a_process_of_its_own` is tried below.
+    monkeypatch.setattr(accelerator, "in_a_process_of_its_own", measure)
+    arguments = [
+        "--rows=tiny_prior,tiny",
+        "--steps=2",
+        "--dtypes=bfloat16",
+        "--batch=8",
+        f"--json={tmp_path / 'all.json'}",
+    ]
+    assert exit_status(partial(accelerator.run, arguments)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("4 × cpu (cpu, ")
+    assert lines[2] == f"| {HEADER} |"
+    assert [line.split(" | ")[:3] for line in lines[4:]] == [
+        [f"| {ROWS[row].title}", "bfloat16", "8"] for row in ("tiny", "tiny_prior")
+    ]
+    rows = json.loads((tmp_path / "all.json").read_text())["rows"]
+    assert [row["row"] for row in rows] == ["tiny", "tiny_prior"]
+    for row in rows:
+        assert row["peak_source"] == "measured"
+        assert row["steps"] == 2
+        assert row["utilisation"] > 0
+        assert np.isfinite(row["final_loss"])
+
+
+def test_a_row_that_fails_is_named_in_one_line(monkeypatch, capsys):
+    command = ["--rows=tiny", "--steps=1", "--batch=6", "--dtypes=float32"]
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    assert exit_status(partial(accelerator.run, command)) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(
+        "error: tiny in float32 with a batch of 6 ended with status 1: --batch=6 does not divide over"
+    )
+    assert error.count("\n") == 1
+
+
+def test_what_xla_says_of_a_failure_is_one_line(monkeypatch, capsys):
+    def out_of_memory(*_):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nAllocator: ...")
+
+    monkeypatch.setattr(accelerator, "measure", out_of_memory)
+    arguments = ["--measure", "--rows=tiny", "--dtypes=float32", "--batch=8"]
+    assert exit_status(partial(accelerator.run, arguments)) == 1
+    assert capsys.readouterr().err == "error: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n"
+
+
+def test_a_process_of_its_own_answers_with_a_measurement():
+    m = accelerator.in_a_process_of_its_own("tiny", "float32", 8, 1)
+    assert (m.row, m.dtype, m.batch, m.steps) == ("tiny", "float32", 8, 1)
+    assert m.seconds_per_step > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--rows=train28,typo"], "--rows=train28,typo: there is no row 'typo'; choose from train28, train32,"),
+        (["--dtypes=float16"], "--dtypes=float16: there is no dtype 'float16'; choose from float32, bfloat16"),
+        (["--batch=0"], "--batch=0: must be whole numbers of at least 1, parted by commas"),
+        (["--batch=8,many"], "--batch=8,many: must be whole numbers"),
+        (["--batch="], "--batch=: must be whole numbers"),
+        (["--steps=0"], "--steps=0: must be at least 1"),
+        (["--steps=few"], "argument --steps: invalid int value: 'few'"),
+        (["--unknown"], "unrecognized arguments: --unknown"),
+        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or cannot be"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, message, capsys):
+    with pytest.raises(UserError) as error:
+        parse(arguments)
+    assert str(error.value).startswith(message)
+    assert exit_status(partial(accelerator.run, arguments)) == 1
+    assert capsys.readouterr().err == f"error: {error.value}\n"
+
+
+def test_without_options_all_rows_but_the_smallest_are_measured_in_both_dtypes():
+    options = parse([])
+    assert options.rows == ["train28", "train32", "train128", "prior7", "prior32"]
+    assert options.dtypes == ["float32", "bfloat16"]
+    assert options.batch is None
+    assert parse(["--batch=64, 128"]).batch == [64, 128]
