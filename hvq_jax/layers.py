@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hvq_jax.convolution import convolve
 from hvq_jax.normalization import batch_normalize
 from hvq_jax.resampling import double_resolution, halve_resolution
 
@@ -39,12 +40,23 @@ def _all_but_the_bias(
     return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
+def _convolve_as_flax_asks(
+    x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, lhs_dilation: Any, rhs_dilation: Any, **options: Any
+) -> jax.Array:
+    """`convolve`, called as `lax.conv_general_dilated` is."""
+    del options
+    if {*strides, *lhs_dilation, *rhs_dilation} != {1}:
+        raise ValueError("Conv has stride 1 and no dilation; halve_resolution and double_resolution have others")
+    return convolve(x, kernel, tuple(padding))
+
+
 class Conv(nn.Conv):
-    """Flax's convolution, Xavier-uniform."""
+    """Flax's convolution with stride 1, Xavier-uniform."""
 
     dtype: Any = "float32"
     kernel_init: Any = xavier_uniform
     promote_dtype: Any = _all_but_the_bias
+    conv_general_dilated: Any = _convolve_as_flax_asks
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """`[B, h, w, I]` to `[B, h, w, features]`."""

@@ -16,6 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hvq_jax.convolution import materialised
+
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _THIN = 4  # channels of an image; with no more than these, 16 taps of them are one narrow matrix
 
@@ -42,12 +44,12 @@ def kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
     `large` is `[B, 2h, 2w, I]` and `small` `[B, h, w, O]`: input and output gradient of `halve_resolution`, or output
     gradient and input of `double_resolution` (whose kernel has the last two axes the other way round).
     """
-    on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient
+    on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient_of_materialised
     return _for_platform(on_cpu, _kernel_gradient, large, small)
 
 
 def _swapped(kernel: jax.Array) -> jax.Array:
-    return kernel.swapaxes(2, 3)
+    return materialised(kernel.swapaxes(2, 3))[0]
 
 
 def _halve_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -91,6 +93,10 @@ def _kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
     kernel = jax.ShapeDtypeStruct((4, 4, large.shape[-1], small.shape[-1]), large.dtype)
     (gradient,) = jax.linear_transpose(lambda kernel: _halve(large, kernel), kernel)(small)
     return gradient
+
+
+def _kernel_gradient_of_materialised(large: jax.Array, small: jax.Array) -> jax.Array:
+    return _kernel_gradient(*materialised(large, small))
 
 
 def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:

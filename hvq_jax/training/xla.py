@@ -9,8 +9,12 @@ from pathlib import Path
 
 import jaxlib
 
-# Library kernels for matrix products, convolutions and reductions: they halve a training step on CPU.
-_CPU_OPTION = "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+_CPU_OPTIONS = (
+    # Library kernels for matrix products, convolutions and reductions: they halve a training step.
+    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+    # Otherwise XLA removes optimisation barriers before it fuses, and `convolution.materialised` does nothing.
+    "--xla_disable_hlo_passes=cse_barrier_expander",
+)
 # An unknown option ends the process when the backend starts, so only versions it was seen in get it.
 _KNOWN_JAXLIB = ("0.10.2",)
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
@@ -20,7 +24,7 @@ def set_cpu_options() -> None:
     """Sets the fast options where JAX will run on CPU. XLA_FLAGS that the user has set are left as they are."""
     accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
     if jaxlib.__version__ in _KNOWN_JAXLIB and not accelerator:
-        os.environ.setdefault("XLA_FLAGS", _CPU_OPTION)
+        os.environ.setdefault("XLA_FLAGS", " ".join(_CPU_OPTIONS))
 
 
 def keep_compiled_programs() -> None:
