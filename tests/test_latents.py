@@ -1,7 +1,5 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
-import re
-
 import chex
 import hypothesis.extra.numpy as hnp
 import jax
@@ -12,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import latents
+from hvq_jax.assignment import nearest_codes
 
 K, D = 6, 4
 SHAPES = [(), (5,), (2, 3), (2, 3, 2)]
@@ -27,7 +26,7 @@ def inputs(shape=(2, 3, 3), seed=0):
 
 
 def latent(mode, z_e, codebook, frequent=None, gradient="straight_through"):
-    indices = latents.nearest_codes(z_e, codebook)
+    indices = nearest_codes(z_e, codebook)
     frequent = jnp.arange(K) < 3 if frequent is None else frequent
     return latents.hybrid_latent(z_e, codebook, indices, frequent, mode=mode, projection_gradient=gradient)
 
@@ -53,54 +52,6 @@ def test_any_leading_shape(mode, shape):
     chex.assert_shape(whole.discrete, (*shape, 1))
     rows = jax.vmap(lambda z: latent(mode, z, codebook).z_bar)(z_e.reshape(-1, D))
     np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
-
-
-@given(hnp.arrays(np.float32, (7, D), elements=finite), hnp.arrays(np.float32, (K, D), elements=finite))
-def test_nearest_codes_minimise_the_distance(z_e, codebook):
-    indices = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    distances = np.square(z_e[:, None].astype(np.float64) - codebook.astype(np.float64)).sum(-1)
-    chosen = np.take_along_axis(distances, np.asarray(indices)[:, None], 1)[:, 0]
-    # The search is in float32 on values up to 4·4²·2: its rounding decides between codes this close.
-    assert (chosen <= distances.min(1) + 1e-4).all()
-    assert indices.dtype == jnp.int32
-
-
-def test_ties_go_to_the_lowest_index():
-    codebook = jnp.array([[2.0, 0], [1.0, 0], [-1.0, 0], [1.0, 0]])
-    assert latents.nearest_codes(jnp.zeros((1, 2)), codebook)[0] == 1
-    assert latents.nearest_codes(jnp.array([1.0, 5.0]), codebook) == 1
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 4, 5])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once, shape):
-    # Small whole numbers: exact in any order, and full of ties.
-    random = np.random.default_rng(0)
-    z_e, codebook = random.integers(-2, 3, (*shape, D)), random.integers(-1, 2, (11, D))
-    whole = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    distances = np.square(z_e[..., None, :] - codebook).sum(-1)
-    np.testing.assert_array_equal(whole, distances.argmin(-1))
-    monkeypatch.setattr(latents, "MOST_DISTANCES", at_once * max(int(np.prod(shape)), 1))
-    in_parts = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    np.testing.assert_array_equal(in_parts, whole)
-    assert in_parts.dtype == jnp.int32
-
-
-def test_a_search_in_parts_holds_no_more_distances_than_it_may(monkeypatch):
-    z_e, codebook = jnp.ones((100, D)), jnp.ones((1000, D))
-    monkeypatch.setattr(latents, "MOST_DISTANCES", 5000)
-
-    program = jax.jit(latents.nearest_codes).lower(z_e, codebook).as_text()
-    sizes = [
-        np.prod([int(side) for side in shape.split("x")]) for shape in re.findall(r"tensor<([\dx]+)xf32>", program)
-    ]
-    assert max(sizes) == 5000
-
-
-def test_nearest_codes_decides_in_float32_whatever_comes_in():
-    codebook = jnp.array([[100.0, 0], [100.0, 0.25]])
-    z_e = jnp.array([100.0, 0.25])
-    assert latents.nearest_codes(z_e.astype(jnp.bfloat16), codebook) == 1
 
 
 @given(vector, vector)
@@ -228,7 +179,7 @@ class Limits(chex.TestCase):
 def test_each_mode_shows_the_decoder_what_its_formula_says():
     z_e, codebook = inputs((4, 5, 5))
     frequent = jnp.arange(K) % 2 == 0
-    indices = latents.nearest_codes(z_e, codebook)
+    indices = nearest_codes(z_e, codebook)
     z_q = codebook[indices]
     mask = np.asarray(frequent)[indices][..., None]
     assert 0 < mask.mean() < 1
@@ -256,7 +207,7 @@ def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
         for mode in latents.MODES
         for gradient in latents.PROJECTION_GRADIENTS
     }
-    used = np.isin(np.arange(K), latents.nearest_codes(z_e, codebook))
+    used = np.isin(np.arange(K), nearest_codes(z_e, codebook))
     assert used.sum() >= K - 1
     for (mode, gradient), size in leak.items():
         if gradient == "both" and mode == "projected":

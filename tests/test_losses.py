@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hvq_jax import latents, losses
+from hvq_jax.assignment import nearest_codes
 
 B, H, K, D = 3, 2, 5, 4
 MODES = latents.MODES
@@ -14,7 +15,7 @@ def setup(mode, gradient="encoder", frequent=None):
     x, y = (jax.random.normal(key, (B, 8, 8, 1)) for key in keys[:2])
     z_e, codes = jax.random.normal(keys[2], (B, H, H, D)), jax.random.normal(keys[3], (K, D))
     frequent = jnp.arange(K) < 2 if frequent is None else frequent
-    indices = latents.nearest_codes(z_e, codes)
+    indices = nearest_codes(z_e, codes)
 
     def latent_of(z_e, codes):
         return latents.hybrid_latent(z_e, codes, indices, frequent, mode=mode, projection_gradient=gradient)
