@@ -16,21 +16,21 @@ from hvq_jax import codebook, latents
 from hvq_jax.bottleneck import CodebookOptions, CodebookState, LatentOptions, Learned
 from hvq_jax.latents import HybridLatent
 
-# Keeps the outermost level within reach of tanh, as in the paper's code.
-_MARGIN = 1e-3
+_MARGIN = 1e-3  # keeps whatever tanh gives from rounding to one level more
 
 Levels = tuple[int, ...]
 
 
 def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
-    """`[..., d]`, each of which rounds to one of so many whole numbers as its level says; 0 stays 0.
+    """`[..., d]`, each of which rounds to one of so many whole numbers as its level says, from −⌊level/2⌋ on.
 
-    From −⌊level/2⌋ on: an even number of levels is shifted by a half, so that there too no level is out of reach.
+    An even number of levels lies half a number lower, and what comes in is moved so that numbers about 0 stay there
+    (the paper's appendix A.1).
     """
     sizes = jnp.array(levels, jnp.float32)
     half = (sizes - 1) * (1 - _MARGIN) / 2
     offset = jnp.where(sizes % 2 == 0, 0.5, 0.0)
-    return half * jnp.tanh(numbers + jnp.arctanh(offset / half)) - offset
+    return half * jnp.tanh(numbers + jnp.tan(offset / half)) - offset
 
 
 def indices_of(whole: jax.Array, levels: Levels) -> jax.Array:

@@ -225,3 +225,104 @@ def test_decoding_codes_is_the_forward_pass_of_vq():
     projected = latent("projected", z_e, codebook)
     by_gain = latents.latent_from_codes(projected.indices, codebook, projected.gain)
     np.testing.assert_array_equal(by_gain, projected.z_bar)
+
+
+@given(vector, vector)
+def test_rotation_has_the_value_exactly(z_e, value):
+    out, pullback = jax.vjp(latents.rotation, jnp.asarray(z_e), jnp.asarray(value))
+    np.testing.assert_array_equal(out, value)
+    to_z_e, to_value = pullback(jnp.arange(1.0, D + 1))
+    assert np.isfinite(to_z_e).all()
+    np.testing.assert_array_equal(to_value, np.zeros(D))
+
+
+long_enough = vector.filter(lambda v: norm(v) > 0.1)
+
+
+@given(long_enough, long_enough)
+def test_the_jacobian_of_rotation_turns_and_scales_the_vector_onto_its_code(z_e, value):
+    jacobian = np.asarray(jax.jacobian(latents.rotation)(jnp.asarray(z_e), jnp.asarray(value)), np.float64)
+    scale = norm(value) / norm(z_e)
+    cosine = z_e @ value / norm(z_e) / norm(value)
+    # Two vectors that are nearly opposite have no clear direction between them: its rounding is magnified.
+    tolerance = 1e-5 / max(np.sqrt(1 + cosine), 1e-2)
+    np.testing.assert_allclose(jacobian @ z_e, value, atol=tolerance * norm(value) + 1e-6)
+    np.testing.assert_allclose(jacobian.T @ jacobian / scale**2, np.eye(D), atol=tolerance)
+    if cosine > -0.999:
+        np.testing.assert_allclose(np.linalg.det(jacobian / scale), 1.0, atol=10 * tolerance)  # no reflection
+        # What is orthogonal to both vectors stays where it is.
+        orthogonal = np.linalg.svd(np.stack([z_e, value]).astype(np.float64))[2][2:]
+        np.testing.assert_allclose(orthogonal @ jacobian.T / scale, orthogonal, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize(("z_e", "code"), [([0, 0], [1, 2]), ([1, 2], [0, 0]), ([0, 0], [0, 0])])
+def test_a_rotation_without_directions_is_straight_through(z_e, code):
+    out, pullback = jax.vjp(latents.rotation, jnp.array(z_e, jnp.float32), jnp.array(code, jnp.float32))
+    np.testing.assert_array_equal(out, code)
+    np.testing.assert_array_equal(pullback(jnp.array([3.0, -1.0]))[0], [3, -1])
+
+
+def test_an_opposite_code_is_reflected_onto():
+    jacobian = jax.jacobian(latents.rotation)(jnp.array([2.0, 0]), jnp.array([-4.0, 0]))
+    np.testing.assert_allclose(jacobian, [[-2, 0], [0, 2]], atol=1e-6)
+
+
+def test_the_estimator_changes_gradients_only():
+    z_e, codebook = inputs((4, 5, 5))
+    indices = nearest_codes(z_e, codebook)
+
+    def z_bar(z_e, estimator):
+        options = {"mode": "combined", "estimator": estimator}
+        return latents.hybrid_latent(z_e, codebook, indices, jnp.arange(K) < 3, **options).z_bar
+
+    np.testing.assert_array_equal(z_bar(z_e, "rotation"), z_bar(z_e, "straight_through"))
+    gradients = [
+        np.asarray(jax.grad(lambda z, e=estimator: jnp.sum(jnp.sin(z_bar(z, e))))(z_e))
+        for estimator in ("rotation", "straight_through")
+    ]
+    frequent = np.asarray(indices) < 3
+    np.testing.assert_array_equal(gradients[0][~frequent], gradients[1][~frequent])
+    assert (np.abs(gradients[0] - gradients[1])[frequent].max(-1) > 0).all()
+
+
+def in_groups_of(groups, mode="projected", gradient="both"):
+    z_e, codebook = inputs((4, 5))
+    indices, frequent = nearest_codes(z_e, codebook), jnp.arange(K) < 3
+    options = {"mode": mode, "projection_gradient": gradient, "projection_groups": groups}
+    return z_e, codebook, latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
+
+
+def test_one_group_is_the_projection_and_as_many_as_channels_give_the_vector_back():
+    z_e, _, one = in_groups_of(1)
+    np.testing.assert_array_equal(one.z_bar, latents.project(z_e, one.z_q))
+    assert one.gain.shape == (4, 5)
+    z_e, _, all_channels = in_groups_of(D)
+    assert all_channels.gain.shape == (4, 5, D)
+    np.testing.assert_allclose(all_channels.z_bar, z_e, rtol=1e-6)  # z e / e² · e: a few roundings
+
+
+def test_each_group_is_projected_for_itself():
+    z_e, codebook, latent = in_groups_of(2)
+    for part in (slice(0, 2), slice(2, 4)):
+        expected = latents.project(z_e[..., part], latent.z_q[..., part])
+        np.testing.assert_allclose(latent.z_bar[..., part], expected, rtol=1e-6)
+    errors = [np.square(np.asarray(z_e - in_groups_of(groups)[2].z_bar)).sum() for groups in (1, 2, 4)]
+    assert errors[0] > errors[1] > errors[2]
+    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain)
+    np.testing.assert_array_equal(decoded, latent.z_bar)
+
+
+@pytest.mark.parametrize("groups", [1, 2, D])
+def test_the_gain_in_use_decodes_to_what_the_decoder_saw(groups):
+    _, codebook, latent = in_groups_of(groups, mode="combined", gradient="encoder")
+    assert 0 < latent.discrete.mean() < 1
+    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain_seen)
+    np.testing.assert_array_equal(decoded, latent.z_bar)
+
+
+@given(vector)
+def test_unit_vectors_have_length_one_and_zero_stays_zero_with_a_finite_gradient(x):
+    value, pullback = jax.vjp(latents.unit, jnp.asarray(x))
+    length = norm(x)
+    np.testing.assert_allclose(value, x / length if length else x, atol=1e-6)
+    assert np.isfinite(pullback(jnp.ones(D))[0]).all()

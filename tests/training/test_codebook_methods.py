@@ -1,0 +1,156 @@
+"""Every way to quantize, through the loop: on any number of devices, stopped and resumed, and watched."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Autoencoder, Variables
+from hvq_jax.bottleneck import CodebookOptions, LatentOptions
+from hvq_jax.losses import LossWeights
+from hvq_jax.metrics import Mean
+from hvq_jax.training.autoencoder_stage import autoencoder_stage, warnings
+from hvq_jax.training.logging import read_records
+from hvq_jax.training.parallel import Parallel
+from tests.training.small_fit import STEPS, VALIDATION, small_fit, small_training
+
+K, D = 8, 4
+
+
+def model_of(latent=None, codebook=None, loss=None):
+    return Autoencoder(
+        (8, 8, 1),
+        latent=LatentOptions(**{"mode": "vq", "num_codes": K, "dim": D, "num_frequent": 4, **(latent or {})}),
+        codebook=CodebookOptions(**(codebook or {})),
+        loss=LossWeights(**(loss or {})),
+    )
+
+
+GRADIENT = {"method": "gradient"}
+
+# All methods, initialisations and rules; options that do not depend on each other share a row.
+METHODS = {
+    "averages from data": model_of(),
+    "averages from clusters, by cosine, entropy": model_of(
+        codebook={"init": "kmeans", "assignment": "cosine"}, loss={"entropy": 0.1}
+    ),
+    "averages of unit norm": model_of(codebook={"normalize": True}),
+    "averages by line, in groups": model_of(
+        {"mode": "projected", "projection_groups": 2}, {"assignment": "projection"}, {"commitment_target": "projection"}
+    ),
+    "directions by line": model_of(
+        {"mode": "projected"},
+        {"method": "spherical", "assignment": "projection"},
+        {"commitment_target": "projection"},
+    ),
+    "directions from clusters": model_of(
+        {"mode": "combined"}, {"method": "spherical", "init": "kmeans"}, {"commitment_target": "projection"}
+    ),
+    "gradient": model_of(codebook={**GRADIENT, "init": "uniform"}),
+    "gradient from data, turned, entropy": model_of({"estimator": "rotation"}, GRADIENT, {"entropy": 0.1}),
+    "gradient from clusters, of unit norm": model_of(
+        codebook={**GRADIENT, "init": "kmeans", "normalize": True, "assignment": "cosine"}
+    ),
+    "residual": model_of(codebook={"depth": 3}),
+    "residual from clusters": model_of(codebook={"depth": 2, "init": "kmeans"}),
+    "scalars": model_of({"num_codes": 12}, {"method": "fsq", "levels": (4, 3)}, {"codebook": 0, "commitment": 0}),
+}
+
+
+def stage_of(model):
+    return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
+
+
+def codes_after_training(model, form):
+    figures, state = small_training(stage_of(model), Parallel(form))
+    state = jax.device_get(state)
+    return figures, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_device_and_four_learn_the_same_codebook(method):
+    """Four steps on the same global batches.
+
+    Float32 rounds by 6e-8 at each addition, and the devices add in another order; batch norms and Adam, which divides
+    gradients by their size, magnify that to 1e-5 of codes of size 1. One vector more or less in the mean of a code
+    would be seen in the second digit.
+    """
+    model = METHODS[method]
+    (figures, one), (others, four) = (codes_after_training(model, form) for form in ("jit", "pmap"))
+    np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(figures, others, strict=True):
+        assert ours["perplexity"] == pytest.approx(theirs["perplexity"], rel=1e-5)  # the same assignments
+        assert ours["revived_codes"] == theirs["revived_codes"]
+    if autoencoder.starts_from_data(model):
+        assert figures[0]["revived_codes"] == 0
+        assert figures[0]["perplexity"] > 2  # all vectors share a few codes where these are not from data
+    if model.codebook.normalize or model.codebook.method == "spherical":
+        np.testing.assert_allclose(np.linalg.norm(one, axis=-1), np.ones(K), rtol=1e-5)
+
+
+def losses(workdir):
+    return [record["loss"] for record in read_records(workdir) if record["split"] == "train"]
+
+
+@pytest.mark.parametrize("method", ["residual from clusters", "scalars", "gradient from data, turned, entropy"])
+def test_stopped_and_resumed_it_ends_bit_identical(tmp_path, method):
+    """What starts from data does so once: not again when a run goes on."""
+    stage = stage_of(METHODS[method])
+    whole = small_fit(tmp_path / "whole", stage=stage, num_steps=STEPS)
+    small_fit(tmp_path / "parts", stage=stage, num_steps=2)
+    started_again = dataclasses.replace(stage, start_from_data=None)
+    parts = small_fit(tmp_path / "parts", stage=started_again, num_steps=STEPS)
+    assert whole.step == parts.step
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_the_first_batch_is_trained_on_whatever_the_codes_start_from(tmp_path):
+    """Nothing of the encoder is touched by the start, and the images of step 1 are those of a run without it."""
+    stages = [stage_of(model_of(codebook={**GRADIENT, "init": init})) for init in ("uniform", "data")]
+    batches = []
+    for stage in stages:
+        loss = stage.loss
+
+        def noted(params, state, batch, *rest, loss=loss):
+            jax.debug.callback(lambda sum_of_pixels: batches.append(int(sum_of_pixels)), batch.images.sum())
+            return loss(params, state, batch, *rest)
+
+        small_fit(tmp_path / stage.name, stage=dataclasses.replace(stage, loss=noted), num_steps=1, form="jit")
+    assert batches[0] == batches[1]
+    assert len(batches) == 2
+
+
+def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_of(tmp_path, capsys):
+    collapsed = model_of(
+        {"mode": "frequency", "num_codes": 64, "num_frequent": 64},
+        {**GRADIENT, "init": "uniform"},
+    )
+    small_fit(tmp_path / "collapsed", stage=autoencoder_stage(collapsed, VALIDATION.images), num_steps=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(lines) == 2, lines
+    assert "of 64 codes are in use: the codebook has collapsed" in lines[0]
+    assert "no position is outside the mask: the latent frequency is plain vq here" in lines[1]
+
+
+def test_nothing_is_warned_of_where_codes_are_used_and_the_mask_has_an_outside(tmp_path, capsys):
+    healthy = model_of({"mode": "combined"})
+    small_fit(tmp_path / "healthy", stage=autoencoder_stage(healthy, VALIDATION.images), num_steps=2)
+    assert "warning" not in capsys.readouterr().out
+
+
+@dataclasses.dataclass
+class Sums:
+    """What `warnings` looks at."""
+
+    counts: np.ndarray
+    share_outside: Mean
+
+
+@pytest.mark.parametrize(("used", "warned"), [(9, 1), (10, 0)])
+def test_fewer_than_a_tenth_are_few(used, warned):
+    sums = Sums((np.arange(100) < used).astype(float), Mean(np.float64(0), np.float64(7)))
+    assert len(warnings(model_of(), sums)) == warned  # plain vq has no mask to be warned of
+    assert len(warnings(model_of({"mode": "combined"}), sums)) == warned + 1
