@@ -98,8 +98,8 @@ def _decoder(model: Autoencoder, axis_name: str | None = None) -> Decoder:
     return Decoder(model.latent.dim, model.image_shape[-1], model.skip, axis_name)
 
 
-def _bottleneck(model: Autoencoder) -> Bottleneck:
-    """The strategy between the two; nothing else here depends on which it is."""
+def bottleneck_of(model: Autoencoder) -> Bottleneck:
+    """The strategy between encoder and decoder; nothing else here depends on which it is."""
     if model.codebook.method == "fsq":
         return ScalarBottleneck(model.latent, model.codebook)
     if model.codebook.depth > 1:
@@ -119,7 +119,7 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
     encoder = _encoder(model).init(encoder_key, jnp.zeros((1, *model.image_shape)), train=True)
     decoder = _decoder(model).init(decoder_key, jnp.zeros((1, height, width, dim)), train=True)
     params = {"encoder": encoder["params"], "decoder": decoder["params"]}
-    codebook = _bottleneck(model).init(codebook_key)
+    codebook = bottleneck_of(model).init(codebook_key)
     return Variables(
         params={**params, **codebook.params},
         state=ModelState(
@@ -132,7 +132,7 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
 
 def starts_from_data(model: Autoencoder) -> bool:
     """Whether fresh variables have to go through `start_from_data` before the first step."""
-    return _bottleneck(model).starts_from_data
+    return bottleneck_of(model).starts_from_data
 
 
 def start_from_data(
@@ -151,7 +151,7 @@ def start_from_data(
     """
     z_e, _ = _encode_training(model, params, state, images, axis_name)
     before = _codebook_state(params, state)
-    after = _bottleneck(model).start_from_data(before, z_e, key, axis_name)
+    after = bottleneck_of(model).start_from_data(before, z_e, key, axis_name)
     return {**params, **after.params}, ModelState(state.batch_stats, after.frequency, after.averages)
 
 
@@ -167,6 +167,7 @@ def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.A
 
 
 def _normalised(model: Autoencoder, z_e: jax.Array) -> jax.Array:
+    """z_e in float32, at length 1 where codes and encoder outputs are normalised (Yu et al., arXiv:2110.04627)."""
     z_e = z_e.astype(jnp.float32)
     return latents.unit(z_e) if model.codebook.normalize else z_e
 
@@ -186,12 +187,12 @@ def codes(model: Autoencoder, variables: Variables) -> jax.Array:
 
     `[depth, K, D]` for residual quantization, where it is the sum of one of each.
     """
-    return _bottleneck(model).codes(_codebook_state(variables.params, variables.state))
+    return bottleneck_of(model).codes(_codebook_state(variables.params, variables.state))
 
 
 def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> HybridLatent:
     """The hybrid latent of z_e `[..., D]` by the codes and the frequency table as they stand."""
-    return _bottleneck(model).quantize(_codebook_state(variables.params, variables.state), z_e)
+    return bottleneck_of(model).quantize(_codebook_state(variables.params, variables.state), z_e)
 
 
 def encode_to_latent(model: Autoencoder, variables: Variables, images: jax.Array) -> HybridLatent:
@@ -225,7 +226,7 @@ def training_loss(
     the metrics are the global batch's.
     """
     z_e, encoder_stats = _encode_training(model, params, state, images, axis_name)
-    latent, learned = _bottleneck(model).train(_codebook_state(params, state), z_e, key, axis_name)
+    latent, learned = bottleneck_of(model).train(_codebook_state(params, state), z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
         _decoder(model, axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
     )

@@ -23,7 +23,7 @@ from hvq_jax.initialisation import INITIALISATIONS, codes_from_data
 from hvq_jax.latents import HybridLatent
 
 # How codes are learned:
-#   gradient     as parameters, by the codebook term of the loss (van den Oord et al., 2017)
+#   gradient     as parameters, by the codebook term of the loss (van den Oord et al., 2017, arXiv:1711.00937)
 #   ema          as moving averages of their vectors (the same, appendix A.1), revived when they die
 #   spherical    the same, then put on the unit sphere: a code is a direction, its length is left to the gain
 #                (spherical k-means, Dhillon and Modha, 2001; shape-gain quantization, Sabin and Gray, 1984)

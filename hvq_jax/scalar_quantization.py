@@ -70,6 +70,10 @@ class ScalarBottleneck:
     latent: LatentOptions
     codebook: CodebookOptions
 
+    def __post_init__(self) -> None:
+        if (num_codes := math.prod(self.codebook.levels)) != self.latent.num_codes:
+            raise ValueError(f"levels {self.codebook.levels} make {num_codes} codes, not {self.latent.num_codes}")
+
     def init(self, key: jax.Array) -> CodebookState:
         """Xavier-uniform maps with zero bias, as everywhere in the networks."""
         dim, size = self.latent.dim, len(self.codebook.levels)

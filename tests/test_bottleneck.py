@@ -1,12 +1,17 @@
 """One codebook in its variants: where codes are kept, what length they have, what they learn from."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax import latents
+from hvq_jax import autoencoder, latents
+from hvq_jax.assignment import code_costs
 from hvq_jax.bottleneck import CodebookBottleneck, CodebookOptions, CodebookState, LatentOptions
+from hvq_jax.losses import entropy_term
+from tests.methods import METHODS
 
 K, D = 6, 4
 
@@ -125,3 +130,52 @@ def test_where_codes_start(method, init, from_data, revive_below):
     _, learned = step(model, started, z_e)
     assert not learned.revived.any()
     np.testing.assert_array_equal(learned.codes, codes)
+
+
+def learn(model, batches, axis_name=None):
+    """Codes, frequencies and counts after a few steps, by gradient descent where they are parameters."""
+    bottleneck, key = autoencoder.bottleneck_of(model), jax.random.key(0)
+    state = bottleneck.init(jax.random.key(1))
+    if bottleneck.starts_from_data:
+        state = bottleneck.start_from_data(state, batches[0], key, axis_name)
+    seen = []
+    for step, z_e in enumerate(batches):
+
+        def loss(params, state=state, z_e=z_e, step=step):
+            before = dataclasses.replace(state, params=params)
+            latent, learned = bottleneck.train(before, z_e, jax.random.fold_in(key, step), axis_name)
+            value = jnp.mean(jnp.square(latent.z_q - z_e))
+            if model.loss.entropy:
+                costs = code_costs(z_e, learned.codes, model.codebook.assignment)
+                value += entropy_term(costs, model.loss.entropy_temperature, axis_name)
+            return value, learned
+
+        gradients, learned = jax.grad(loss, has_aux=True)(state.params)
+        if axis_name:
+            gradients = jax.lax.pmean(gradients, axis_name)
+        params = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradients)
+        state = dataclasses.replace(learned.state, params=params)
+        seen.append((learned.counts, learned.revived))
+    return bottleneck.codes(state), state.frequency, seen
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_device_and_four_learn_the_same_codebook(method):
+    """Of the same global batches: assignments, frequencies and revivals exactly, codes to the order of addition.
+
+    Sums of at most 64 float32 numbers of size 3 round by 1e-6 or so, and a few steps add that up.
+    """
+    model = METHODS[method]
+    batches = [3 * jax.random.normal(jax.random.key(seed), (16, 2, 2, D)) for seed in range(3)]
+    batches = [latents.unit(z_e) if model.codebook.normalize else z_e for z_e in batches]
+    codes, frequency, seen = jax.jit(lambda batches: learn(model, batches))(batches)
+    shards = [z_e.reshape(4, 4, 2, 2, D) for z_e in batches]
+    many = jax.pmap(lambda batches: learn(model, batches, "devices"), "devices")(shards)
+    for leaf in jax.tree.leaves(many):
+        np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))
+    four = jax.tree.map(lambda leaf: leaf[0], many)
+    np.testing.assert_allclose(four[0], codes, rtol=1e-5, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, four[1:], (frequency, seen))
+    assert np.abs(codes).max() > 0.1
+    if model.codebook.normalize or model.codebook.method == "spherical":
+        np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), np.ones(len(codes)), rtol=1e-5)

@@ -7,56 +7,13 @@ import numpy as np
 import pytest
 
 from hvq_jax import autoencoder
-from hvq_jax.autoencoder import Autoencoder, Variables
-from hvq_jax.bottleneck import CodebookOptions, LatentOptions
-from hvq_jax.losses import LossWeights
+from hvq_jax.autoencoder import Variables
 from hvq_jax.metrics import Mean
 from hvq_jax.training.autoencoder_stage import autoencoder_stage, warnings
 from hvq_jax.training.logging import read_records
 from hvq_jax.training.parallel import Parallel
+from tests.methods import GRADIENT, METHODS, model_of
 from tests.training.small_fit import STEPS, VALIDATION, small_fit, small_training
-
-K, D = 8, 4
-
-
-def model_of(latent=None, codebook=None, loss=None):
-    return Autoencoder(
-        (8, 8, 1),
-        latent=LatentOptions(**{"mode": "vq", "num_codes": K, "dim": D, "num_frequent": 4, **(latent or {})}),
-        codebook=CodebookOptions(**(codebook or {})),
-        loss=LossWeights(**(loss or {})),
-    )
-
-
-GRADIENT = {"method": "gradient"}
-
-# All methods, initialisations and rules; options that do not depend on each other share a row.
-METHODS = {
-    "averages from data": model_of(),
-    "averages from clusters, by cosine, entropy": model_of(
-        codebook={"init": "kmeans", "assignment": "cosine"}, loss={"entropy": 0.1}
-    ),
-    "averages of unit norm": model_of(codebook={"normalize": True}),
-    "averages by line, in groups": model_of(
-        {"mode": "projected", "projection_groups": 2}, {"assignment": "projection"}, {"commitment_target": "projection"}
-    ),
-    "directions by line": model_of(
-        {"mode": "projected"},
-        {"method": "spherical", "assignment": "projection"},
-        {"commitment_target": "projection"},
-    ),
-    "directions from clusters": model_of(
-        {"mode": "combined"}, {"method": "spherical", "init": "kmeans"}, {"commitment_target": "projection"}
-    ),
-    "gradient": model_of(codebook={**GRADIENT, "init": "uniform"}),
-    "gradient from data, turned, entropy": model_of({"estimator": "rotation"}, GRADIENT, {"entropy": 0.1}),
-    "gradient from clusters, of unit norm": model_of(
-        codebook={**GRADIENT, "init": "kmeans", "normalize": True, "assignment": "cosine"}
-    ),
-    "residual": model_of(codebook={"depth": 3}),
-    "residual from clusters": model_of(codebook={"depth": 2, "init": "kmeans"}),
-    "scalars": model_of({"num_codes": 12}, {"method": "fsq", "levels": (4, 3)}, {"codebook": 0, "commitment": 0}),
-}
 
 
 def stage_of(model):
@@ -69,9 +26,9 @@ def codes_after_training(model, form):
     return figures, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_one_device_and_four_learn_the_same_codebook(method):
-    """Four steps on the same global batches.
+@pytest.mark.parametrize("method", ["directions from clusters", "gradient from data, turned, entropy", "residual"])
+def test_one_device_and_four_learn_the_same_codebook_in_a_whole_model(method):
+    """Four steps on the same global batches, from the same start.
 
     Float32 rounds by 6e-8 at each addition, and the devices add in another order; batch norms and Adam, which divides
     gradients by their size, magnify that to 1e-5 of codes of size 1. One vector more or less in the mean of a code
@@ -83,18 +40,14 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     for ours, theirs in zip(figures, others, strict=True):
         assert ours["perplexity"] == pytest.approx(theirs["perplexity"], rel=1e-5)  # the same assignments
         assert ours["revived_codes"] == theirs["revived_codes"]
-    if autoencoder.starts_from_data(model):
-        assert figures[0]["revived_codes"] == 0
-        assert figures[0]["perplexity"] > 2  # all vectors share a few codes where these are not from data
-    if model.codebook.normalize or model.codebook.method == "spherical":
-        np.testing.assert_allclose(np.linalg.norm(one, axis=-1), np.ones(K), rtol=1e-5)
+    assert (figures[0]["revived_codes"] == 0) == autoencoder.starts_from_data(model)
 
 
 def losses(workdir):
     return [record["loss"] for record in read_records(workdir) if record["split"] == "train"]
 
 
-@pytest.mark.parametrize("method", ["residual from clusters", "scalars", "gradient from data, turned, entropy"])
+@pytest.mark.parametrize("method", ["residual from clusters", "scalars"])
 def test_stopped_and_resumed_it_ends_bit_identical(tmp_path, method):
     """What starts from data does so once: not again when a run goes on."""
     stage = stage_of(METHODS[method])
