@@ -66,10 +66,10 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
 
 def warnings(model: Autoencoder, sums: EvaluationSums) -> list[str]:
     """What an evaluation shows to be wrong with the use of the codes, a line each."""
-    lines = []
-    if share_used(sums.counts) < _FEW_CODES:
+    lines, used = [], np.count_nonzero(sums.counts)
+    if used < _FEW_CODES * sums.counts.size:
         lines.append(
-            f"{np.count_nonzero(sums.counts)} of {sums.counts.size} codes are in use: the codebook has collapsed, see "
+            f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed, see "
             "codebook.init and codebook.revive_below"
         )
     if model.latent.mode in ("frequency", "combined") and float(sums.share_outside.total) == 0:
