@@ -12,11 +12,12 @@ from benchmarks.training_step import TrainingStep
 from benchmarks.turns import Subject
 from configs import reference
 from hvq_jax import autoencoder
+from hvq_jax.assignment import nearest_codes
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.images import to_float
 from hvq_jax.interop import autoencoder_to_torch, pixelcnn_to_torch
-from hvq_jax.latents import latent_from_codes, nearest_codes
+from hvq_jax.latents import latent_from_codes
 from hvq_jax.priors.sampling import sample_cached
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.training_step import TrainingStep
 from configs import default
+from hvq_jax.assignment import nearest_codes
 from hvq_jax.data.pipeline import Batch
-from hvq_jax.latents import nearest_codes
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.sampling import sample_cached
 from hvq_jax.training.autoencoder_stage import autoencoder_stage

@@ -45,6 +45,9 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "frequency_decay": 0.99,  # of the table F a step; 1: cumulative, 0: this batch's
                 # how P is differentiated: both, both_through_st, encoder, straight_through
                 "projection_gradient": "straight_through",
+                "projection_groups": 1,  # g: so many gains a position, one for each D/g channels; g = D is z_e itself
+                # the gradient of plain codes: straight_through, or rotation (turned and scaled with the vector)
+                "estimator": "straight_through",
             },
             "network": {
                 "skip": "identity",  # residual blocks: "identity" x + f, "rectified" relu(x) + f (reference)
@@ -53,16 +56,30 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "compute_dtype": "float32",
             },
             "codebook": {
-                "method": "ema",  # "ema": moving averages of encoder outputs; "gradient": parameters
-                "init": "data",  # "data": encoder outputs of the first batch (ema); "uniform": U(-1/K, 1/K)
+                # "ema": moving averages of encoder outputs; "spherical": their directions, of length 1 (projected:
+                # with loss.commitment_target=projection); "gradient": parameters; "fsq": no codebook, see levels (vq)
+                "method": "ema",
+                # "data": encoder outputs of the first batches; "kmeans": centres of their clusters;
+                # "uniform": U(-1/K, 1/K)
+                "init": "data",
                 "decay": 0.99,  # of the moving averages
-                "revive_below": 1.0,  # codes assigned less often a step are put on encoder outputs; 0: never
+                "revive_below": 1.0,  # codes assigned less often a step are put on encoder outputs; 0: never (averages)
+                # which code a vector is given: "euclidean" the nearest, "cosine" that of the nearest direction,
+                # "projection" that of the nearest line, whatever the sign (projected)
+                "assignment": "euclidean",
+                "normalize": False,  # codes and encoder outputs are divided by their lengths
+                "depth": 1,  # 2 to 4: residual quantization, K codes a level (vq, ema; there is no prior for it)
+                "levels": (8, 8, 8),  # of fsq: each number is rounded to so many; K is their product
             },
             "loss": {
                 "codebook_weight": 1.0,  # of |z_q - sg z_e|²; gradient-trained codebooks only
-                "commitment_weight": 1.0,  # beta, of |z_e - sg t|²
+                "commitment_weight": 1.0,  # beta, of |z_e - sg t|²; not of fsq
                 "commitment_target": "code",  # t: "code" z_q, or "projection" P
                 "projection_weight": 1.0,  # of |P - sg z_q|²; projected, combined
+                # of E[H(p)] - H(E[p]), p = softmax(-distance² / temperature): vectors sure of their code, all codes in
+                # use; 0: off
+                "entropy_weight": 0.0,
+                "entropy_temperature": 1.0,
             },
             "autoencoder": {
                 "batch_size": 128,  # over all devices

@@ -1,4 +1,4 @@
-"""The autoencoder: networks, codebook, latents and losses put together as pure functions of (model, variables, batch).
+"""The autoencoder: networks, bottleneck and losses put together as pure functions of (model, variables, batch).
 
 `Autoencoder` only describes a model; it is hashable and can be closed over or passed as a static argument. All arrays
 live in `Variables`. `axis_name` names the pmapped device axis, None means one device.
@@ -12,38 +12,16 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hvq_jax import codebook, latents
+from hvq_jax import bottleneck, latents
+from hvq_jax.assignment import code_costs
+from hvq_jax.bottleneck import Bottleneck, CodebookBottleneck, CodebookOptions, CodebookState, LatentOptions
 from hvq_jax.codebook import MovingAverages
 from hvq_jax.latents import HybridLatent
-from hvq_jax.losses import Losses, LossWeights, losses_per_image, total_loss
+from hvq_jax.losses import Losses, LossWeights, entropy_term, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
 from hvq_jax.networks import Decoder, Encoder
-
-CODEBOOK_METHODS = ("gradient", "ema")
-CODEBOOK_INITS = ("uniform", "data")
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentOptions:
-    """Which latent the decoder sees; see `latents.py`."""
-
-    mode: str = "projected"
-    num_codes: int = 512  # K
-    dim: int = 64  # D, also the hidden width of both networks
-    num_frequent: int = 312  # S, unused while frequent_mass is given
-    frequent_mass: float | None = None
-    frequency_decay: float = 0.99
-    projection_gradient: str = "straight_through"
-
-
-@dataclasses.dataclass(frozen=True)
-class CodebookOptions:
-    """How the codes are learned; see `codebook.py`."""
-
-    method: str = "ema"  # "gradient": the codes are parameters
-    init: str = "data"  # "uniform": U(-1/K, 1/K); "data": encoder outputs of the first batch (ema only)
-    decay: float = 0.99
-    revive_below: float = 1.0  # assignments a step (moving average); 0 revives none
+from hvq_jax.residual import ResidualBottleneck
+from hvq_jax.scalar_quantization import ScalarBottleneck
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +46,7 @@ class ModelState:
     """What training changes without a gradient."""
 
     batch_stats: Any  # running means and variances
-    frequency: jax.Array  # [K] float32, the table F
+    frequency: jax.Array  # [K], or [depth, K], float32, the table F
     averages: MovingAverages | None  # the codebook, where it is learned by moving averages
 
 
@@ -76,12 +54,12 @@ class ModelState:
 class Variables:
     """All arrays of a model."""
 
-    params: Any  # "encoder", "decoder" and, where it is trained by gradient, "codebook" [K, D]
+    params: Any  # "encoder", "decoder" and what the bottleneck learns by gradient, such as "codebook" [K, D]
     state: ModelState
 
     @property
     def codes(self) -> jax.Array:
-        """The codebook `[K, D]` float32, wherever it is kept."""
+        """The codebook `[K, D]` float32 as it is kept; `codes` gives what the decoder sees in every kind of model."""
         averages = self.state.averages
         return self.params["codebook"] if averages is None else averages.codes
 
@@ -92,9 +70,10 @@ class TrainingMetrics:
 
     loss: jax.Array
     losses: Losses  # unweighted terms
+    entropy: jax.Array  # E[H(p)] - H(E[p]) in nats, 0 where it has no weight
     share_outside: jax.Array  # positions where the decoder does not see the plain code
     gain: jax.Array  # mean alpha
-    counts: jax.Array  # [K], assignments of this batch over all devices
+    counts: jax.Array  # [K], or [depth, K], assignments of this batch over all devices
     revived: jax.Array  # codes put onto encoder outputs in this step
 
 
@@ -109,7 +88,7 @@ class EvaluationSums:
     ssim: Mean
     share_outside: Mean
     gain: Moments
-    counts: jax.Array  # [K] int32
+    counts: jax.Array  # [K], or [depth, K], int32
 
 
 def _encoder(model: Autoencoder, axis_name: str | None = None) -> Encoder:
@@ -120,6 +99,20 @@ def _decoder(model: Autoencoder, axis_name: str | None = None) -> Decoder:
     return Decoder(model.latent.dim, model.image_shape[-1], model.skip, axis_name, model.compute_dtype)
 
 
+def bottleneck_of(model: Autoencoder) -> Bottleneck:
+    """The strategy between encoder and decoder; nothing else here depends on which it is."""
+    if model.codebook.method == "fsq":
+        return ScalarBottleneck(model.latent, model.codebook)
+    if model.codebook.depth > 1:
+        return ResidualBottleneck(model.latent, model.codebook)
+    return CodebookBottleneck(model.latent, model.codebook)
+
+
+def _codebook_state(params: Any, state: ModelState) -> CodebookState:
+    learned = {name: arrays for name, arrays in params.items() if name not in ("encoder", "decoder")}
+    return CodebookState(learned, state.frequency, state.averages)
+
+
 def init(model: Autoencoder, key: jax.Array) -> Variables:
     """Fresh variables. Wrap in `jax.jit` (model static): eager initialisation compiles every operation by itself."""
     encoder_key, decoder_key, codebook_key = jax.random.split(key, 3)
@@ -127,22 +120,40 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
     encoder = _encoder(model).init(encoder_key, jnp.zeros((1, *model.image_shape)), train=True)
     decoder = _decoder(model).init(decoder_key, jnp.zeros((1, height, width, dim)), train=True)
     params = {"encoder": encoder["params"], "decoder": decoder["params"]}
-    codes = codebook.uniform_codes(codebook_key, model.latent.num_codes, dim)
-    averages = None
-    if model.codebook.method == "gradient":
-        params["codebook"] = codes
-    elif model.codebook.init == "data":
-        averages = codebook.unassigned(codes)
-    else:
-        averages = codebook.assigned_once(codes)
+    codebook = bottleneck_of(model).init(codebook_key)
     return Variables(
-        params=params,
+        params={**params, **codebook.params},
         state=ModelState(
             batch_stats={"encoder": encoder["batch_stats"], "decoder": decoder["batch_stats"]},
-            frequency=jnp.zeros(model.latent.num_codes),
-            averages=averages,
+            frequency=codebook.frequency,
+            averages=codebook.averages,
         ),
     )
+
+
+def starts_from_data(model: Autoencoder) -> bool:
+    """Whether fresh variables have to go through `start_from_data` before the first step."""
+    return bottleneck_of(model).starts_from_data
+
+
+def start_from_data(
+    model: Autoencoder,
+    params: Any,
+    state: ModelState,
+    images: jax.Array,
+    key: jax.Array,
+    *,
+    axis_name: str | None = None,
+) -> tuple[Any, ModelState]:
+    """Fresh params and state, with codes made from the encoder outputs of images `[B, H, W, C]` in [-1, 1].
+
+    These are what the first step sees: by the statistics of the batch, since the running ones know nothing yet. Nothing
+    else changes. `key` must be equal on all devices; so is the result.
+    """
+    z_e, _ = _encode_training(model, params, state, images, axis_name)
+    before = _codebook_state(params, state)
+    after = bottleneck_of(model).start_from_data(before, z_e, key, axis_name)
+    return {**params, **after.params}, ModelState(state.batch_stats, after.frequency, after.averages)
 
 
 def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
@@ -153,7 +164,13 @@ def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.A
         "batch_stats": variables.state.batch_stats["encoder"],
     }
     z_e: jax.Array = _encoder(model).apply(collections, images, train=False)  # type: ignore[assignment]
-    return z_e
+    return _normalised(model, z_e)
+
+
+def _normalised(model: Autoencoder, z_e: jax.Array) -> jax.Array:
+    """z_e in float32, at length 1 where codes and encoder outputs are normalised (Yu et al., arXiv:2110.04627)."""
+    z_e = z_e.astype(jnp.float32)
+    return latents.unit(z_e) if model.codebook.normalize else z_e
 
 
 def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Array:
@@ -166,17 +183,17 @@ def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Ar
     return images
 
 
+def codes(model: Autoencoder, variables: Variables) -> jax.Array:
+    """What the indices stand for, `[K, D]` float32: of unit norm, computed or a sum, as the model says.
+
+    `[depth, K, D]` for residual quantization, where it is the sum of one of each.
+    """
+    return bottleneck_of(model).codes(_codebook_state(variables.params, variables.state))
+
+
 def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> HybridLatent:
     """The hybrid latent of z_e `[..., D]` by the codes and the frequency table as they stand."""
-    indices = latents.nearest_codes(z_e, variables.codes)
-    return latents.hybrid_latent(
-        z_e,
-        variables.codes,
-        indices,
-        frequent(model, variables.state.frequency),
-        mode=model.latent.mode,
-        projection_gradient=model.latent.projection_gradient,
-    )
+    return bottleneck_of(model).quantize(_codebook_state(variables.params, variables.state), z_e)
 
 
 def encode_to_latent(model: Autoencoder, variables: Variables, images: jax.Array) -> HybridLatent:
@@ -191,9 +208,7 @@ def reconstruct(model: Autoencoder, variables: Variables, images: jax.Array) -> 
 
 def frequent(model: Autoencoder, frequency: jax.Array) -> jax.Array:
     """Which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the model's rule (S or mass)."""
-    if model.latent.frequent_mass is not None:
-        return latents.frequent_codes(frequency, frequent_mass=model.latent.frequent_mass)
-    return latents.frequent_codes(frequency, num_frequent=model.latent.num_frequent)
+    return bottleneck.frequent(model.latent, frequency)
 
 
 def training_loss(
@@ -207,59 +222,41 @@ def training_loss(
 ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
     """The loss of images `[B, H, W, C]` in [-1, 1], to be differentiated in `params`, and the state after the step.
 
-    The order is fixed: encode; revive dead codes; assign; update F; mask by it; decode; update the averages. `key`
-    must be equal on all devices. The loss is this device's mean; the state and the metrics are the global batch's.
+    The order is fixed: encode; revive dead codes; assign; update F; mask by it; decode. The averages move last: the
+    latent has the codes from before. `key` must be equal on all devices. The loss is this device's mean; the state and
+    the metrics are the global batch's.
     """
-    z_e, encoder_stats = _apply_training(
-        _encoder(model, axis_name), params["encoder"], state.batch_stats["encoder"], images
-    )
-    vectors = jax.lax.stop_gradient(z_e).astype(jnp.float32)
-    frequency, averages, revived = state.frequency, state.averages, jnp.zeros((), bool)
-    if averages is not None:
-        averages, frequency, revived = codebook.revive(
-            averages,
-            frequency,
-            vectors,
-            key,
-            below=model.codebook.revive_below,
-            axis_name=axis_name,
-        )
-    codes = params["codebook"] if averages is None else averages.codes
-    indices = latents.nearest_codes(vectors, jax.lax.stop_gradient(codes))
-    counts = codebook.count_assignments(indices, model.latent.num_codes, axis_name)
-    frequency = codebook.update_frequency(frequency, counts, model.latent.frequency_decay)
-    latent = latents.hybrid_latent(
-        z_e,
-        codes,
-        indices,
-        frequent(model, frequency),
-        mode=model.latent.mode,
-        projection_gradient=model.latent.projection_gradient,
-    )
+    z_e, encoder_stats = _encode_training(model, params, state, images, axis_name)
+    latent, learned = bottleneck_of(model).train(_codebook_state(params, state), z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
         _decoder(model, axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
     )
     terms = _terms(model, images, reconstructions, z_e, latent)
-    loss = jnp.mean(total_loss(terms, model.loss))
-    if averages is not None:
-        averages = codebook.update_averages(
-            averages,
-            vectors,
-            indices,
-            counts,
-            decay=model.codebook.decay,
-            axis_name=axis_name,
-        )
+    loss, entropy = jnp.mean(total_loss(terms, model.loss)), jnp.zeros(())
+    if model.loss.entropy:
+        costs = code_costs(z_e, learned.codes, model.codebook.assignment)
+        entropy = entropy_term(costs, model.loss.entropy_temperature, axis_name)
+        loss += model.loss.entropy * entropy
     metrics = TrainingMetrics(
         loss=loss,
         losses=jax.tree.map(jnp.mean, terms),
+        entropy=entropy,
         share_outside=1.0 - jnp.mean(latent.discrete, dtype=jnp.float32),
         gain=jnp.mean(latent.gain),
-        counts=counts,
-        revived=jnp.sum(revived),
+        counts=learned.counts,
+        revived=jnp.sum(learned.revived),
     )
     batch_stats = {"encoder": encoder_stats, "decoder": decoder_stats}
-    return loss, (ModelState(batch_stats, frequency, averages), metrics)
+    return loss, (ModelState(batch_stats, learned.state.frequency, learned.state.averages), metrics)
+
+
+def _encode_training(
+    model: Autoencoder, params: Any, state: ModelState, images: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, Any]:
+    """z_e and the encoder's new running statistics."""
+    encoder = _encoder(model, axis_name)
+    z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images)
+    return _normalised(model, z_e), batch_stats
 
 
 def _apply_training(network: Encoder | Decoder, params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
@@ -291,15 +288,27 @@ def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array,
     latent = quantize(model, variables, z_e)
     reconstructions = decode(model, variables, latent.z_bar)
     terms = _terms(model, images, reconstructions, z_e, latent)
-    per_position = jnp.broadcast_to(mask[:, None, None], latent.indices.shape)
-    counts = jnp.zeros(model.latent.num_codes, jnp.int32)
+
+    def everywhere(values: jax.Array) -> jax.Array:
+        """The mask of what belongs to each image, `[B, ...]`."""
+        return jnp.broadcast_to(mask.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+
     return EvaluationSums(
         loss=Mean.of(total_loss(terms, model.loss), mask),
         losses=jax.tree.map(lambda term: Mean.of(term, mask), terms),
         mse=Mean.of(mse(images, reconstructions), mask),
         psnr=Mean.of(psnr(images, reconstructions), mask),
         ssim=Mean.of(ssim(images, reconstructions), mask),
-        share_outside=Mean.of(~latent.discrete[..., 0], per_position),
-        gain=Moments.of(latent.gain, per_position),
-        counts=counts.at[latent.indices.reshape(-1)].add(per_position.reshape(-1)),
+        share_outside=Mean.of(~latent.discrete, everywhere(latent.discrete)),
+        gain=Moments.of(latent.gain, everywhere(latent.gain)),
+        counts=_counts(model, latent.indices, everywhere(latent.indices)),
     )
+
+
+def _counts(model: Autoencoder, indices: jax.Array, mask: jax.Array) -> jax.Array:
+    """How often each code is used where `mask` is True: `[K]` int32, `[depth, K]` from indices `[..., depth]`."""
+
+    def count(indices: jax.Array, mask: jax.Array) -> jax.Array:
+        return jnp.zeros(model.latent.num_codes, jnp.int32).at[indices.reshape(-1)].add(mask.reshape(-1))
+
+    return count(indices, mask) if model.codebook.depth == 1 else jax.vmap(count, -1)(indices, mask)

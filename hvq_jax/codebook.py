@@ -30,7 +30,12 @@ def unassigned(codes: jax.Array) -> MovingAverages:
 
 def assigned_once(codes: jax.Array) -> MovingAverages:
     """Averages that keep the given codes, each as if it were assigned once a step."""
-    return MovingAverages(codes=codes, counts=jnp.ones(codes.shape[0]), sums=codes)
+    return assigned(codes, 1.0)
+
+
+def assigned(codes: jax.Array, count: float) -> MovingAverages:
+    """Averages that keep the given codes, each as if it were assigned `count` times a step."""
+    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], count), sums=count * codes)
 
 
 def count_assignments(indices: jax.Array, num_codes: int, axis_name: str | None = None) -> jax.Array:
@@ -87,6 +92,15 @@ def revive(
         sums=jnp.where(dead[:, None], count * drawn, averages.sums),
     )
     return revived, jnp.where(dead, 0.0, frequency), dead
+
+
+def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
+    """`z_e` `[..., D]`, turned round where it points away from its code `[..., D]`.
+
+    A code that is chosen for its line, whatever the sign of the gain, is learned from these: vectors on either side
+    would cancel each other in their mean.
+    """
+    return jnp.where(jnp.sum(z_e * codes, axis=-1, keepdims=True) < 0, -z_e, z_e)
 
 
 def update_averages(

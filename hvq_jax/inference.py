@@ -38,8 +38,8 @@ class Drawn:
     """Images with the latents they were decoded from; numpy arrays."""
 
     images: Any  # [N, H, W, C] uint8
-    indices: Any  # [N, h, w] int32
-    gains: Any  # [N, h, w] float32; 1 where the decoder saw the plain code
+    indices: Any  # [N, h, w] int32, [N, h, w, depth] of residual quantization
+    gains: Any  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder saw the plain code
     latents: Any  # [N, h, w, D] float32, what the decoder saw
 
 
@@ -99,7 +99,7 @@ class TrainedRun:
 
     @cached_property
     def mean_gains(self) -> np.ndarray:
-        """`[K]` float32: what each code is multiplied by in a drawn latent, 1 where the decoder sees plain codes."""
+        """`[K]`, or `[K, g]`, float32: what each code is multiplied by in a drawn latent, 1 for a plain code."""
         if self.model.latent.mode in ("vq", "frequency"):
             return np.ones(self.model.latent.num_codes, np.float32)
         return read_latents(self.workdir / FILE)["mean_gains"]
@@ -168,7 +168,7 @@ class TrainedRun:
         keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
         indices = sample_cached(self.prior, prior_params, condition, keys, *self.model.latent_shape, **options)
         gains = mean_gains[indices]
-        z_bar = latent_from_codes(indices, variables.codes, gains)
+        z_bar = latent_from_codes(indices, autoencoder.codes(self.model, variables), gains)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
         return Drawn(images, indices, gains, z_bar)
 
@@ -179,8 +179,7 @@ class TrainedRun:
         def through(variables: Variables, images: jax.Array) -> Drawn:
             latent = autoencoder.encode_to_latent(self.model, variables, to_float(images))
             decoded = to_uint8(autoencoder.decode(self.model, variables, latent.z_bar))
-            gains = jnp.where(latent.discrete[..., 0], 1.0, latent.gain)
-            return Drawn(decoded, latent.indices, gains, latent.z_bar)
+            return Drawn(decoded, latent.indices, latent.gain_seen, latent.z_bar)
 
         for start in range(0, len(images), BATCH):
             piece = images[start : start + BATCH]

@@ -9,9 +9,7 @@ encoder's output, `codebook` the K codes, and the decoder sees `z_bar`:
     combined    z_bar = M z_q + (1 - M) P(z_e, z_q)        codes where they are frequent, projections elsewhere
 """
 
-import math
 from collections.abc import Callable
-from typing import Any
 
 import chex
 import jax
@@ -24,9 +22,6 @@ MODES = ("vq", "projected", "frequency", "combined")
 # Keeps a zero code's projection at zero; below 1e-18 its square underflows and the gradient is NaN.
 EPSILON = 1e-12
 
-# 64 MiB of float32, 2,600 codes for a batch of 128 7×7 latents: so many are in memory at once in the codebook search.
-MOST_DISTANCES = 2**24
-
 
 @struct.dataclass
 class HybridLatent:
@@ -37,48 +32,53 @@ class HybridLatent:
     projection: jax.Array  # [..., D] float32, P(z_e, z_q), with the gradient of `projection_gradient`
     indices: jax.Array  # [...] int32
     discrete: jax.Array  # [..., 1] bool, M: True where the decoder sees the plain code
-    gain: jax.Array  # [...] float32, alpha of P = alpha z_q
+    gain: jax.Array  # [...] float32, alpha of P = alpha z_q; [..., g] where it projects in g > 1 groups
+
+    @property
+    def gain_seen(self) -> jax.Array:
+        """The gain where it is in use: 1 where the decoder sees the plain code."""
+        in_groups = self.gain.ndim > self.discrete.ndim - 1
+        return jnp.where(self.discrete if in_groups else self.discrete[..., 0], 1.0, self.gain)
 
 
-def nearest_codes(z_e: jax.Array, codebook: jax.Array) -> jax.Array:
-    """Indices `[...]` int32 of the codes nearest to `z_e` `[..., D]`; ties go to the lowest index.
-
-    Searches on |e|² − 2⟨z_e, e⟩: the constant |z_e|² would only cost digits. Always float32 at the highest matmul
-    precision, since a flipped argmin is a different latent. The distances of all vectors to all codes are never held at
-    once where they are more than `MOST_DISTANCES`: then parts of the codebook are searched one after the other.
-    """
-    chex.assert_rank(codebook, 2)
-    vectors, codes = z_e.astype(jnp.float32), codebook.astype(jnp.float32)
-    squares = jnp.sum(jnp.square(codes), axis=-1)
-    size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
-    if len(codes) <= size:
-        return _nearest(vectors, codes, squares)[0]
-    missing = -len(codes) % size
-    codes = jnp.pad(codes, ((0, missing), (0, 0))).reshape(-1, size, codes.shape[-1])
-    squares = jnp.pad(squares, (0, missing), constant_values=jnp.inf).reshape(-1, size)
-
-    def search(best: Any, part: Any) -> tuple[Any, None]:
-        first, *codes_and_squares = part
-        indices, distances = _nearest(vectors, *codes_and_squares)
-        closer = distances < best[1]  # not where they are equal: the lower index stays
-        return (jnp.where(closer, first + indices, best[0]), jnp.where(closer, distances, best[1])), None
-
-    none_yet = (jnp.zeros(vectors.shape[:-1], jnp.int32), jnp.full(vectors.shape[:-1], jnp.inf))
-    first = size * jnp.arange(len(codes), dtype=jnp.int32)
-    (indices, _), _ = jax.lax.scan(search, none_yet, (first, codes, squares))
-    return indices
-
-
-def _nearest(vectors: jax.Array, codes: jax.Array, squares: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Indices `[...]` int32 of the nearest codes, and |e|² − 2⟨z_e, e⟩ `[...]` of those; `squares` `[K]` is |e|²."""
-    inner = jnp.einsum("...d,kd->...k", vectors, codes, precision=jax.lax.Precision.HIGHEST)
-    distances = squares - 2.0 * inner
-    return jnp.argmin(distances, axis=-1).astype(jnp.int32), jnp.min(distances, axis=-1)
+def unit(vectors: jax.Array) -> jax.Array:
+    """`vectors` `[..., D]` at length 1; one that is shorter than √ε stays short, and zero stays zero."""
+    squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+    return vectors * jax.lax.rsqrt(jnp.maximum(squares, EPSILON))
 
 
 def straight_through(z_e: jax.Array, value: jax.Array) -> jax.Array:
     """`value` in the forward pass, bit for bit, and the gradient of `z_e` in the backward pass (both `[..., D]`)."""
     return stop_gradient(value) + (z_e - stop_gradient(z_e))
+
+
+def rotation(z_e: jax.Array, value: jax.Array) -> jax.Array:
+    """`value` in the forward pass, bit for bit, and in the backward pass the gradient turned with it (`[..., D]`).
+
+    The rotation trick (Fifty et al., 2024, arXiv:2410.06424): `value` is taken for λ R z_e, with λ = |value| / |z_e|
+    and R the rotation of z_e's direction onto that of `value`, both constants; so the Jacobian is λ R. Where either
+    vector is zero there is no direction to turn, and the gradient is that of `straight_through`.
+    """
+    constant, value = stop_gradient(z_e), stop_gradient(value)
+    squares, value_squares = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (constant, value))
+    start, end = unit(constant), unit(value)
+    middle = unit(start + end)
+    # R z = z − 2 m mᵀz + 2 v uᵀz turns u into v, m the direction between them.
+    turned = z_e - 2.0 * middle * _inner(middle, z_e) + 2.0 * end * _inner(start, z_e)
+    scale = jnp.sqrt(value_squares / jnp.maximum(squares, EPSILON))
+    directed = (squares > EPSILON) & (value_squares > EPSILON)
+    return straight_through(jnp.where(directed, scale * turned, z_e), value)
+
+
+def _inner(x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.sum(x * y, axis=-1, keepdims=True)
+
+
+# What gradient plain codes pass to z_e. Each takes (z_e, z_q); the value is z_q.
+ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "straight_through": straight_through,
+    "rotation": rotation,
+}
 
 
 def gain(z_e: jax.Array, code: jax.Array) -> jax.Array:
@@ -135,6 +135,11 @@ def frequent_codes(
     return frequent | (jnp.sum(frequency) == 0)
 
 
+def in_groups(vectors: jax.Array, groups: int) -> jax.Array:
+    """`[..., D]` as `[..., g, D/g]`, to project each group of channels for itself; one group is the vector as it is."""
+    return vectors if groups == 1 else vectors.reshape(*vectors.shape[:-1], groups, -1)
+
+
 def frequency_mask(indices: jax.Array, frequent: jax.Array) -> jax.Array:
     """M `[..., 1]` bool: True where the code of `indices` `[...]` is `frequent` `[K]`."""
     return frequent[indices][..., None]
@@ -148,31 +153,50 @@ def hybrid_latent(
     *,
     mode: str,
     projection_gradient: str = "straight_through",
+    projection_groups: int = 1,
+    estimator: str = "straight_through",
 ) -> HybridLatent:
     """The latent of `mode` from `z_e` `[..., D]`, its codes `indices` `[...]` and the `frequent` codes `[K]` bool.
 
     `vq` and `projected` are the cases where every code, or none, is frequent, so one expression serves all four and
     frequency(S=K) = vq, combined(S=K) = vq and combined(S=0) = projected hold bit for bit. `frequent` is unused there.
+    With `projection_groups` g, each of g groups of D/g channels has a gain of its own: g = D gives z_e back.
     """
     chex.assert_equal_shape_prefix([z_e, indices], indices.ndim)
     z_e = z_e.astype(jnp.float32)
     z_q = codebook[indices]
-    projection = PROJECTION_GRADIENTS[projection_gradient](z_e, z_q)
+    parts, code_parts = in_groups(z_e, projection_groups), in_groups(z_q, projection_groups)
+    projection = PROJECTION_GRADIENTS[projection_gradient](parts, code_parts).reshape(z_e.shape)
     if mode in ("vq", "projected"):
         frequent = jnp.full(frequent.shape, mode == "vq")
     discrete = frequency_mask(indices, frequent)
     continuous = z_e if mode == "frequency" else projection
     return HybridLatent(
-        z_bar=jnp.where(discrete, straight_through(z_e, z_q), continuous),
+        z_bar=jnp.where(discrete, ESTIMATORS[estimator](z_e, z_q), continuous),
         z_q=z_q,
         projection=projection,
         indices=indices,
         discrete=discrete,
-        gain=gain(stop_gradient(z_e), stop_gradient(z_q)),
+        gain=gain(stop_gradient(parts), stop_gradient(code_parts)),
+    )
+
+
+def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.Array) -> HybridLatent:
+    """The latent of a quantizer that has no lines to project on: `z_bar` `[..., D]` is z_q with its gradient."""
+    return HybridLatent(
+        z_bar=z_bar,
+        z_q=z_q,
+        projection=z_q,
+        indices=indices,
+        discrete=jnp.ones((*z_e.shape[:-1], 1), bool),
+        gain=jnp.ones(z_e.shape[:-1]),
     )
 
 
 def latent_from_codes(indices: jax.Array, codebook: jax.Array, gains: jax.Array | None = None) -> jax.Array:
-    """`[..., D]` for the decoder from `indices` `[...]`: the codes themselves, or each times its gain `[...]`."""
+    """`[..., D]` for the decoder from `indices` `[...]`: the codes, or each times its gain `[...]` or `[..., g]`."""
     codes = codebook[indices]
-    return codes if gains is None else gains[..., None] * codes
+    if gains is None:
+        return codes
+    groups = gains.shape[-1] if gains.ndim > indices.ndim else 1
+    return (gains[..., None] * in_groups(codes, groups)).reshape(codes.shape)

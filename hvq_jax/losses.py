@@ -3,8 +3,9 @@
     L = mean((x~ - x)²) + codebook_weight mean((z_q - sg z_e)²)
       + commitment_weight mean((z_e - sg t)²) + projection_weight Σ C (P - sg z_q)² / (B h w D)
 
-Every term is computed from the raw latents, before the straight-through line, and is a mean over all elements, so the
-mean over equal shards of a batch is the loss of the batch.
+and, in training, entropy_weight (E[H(p)] - H(E[p])). Every other term is computed from the raw latents, before the
+straight-through line, and is a mean over all elements, so the mean over equal shards of a batch is the loss of the
+batch.
 """
 
 import dataclasses
@@ -28,6 +29,8 @@ class LossWeights:
     commitment: float = 1.0
     projection: float = 1.0
     commitment_target: str = "code"  # "code": t = z_q; "projection": t = P(z_e, z_q)
+    entropy: float = 0.0  # of `entropy_term`, which is not computed at 0
+    entropy_temperature: float = 1.0
 
 
 @struct.dataclass
@@ -77,3 +80,20 @@ def total_loss(losses: Losses, weights: LossWeights) -> jax.Array:
         + weights.commitment * losses.commitment
         + weights.projection * losses.projection
     )
+
+
+def entropy_term(costs: jax.Array, temperature: float, axis_name: str | None = None) -> jax.Array:
+    """E[H(p)] − H(E[p]) `[]` in nats, p = softmax(−costs / temperature) over the codes; `costs` is `[..., K]`.
+
+    Small where each vector is sure of its code and all codes are used alike (Yu et al., 2023, arXiv:2310.05737). E[p]
+    is the mean over the global batch, over the devices of `axis_name` too; E[H(p)] is this device's mean.
+    """
+    log_p = jax.nn.log_softmax(-costs / temperature)
+    p = jnp.exp(log_p)
+    # 0 log 0 = 0, with a gradient of zero too.
+    each = -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)
+    mean_p = jnp.mean(p, axis=tuple(range(p.ndim - 1)))
+    if axis_name:
+        mean_p = jax.lax.pmean(mean_p, axis_name)
+    smallest = jnp.finfo(jnp.float32).tiny
+    return jnp.mean(each) + jnp.sum(mean_p * jnp.log(jnp.maximum(mean_p, smallest)))

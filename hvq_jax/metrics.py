@@ -102,16 +102,17 @@ def perplexity(counts: jax.Array) -> jax.Array:
     """Effective number of codes in use `[]`: exp of the entropy, in nats, of `counts` `[K]`.
 
     Between 1 (one code) and K (all alike); 0 where nothing was counted. Take the counts over the
-    whole evaluation set: the perplexity of a batch depends on its size.
+    whole evaluation set: the perplexity of a batch depends on its size. Of several codebooks,
+    `[..., K]`, the mean.
     """
     counts = counts.astype(jnp.float32)
-    total = jnp.sum(counts)
-    entropy = jnp.sum(jax.scipy.special.entr(counts / jnp.where(total > 0, total, 1.0)))
-    return jnp.where(total > 0, jnp.exp(entropy), 0.0)
+    total = jnp.sum(counts, axis=-1)
+    entropy = jnp.sum(jax.scipy.special.entr(counts / jnp.where(total > 0, total, 1.0)[..., None]), axis=-1)
+    return jnp.mean(jnp.where(total > 0, jnp.exp(entropy), 0.0))
 
 
 def share_used(counts: jax.Array) -> jax.Array:
-    """Share `[]`, in [0, 1], of the codes that `counts` `[K]` saw at least once."""
+    """Share `[]`, in [0, 1], of the codes that `counts` `[..., K]` saw at least once."""
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 

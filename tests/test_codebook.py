@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvq_jax import codebook
+from hvq_jax import codebook, latents
 
 K, D, DEVICES = 8, 3, 4
 
@@ -138,3 +138,41 @@ def test_one_device_and_four_agree_on_the_same_global_batch():
     many = on_devices(lambda z, i: step(z, i, "devices"), z_e, indices)
     chex.assert_trees_all_equal(many[:4], (state, frequency, dead, counts))
     chex.assert_trees_all_close(many[4], after, rtol=1e-6, atol=1e-6)
+
+
+def test_vectors_are_turned_to_face_their_code_and_keep_their_projection():
+    z_e, indices = batch()
+    codes = jax.random.normal(jax.random.key(3), (K, D))[indices]
+    turned = codebook.facing(z_e, codes)
+    inner = np.sum(np.asarray(z_e) * np.asarray(codes), -1)
+    assert (inner < 0).any()
+    assert (np.sum(np.asarray(turned) * np.asarray(codes), -1) >= 0).all()
+    np.testing.assert_array_equal(turned, np.where(inner[..., None] < 0, -z_e, z_e))
+
+
+@given(st.integers(0, 2**31 - 1))
+def test_a_spherical_update_raises_the_length_that_codes_project(seed):
+    """e = Σ s z / |Σ s z| gives Σ |⟨z, e⟩| ≥ |Σ s z| ≥ Σ s ⟨z, e_before⟩ = Σ |⟨z, e_before⟩|, cluster by cluster."""
+    z_e, indices = batch(seed)
+    before = latents.unit(jax.random.normal(jax.random.key(seed), (K, D)))
+    counts = codebook.count_assignments(indices, K)
+    turned = codebook.facing(z_e, before[indices])
+    start = codebook.assigned(before, 1.0)
+    moved = codebook.update_averages(start, turned, indices, counts, decay=0.0)
+    after = latents.unit(moved.codes)
+
+    def lengths(codes):
+        each = np.abs(np.sum(np.asarray(z_e) * np.asarray(codes)[indices], -1))
+        return np.bincount(np.asarray(indices).reshape(-1), each.reshape(-1), minlength=K)
+
+    # Sums of up to 64 lengths, in float32.
+    assert (lengths(after) >= lengths(before) - 1e-4).all()
+    assigned = np.asarray(counts) > 0
+    np.testing.assert_allclose(np.linalg.norm(np.asarray(after)[assigned], axis=-1), 1.0, rtol=1e-5)
+
+
+def test_kept_codes_count_as_assigned_so_often():
+    codes = jax.random.normal(jax.random.key(0), (K, D))
+    kept = codebook.assigned(codes, 3.0)
+    np.testing.assert_array_equal(kept.counts, np.full(K, 3.0))
+    np.testing.assert_allclose(kept.sums / kept.counts[:, None], codes, rtol=1e-6)

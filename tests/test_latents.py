@@ -1,7 +1,5 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
-import re
-
 import chex
 import hypothesis.extra.numpy as hnp
 import jax
@@ -12,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import latents
+from hvq_jax.assignment import nearest_codes
 
 K, D = 6, 4
 SHAPES = [(), (5,), (2, 3), (2, 3, 2)]
@@ -27,7 +26,7 @@ def inputs(shape=(2, 3, 3), seed=0):
 
 
 def latent(mode, z_e, codebook, frequent=None, gradient="straight_through"):
-    indices = latents.nearest_codes(z_e, codebook)
+    indices = nearest_codes(z_e, codebook)
     frequent = jnp.arange(K) < 3 if frequent is None else frequent
     return latents.hybrid_latent(z_e, codebook, indices, frequent, mode=mode, projection_gradient=gradient)
 
@@ -53,54 +52,6 @@ def test_any_leading_shape(mode, shape):
     chex.assert_shape(whole.discrete, (*shape, 1))
     rows = jax.vmap(lambda z: latent(mode, z, codebook).z_bar)(z_e.reshape(-1, D))
     np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
-
-
-@given(hnp.arrays(np.float32, (7, D), elements=finite), hnp.arrays(np.float32, (K, D), elements=finite))
-def test_nearest_codes_minimise_the_distance(z_e, codebook):
-    indices = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    distances = np.square(z_e[:, None].astype(np.float64) - codebook.astype(np.float64)).sum(-1)
-    chosen = np.take_along_axis(distances, np.asarray(indices)[:, None], 1)[:, 0]
-    # The search is in float32 on values up to 4·4²·2: its rounding decides between codes this close.
-    assert (chosen <= distances.min(1) + 1e-4).all()
-    assert indices.dtype == jnp.int32
-
-
-def test_ties_go_to_the_lowest_index():
-    codebook = jnp.array([[2.0, 0], [1.0, 0], [-1.0, 0], [1.0, 0]])
-    assert latents.nearest_codes(jnp.zeros((1, 2)), codebook)[0] == 1
-    assert latents.nearest_codes(jnp.array([1.0, 5.0]), codebook) == 1
-
-
-@pytest.mark.parametrize("at_once", [1, 2, 4, 5])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once, shape):
-    # Small whole numbers: exact in any order, and full of ties.
-    random = np.random.default_rng(0)
-    z_e, codebook = random.integers(-2, 3, (*shape, D)), random.integers(-1, 2, (11, D))
-    whole = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    distances = np.square(z_e[..., None, :] - codebook).sum(-1)
-    np.testing.assert_array_equal(whole, distances.argmin(-1))
-    monkeypatch.setattr(latents, "MOST_DISTANCES", at_once * max(int(np.prod(shape)), 1))
-    in_parts = latents.nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))
-    np.testing.assert_array_equal(in_parts, whole)
-    assert in_parts.dtype == jnp.int32
-
-
-def test_a_search_in_parts_holds_no_more_distances_than_it_may(monkeypatch):
-    z_e, codebook = jnp.ones((100, D)), jnp.ones((1000, D))
-    monkeypatch.setattr(latents, "MOST_DISTANCES", 5000)
-
-    program = jax.jit(latents.nearest_codes).lower(z_e, codebook).as_text()
-    sizes = [
-        np.prod([int(side) for side in shape.split("x")]) for shape in re.findall(r"tensor<([\dx]+)xf32>", program)
-    ]
-    assert max(sizes) == 5000
-
-
-def test_nearest_codes_decides_in_float32_whatever_comes_in():
-    codebook = jnp.array([[100.0, 0], [100.0, 0.25]])
-    z_e = jnp.array([100.0, 0.25])
-    assert latents.nearest_codes(z_e.astype(jnp.bfloat16), codebook) == 1
 
 
 @given(vector, vector)
@@ -228,7 +179,7 @@ class Limits(chex.TestCase):
 def test_each_mode_shows_the_decoder_what_its_formula_says():
     z_e, codebook = inputs((4, 5, 5))
     frequent = jnp.arange(K) % 2 == 0
-    indices = latents.nearest_codes(z_e, codebook)
+    indices = nearest_codes(z_e, codebook)
     z_q = codebook[indices]
     mask = np.asarray(frequent)[indices][..., None]
     assert 0 < mask.mean() < 1
@@ -256,7 +207,7 @@ def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
         for mode in latents.MODES
         for gradient in latents.PROJECTION_GRADIENTS
     }
-    used = np.isin(np.arange(K), latents.nearest_codes(z_e, codebook))
+    used = np.isin(np.arange(K), nearest_codes(z_e, codebook))
     assert used.sum() >= K - 1
     for (mode, gradient), size in leak.items():
         if gradient == "both" and mode == "projected":
@@ -274,3 +225,104 @@ def test_decoding_codes_is_the_forward_pass_of_vq():
     projected = latent("projected", z_e, codebook)
     by_gain = latents.latent_from_codes(projected.indices, codebook, projected.gain)
     np.testing.assert_array_equal(by_gain, projected.z_bar)
+
+
+@given(vector, vector)
+def test_rotation_has_the_value_exactly(z_e, value):
+    out, pullback = jax.vjp(latents.rotation, jnp.asarray(z_e), jnp.asarray(value))
+    np.testing.assert_array_equal(out, value)
+    to_z_e, to_value = pullback(jnp.arange(1.0, D + 1))
+    assert np.isfinite(to_z_e).all()
+    np.testing.assert_array_equal(to_value, np.zeros(D))
+
+
+long_enough = vector.filter(lambda v: norm(v) > 0.1)
+
+
+@given(long_enough, long_enough)
+def test_the_jacobian_of_rotation_turns_and_scales_the_vector_onto_its_code(z_e, value):
+    jacobian = np.asarray(jax.jacobian(latents.rotation)(jnp.asarray(z_e), jnp.asarray(value)), np.float64)
+    scale = norm(value) / norm(z_e)
+    cosine = z_e @ value / norm(z_e) / norm(value)
+    # Two vectors that are nearly opposite have no clear direction between them: its rounding is magnified.
+    tolerance = 1e-5 / max(np.sqrt(1 + cosine), 1e-2)
+    np.testing.assert_allclose(jacobian @ z_e, value, atol=tolerance * norm(value) + 1e-6)
+    np.testing.assert_allclose(jacobian.T @ jacobian / scale**2, np.eye(D), atol=tolerance)
+    if cosine > -0.999:
+        np.testing.assert_allclose(np.linalg.det(jacobian / scale), 1.0, atol=10 * tolerance)  # no reflection
+        # What is orthogonal to both vectors stays where it is.
+        orthogonal = np.linalg.svd(np.stack([z_e, value]).astype(np.float64))[2][2:]
+        np.testing.assert_allclose(orthogonal @ jacobian.T / scale, orthogonal, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize(("z_e", "code"), [([0, 0], [1, 2]), ([1, 2], [0, 0]), ([0, 0], [0, 0])])
+def test_a_rotation_without_directions_is_straight_through(z_e, code):
+    out, pullback = jax.vjp(latents.rotation, jnp.array(z_e, jnp.float32), jnp.array(code, jnp.float32))
+    np.testing.assert_array_equal(out, code)
+    np.testing.assert_array_equal(pullback(jnp.array([3.0, -1.0]))[0], [3, -1])
+
+
+def test_an_opposite_code_is_reflected_onto():
+    jacobian = jax.jacobian(latents.rotation)(jnp.array([2.0, 0]), jnp.array([-4.0, 0]))
+    np.testing.assert_allclose(jacobian, [[-2, 0], [0, 2]], atol=1e-6)
+
+
+def test_the_estimator_changes_gradients_only():
+    z_e, codebook = inputs((4, 5, 5))
+    indices = nearest_codes(z_e, codebook)
+
+    def z_bar(z_e, estimator):
+        options = {"mode": "combined", "estimator": estimator}
+        return latents.hybrid_latent(z_e, codebook, indices, jnp.arange(K) < 3, **options).z_bar
+
+    np.testing.assert_array_equal(z_bar(z_e, "rotation"), z_bar(z_e, "straight_through"))
+    gradients = [
+        np.asarray(jax.grad(lambda z, e=estimator: jnp.sum(jnp.sin(z_bar(z, e))))(z_e))
+        for estimator in ("rotation", "straight_through")
+    ]
+    frequent = np.asarray(indices) < 3
+    np.testing.assert_array_equal(gradients[0][~frequent], gradients[1][~frequent])
+    assert (np.abs(gradients[0] - gradients[1])[frequent].max(-1) > 0).all()
+
+
+def in_groups_of(groups, mode="projected", gradient="both"):
+    z_e, codebook = inputs((4, 5))
+    indices, frequent = nearest_codes(z_e, codebook), jnp.arange(K) < 3
+    options = {"mode": mode, "projection_gradient": gradient, "projection_groups": groups}
+    return z_e, codebook, latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
+
+
+def test_one_group_is_the_projection_and_as_many_as_channels_give_the_vector_back():
+    z_e, _, one = in_groups_of(1)
+    np.testing.assert_array_equal(one.z_bar, latents.project(z_e, one.z_q))
+    assert one.gain.shape == (4, 5)
+    z_e, _, all_channels = in_groups_of(D)
+    assert all_channels.gain.shape == (4, 5, D)
+    np.testing.assert_allclose(all_channels.z_bar, z_e, rtol=1e-6)  # z e / e² · e: a few roundings
+
+
+def test_each_group_is_projected_for_itself():
+    z_e, codebook, latent = in_groups_of(2)
+    for part in (slice(0, 2), slice(2, 4)):
+        expected = latents.project(z_e[..., part], latent.z_q[..., part])
+        np.testing.assert_allclose(latent.z_bar[..., part], expected, rtol=1e-6)
+    errors = [np.square(np.asarray(z_e - in_groups_of(groups)[2].z_bar)).sum() for groups in (1, 2, 4)]
+    assert errors[0] > errors[1] > errors[2]
+    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain)
+    np.testing.assert_array_equal(decoded, latent.z_bar)
+
+
+@pytest.mark.parametrize("groups", [1, 2, D])
+def test_the_gain_in_use_decodes_to_what_the_decoder_saw(groups):
+    _, codebook, latent = in_groups_of(groups, mode="combined", gradient="encoder")
+    assert 0 < latent.discrete.mean() < 1
+    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain_seen)
+    np.testing.assert_array_equal(decoded, latent.z_bar)
+
+
+@given(vector)
+def test_unit_vectors_have_length_one_and_zero_stays_zero_with_a_finite_gradient(x):
+    value, pullback = jax.vjp(latents.unit, jnp.asarray(x))
+    length = norm(x)
+    np.testing.assert_allclose(value, x / length if length else x, atol=1e-6)
+    assert np.isfinite(pullback(jnp.ones(D))[0]).all()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hvq_jax import latents, losses
+from hvq_jax.assignment import nearest_codes
 
 B, H, K, D = 3, 2, 5, 4
 MODES = latents.MODES
@@ -14,7 +15,7 @@ def setup(mode, gradient="encoder", frequent=None):
     x, y = (jax.random.normal(key, (B, 8, 8, 1)) for key in keys[:2])
     z_e, codes = jax.random.normal(keys[2], (B, H, H, D)), jax.random.normal(keys[3], (K, D))
     frequent = jnp.arange(K) < 2 if frequent is None else frequent
-    indices = latents.nearest_codes(z_e, codes)
+    indices = nearest_codes(z_e, codes)
 
     def latent_of(z_e, codes):
         return latents.hybrid_latent(z_e, codes, indices, frequent, mode=mode, projection_gradient=gradient)
@@ -92,3 +93,41 @@ def test_pythagoras_ties_commitment_to_the_gain():
     to_code = losses.losses_per_image(x, y, z_e, latent, mode="projected")
     to_projection = losses.losses_per_image(x, y, z_e, latent, mode="projected", commitment_target="projection")
     np.testing.assert_allclose(to_code.commitment, to_projection.commitment + to_code.projection, rtol=1e-5)
+
+
+COSTS = jax.random.normal(jax.random.key(7), (8, 3, K))
+
+
+def test_the_entropy_term_is_its_formula():
+    p = np.asarray(jax.nn.softmax(-COSTS / 0.5), np.float64).reshape(-1, K)
+    mean = p.mean(0)
+    expected = -(p * np.log(p)).sum(1).mean() + (mean * np.log(mean)).sum()
+    np.testing.assert_allclose(losses.entropy_term(COSTS, 0.5), expected, rtol=1e-5)
+
+
+def test_the_entropy_term_is_least_where_vectors_are_sure_and_codes_used_alike():
+    sure = 1e3 * (1 - jnp.eye(K))  # softmax underflows to exact zeros
+    np.testing.assert_allclose(losses.entropy_term(sure, 1.0), -np.log(K), rtol=1e-6)
+    np.testing.assert_allclose(losses.entropy_term(jnp.zeros((4, K)), 1.0), 0.0, atol=1e-6)
+    unchoosable = sure.at[:, 0].set(jnp.inf)
+    for costs in (sure, unchoosable, jnp.zeros((4, K))):
+        value, gradient = jax.value_and_grad(losses.entropy_term)(costs, 1.0)
+        assert np.isfinite(value)
+        assert np.isfinite(gradient).all()
+
+
+def test_the_entropy_of_the_mean_is_that_of_the_global_batch_in_value_and_gradient():
+    """On four devices as on one, to the rounding of a mean of means."""
+
+    def term(scale, costs, axis_name=None):
+        return losses.entropy_term(scale * costs, 1.0, axis_name)
+
+    def on_device(scale, costs):
+        return jax.lax.pmean(jax.value_and_grad(term)(scale, costs, "devices"), "devices")
+
+    whole = jax.value_and_grad(term)(1.5, COSTS)
+    many = jax.pmap(on_device, "devices", in_axes=(None, 0))(1.5, COSTS.reshape(4, 2, 3, K))
+    np.testing.assert_allclose([leaf[0] for leaf in many], whole, rtol=1e-5)
+    # Not the mean over the devices of their own entropies.
+    own = np.mean([term(1.5, part) for part in COSTS.reshape(4, 2, 3, K)])
+    assert abs(own - float(whole[0])) > 1e-3

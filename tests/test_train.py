@@ -245,7 +245,16 @@ def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_argumen
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
-        ("--config.codebook.method=gradient", "--config.codebook.init=data needs"),
+        ("--config.codebook.method=nonsense", "choose one of gradient, ema, spherical, fsq"),
+        ("--config.codebook.init=nonsense", "choose one of uniform, data, kmeans"),
+        ("--config.codebook.assignment=nonsense", "choose one of euclidean, cosine, projection"),
+        ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation"),
+        ("--config.codebook.method=spherical", "needs --config.loss.commitment_target=projection"),
+        ("--config.codebook.method=fsq", "needs --config.latent.mode=vq, not projected"),
+        ("--config.codebook.depth=5", "must be from 1 to 4"),
+        ("--config.codebook.depth=2", "needs --config.latent.mode=vq, not projected"),
+        ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
+        ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
         ("--config.data.name=nothing_like_it", "nothing_like_it"),
         ("--config.autoencoder.steps_per_dispatch=0", "must be at least 1"),
         ("--profile=0", "--profile=0"),
@@ -257,6 +266,54 @@ def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_argumen
 def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsys):
     assert says in error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}", argument], capsys)
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.codebook.depth=2"], "there is no prior over these: choose --config.stage=autoencoder"),
+        (["--config.codebook.depth=2", "--config.codebook.method=gradient"], "needs --config.codebook.method=ema"),
+        (["--config.codebook.depth=2", "--config.codebook.normalize"], "needs --config.codebook.normalize=False"),
+        (["--config.codebook.method=fsq", "--config.codebook.levels=(8,1)"], "must be whole numbers from 2 on"),
+        (["--config.codebook.method=fsq", "--config.codebook.depth=2"], "needs --config.codebook.depth=1"),
+        (["--config.codebook.method=fsq", "--config.latent.estimator=rotation"], "straight_through, not rotation"),
+        (["--config.codebook.assignment=projection"], "choose projected"),
+    ],
+)
+def test_what_makes_no_sense_together_gets_one_line(tmp_path, tiny_arguments, arguments, says, capsys):
+    everything = [*tiny_arguments, f"--workdir={tmp_path / 'run'}", "--config.latent.mode=vq", *arguments]
+    assert says in error_of(everything, capsys)
+
+
+def test_scalars_from_training_to_samples(tmp_path, tiny_arguments):
+    """K is the product of the levels, for the prior too."""
+    workdir = tmp_path / "fsq"
+    scalars = ["--config.latent.mode=vq", "--config.codebook.method=fsq", "--config.codebook.levels=(5,3)"]
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *scalars]) == 0
+    assert train.main([f"--workdir={workdir}"]) == 0  # JSON has no tuples
+    run = TrainedRun.load(workdir)
+    assert run.model.latent.num_codes == run.prior.num_codes == 15
+    drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
+    assert 0 <= drawn.indices.min() <= drawn.indices.max() < 15
+    np.testing.assert_array_equal(drawn.latents, np.asarray(autoencoder.codes(run.model, run.variables))[drawn.indices])
+
+
+def test_gains_in_groups_from_training_to_samples(tmp_path, tiny_arguments):
+    workdir = tmp_path / "groups"
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", "--config.latent.projection_groups=2"]) == 0
+    run = TrainedRun.load(workdir)
+    assert run.mean_gains.shape == (16, 2)
+    drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
+    assert drawn.gains.shape == (*drawn.indices.shape, 2)
+
+
+def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
+    workdir = tmp_path / "residual"
+    residual = ["--config.latent.mode=vq", "--config.codebook.depth=2", "--config.stage=autoencoder"]
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual]) == 0
+    run = TrainedRun.load(workdir)
+    drawn = next(run.reconstruct(np.zeros((3, 28, 28, 1), np.uint8)))
+    assert drawn.indices.shape == (3, 7, 7, 2)
 
 
 def test_a_corrected_command_may_use_the_same_workdir(tmp_path, tiny_arguments, capsys):

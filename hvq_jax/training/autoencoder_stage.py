@@ -16,6 +16,8 @@ from hvq_jax.training.loop import Stage
 
 NAME = "autoencoder"
 
+_FEW_CODES = 0.1  # a smaller share of the codebook in use deserves a warning
+
 
 def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
     """The stage for `model`; `fixed_images` uint8 `[N, H, W, C]` are reconstructed at each evaluation."""
@@ -29,6 +31,11 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
     ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
         return autoencoder.training_loss(model, params, state, to_float(batch.images), key, axis_name=axis_name)
 
+    def start_from_data(
+        params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+    ) -> tuple[Any, ModelState]:
+        return autoencoder.start_from_data(model, params, state, to_float(batch.images), key, axis_name=axis_name)
+
     def evaluate(params: Any, state: ModelState, batch: Batch) -> EvaluationSums:
         return autoencoder.evaluation_sums(model, Variables(params, state), to_float(batch.images), batch.mask)
 
@@ -41,6 +48,8 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
         pairs = np.concatenate([fixed_images, reconstruct(params, state)], axis=1)  # [N, 2H, W, C]
         log.images(step, {"originals_over_reconstructions": np.concatenate(list(pairs), axis=1)})
         log.usage(step, np.asarray(sums.counts))
+        for line in warnings(model, sums):
+            log.say(f"warning: {line}")
 
     return Stage(
         name=NAME,
@@ -51,7 +60,24 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
         summarise_steps=summarise_steps,
         summarise=summarise,
         show=show,
+        start_from_data=start_from_data if autoencoder.starts_from_data(model) else None,
     )
+
+
+def warnings(model: Autoencoder, sums: EvaluationSums) -> list[str]:
+    """What an evaluation shows to be wrong with the use of the codes, a line each."""
+    lines, used = [], np.count_nonzero(sums.counts)
+    if used < _FEW_CODES * sums.counts.size:
+        lines.append(
+            f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed, see "
+            "codebook.init and codebook.revive_below"
+        )
+    if model.latent.mode in ("frequency", "combined") and float(sums.share_outside.total) == 0:
+        lines.append(
+            f"no position is outside the mask: the latent {model.latent.mode} is plain vq here, see "
+            "latent.num_frequent and latent.frequent_mass"
+        )
+    return lines
 
 
 def summarise_steps(metrics: TrainingMetrics) -> dict[str, float]:
@@ -61,6 +87,7 @@ def summarise_steps(metrics: TrainingMetrics) -> dict[str, float]:
         "codebook": float(metrics.losses.codebook.mean()),
         "commitment": float(metrics.losses.commitment.mean()),
         "projection": float(metrics.losses.projection.mean()),
+        "entropy": float(metrics.entropy.mean()),
         "share_outside": float(metrics.share_outside.mean()),
         "gain": float(metrics.gain.mean()),
         "perplexity": float(perplexity(metrics.counts.sum(axis=0))),

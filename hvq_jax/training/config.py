@@ -1,20 +1,18 @@
 """From a config (a ConfigDict, see `configs/default.py`) to plain descriptions of models and training, checked once."""
 
+import dataclasses
 import math
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from hvq_jax.autoencoder import (
-    CODEBOOK_INITS,
-    CODEBOOK_METHODS,
-    Autoencoder,
-    CodebookOptions,
-    LatentOptions,
-)
+from hvq_jax.assignment import ASSIGNMENTS
+from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.bottleneck import METHODS, CodebookOptions, LatentOptions
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.errors import UserError
-from hvq_jax.latents import MODES, PROJECTION_GRADIENTS
+from hvq_jax.initialisation import INITIALISATIONS
+from hvq_jax.latents import ESTIMATORS, MODES, PROJECTION_GRADIENTS
 from hvq_jax.layers import COMPUTE_DTYPES
 from hvq_jax.losses import COMMITMENT_TARGETS, LossWeights
 from hvq_jax.networks import SKIPS
@@ -52,8 +50,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "latent.projection_gradient": tuple(PROJECTION_GRADIENTS),
     "network.skip": SKIPS,
     "network.compute_dtype": COMPUTE_DTYPES,
-    "codebook.method": CODEBOOK_METHODS,
-    "codebook.init": CODEBOOK_INITS,
+    "latent.estimator": tuple(ESTIMATORS),
+    "codebook.method": METHODS,
+    "codebook.init": tuple(INITIALISATIONS),
+    "codebook.assignment": ASSIGNMENTS,
     "loss.commitment_target": COMMITMENT_TARGETS,
     "prior.compute_dtype": COMPUTE_DTYPES,
     "autoencoder.schedule": ("constant", "cosine"),
@@ -73,11 +73,15 @@ _RANGES: dict[str, tuple[float, float]] = {
     "latent.dim": (1, math.inf),
     "latent.frequency_decay": (0, 1),
     "latent.frequent_mass": (0, 1),
+    "latent.projection_groups": (1, math.inf),
     "codebook.decay": (0, 1),
     "codebook.revive_below": (0, math.inf),
+    "codebook.depth": (1, 4),
     "loss.codebook_weight": (0, math.inf),
     "loss.commitment_weight": (0, math.inf),
     "loss.projection_weight": (0, math.inf),
+    "loss.entropy_weight": (0, math.inf),
+    "loss.entropy_temperature": (1e-6, math.inf),
     "prior.width": (1, math.inf),
     "prior.num_layers": (1, math.inf),
     "prior.head_width": (1, math.inf),
@@ -125,13 +129,74 @@ def validate(config: ConfigDict) -> None:
         if value is not None and not low <= value <= high:
             allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise UserError(f"--config.{key}={value}: must be {allowed}")
-    if config.codebook.method == "gradient" and config.codebook.init == "data":
-        raise UserError(
-            "--config.codebook.init=data needs --config.codebook.method=ema: a codebook trained by gradient starts "
-            "from --config.codebook.init=uniform"
-        )
+    _check_bottleneck(config)
     sampling = config.sampling
     check_sampling_options(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+
+
+# What each baseline can be combined with: the options that it has no use for stay at these values.
+_BASELINES: dict[str, dict[str, Any]] = {
+    "codebook.method=fsq": {
+        "latent.mode": "vq",
+        "latent.estimator": "straight_through",
+        "codebook.depth": 1,
+        "codebook.assignment": "euclidean",
+        "codebook.normalize": False,
+        "loss.entropy_weight": 0.0,
+    },
+    "codebook.depth": {
+        "latent.mode": "vq",
+        "codebook.method": "ema",
+        "codebook.assignment": "euclidean",
+        "codebook.normalize": False,
+        "loss.entropy_weight": 0.0,
+    },
+}
+
+
+def _check_bottleneck(config: ConfigDict) -> None:
+    """Raises UserError for options of latent, codebook and loss that make no sense together."""
+    latent, codebook = config.latent, config.codebook
+    groups = latent.projection_groups
+    if latent.dim % groups:
+        raise UserError(f"--config.latent.projection_groups={groups}: must divide --config.latent.dim={latent.dim}")
+    if codebook.method == "fsq":
+        _check_levels(codebook.levels)
+        _check_baseline(config, "codebook.method=fsq", "codebook.method=fsq")
+    elif codebook.depth > 1:
+        _check_baseline(config, "codebook.depth", f"codebook.depth={codebook.depth}")
+        if config.stage != "autoencoder":
+            raise UserError(
+                f"--config.codebook.depth={codebook.depth} gives several codes a position, and there is no prior over "
+                "these: choose --config.stage=autoencoder"
+            )
+    if codebook.assignment == "projection" and latent.mode != "projected":
+        raise UserError(
+            f"--config.codebook.assignment=projection chooses codes up to their sign, so --config.latent.mode="
+            f"{latent.mode}, which shows them to the decoder, cannot use it: choose projected"
+        )
+    projects = latent.mode in ("projected", "combined")
+    if codebook.method == "spherical" and projects and config.loss.commitment_target == "code":
+        raise UserError(
+            "--config.codebook.method=spherical needs --config.loss.commitment_target=projection where the latent "
+            "projects: committed to codes of length 1, encoder outputs would get that length, and the gain nothing"
+        )
+
+
+def _check_levels(levels: tuple[int, ...]) -> None:
+    if not levels or not all(isinstance(level, int) and level >= 2 for level in levels):
+        raise UserError(f"--config.codebook.levels={levels}: must be whole numbers from 2 on, such as (8, 8, 8)")
+
+
+def _check_baseline(config: ConfigDict, baseline: str, chosen: str) -> None:
+    for key, needed in _BASELINES[baseline].items():
+        if (value := _value(config, key)) != needed:
+            raise UserError(f"--config.{chosen} needs --config.{key}={needed}, not {value}")
+
+
+def num_codes_of(config: ConfigDict) -> int:
+    """K: the product of the levels where these take the codebook's place."""
+    return math.prod(config.codebook.levels) if config.codebook.method == "fsq" else config.latent.num_codes
 
 
 def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Autoencoder:
@@ -142,18 +207,23 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
             f"images of {config.data.name} are {height}×{width}: both sides must be multiples of 4, since the encoder "
             "halves them twice; resize or crop the data"
         )
-    by_gradient = config.codebook.method == "gradient"
+    latent: LatentOptions = _options(LatentOptions, config, "latent")
+    codebook: CodebookOptions = _options(CodebookOptions, config, "codebook")
+    # Moving averages take the place of the codebook term; without a codebook there is nothing to commit to.
+    by_gradient, has_codes = codebook.method == "gradient", codebook.method != "fsq"
     return Autoencoder(
         image_shape=image_shape,
         skip=config.network.skip,
         compute_dtype=config.network.compute_dtype,
-        latent=_options(LatentOptions, config, "latent"),
-        codebook=_options(CodebookOptions, config, "codebook"),
+        latent=dataclasses.replace(latent, num_codes=num_codes_of(config)),
+        codebook=dataclasses.replace(codebook, levels=tuple(codebook.levels)),  # JSON makes it a list
         loss=LossWeights(
             codebook=config.loss.codebook_weight if by_gradient else 0.0,
-            commitment=config.loss.commitment_weight,
+            commitment=config.loss.commitment_weight if has_codes else 0.0,
             projection=config.loss.projection_weight,
             commitment_target=config.loss.commitment_target,
+            entropy=config.loss.entropy_weight,
+            entropy_temperature=config.loss.entropy_temperature,
         ),
     )
 
@@ -174,7 +244,7 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
 def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:
     """The prior over the codes; `num_classes` is the data set's."""
     return PixelCNN(
-        num_codes=config.latent.num_codes,
+        num_codes=num_codes_of(config),
         num_classes=num_classes if config.prior.conditional else 0,
         width=config.prior.width,
         num_layers=config.prior.num_layers,

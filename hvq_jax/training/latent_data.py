@@ -29,17 +29,19 @@ class LatentData:
     train: Split
     validation: Split
     test: Split
-    mean_gains: np.ndarray  # [K] float32, each code's mean gain on train where it has one, else 1
+    mean_gains: np.ndarray  # [K], or [K, g], float32, each code's mean gain on train where it has one, else 1
 
 
 def mean_gain_per_code(indices: np.ndarray, gains: np.ndarray, continuous: np.ndarray, num_codes: int) -> np.ndarray:
     """`[K]` float32: the mean of `gains` over the `continuous` positions of each code, 1 for a code without any.
 
-    All arrays `[N, h, w]`; the control for a prior over gains: it knows the code, not the context.
+    All arrays `[N, h, w]`; from gains `[N, h, w, g]` it is `[K, g]`. The control for a prior over gains: it knows the
+    code, not the context.
     """
     chosen = indices[continuous]
-    counts = np.bincount(chosen, minlength=num_codes)
-    sums = np.bincount(chosen, weights=gains[continuous], minlength=num_codes)
+    counts = np.bincount(chosen, minlength=num_codes).reshape(-1, *[1] * (gains.ndim - 3))
+    sums = np.zeros((num_codes, *gains.shape[3:]))
+    np.add.at(sums, chosen, gains[continuous])
     return np.where(counts > 0, sums / np.maximum(counts, 1), 1.0).astype(np.float32)
 
 

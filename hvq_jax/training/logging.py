@@ -102,7 +102,11 @@ class RunLog:
         self._events.write(step, *(summary.image(name, image, dataformats="HWC") for name, image in images.items()))
 
     def usage(self, step: int, counts: np.ndarray) -> None:
-        """The histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k]."""
+        """The histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k].
+
+        Of several codebooks, `[depth, K]`, one after the other.
+        """
+        counts = counts.reshape(-1)
         if counts.sum() == 0:
             return
         codes = np.arange(len(counts))

@@ -31,10 +31,12 @@ from hvq_jax.training.state import (
 )
 from hvq_jax.training.step_log import NotFiniteError, StepLog
 
+_FIRST_BATCHES = 4  # so many make the codes that start from data: enough vectors for a codebook of usual size
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """What the loop has to know of a stage. All but the last two functions are pure and get compiled."""
+    """What the loop has to know of a stage. All but `summarise…` and `show` are pure and get compiled."""
 
     name: str
     objective: str  # the validation figure whose smallest value makes the best checkpoint
@@ -44,6 +46,8 @@ class Stage:
     summarise_steps: Callable[[Any], dict[str, float]]  # metrics with a leading axis of steps
     summarise: Callable[[Any], dict[str, float]]  # sums over a whole split -> figures
     show: Callable[[RunLog, int, Any, Any, Any], None]  # (log, step, params, model_state, sums)
+    # (params, model_state, batch, key, axis_name) -> (params, model_state), where step 0 has to know the data
+    start_from_data: Callable[..., tuple[Any, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +92,41 @@ def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) 
     return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
 
+def first_state(
+    stage: Stage,
+    train: AnySplit,
+    *,
+    options: FitOptions,
+    run: RunContext,
+    augmentation: Augmentation | None = None,
+) -> TrainState:
+    """`initial_state` on the devices, with what the stage makes of the first batches, which are trained on as well."""
+    parallel, num_steps = run.parallel, num_training_steps(options, train)
+    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, num_steps, run.seed))())
+    start_from_data = stage.start_from_data
+    if start_from_data is None:
+        return state
+    key = jax.random.fold_in(jax.random.key(run.seed), 2**32 - 1)  # not that of any step
+
+    def start(state: TrainState, batch: Batch) -> TrainState:
+        params, model_state = start_from_data(state.params, state.model_state, batch, key, parallel.axis_name)
+        optimizer = optimizer_of(options, num_steps)
+        return create_state(params, model_state, optimizer, average_decay=options.average_decay)
+
+    num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
+    # As one large batch, which every process has its share of.
+    batches = train_batches(
+        train,
+        batch_size=num_batches * options.batch_size,
+        seed=run.seed,
+        **parallel.share,
+        augmentation=augmentation,
+    )
+    with contextlib.closing(batches):
+        started = parallel.compile(start)(state, parallel.shard(next(batches)))
+    return parallel.replicate(jax.device_get(started))
+
+
 def num_training_steps(options: FitOptions, train: AnySplit) -> int:
     """Steps in all."""
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
@@ -130,7 +169,10 @@ def fit(
     try:
         state = checkpoints.restore_latest(abstract)
         if state is None or state.step < num_steps:
-            state = run.parallel.replicate(jax.jit(create)() if state is None else state)
+            if state is None:
+                state = first_state(stage, train, options=options, run=run, augmentation=augmentation)
+            else:
+                state = run.parallel.replicate(state)
             batches = train_batches(
                 train,
                 batch_size=options.batch_size,

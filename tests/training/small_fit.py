@@ -18,14 +18,15 @@ from hvq_jax.data.pipeline import train_batches
 from hvq_jax.latents import MODES
 from hvq_jax.training import cluster
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.loop import FitOptions, RunContext, evaluator, fit
+from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit, optimizer_of
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
 BY_GRADIENT = "vq with a codebook trained by gradient"
-TRAININGS = (*MODES, BY_GRADIENT)
+FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
+TRAININGS = (*MODES, BY_GRADIENT, FROM_DATA)
 STEPS = 4
 BATCH_SIZE = 8
 
@@ -39,19 +40,22 @@ TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
 
 
 def stage_of(training):
-    """The stage of a latent with a codebook of moving averages, or of `BY_GRADIENT`."""
-    mode = "vq" if training == BY_GRADIENT else training
-    codebook = CodebookOptions(method="gradient", init="uniform") if training == BY_GRADIENT else CodebookOptions()
+    """The stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
+    by_gradient = {
+        BY_GRADIENT: CodebookOptions(method="gradient", init="uniform"),
+        FROM_DATA: CodebookOptions(method="gradient", init="kmeans"),
+    }
+    mode = "vq" if training in by_gradient else training
     latent = LatentOptions(mode=mode, num_codes=8, dim=4, num_frequent=4)
-    model = Autoencoder((8, 8, 1), latent=latent, codebook=codebook)
+    model = Autoencoder((8, 8, 1), latent=latent, codebook=by_gradient.get(training, CodebookOptions()))
     return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
 
 
-def small_training(training, parallel):
-    """The figures of each step, and those of the state it began with on the validation images."""
-    stage, optimizer = stage_of(training), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
-    state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
-    state = parallel.replicate(state)
+def small_training(stage, parallel):
+    """The figures of each step of a stage, and its state after the last one."""
+    options = fit_options(learning_rate=1e-3, clip_norm=0.0)
+    run = RunContext(Path(), seed=0, parallel=parallel, preemption=Preemption())
+    state, optimizer = first_state(stage, TRAIN, options=options, run=run), optimizer_of(options, STEPS)
     options = {"loss_function": stage.loss, "optimizer": optimizer, "seed": 0, "axis_name": parallel.axis_name}
     step = parallel.compile(partial(train_step, **options), donate_state=True)
     batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0, **parallel.share)
@@ -61,7 +65,7 @@ def small_training(training, parallel):
         metrics = jax.tree.map(lambda x: np.asarray(x)[None], report.metrics)
         figures.append({"gradient_norm": float(report.gradient_norm), **stage.summarise_steps(metrics)})
     batches.close()
-    return figures
+    return figures, state
 
 
 def evaluated(parallel):
@@ -72,12 +76,12 @@ def evaluated(parallel):
     return stage.summarise(sums)
 
 
-def small_fit(folder, *, form="pmap", num_steps=STEPS, **overrides):
-    """Trains with everything around it: checkpoints, logs, validation; returns the best state."""
+def fit_options(**overrides):
+    """Options of a few steps with everything around them."""
     defaults = FitOptions(
         batch_size=BATCH_SIZE,
         num_epochs=0,
-        num_steps=num_steps,
+        num_steps=STEPS,
         learning_rate=1e-3,
         schedule="constant",
         warmup_steps=0,
@@ -90,10 +94,14 @@ def small_fit(folder, *, form="pmap", num_steps=STEPS, **overrides):
         check_replicas_every_steps=1,
         steps_per_dispatch=1,
     )
-    options = dataclasses.replace(defaults, **overrides)
+    return dataclasses.replace(defaults, **overrides)
+
+
+def small_fit(folder, *, stage=None, form="pmap", **overrides):
+    """Trains with checkpoints, logs and validation; returns the best state."""
     folder.mkdir(exist_ok=True, parents=True)
     run = RunContext(folder, seed=0, parallel=Parallel(form), preemption=Preemption())
-    return fit(stage_of("combined"), TRAIN, VALIDATION, options=options, run=run)
+    return fit(stage or stage_of("combined"), TRAIN, VALIDATION, options=fit_options(**overrides), run=run)
 
 
 def what_a_process_sees(parallel):
@@ -113,7 +121,7 @@ def main(folder):
     cluster.join()
     parallel = Parallel("pmap")
     seen = {
-        "trained": {training: small_training(training, parallel) for training in TRAININGS},
+        "trained": {training: small_training(stage_of(training), parallel)[0] for training in TRAININGS},
         "evaluated": evaluated(parallel),
         **what_a_process_sees(parallel),
     }

@@ -22,3 +22,6 @@ def test_the_mean_gain_of_each_code_over_its_continuous_positions(arrays):
         mine = gains[(indices == code) & continuous]
         # A code without a continuous position is drawn as it is.
         np.testing.assert_allclose(found[code], mine.mean() if mine.size else 1.0, atol=1e-6)
+    in_groups = mean_gain_per_code(indices, np.stack([gains, 2 * gains], -1), continuous, K)
+    np.testing.assert_array_equal(in_groups[:, 0], found)
+    assert in_groups.shape == (K, 2)

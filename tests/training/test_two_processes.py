@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvq_jax.latents import MODES
 from hvq_jax.training.logging import read_records
 from hvq_jax.training.parallel import Parallel
-from tests.training.small_fit import BY_GRADIENT, HANDED_OVER, STEPS, TRAININGS, evaluated, small_fit, small_training
+from tests.training.small_fit import HANDED_OVER, STEPS, TRAININGS, evaluated, small_fit, small_training, stage_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,10 +72,10 @@ def assert_alike(ours, theirs):
 
 @pytest.mark.parametrize("training", TRAININGS)
 def test_every_topology_trains_alike(by_two, training):
-    one = small_training(training, Parallel("jit"))
+    one, _ = small_training(stage_of(training), Parallel("jit"))
     # Moving averages start from data.
-    assert one[0]["revived_codes"] == (0 if training == BY_GRADIENT else 8)
-    for other in (small_training(training, Parallel("pmap")), by_two[0]["trained"][training]):
+    assert one[0]["revived_codes"] == (8 if training in MODES else 0)
+    for other in (small_training(stage_of(training), Parallel("pmap"))[0], by_two[0]["trained"][training]):
         assert len(one) == len(other) == STEPS
         for ours, theirs in zip(one, other, strict=True):
             assert_alike(ours, theirs)

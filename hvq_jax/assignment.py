@@ -1,0 +1,86 @@
+"""Which code each vector is given: one search over the codebook, by one of three rules.
+
+    euclidean     argmin_j |z_e - e_j|²            van den Oord et al., 2017
+    cosine        argmax_j ⟨z_e, e_j⟩ / |e_j|      Yu et al., 2021 (arXiv:2110.04627)
+    projection    argmax_j ⟨z_e, e_j⟩² / |e_j|²    whose line is nearest: it minimises |z_e - P(z_e, e_j)|²
+
+Ties go to the lowest index. Always float32 at the highest matmul precision, since a flipped choice is another latent.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from hvq_jax.latents import EPSILON, unit
+
+# 64 MiB of float32, 2,600 codes for a batch of 128 7×7 latents: so many are in memory at once in the codebook search.
+MOST_DISTANCES = 2**24
+
+# What is minimised, from ⟨z_e, e_j⟩ and what `_searchable` says of each code. A constant |z_e|² would only cost digits.
+_COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "euclidean": lambda inner, offsets: offsets - 2.0 * inner,
+    "cosine": lambda inner, offsets: offsets - inner,
+    "projection": lambda inner, offsets: offsets - jnp.square(inner),
+}
+ASSIGNMENTS = tuple(_COSTS)
+
+
+def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
+    """Indices `[...]` int32 of the codes that `z_e` `[..., D]` is given by the rule `assignment`.
+
+    By cosine and projection a zero code, which has no direction, is never chosen where there is another. The costs of
+    all codes for all vectors are never held at once where they are more than `MOST_DISTANCES`: then parts of the
+    codebook are searched one after the other.
+    """
+    vectors = z_e.astype(jnp.float32)
+    codes, offsets = _searchable(codebook, assignment)
+    size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
+    if len(codes) <= size:
+        return _cheapest(vectors, codes, offsets, assignment)[0]
+    missing = -len(codes) % size
+    codes = jnp.pad(codes, ((0, missing), (0, 0))).reshape(-1, size, codes.shape[-1])
+    offsets = jnp.pad(offsets, (0, missing), constant_values=jnp.inf).reshape(-1, size)
+
+    def search(best: Any, part: Any) -> tuple[Any, None]:
+        first, part_codes, part_offsets = part
+        indices, costs = _cheapest(vectors, part_codes, part_offsets, assignment)
+        cheaper = costs < best[1]  # not where they are equal: the lower index stays
+        return (jnp.where(cheaper, first + indices, best[0]), jnp.where(cheaper, costs, best[1])), None
+
+    none_yet = (jnp.zeros(vectors.shape[:-1], jnp.int32), jnp.full(vectors.shape[:-1], jnp.inf))
+    first = size * jnp.arange(len(codes), dtype=jnp.int32)
+    (indices, _), _ = jax.lax.scan(search, none_yet, (first, codes, offsets))
+    return indices
+
+
+def code_costs(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
+    """`[..., K]` float32, differentiable: what each code costs `z_e` `[..., D]`; infinite where it may not be chosen.
+
+    With "euclidean" it is the squared distance up to a term that all codes share.
+    """
+    return _costs(z_e.astype(jnp.float32), *_searchable(codebook, assignment), assignment)
+
+
+def _searchable(codebook: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
+    """The codes `[K, D]` to multiply with, and an offset of the cost `[K]`."""
+    chex.assert_rank(codebook, 2)
+    codes = codebook.astype(jnp.float32)
+    squares = jnp.sum(jnp.square(codes), axis=-1)
+    if assignment == "euclidean":
+        return codes, squares
+    return unit(codes), jnp.where(squares > EPSILON, 0.0, jnp.inf)
+
+
+def _costs(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> jax.Array:
+    inner = jnp.einsum("...d,kd->...k", vectors, codes, precision=jax.lax.Precision.HIGHEST)
+    return _COSTS[assignment](inner, offsets)
+
+
+def _cheapest(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
+    """Indices `[...]` int32 of the codes that cost least, and what they cost `[...]`."""
+    costs = _costs(vectors, codes, offsets, assignment)
+    return jnp.argmin(costs, axis=-1).astype(jnp.int32), jnp.min(costs, axis=-1)

@@ -1,0 +1,104 @@
+"""Every way to quantize, through the loop: on any number of devices, stopped and resumed, and watched."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Variables
+from hvq_jax.metrics import Mean
+from hvq_jax.training.autoencoder_stage import autoencoder_stage, warnings
+from hvq_jax.training.logging import read_records
+from hvq_jax.training.parallel import Parallel
+from tests.methods import GRADIENT, METHODS, model_of
+from tests.training.small_fit import STEPS, VALIDATION, small_fit, small_training
+
+
+def stage_of(model):
+    return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
+
+
+def codes_after_training(model, form):
+    figures, state = small_training(stage_of(model), Parallel(form))
+    state = jax.device_get(state)
+    return figures, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
+
+
+@pytest.mark.parametrize("method", ["directions from clusters", "gradient from data, turned, entropy", "residual"])
+def test_one_device_and_four_learn_the_same_codebook_in_a_whole_model(method):
+    """Four steps on the same global batches, from the same start.
+
+    Float32 rounds by 6e-8 at each addition, and the devices add in another order; batch norms and Adam, which divides
+    gradients by their size, magnify that to 1e-5 of codes of size 1. One vector more or less in the mean of a code
+    would be seen in the second digit.
+    """
+    model = METHODS[method]
+    (figures, one), (others, four) = (codes_after_training(model, form) for form in ("jit", "pmap"))
+    np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-4)
+    for ours, theirs in zip(figures, others, strict=True):
+        assert ours["perplexity"] == pytest.approx(theirs["perplexity"], rel=1e-5)  # the same assignments
+        assert ours["revived_codes"] == theirs["revived_codes"]
+    assert (figures[0]["revived_codes"] == 0) == autoencoder.starts_from_data(model)
+
+
+def losses(workdir):
+    return [record["loss"] for record in read_records(workdir) if record["split"] == "train"]
+
+
+@pytest.mark.parametrize("method", ["residual from clusters", "scalars"])
+def test_stopped_and_resumed_it_ends_bit_identical(tmp_path, method):
+    """What starts from data does so once: not again when a run goes on."""
+    stage = stage_of(METHODS[method])
+    whole = small_fit(tmp_path / "whole", stage=stage, num_steps=STEPS)
+    small_fit(tmp_path / "parts", stage=stage, num_steps=2)
+    started_again = dataclasses.replace(stage, start_from_data=None)
+    parts = small_fit(tmp_path / "parts", stage=started_again, num_steps=STEPS)
+    assert whole.step == parts.step
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_the_first_batch_is_trained_on_whatever_the_codes_start_from(tmp_path):
+    """The encoder's running statistics after step 1 are those of the very same images and parameters."""
+    stages = {init: stage_of(model_of(codebook={**GRADIENT, "init": init})) for init in ("uniform", "data")}
+    states = [small_fit(tmp_path / init, stage=stage, num_steps=1) for init, stage in stages.items()]
+    uniform, data = (state.model_state.batch_stats["encoder"] for state in states)
+    chex.assert_trees_all_close(uniform, data, rtol=1e-6)  # two programs may round in two ways
+    uniform, data = (np.abs(state.params["codebook"]).max() for state in states)
+    assert uniform < 0.2 < data  # 1/K and a step of Adam; encoder outputs
+
+
+def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_of(tmp_path, capsys):
+    collapsed = model_of(
+        {"mode": "frequency", "num_codes": 1024, "num_frequent": 1024},
+        {**GRADIENT, "init": "uniform"},
+    )
+    small_fit(tmp_path / "collapsed", stage=autoencoder_stage(collapsed, VALIDATION.images), num_steps=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
+    assert len(lines) == 2, lines
+    assert "of 1024 codes are in use: the codebook has collapsed" in lines[0]
+    assert "no position is outside the mask: the latent frequency is plain vq here" in lines[1]
+
+
+def test_nothing_is_warned_of_where_codes_are_used_and_the_mask_has_an_outside(tmp_path, capsys):
+    healthy = model_of({"mode": "combined", "num_frequent": 0})  # one of eight codes is a tenth already
+    small_fit(tmp_path / "healthy", stage=autoencoder_stage(healthy, VALIDATION.images), num_steps=2)
+    assert "warning" not in capsys.readouterr().out
+
+
+@dataclasses.dataclass
+class Sums:
+    """What `warnings` looks at."""
+
+    counts: np.ndarray
+    share_outside: Mean
+
+
+@pytest.mark.parametrize(("used", "warned"), [(9, 1), (10, 0)])
+def test_fewer_than_a_tenth_are_few(used, warned):
+    sums = Sums((np.arange(100) < used).astype(float), Mean(np.float64(0), np.float64(7)))
+    assert len(warnings(model_of(), sums)) == warned  # plain vq has no mask to be warned of
+    assert len(warnings(model_of({"mode": "combined"}), sums)) == warned + 1
