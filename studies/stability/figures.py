@@ -1,0 +1,58 @@
+"""What a run's records say about its stability."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+WINDOW = 101  # steps, of the trailing median
+FACTOR = 3.0  # a loss so many times the median is a spike
+FIRST = 200  # steps that are not judged: every loss falls fast at first
+
+
+def spikes(losses: np.ndarray) -> np.ndarray:
+    """Indices of steps whose loss is above 3 times the median of the 101 steps before, from step 200 on.
+
+    `losses` `[N]`, of steps 1 to N. One that is not finite is a spike.
+    """
+    found = []
+    for i in range(max(FIRST, WINDOW), len(losses)):
+        before = losses[i - WINDOW : i]
+        if not losses[i] <= FACTOR * np.nanmedian(before):
+            found.append(i)
+    return np.array(found, int)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stability:
+    """Of one run."""
+
+    num_steps: int
+    num_spikes: int
+    first_spike: int | None  # step, from 1
+    loss_ratio: float  # worst over median, from step 200 on
+    gradient_norm_ratio: float  # likewise
+
+
+def stability(losses: np.ndarray, gradient_norms: np.ndarray) -> Stability:
+    """The figures of a run of which every step was logged; `[N]` each."""
+    found = spikes(losses)
+    return Stability(
+        num_steps=len(losses),
+        num_spikes=len(found),
+        first_spike=int(found[0]) + 1 if len(found) else None,
+        loss_ratio=_worst_over_median(losses[FIRST:]),
+        gradient_norm_ratio=_worst_over_median(gradient_norms[FIRST:]),
+    )
+
+
+def _worst_over_median(values: np.ndarray) -> float:
+    return float(np.max(values) / np.median(values)) if len(values) else math.nan
+
+
+def radial_share(projection: float, commitment: float) -> float:
+    """E[(α − 1)²|e|²] / E|z_e − e|², from the unweighted loss terms of a run that commits to the code.
+
+    The share of the latent error that the projection takes away; 1/D where the error has no direction.
+    """
+    return projection / commitment if commitment else 0.0

@@ -1,0 +1,30 @@
+"""What `benchmarks.floor` counts."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks.floor import main, products
+from hvq_jax.errors import UserError
+from hvq_jax.priors.pixelcnn import PixelCNN
+
+
+def test_every_kernel_entry_that_is_not_hidden_is_met_once_a_position():
+    model = PixelCNN(num_codes=6, num_classes=3, width=4, num_layers=3, head_width=5)
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2, 2), jnp.int32), jnp.zeros(1, jnp.int32))
+    kernels = {
+        jax.tree_util.keystr(path): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if "kernel" in jax.tree_util.keystr(path)
+    }
+    entries = sum(np.prod(shape) for shape in kernels.values())
+    hidden = (7 + 1) * 4 * 8  # mask A: the last row of a 4×7 kernel, the last column of a 1×4 one
+    batch, height, width = 5, 2, 3
+    flop = sum(product.flop for product in products(model, batch, height, width))
+    assert flop == 2 * batch * height * width * (entries - hidden)
+
+
+def test_bad_input_is_one_line():
+    with pytest.raises(UserError, match="at least 1"):
+        main(["--grid=0"])

@@ -1,0 +1,59 @@
+"""The figures and the cells of the study of stability."""
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from hvq_jax.training.config import validate
+from hvq_jax.training.flags import parse_command_line
+from studies.stability.cells import all_cells, long_cells
+from studies.stability.figures import radial_share, spikes, stability
+
+
+def test_a_spike_is_three_times_the_median_before_it():
+    losses = np.ones(400)
+    losses[[150, 250, 300]] = [10.0, 3.01, 3.0]  # too early; a spike; not above
+    assert spikes(losses).tolist() == [250]
+
+
+def test_a_lasting_rise_is_a_spike_until_the_median_has_risen():
+    losses = np.where(np.arange(500) < 300, 1.0, 4.0)
+    found = spikes(losses)
+    assert found[0] == 300
+    assert found[-1] == 350  # the window then holds 51 of 101 risen losses
+
+
+def test_a_slow_fall_has_no_spikes():
+    assert len(spikes(10 * np.exp(-np.arange(1000) / 100))) == 0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_a_spike(bad):
+    losses = np.ones(300)
+    losses[299] = bad
+    assert spikes(losses).tolist() == [299]
+
+
+def test_figures_of_a_run():
+    losses, norms = np.ones(300), np.full(300, 2.0)
+    losses[[0, 250]], norms[260] = [100.0, 5.0], 8.0
+    figures = stability(losses, norms)
+    assert (figures.num_steps, figures.num_spikes, figures.first_spike) == (300, 1, 251)
+    assert (figures.loss_ratio, figures.gradient_norm_ratio) == (5.0, 4.0)
+
+
+def test_radial_share_of_an_error_along_the_code_is_one():
+    assert radial_share(0.25, 0.25) == 1.0
+    assert radial_share(0.0, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("cell", all_cells()[:10] + long_cells(), ids=lambda cell: cell.name)
+def test_every_cell_has_a_valid_config(cell, tmp_path):
+    config: ConfigDict = parse_command_line([*cell.options(), f"--workdir={tmp_path}"]).config
+    validate(config)
+    assert (config.latent.dim, config.latent.projection_gradient) == (32, cell.gradient)
+
+
+def test_cells_differ():
+    names = [cell.name for cell in all_cells() + long_cells()]
+    assert len(set(names)) == len(names) == 32
