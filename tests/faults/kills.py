@@ -8,8 +8,14 @@ import argparse
 import random
 import shutil
 import time
+from pathlib import Path
 
 from harness import CHECKPOINTS, Bench, check, check_equal, finish, wait_until, what_it_left
+
+
+def is_written(folder: Path, step: int) -> bool:
+    """Whether a checkpoint of `step`, or of a later one should that be missed, is just being written."""
+    return any(int(path.name.split(".")[0]) >= step for path in folder.glob("*.orbax-checkpoint-tmp"))
 
 
 def main() -> None:
@@ -30,11 +36,15 @@ def main() -> None:
     for number in range(options.kills):
         workdir = bench.folder / f"killed_{number}"
         process = bench.start(workdir)
-        delay = chance.uniform(0.2, 1.0) * duration
-        time.sleep(delay)
+        began = time.monotonic()
         if number % 2:
-            wait_until(lambda folder=workdir: list(folder.glob("checkpoints/*/*.orbax-checkpoint-tmp")), process)
+            stage, step = chance.choice([("autoencoder", chance.randint(1, 20)), ("prior", chance.randint(1, 10))])
+            folder = workdir / CHECKPOINTS / stage
+            wait_until(lambda folder=folder, step=step: is_written(folder, step), process)
+        else:
+            time.sleep(chance.uniform(0.2, 1.0) * duration)
         process.kill()
+        delay = time.monotonic() - began
         process.communicate()
         unfinished = [path.name for path in workdir.glob("checkpoints/*/*.orbax-checkpoint-tmp")]
         in_write += bool(unfinished)
