@@ -1,65 +1,47 @@
-"""The cells of the study: what is varied, and the command line that trains one of them."""
+"""The gradients of the projection crossed with the codebooks, and two long runs from the reference's initialisation."""
 
-import dataclasses
-import itertools
-from pathlib import Path
+from studies.cells import Cell
 
 GRADIENTS = ("both", "both_through_st", "encoder", "straight_through")
-CODEBOOKS = ("gradient", "ema", "spherical")
 SEEDS = (0, 1, 2)
 NUM_STEPS = 1400
+LONG = 40 * 429  # forty epochs of 55,000 images
 
 # Beside the config `reference`. A codebook of unit norm has no length of its own, so nothing may pull vectors to it.
-_OPTIONS: dict[str, tuple[str, ...]] = {
+CODEBOOKS: dict[str, tuple[str, ...]] = {
     "gradient": ("codebook.method=gradient", "codebook.init=uniform"),
     "ema": ("codebook.method=ema", "codebook.init=data"),
     "spherical": ("codebook.method=spherical", "codebook.init=data", "loss.commitment_target=projection"),
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One run of the latent `projected`."""
+def cells() -> list[Cell]:
+    """The first seed, the long runs, the other seeds: every stop leaves a table.
 
-    gradient: str
-    codebook: str
-    seed: int
-    num_steps: int = NUM_STEPS
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"{self.codebook}-{self.gradient}-{self.seed}-{self.num_steps}"
-
-    def options(self) -> list[str]:
-        """Arguments for `train.py`, but for the data and the workdir."""
-        keys = (
-            "stage=autoencoder",
-            f"seed={self.seed}",
-            "latent.dim=32",
-            f"latent.projection_gradient={self.gradient}",
-            *_OPTIONS[self.codebook],
-            f"autoencoder.num_steps={self.num_steps}",
-            "autoencoder.log_every_steps=1",
-            "autoencoder.check_replicas_every_steps=0",
-        )
-        return ["--config=configs/reference.py:projected", *(f"--config.{key}" for key in keys)]
-
-    def workdir(self, runs: Path) -> Path:
-        """Where it is trained."""
-        return runs / self.name
+    `both` is `encoder` where codes are no parameters (a test), so it stands once.
+    """
+    long = [_cell("gradient", gradient, seed=0, num_steps=LONG) for gradient in ("both", "both_through_st")]
+    return [*_grid(SEEDS[0]), *long, *(cell for seed in SEEDS[1:] for cell in _grid(seed))]
 
 
-def all_cells() -> list[Cell]:
-    """Seed by seed, so that every stop leaves a table. `both` is `encoder` where codes are no parameters."""
-    kinds = itertools.product(SEEDS, CODEBOOKS, GRADIENTS)
+def _grid(seed: int) -> list[Cell]:
     return [
-        Cell(gradient, codebook, seed)
-        for seed, codebook, gradient in kinds
+        _cell(codebook, gradient, seed, NUM_STEPS)
+        for codebook in CODEBOOKS
+        for gradient in GRADIENTS
         if codebook == "gradient" or gradient != "both"
     ]
 
 
-def long_cells() -> list[Cell]:
-    """Forty epochs of the gradients that are naive, from the reference's initialisation."""
-    return [Cell(gradient, "gradient", seed=0, num_steps=40 * 429) for gradient in ("both", "both_through_st")]
+def _cell(codebook: str, gradient: str, seed: int, num_steps: int) -> Cell:
+    return Cell(
+        config="configs/reference.py:projected",
+        labels={"codebook": codebook, "gradient": gradient, "steps": f"{num_steps:,}"},
+        seed=seed,
+        options=(
+            "latent.dim=32",
+            f"latent.projection_gradient={gradient}",
+            *CODEBOOKS[codebook],
+            f"autoencoder.num_steps={num_steps}",
+        ),
+    )

@@ -1,13 +1,9 @@
-"""The figures and the cells of the study of stability."""
+"""What a study says of a run."""
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-from hvq_jax.training.config import validate
-from hvq_jax.training.flags import parse_command_line
-from studies.stability.cells import all_cells, long_cells
-from studies.stability.figures import radial_share, spikes, stability
+from studies.figures import radial_share, spikes, stability
 
 
 def test_a_spike_is_three_times_the_median_before_it():
@@ -43,17 +39,11 @@ def test_figures_of_a_run():
 
 
 def test_radial_share_of_an_error_along_the_code_is_one():
-    assert radial_share(0.25, 0.25) == 1.0
-    assert radial_share(0.0, 0.0) == 0.0
+    assert radial_share(0.25, 0.25, to_projection=False) == 1.0
+    assert radial_share(0.25, 0.0, to_projection=True) == 1.0
+    assert radial_share(0.0, 0.0, to_projection=False) == 0.0
 
 
-@pytest.mark.parametrize("cell", all_cells()[:10] + long_cells(), ids=lambda cell: cell.name)
-def test_every_cell_has_a_valid_config(cell, tmp_path):
-    config: ConfigDict = parse_command_line([*cell.options(), f"--workdir={tmp_path}"]).config
-    validate(config)
-    assert (config.latent.dim, config.latent.projection_gradient) == (32, cell.gradient)
-
-
-def test_cells_differ():
-    names = [cell.name for cell in all_cells() + long_cells()]
-    assert len(set(names)) == len(names) == 32
+def test_radial_share_does_not_depend_on_what_is_committed_to():
+    """A perpendicular part of 3 and a radial one of 1."""
+    assert radial_share(1.0, 4.0, to_projection=False) == radial_share(1.0, 3.0, to_projection=True) == 0.25

@@ -33,6 +33,10 @@ class Stability:
     loss_ratio: float  # worst over median, from step 200 on
     gradient_norm_ratio: float  # likewise
 
+    def as_dict(self) -> dict[str, float | None]:
+        """By their names."""
+        return dataclasses.asdict(self)
+
 
 def stability(losses: np.ndarray, gradient_norms: np.ndarray) -> Stability:
     """The figures of a run of which every step was logged; `[N]` each."""
@@ -50,9 +54,11 @@ def _worst_over_median(values: np.ndarray) -> float:
     return float(np.max(values) / np.median(values)) if len(values) else math.nan
 
 
-def radial_share(projection: float, commitment: float) -> float:
-    """E[(α − 1)²|e|²] / E|z_e − e|², from the unweighted loss terms of a run that commits to the code.
+def radial_share(projection: float, commitment: float, to_projection: bool) -> float:
+    """E[(α − 1)²‖e‖²] / E‖z_e − e‖², from the unweighted loss terms of the latent `projected`.
 
-    The share of the latent error that the projection takes away; 1/D where the error has no direction.
+    The share of the latent error that the projection takes away; 1/D where the error has no direction. By Pythagoras
+    a commitment `to_projection` lacks the radial part, which one to the code contains.
     """
-    return projection / commitment if commitment else 0.0
+    whole = commitment + projection if to_projection else commitment
+    return projection / whole if whole else 0.0

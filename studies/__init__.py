@@ -1,0 +1,25 @@
+"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `report.py` shows them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from studies.cells import Cell
+from studies.codebooks.cells import cells as codebooks
+from studies.defaults.cells import cells as defaults
+from studies.stability.cells import cells as stability
+
+STUDIES: dict[str, Callable[[], list[Cell]]] = {
+    "stability": stability,
+    "codebooks": codebooks,
+    "defaults": defaults,
+}
+
+
+def folder_of(study: str) -> Path:
+    """Of its text, its table, its plots."""
+    return Path(__file__).parent / study
+
+
+def results_of(study: str) -> Path:
+    """Of what is kept of its runs."""
+    return folder_of(study) / "results"

@@ -1,0 +1,38 @@
+"""A cell: one run of `train.py` that a study compares with others."""
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run. Cells with the same labels differ by their seed only."""
+
+    config: str  # of --config, with its argument
+    labels: dict[str, str]  # heading of the table's column -> what stands there
+    seed: int
+    options: tuple[str, ...]  # dotted keys with their values, of the stage `autoencoder`
+
+    @functools.cached_property
+    def name(self) -> str:
+        """Of its files."""
+        parts = (*self.labels.values(), f"seed {self.seed}")
+        return "-".join(re.sub(r"[^a-zA-Z0-9]+", "_", part.replace(",", "")) for part in parts)
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `train.py`, but for the data and the workdir. Every step is logged."""
+        keys = (
+            "stage=autoencoder",
+            f"seed={self.seed}",
+            "autoencoder.log_every_steps=1",
+            "autoencoder.check_replicas_every_steps=0",
+            *self.options,
+        )
+        return [f"--config={self.config}", *(f"--config.{key}" for key in keys)]
+
+    def workdir(self, runs: Path) -> Path:
+        """Where it is trained."""
+        return runs / self.name

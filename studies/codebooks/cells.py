@@ -1,0 +1,39 @@
+"""Every way to have codes, one after the other: what is changed against the default, one epoch, one seed."""
+
+from studies.cells import Cell
+
+# (latent, name in the table, options beside configs/default.py)
+_METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("vq", "gradient, uniform init", ("codebook.method=gradient", "codebook.init=uniform")),
+    ("vq", "gradient, data init", ("codebook.method=gradient",)),
+    ("vq", "gradient, k-means init", ("codebook.method=gradient", "codebook.init=kmeans")),
+    ("vq", "ema, data init", ()),
+    ("vq", "ema, k-means init", ("codebook.init=kmeans",)),
+    ("vq", "ema, no revival", ("codebook.revive_below=0",)),
+    ("vq", "ema, uniform init, no revival", ("codebook.init=uniform", "codebook.revive_below=0")),
+    ("vq", "ema, normalized", ("codebook.normalize=True",)),
+    ("vq", "ema, assignment cosine", ("codebook.assignment=cosine",)),
+    ("vq", "ema, rotation trick", ("latent.estimator=rotation",)),
+    ("vq", "ema, entropy term 0.1", ("loss.entropy_weight=0.1",)),
+    ("vq", "residual, depth 2", ("codebook.depth=2",)),
+    ("vq", "residual, depth 4", ("codebook.depth=4",)),
+    ("vq", "fsq 8×8×8", ("codebook.method=fsq",)),
+    ("projected", "ema, data init", ()),
+    ("projected", "ema, assignment projection", ("codebook.assignment=projection",)),
+    ("projected", "ema, 4 groups", ("latent.projection_groups=4",)),
+    ("projected", "ema, commitment to P", ("loss.commitment_target=projection", "loss.projection_weight=0.1")),
+    ("projected", "spherical", ("codebook.method=spherical", "loss.commitment_target=projection")),
+)
+
+
+def cells() -> list[Cell]:
+    """In the order of the table."""
+    return [
+        Cell(
+            config=f"configs/default.py:{latent}",
+            labels={"latent": latent, "codebook": name},
+            seed=0,
+            options=("data.name=fashion_mnist", "autoencoder.num_epochs=1", *options),
+        )
+        for latent, name, options in _METHODS
+    ]

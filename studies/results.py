@@ -1,0 +1,53 @@
+"""What a study keeps of a run: a row of figures, and the loss and gradient norm of every step."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvq_jax.training.logging import read_records
+from studies.cells import Cell
+from studies.figures import radial_share, stability
+
+_FIGURES = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
+
+
+def collect(cell: Cell, runs: Path, results: Path) -> None:
+    """Keeps a finished run, also one whose loss became infinite, as NAME.json and NAME.npz in the folder `results`."""
+    records = [record for record in read_records(cell.workdir(runs)) if record["split"] == "train"]
+    losses, norms = (np.array([r[key] for r in records], np.float32) for key in ("loss", "gradient_norm"))
+    row = {**cell.labels, "seed": cell.seed, **stability(losses, norms).as_dict(), **_test_figures(cell, runs)}
+    results.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(results / f"{cell.name}.npz", loss=losses, gradient_norm=norms)
+    kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    (results / f"{cell.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def is_kept(cell: Cell, results: Path) -> bool:
+    """Whether `collect` has been there."""
+    return (results / f"{cell.name}.json").exists()
+
+
+def read(cell: Cell, results: Path) -> dict[str, Any]:
+    """The row of a kept cell; figures that were infinite or do not exist are None."""
+    return json.loads((results / f"{cell.name}.json").read_text())
+
+
+def read_curves(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Loss and gradient norm of every step, `[N]` each."""
+    with np.load(results / f"{cell.name}.npz") as arrays:
+        return arrays["loss"], arrays["gradient_norm"]
+
+
+def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:
+    summary = cell.workdir(runs) / "summary.json"
+    if not summary.exists():
+        return dict.fromkeys((*_FIGURES, "radial_share"))
+    test = json.loads(summary.read_text())["autoencoder"]["test"]
+    figures = {key: test.get(key) for key in _FIGURES}
+    if "projection" not in test:
+        return {**figures, "radial_share": None}
+    to_projection = any(option == "loss.commitment_target=projection" for option in cell.options)
+    return {**figures, "radial_share": radial_share(test["projection"], test["commitment"], to_projection)}

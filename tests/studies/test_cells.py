@@ -1,0 +1,64 @@
+"""The cells of every study, their results and what is shown of them."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from hvq_jax.training.config import validate
+from hvq_jax.training.flags import parse_command_line
+from studies import STUDIES
+from studies.cells import Cell
+from studies.report import groups_of, plot, table
+from studies.results import collect, is_kept, read, read_curves
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_cell_has_a_valid_config_of_its_own(study, tmp_path):
+    seen = set()
+    for cell in STUDIES[study]():
+        config = parse_command_line([*cell.arguments, f"--workdir={tmp_path}"]).config
+        validate(config)
+        assert (config.seed, config.autoencoder.log_every_steps) == (cell.seed, 1)
+        seen.add(config.to_json_best_effort(sort_keys=True))
+    assert len(seen) == len({cell.name for cell in STUDIES[study]()}) == len(STUDIES[study]())
+
+
+def run_of(cell, runs, losses, test=None):
+    """A workdir as `train.py` leaves it."""
+    workdir = cell.workdir(runs)
+    workdir.mkdir(parents=True)
+    records = [{"split": "train", "loss": loss, "gradient_norm": 1.0} for loss in losses]
+    records.append({"split": "validation", "loss": 0.0})
+    (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    if test:
+        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": test}}))
+
+
+CELLS = [Cell("c", {"latent": "projected", "of": "4 groups, a/b"}, seed, ()) for seed in (0, 1)]
+
+
+def test_a_result_is_kept_and_shown(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    for cell, mse in zip(CELLS, (0.25, 0.75), strict=True):
+        assert not is_kept(cell, results)
+        run_of(cell, runs, [1.0] * 300, {"mse": mse, "psnr": 20.0, "projection": 0.1, "commitment": 0.4})
+        collect(cell, runs, results)
+        assert is_kept(cell, results)
+    row = read(CELLS[0], results)
+    assert (row["latent"], row["mse"], row["radial_share"], row["num_spikes"]) == ("projected", 0.25, 0.25, 0)
+    np.testing.assert_array_equal(read_curves(CELLS[0], results)[0], np.ones(300, np.float32))
+    lines = table(groups_of(CELLS), results).splitlines()
+    assert len(lines) == 3
+    assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
+    assert "codes used" not in lines[0]  # known of none
+    plot(groups_of(CELLS), results, tmp_path / "losses.png")
+    assert (tmp_path / "losses.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_a_run_that_diverged_is_a_result(tmp_path):
+    run_of(CELLS[0], tmp_path / "runs", [1.0] * 250 + [math.inf])
+    collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
+    row = read(CELLS[0], tmp_path / "results")
+    assert (row["num_spikes"], row["first_spike"], row["loss_ratio"], row["mse"]) == (1, 251, None, None)
