@@ -12,7 +12,7 @@ import pytest
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, Variables
-from hvq_jax.latents import MODES, latent_from_codes
+from hvq_jax.latents import latent_from_codes
 from hvq_jax.losses import LossWeights
 from hvq_jax.training.parallel import Parallel
 
@@ -149,7 +149,8 @@ def test_where_the_codes_are_learned():
             assert np.abs(state.averages.codes - fresh.codes).max() > 0
 
 
-@pytest.mark.parametrize(("mode", "method"), [*((mode, "ema") for mode in MODES), ("projected", "gradient")])
+# The other latents: tests/training/test_two_processes.py.
+@pytest.mark.parametrize(("mode", "method"), [("combined", "ema"), ("projected", "gradient")])
 def test_four_devices_take_the_step_of_one_with_the_whole_batch(mode, method):
     """To the rounding of another order of addition; every replica bit-identical to the next."""
     model = model_of(mode, method=method)

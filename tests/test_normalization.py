@@ -33,7 +33,7 @@ def gradients(function, weights, x, scale, bias):
     return jax.grad(lambda *arguments: (weights * jnp.sin(function(*arguments)[0])).sum(), (0, 1, 2))(x, scale, bias)
 
 
-@settings(max_examples=10)
+@settings(max_examples=5)
 @given(st.integers(2, 6), st.integers(1, 4), st.integers(0, 99))
 def test_value_and_gradients_are_those_of_plain_differentiation(batch, side, seed):
     arguments = inputs(seed, batch, side, side)

@@ -35,14 +35,14 @@ def assert_close(ours, theirs):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * max(np.abs(theirs).max(), 1))
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(sides, sides, channels, channels, st.integers(0, 99))
 def test_doubling_is_the_transposed_convolution(height, width, inputs, outputs, seed):
     x, kernel = arrays(seed, (2, height, width, inputs), (4, 4, inputs, outputs))
     assert_close(double_resolution(x, kernel), transposed_by_definition(x, kernel))
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(sides, sides, channels, channels, st.integers(0, 99))
 def test_halving_and_doubling_are_transposes_of_each_other(height, width, inputs, outputs, seed):
     large, small, kernel = arrays(
@@ -54,7 +54,7 @@ def test_halving_and_doubling_are_transposes_of_each_other(height, width, inputs
     assert abs(by_halving - np.vdot(kernel, kernel_gradient(large, small))) < 1e-6 * scale
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(sides, sides, channels, channels, st.integers(0, 99))
 def test_all_forms_agree(height, width, inputs, outputs, seed):
     large, small, kernel = arrays(

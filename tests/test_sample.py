@@ -8,6 +8,7 @@ from PIL import Image
 
 import sample
 import train
+from hvq_jax import autoencoder
 from hvq_jax.inference import TrainedRun
 
 
@@ -150,12 +151,17 @@ def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, 
 
 
 def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
+    """Here of finite scalars: K is the product of the levels, for the prior too."""
     workdir = tmp_path / "vq"
     arguments = [*tiny_arguments, "--config.latent.mode=vq", "--config.prior.conditional=False"]
-    assert train.main([*arguments, f"--workdir={workdir}"]) == 0
+    scalars = ["--config.codebook.method=fsq", "--config.codebook.levels=(5,3)"]
+    assert train.main([*arguments, *scalars, f"--workdir={workdir}"]) == 0
+    assert train.main([f"--workdir={workdir}"]) == 0  # JSON has no tuples
     trained = TrainedRun.load(workdir)
     assert trained.continuous_part_note() == ""
+    assert trained.model.latent.num_codes == trained.prior.num_codes == 15
     drawn = next(trained.sample(np.zeros(3, np.int32), seed=4))
-    codes = np.asarray(trained.variables.codes)[drawn.indices]
+    assert 0 <= drawn.indices.min() <= drawn.indices.max() < 15
+    codes = np.asarray(autoencoder.codes(trained.model, trained.variables))[drawn.indices]
     np.testing.assert_array_equal(drawn.latents, codes)
     assert drawn.images.dtype == np.uint8

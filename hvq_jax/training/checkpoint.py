@@ -3,15 +3,15 @@
 Orbax restores damaged data without a word and casts a wrong dtype silently, so every step also holds the digest, shape
 and dtype of each leaf. A step that does not match is moved aside, never deleted, and the one before it serves.
 
-In a cluster every process makes the same calls, on a folder that all of them see: each writes its part of a step, each
-reads the whole, and the first one moves what is bad aside, so that any number of processes can go on.
+In a cluster every process makes the same calls, on a folder that all of them see, with the same state: the first one
+writes it and moves what is bad aside, all of them read it, so that any number of processes can go on. What is written
+are numpy arrays: of arrays on several devices Orbax would cut a slice from each, a small program for every leaf.
 """
 
 import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,12 @@ class Checkpoints:
         objective: str,
         keep: int = 2,
         read_only: bool = False,
-        across_processes: Callable[[Any], Any] = lambda state: state,
     ) -> None:
-        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it).
-
-        `across_processes` turns the state of a process into arrays over all of them (`Parallel.across_processes`).
-        """
+        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it)."""
         self.folder = Path(os.path.abspath(folder))
         self.objective = objective
         self.keep = keep
         self.read_only = read_only
-        self.across_processes = across_processes
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
@@ -88,9 +83,12 @@ class Checkpoints:
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best.
 
+        The leaves are arrays, of jax or numpy, that may be changed or donated as soon as it has returned.
+
         Raises UserError where the disk is too full, and for what went wrong in writing an earlier one.
         """
         self.wait()
+        state = jax.device_get(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
         # Before anything is written, since Orbax's threads would fill the terminal with what they meet.
         if not all_of(shutil.disk_usage(self.folder).free > needed):
@@ -99,8 +97,8 @@ class Checkpoints:
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(self.across_processes(state)),
-                    digests=ocp.args.JsonSave(leaf_digests(jax.device_get(state))),
+                    state=ocp.args.StandardSave(state),
+                    digests=ocp.args.JsonSave(leaf_digests(state)),
                 ),
                 metrics=metrics,
             )

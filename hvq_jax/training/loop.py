@@ -164,7 +164,6 @@ def fit(
         checkpoint_folder(stage, run.workdir),
         objective=stage.objective,
         keep=options.keep_checkpoints,
-        across_processes=run.parallel.across_processes,
     )
     try:
         state = checkpoints.restore_latest(abstract)

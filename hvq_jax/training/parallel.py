@@ -115,12 +115,6 @@ class Parallel:
         result = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), result)
         return multihost_utils.process_allgather(result, tiled=True) if jax.process_count() > 1 else result
 
-    def across_processes(self, state: Any) -> Any:
-        """A replicated state as arrays over all processes' devices, which is what Orbax writes from all of them."""
-        if jax.process_count() == 1:
-            return state
-        return multihost_utils.host_local_array_to_global_array(state, self.mesh, PartitionSpec())
-
     @cached_property
     def _checksums(self) -> Callable[..., jax.Array]:
         return self.compile(lambda state, _: jax.lax.all_gather(checksum(state), DEVICES))

@@ -29,18 +29,17 @@ def tiny(monkeypatch):
 
 def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("benchmarks.growth.SHORTEST", 0.0)
-    run(["--repetitions=2", "--axes=grid,codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
+    run(["--repetitions=2", "--axes=codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
     printed = capsys.readouterr().out
-    assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 2
-    assert "| positions of the prior | prior step ms (min–max) | exponent | prior step MiB | exponent |" in printed
+    assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 1
     assert printed.count("Of the step, the search takes ") == 1
     points = json.loads((tmp_path / "growth.json").read_text())["points"]
     assert [(point["axis"], point["value"], point["work"]) for point in points] == [
-        (name, value, work) for name in ("codes", "grid") for value in AXES[name].values for work in AXES[name].works
+        (name, value, work) for name in ("codes",) for value in AXES[name].values for work in AXES[name].works
     ]
     assert all(len(point["seconds"]) == 2 and point["median_ms"] > 0 and point["mib"] > 0 for point in points)
     pictures = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
-    assert pictures == dict.fromkeys(["growth_codes.png", "growth_grid.png", "growth_search.png"], (860, 360))
+    assert pictures == dict.fromkeys(["growth_codes.png", "growth_search.png"], (860, 360))
 
 
 def test_memory_is_what_the_program_holds_and_a_donated_state_counts_once():

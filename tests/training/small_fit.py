@@ -24,9 +24,8 @@ from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
-BY_GRADIENT = "vq with a codebook trained by gradient"
 FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
-TRAININGS = (*MODES, BY_GRADIENT, FROM_DATA)
+TRAININGS = (*MODES, FROM_DATA)
 STEPS = 4
 BATCH_SIZE = 8
 
@@ -41,13 +40,10 @@ TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
 
 def stage_of(training):
     """The stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
-    by_gradient = {
-        BY_GRADIENT: CodebookOptions(method="gradient", init="uniform"),
-        FROM_DATA: CodebookOptions(method="gradient", init="kmeans"),
-    }
-    mode = "vq" if training in by_gradient else training
-    latent = LatentOptions(mode=mode, num_codes=8, dim=4, num_frequent=4)
-    model = Autoencoder((8, 8, 1), latent=latent, codebook=by_gradient.get(training, CodebookOptions()))
+    by_gradient = training == FROM_DATA
+    latent = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
+    codebook = CodebookOptions(method="gradient", init="kmeans") if by_gradient else CodebookOptions()
+    model = Autoencoder((8, 8, 1), latent=latent, codebook=codebook)
     return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
 
 

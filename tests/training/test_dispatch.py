@@ -77,9 +77,8 @@ def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
 # XLA fuses several steps otherwise than one, and float32 rounds by 6e-8 at each addition. Adam divides by the size of a
 # gradient: where a gradient is nothing but rounding, as of a bias before a normalisation, it moves a parameter by up to
 # the learning rate of 1e-3 a step in either direction, without an effect on anything.
-@pytest.mark.parametrize("form", ["pmap", "jit"])
-def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone(form):
-    (ours, state), (alone, state_alone) = train(form, 3), train(form, 1)
+def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone():
+    (ours, state), (alone, state_alone) = train("jit", 3), train("jit", 1)
     assert ours.loss.shape == (7,)
     chex.assert_trees_all_close(ours, alone, rtol=2e-5, atol=2e-5)
     chex.assert_trees_all_close(state.model_state, state_alone.model_state, rtol=2e-5, atol=2e-5)
@@ -87,13 +86,10 @@ def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone(form):
     assert state.step == state_alone.step == 7
 
 
-@pytest.mark.parametrize("form", ["pmap", "jit"])
-def test_each_length_is_traced_once(form):
+def test_each_length_is_traced_once():
     chex.clear_trace_counter()
     # One of each length, and one more of the body of the loop where that is not unrolled.
-    train(form, 3, count_traces=lambda loss: chex.assert_max_traces(loss, n=3))
-    chex.clear_trace_counter()
-    train(form, 1, count_traces=lambda loss: chex.assert_max_traces(loss, n=1))
+    train("pmap", 3, count_traces=lambda loss: chex.assert_max_traces(loss, n=3))
 
 
 def test_the_loop_of_accelerators_takes_the_same_steps(monkeypatch):
@@ -114,22 +110,26 @@ def saved(workdir, step):
 OPTIONS = {"steps_per_dispatch": 3, "log_every_steps": 4, "eval_every_steps": 5, "checkpoint_every_steps": 2}
 
 
-def test_a_resumed_run_ends_bit_identical_whatever_the_step_it_was_stopped_at(tmp_path):
-    small_fit(tmp_path / "whole", num_steps=10, **OPTIONS)
-    for step in (2, 5):
-        small_fit(tmp_path / f"{step}", num_steps=step, **OPTIONS)
-        small_fit(tmp_path / f"{step}", num_steps=10, **OPTIONS)
-        assert saved(tmp_path / f"{step}", 10) == saved(tmp_path / "whole", 10)
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """The folder of a run of ten steps that was never interrupted."""
+    folder = tmp_path_factory.mktemp("several")
+    small_fit(folder, num_steps=10, **OPTIONS)
+    return folder
 
 
-def test_logs_and_checkpoints_fall_on_the_same_steps(tmp_path):
-    small_fit(tmp_path / "several", num_steps=10, **OPTIONS)
-    small_fit(tmp_path / "single", num_steps=10, **{**OPTIONS, "steps_per_dispatch": 1})
-    ours, theirs = losses(tmp_path / "several"), losses(tmp_path / "single")
+def test_a_resumed_run_ends_bit_identical(several, tmp_path):
+    small_fit(tmp_path, num_steps=2, **OPTIONS)  # where no dispatch of three ends
+    small_fit(tmp_path, num_steps=10, **OPTIONS)
+    assert saved(tmp_path, 10) == saved(several, 10)
+
+
+def test_logs_and_checkpoints_fall_on_the_same_steps(several, tmp_path):
+    single = tmp_path / "single"
+    small_fit(single, num_steps=10, **{**OPTIONS, "steps_per_dispatch": 1})
+    ours, theirs = losses(several), losses(single)
     assert [record[:2] for record in ours] == [record[:2] for record in theirs]
     assert ("train", 4) in [record[:2] for record in ours]
     np.testing.assert_allclose([record[2] for record in ours], [record[2] for record in theirs], rtol=2e-5)
-    steps = [
-        sorted(p.name for p in (tmp_path / name / "checkpoints").glob("*/[0-9]*")) for name in ("several", "single")
-    ]
+    steps = [sorted(p.name for p in run.glob("checkpoints/*/[0-9]*")) for run in (several, single)]
     assert steps[0] == steps[1]

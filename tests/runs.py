@@ -1,0 +1,24 @@
+"""What tests look at in the workdir of a run, and in the one line of a command that fails."""
+
+import json
+
+import train
+
+
+def digests(workdir, stage):
+    """The digests of the newest checkpoint's leaves: equal exactly if the states are, bit for bit."""
+    folder = workdir / "checkpoints" / stage
+    step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
+    return step, json.loads((folder / str(step) / "digests" / "metadata").read_text())
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def error_of(arguments, capsys):
+    assert train.main(list(arguments)) != 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1, captured.err
+    return captured.err

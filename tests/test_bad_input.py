@@ -1,0 +1,132 @@
+"""One clear line for every mistake on the command line of `train.py`, and nothing overwritten."""
+
+import numpy as np
+import pytest
+
+import train
+from hvq_jax import experiment
+from hvq_jax.data.datasets import ImageDataset, Split
+from tests.runs import error_of
+
+
+def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
+    line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}", "--config.stage=prior"], capsys)
+    assert "no checkpoint of the autoencoder" in line
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("--config.latent.mode=nonsense", "choose one of vq, projected, frequency, combined"),
+        ("--config.latent.num_frequent=-1", "must be at least 0"),
+        ("--config.latent.frequent_mass=1.5", "must be from 0 to 1"),
+        ("--config.latent.num_kodes=3", "did you mean --config.latent.num_codes?"),
+        ("--config.latent.num_codes=many", "--config.latent.num_codes=many"),
+        ("--config.autoencoder.batch_size=2", "does not divide over 4 devices"),
+        ("--config.autoencoder.batch_size=18", "does not divide over 4 devices"),
+        ("--config.autoencoder.batch_size=9000", "there are only 8000 training images"),
+        ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
+        ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
+        ("--config.stage=half", "choose one of all, autoencoder, prior"),
+        ("--config.codebook.method=nonsense", "choose one of gradient, ema, spherical, fsq"),
+        ("--config.codebook.init=nonsense", "choose one of uniform, data, kmeans"),
+        ("--config.codebook.assignment=nonsense", "choose one of euclidean, cosine, projection"),
+        ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation"),
+        ("--config.codebook.method=spherical", "needs --config.loss.commitment_target=projection"),
+        ("--config.codebook.method=fsq", "needs --config.latent.mode=vq, not projected"),
+        ("--config.codebook.depth=5", "must be from 1 to 4"),
+        ("--config.codebook.depth=2", "needs --config.latent.mode=vq, not projected"),
+        ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
+        ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
+        ("--config.data.name=nothing_like_it", "nothing_like_it"),
+        ("--config.autoencoder.steps_per_dispatch=0", "must be at least 1"),
+        ("--profile=0", "--profile=0"),
+        ("--profile=some", "--profile=some"),
+        ("--nonsense=1", "nonsense"),
+        ("nonsense", "nonsense"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsys):
+    assert says in error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}", argument], capsys)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--config.codebook.depth=2"], "there is no prior over these: choose --config.stage=autoencoder"),
+        (["--config.codebook.depth=2", "--config.codebook.method=gradient"], "needs --config.codebook.method=ema"),
+        (["--config.codebook.depth=2", "--config.codebook.normalize"], "needs --config.codebook.normalize=False"),
+        (["--config.codebook.method=fsq", "--config.codebook.levels=(8,1)"], "must be whole numbers from 2 on"),
+        (["--config.codebook.method=fsq", "--config.codebook.depth=2"], "needs --config.codebook.depth=1"),
+        (["--config.codebook.method=fsq", "--config.latent.estimator=rotation"], "straight_through, not rotation"),
+        (["--config.codebook.assignment=projection"], "choose projected"),
+    ],
+)
+def test_what_makes_no_sense_together_gets_one_line(tmp_path, tiny_arguments, arguments, says, capsys):
+    everything = [*tiny_arguments, f"--workdir={tmp_path / 'run'}", "--config.latent.mode=vq", *arguments]
+    assert says in error_of(everything, capsys)
+
+
+def test_a_corrected_command_may_use_the_same_workdir(tmp_path, tiny_arguments, capsys):
+    arguments = [*tiny_arguments, f"--workdir={tmp_path / 'run'}"]
+    error_of([*arguments, "--config.data.name=nothing_like_it"], capsys)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_s_beyond_the_number_of_codes(tmp_path, tiny_arguments, capsys):
+    arguments = [*tiny_arguments, f"--workdir={tmp_path / 'run'}", "--config.latent.num_frequent=17"]
+    line = error_of([*arguments, "--config.latent.mode=frequency"], capsys)
+    assert "--config.latent.num_frequent=17: must be from 0 to 16" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "--workdir=DIR is missing"),
+        (["--workdir=/nonexistent/nothing"], "--config=FILE is missing"),
+        (["--workdir=x", "--config=configs/nonsense.py"], "there is cifar10, cifar100, default, fashion_mnist"),
+    ],
+)
+def test_a_command_line_that_lacks_something(arguments, says, capsys):
+    assert says in error_of(arguments, capsys)
+
+
+def test_a_config_file_that_fails_is_named(tmp_path, capsys):
+    (tmp_path / "bad.py").write_text("def get_config():\n    return 1 / 0\n")
+    line = error_of([f"--config={tmp_path / 'bad.py'}", f"--workdir={tmp_path}"], capsys)
+    assert "ZeroDivisionError" in line
+
+
+def test_help_explains_itself_and_lists_every_option(capsys):
+    assert train.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for word in ("--workdir", "goes on where it stopped", "num_frequent", "projection_gradient", "commitment_target"):
+        assert word in text
+
+
+def test_an_unwritable_workdir(tmp_path, tiny_arguments, capsys):
+    (tmp_path / "file").write_text("not a folder")
+    assert "is not writable" in error_of([*tiny_arguments, f"--workdir={tmp_path / 'file' / 'run'}"], capsys)
+
+
+def test_an_empty_data_folder(tmp_path, tiny_arguments, capsys):
+    (tmp_path / "empty").mkdir()
+    line = error_of(
+        [
+            *tiny_arguments,
+            "--config.data.name=fashion_mnist",
+            f"--config.data.data_dir={tmp_path / 'prepared'}",
+            f"--config.data.manual_dir={tmp_path / 'empty'}",
+            f"--workdir={tmp_path / 'run'}",
+        ],
+        capsys,
+    )
+    assert str(tmp_path / "empty") in line
+
+
+def test_sides_that_are_no_multiples_of_four(tmp_path, tiny_arguments, monkeypatch, capsys):
+    odd = Split(np.zeros((16, 28, 30, 1), np.uint8), np.zeros(16, np.int32))
+    monkeypatch.setattr(experiment, "load_dataset", lambda **_: ImageDataset(odd, odd, odd, ("one",)))
+    line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
+    assert "28×30: both sides must be multiples of 4" in line

@@ -1,0 +1,148 @@
+"""How a run goes on: after a crash, a signal, damage; and what is refused so that nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import train
+from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.training.workdir import locked
+from tests.runs import digests, error_of, records
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished_autoencoder(trained_run):
+    return digests(trained_run, "autoencoder"), [r for r in records(trained_run) if r["stage"] == "autoencoder"]
+
+
+class CrashError(Exception):
+    """Stands for a power cut."""
+
+
+def test_stopped_after_any_checkpoint_it_ends_bit_identical(
+    tmp_path, monkeypatch, tiny_arguments, finished_autoencoder
+):
+    save = Checkpoints.save
+
+    def save_then_crash(self, step, *rest):
+        save(self, step, *rest)
+        if step == 4:  # between two evaluations, in the middle of everything
+            self.wait()
+            raise CrashError
+
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={tmp_path / 'run'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", save_then_crash)
+        with pytest.raises(CrashError):
+            train.main(arguments)
+    assert train.main(arguments) == 0
+    expected_digests, expected_records = finished_autoencoder
+    assert digests(tmp_path / "run", "autoencoder") == expected_digests
+    found = [r for r in records(tmp_path / "run")]
+    assert [(r["split"], r["step"]) for r in found] == [(r["split"], r["step"]) for r in expected_records]
+    for ours, theirs in zip(found, expected_records, strict=True):
+        assert ours["loss"] == theirs["loss"]
+
+
+def test_asked_to_stop_it_saves_and_ends_bit_identical(tmp_path, tiny_arguments, finished_autoencoder):
+    workdir = tmp_path / "run"
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={workdir}"]
+    arguments.append("--config.autoencoder.checkpoint_every_steps=0")  # what it goes on from, it saved when asked
+    command = [sys.executable, "train.py", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if "validation at step 3" in line:  # the last moment that is sure to be before the end
+            process.send_signal(signal.SIGTERM)
+            break
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert "stopped by SIGTERM, autoencoder saved at step" in error
+    assert error.count("\n") == 1
+    assert train.main(arguments) == 0
+    assert digests(workdir, "autoencoder") == finished_autoencoder[0]
+
+
+def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, capsys):
+    before = {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")}
+    summary = (trained_run / "summary.json").read_text()
+    assert train.main([*tiny_arguments, f"--workdir={trained_run}"]) == 0
+    assert "step 1/" not in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")} == before
+    assert (trained_run / "summary.json").read_text() == summary
+    # The run knows its own config.
+    assert train.main([f"--workdir={trained_run}"]) == 0
+
+
+def test_a_relative_workdir_and_a_run_that_was_damaged(trained_run, tiny_arguments, tmp_path, monkeypatch, capsys):
+    """The newest checkpoint is damaged: the run names it, goes back to the one before, and ends the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(trained_run, copy)
+    expected = digests(copy, "autoencoder")
+    newest = copy / "checkpoints" / "autoencoder" / "6"
+    for data in (newest / "state").rglob("d/*"):  # all of them, for a merged one is not read any more
+        content = bytearray(data.read_bytes())
+        content[len(content) // 2] ^= 255
+        data.write_bytes(content)
+    arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={os.path.relpath(copy)}"]
+    assert train.main(arguments) == 0
+    out = capsys.readouterr().out
+    assert f"checkpoint {newest} is not usable" in out
+    assert "goes on from the checkpoint of step 5" in out
+    assert digests(copy, "autoencoder") == expected
+    assert (newest.parent / "bad-6").is_dir()
+
+
+def damaged_copy(trained_run, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    return copy
+
+
+def test_damaged_files_of_a_run_get_one_line(trained_run, tmp_path, capsys):
+    copy = damaged_copy(trained_run, tmp_path)
+    (copy / "latents.npz").write_bytes((copy / "latents.npz").read_bytes()[:100])
+    assert "latents.npz cannot be read" in error_of([f"--workdir={copy}"], capsys)
+    config = json.loads((copy / "config.json").read_text())
+    del config["codebook"]["decay"]
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "codebook.decay" in error_of([f"--workdir={copy}"], capsys)
+    (copy / "config.json").write_text("{")
+    assert "config.json cannot be read" in error_of([f"--workdir={copy}"], capsys)
+
+
+def test_another_data_set_under_the_same_name_is_refused(trained_run, tmp_path, capsys):
+    copy = damaged_copy(trained_run, tmp_path)
+    dataset = json.loads((copy / "dataset.json").read_text())
+    (copy / "dataset.json").write_text(json.dumps({**dataset, "fingerprint": "another"}))
+    assert "is not the data set" in error_of([f"--workdir={copy}"], capsys)
+
+
+def test_a_checkpoint_of_another_model_is_refused_and_kept(trained_run, tmp_path, capsys):
+    copy = damaged_copy(trained_run, tmp_path)
+    shutil.rmtree(copy / "checkpoints" / "autoencoder")
+    shutil.copytree(copy / "checkpoints" / "prior", copy / "checkpoints" / "autoencoder")
+    assert "is of another model" in error_of([f"--workdir={copy}"], capsys)
+    assert (copy / "checkpoints" / "autoencoder" / "4").is_dir()
+
+
+def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_arguments, capsys):
+    before = (trained_run / "config.json").read_text()
+    changed = ["--config.latent.dim=4", "--config.prior.width=4"]
+    line = error_of([*tiny_arguments, *changed, f"--workdir={trained_run}"], capsys)
+    assert "latent.dim (8 there, 4 now)" in line
+    assert "prior.width (8 there, 4 now)" in line
+    assert (trained_run / "config.json").read_text() == before
+
+
+def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, tiny_arguments, capsys):
+    with locked(tmp_path / "run"):
+        line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
+    assert "in use by another run" in line
