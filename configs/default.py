@@ -50,6 +50,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "estimator": "straight_through",
             },
             "network": {
+                "num_blocks": 2,  # residual blocks, in the encoder and in the decoder
                 "skip": "identity",  # residual blocks: "identity" x + f, "rectified" relu(x) + f (reference)
                 # of the convolutions: "float32", or "bfloat16" for accelerators; parameters, statistics, latents and
                 # losses are float32 either way

@@ -30,6 +30,7 @@ class Autoencoder:
 
     image_shape: tuple[int, int, int]  # H, W, C; H and W multiples of 4
     skip: str = "identity"
+    num_blocks: int = 2  # residual blocks of each network
     compute_dtype: str = "float32"  # of the networks; see `networks.py`
     latent: LatentOptions = dataclasses.field(default_factory=LatentOptions)
     codebook: CodebookOptions = dataclasses.field(default_factory=CodebookOptions)
@@ -92,11 +93,13 @@ class EvaluationSums:
 
 
 def _encoder(model: Autoencoder, axis_name: str | None = None) -> Encoder:
-    return Encoder(model.latent.dim, model.skip, axis_name, model.compute_dtype)
+    return Encoder(model.latent.dim, model.skip, axis_name, model.compute_dtype, model.num_blocks)
 
 
 def _decoder(model: Autoencoder, axis_name: str | None = None) -> Decoder:
-    return Decoder(model.latent.dim, model.image_shape[-1], model.skip, axis_name, model.compute_dtype)
+    return Decoder(
+        model.latent.dim, model.image_shape[-1], model.skip, axis_name, model.compute_dtype, model.num_blocks
+    )
 
 
 def bottleneck_of(model: Autoencoder) -> Bottleneck:

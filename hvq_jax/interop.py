@@ -139,7 +139,7 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
 
 
 def autoencoder_to_torch(variables: Variables, *, num_batches_tracked: int = 0) -> dict[str, np.ndarray]:
-    """Write what `autoencoder_from_torch` reads; the networks must have `skip="rectified"`.
+    """Write what `autoencoder_from_torch` reads; the networks must have `skip="rectified"` and two blocks.
 
     Args:
         variables: as `autoencoder_from_torch` returns them.

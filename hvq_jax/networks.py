@@ -1,7 +1,7 @@
 """Encoder and decoder of the reference (`ritheshkumar95/pytorch-vqvae`) in Linen, NHWC.
 
 Two strided convolutions divide the sides by 4; hidden width and latent width are the same D; there is no 1×1
-convolution before the codebook.
+convolution before the codebook. The reference has two residual blocks on either side.
 
 `compute_dtype` is that of the convolutions and of what is kept for the backward pass. Parameters and statistics are
 float32, and so are z_e and the images, whatever it is; but in bfloat16 z_e, the sum of a residual block, has only the
@@ -46,6 +46,7 @@ class Encoder(nn.Module):
     skip: str = "identity"
     axis_name: str | None = None
     compute_dtype: str = "float32"
+    num_blocks: int = 2
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -53,7 +54,7 @@ class Encoder(nn.Module):
         x = Conv4x4(self.features, self.compute_dtype, name="conv_in")(images)
         x = nn.relu(BatchNorm(self.axis_name, name="norm_in")(x, train=train))
         x = Conv4x4(self.features, self.compute_dtype, name="conv_down")(x)
-        for i in range(2):
+        for i in range(self.num_blocks):
             block = ResidualBlock(self.features, self.skip, self.axis_name, self.compute_dtype, name=f"block_{i}")
             x = block(x, train=train)
         return x.astype(jnp.float32)
@@ -67,12 +68,13 @@ class Decoder(nn.Module):
     skip: str = "identity"
     axis_name: str | None = None
     compute_dtype: str = "float32"
+    num_blocks: int = 2
 
     @nn.compact
     def __call__(self, z_bar: jax.Array, *, train: bool) -> jax.Array:
         """`[B, h, w, D]` to `[B, 4h, 4w, C]`."""
         x = z_bar.astype(self.compute_dtype)
-        for i in range(2):
+        for i in range(self.num_blocks):
             block = ResidualBlock(self.features, self.skip, self.axis_name, self.compute_dtype, name=f"block_{i}")
             x = block(x, train=train)
         x = ConvTranspose4x4(self.features, self.compute_dtype, name="conv_up")(nn.relu(x))

@@ -30,10 +30,12 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 import train  # noqa: E402
+from hvq_jax.data.datasets import load_dataset  # noqa: E402
 
 # A whole run in seconds, on the embedded images.
 TINY = (
     "--config.latent.dim=8",
+    "--config.network.num_blocks=1",
     "--config.latent.num_codes=16",
     "--config.latent.num_frequent=8",
     "--config.autoencoder.batch_size=64",
@@ -63,8 +65,10 @@ def optimised():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where TFDS keeps prepared data sets in the tests that train, never the user's own folder."""
-    return tmp_path_factory.mktemp("data")
+    """Where TFDS keeps prepared data sets in the tests that train, never the user's own folder; one is there already."""
+    folder = tmp_path_factory.mktemp("data")
+    load_dataset("fashion_mnist_mini", data_dir=folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ K, D = 8, 4
 def model_of(latent=None, codebook=None, loss=None):
     return Autoencoder(
         (8, 8, 1),
+        num_blocks=0,
         latent=LatentOptions(**{"mode": "vq", "num_codes": K, "dim": D, "num_frequent": 4, **(latent or {})}),
         codebook=CodebookOptions(**(codebook or {})),
         loss=LossWeights(**(loss or {})),

@@ -24,6 +24,7 @@ def model_of(mode, num_frequent=6, method="ema", **latent):
     by_gradient = method == "gradient"
     return Autoencoder(
         image_shape=(8, 12, 1),
+        num_blocks=1,
         latent=LatentOptions(mode=mode, num_codes=K, dim=D, num_frequent=num_frequent, **latent),
         codebook=CodebookOptions(method=method, init="uniform" if by_gradient else "data"),
         loss=LossWeights(codebook=float(by_gradient)),

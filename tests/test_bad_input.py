@@ -126,7 +126,7 @@ def test_an_empty_data_folder(tmp_path, tiny_arguments, capsys):
 
 
 def test_sides_that_are_no_multiples_of_four(tmp_path, tiny_arguments, monkeypatch, capsys):
-    odd = Split(np.zeros((16, 28, 30, 1), np.uint8), np.zeros(16, np.int32))
+    odd = Split(np.zeros((64, 28, 30, 1), np.uint8), np.zeros(64, np.int32))
     monkeypatch.setattr(experiment, "load_dataset", lambda **_: ImageDataset(odd, odd, odd, ("one",)))
     line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
     assert "28×30: both sides must be multiples of 4" in line

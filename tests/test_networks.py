@@ -77,6 +77,16 @@ def test_rectangular_images_and_the_two_skips():
     assert np.abs(outputs[0] - outputs[1]).max() > 0.01
 
 
+def test_so_many_blocks_as_asked_for():
+    for number in (0, 1, 3):
+        variables = jax.eval_shape(
+            partial(networks.Encoder(4, num_blocks=number).init, train=False),
+            jax.random.key(0),
+            jnp.zeros((1, 8, 8, 1)),
+        )
+        assert sum(name.startswith("block_") for name in variables["params"]) == number
+
+
 def test_the_rectified_skip_hides_negative_inputs():
     block = networks.ResidualBlock(4, "rectified")
     x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))

@@ -45,7 +45,10 @@ def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
     ("mode", "overrides"),
     [
         ("frequency", ["--config.latent.frequent_mass=0.5"]),
-        ("combined", ["--config.parallel=jit", "--config.latent.projection_groups=2"]),
+        (
+            "combined",
+            ["--config.parallel=jit", "--config.latent.projection_groups=2", "--config.latent.num_frequent=2"],
+        ),
     ],
 )
 def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, mode, overrides, capsys):

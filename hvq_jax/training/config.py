@@ -74,6 +74,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "latent.frequency_decay": (0, 1),
     "latent.frequent_mass": (0, 1),
     "latent.projection_groups": (1, math.inf),
+    "network.num_blocks": (0, math.inf),
     "codebook.decay": (0, 1),
     "codebook.revive_below": (0, math.inf),
     "codebook.depth": (1, 4),
@@ -214,6 +215,7 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
     return Autoencoder(
         image_shape=image_shape,
         skip=config.network.skip,
+        num_blocks=config.network.num_blocks,
         compute_dtype=config.network.compute_dtype,
         latent=dataclasses.replace(latent, num_codes=num_codes_of(config)),
         codebook=dataclasses.replace(codebook, levels=tuple(codebook.levels)),  # JSON makes it a list

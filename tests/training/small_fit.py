@@ -43,7 +43,7 @@ def stage_of(training):
     by_gradient = training == FROM_DATA
     latent = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
     codebook = CodebookOptions(method="gradient", init="kmeans") if by_gradient else CodebookOptions()
-    model = Autoencoder((8, 8, 1), latent=latent, codebook=codebook)
+    model = Autoencoder((8, 8, 1), num_blocks=0, latent=latent, codebook=codebook)
     return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
 
 

@@ -1,0 +1,196 @@
+"""Trains a cell once more and looks at its codes in every step: the hypotheses about its peaks, one by one.
+
+    python -m studies.stability.probe --manual_dir=/usr/share/datasets/fashion-mnist --cell=gradient-both-1400-seed_0
+
+Writes `studies/stability/results/probe-CELL.json`. Codebooks that are trained by gradient only.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hvq_jax import autoencoder, latents
+from hvq_jax.autoencoder import Autoencoder, Variables
+from hvq_jax.data.datasets import load_dataset
+from hvq_jax.data.pipeline import train_batches
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.images import to_float
+from hvq_jax.training import config as configuration
+from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.training.flags import parse_command_line
+from hvq_jax.training.loop import RunContext, first_state, optimizer_of
+from hvq_jax.training.parallel import Parallel
+from hvq_jax.training.preemption import Preemption
+from hvq_jax.training.state import TrainState, train_step
+from studies import results_of
+from studies.cells import Cell
+from studies.figures import FIRST, WINDOW
+from studies.stability.cells import cells
+
+_SHOWN = 10  # of the worst steps
+
+
+def observe(model: Autoencoder, before: TrainState, after: TrainState, images: jax.Array) -> dict[str, jax.Array]:
+    """What a step on `images` `[B, H, W, C]` did to the codes, by the encoder outputs from before it.
+
+    `counts`, `gain` (mean alpha), `moved` (the length of the step) and `towards`, each `[K]`: the cosine between a
+    code's step across its own direction and the mean of r = z_e - P of its vectors; below 0 it turns away from them.
+    `reassigned` `[]`: the share of vectors to which the moved codes would give another code.
+    """
+    old, new = before.params["codebook"], after.params["codebook"]
+    z_e = autoencoder.encode(model, Variables(before.params, before.model_state), images)
+    vectors = z_e.reshape(-1, z_e.shape[-1])
+    nearest = partial(autoencoder.quantize, model)
+    indices = nearest(Variables(before.params, before.model_state), vectors).indices
+    moved_indices = nearest(Variables(after.params, before.model_state), vectors).indices
+
+    def mean_by_code(values: jax.Array) -> jax.Array:
+        sums = jnp.zeros((len(old), *values.shape[1:])).at[indices].add(values)
+        return sums / jnp.maximum(counts, 1).reshape(-1, *[1] * (values.ndim - 1))
+
+    counts = jnp.zeros(len(old), jnp.int32).at[indices].add(1)
+    gains = latents.gain(vectors, old[indices])
+    rest = mean_by_code(vectors - gains[:, None] * old[indices])
+    step = new - old
+    across = step - latents.gain(step, old)[:, None] * old
+    lengths = jnp.linalg.norm(across, axis=-1) * jnp.linalg.norm(rest, axis=-1)
+    return {
+        "counts": counts,
+        "gain": mean_by_code(gains),
+        "moved": jnp.linalg.norm(step, axis=-1),
+        "towards": jnp.sum(across * rest, -1) / jnp.maximum(lengths, 1e-20),
+        "reassigned": jnp.mean(indices != moved_indices, dtype=jnp.float32),
+    }
+
+
+def watched(cell: Cell, arguments: list[str]) -> tuple[dict[str, np.ndarray], float]:
+    """Every step of a cell: its loss and gradient norm `[N]`, `observe` `[N, ...]`; and the learning rate."""
+    config = parse_command_line([*cell.arguments, *arguments, "--workdir=not_used"]).config
+    dataset = load_dataset(**config.data)
+    model = configuration.autoencoder_of(config, dataset.image_shape)
+    stage = autoencoder_stage(model, dataset.validation.read(np.arange(1))[0])
+    options = configuration.fit_options_of(config.autoencoder)
+    run = RunContext(Path(), config.seed, Parallel("jit"), Preemption())
+    state = first_state(stage, dataset.train, options=options, run=run)
+    optimizer = optimizer_of(options, options.num_steps)
+
+    @jax.jit
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        after, report = train_step(
+            state, batch, loss_function=stage.loss, optimizer=optimizer, seed=config.seed, axis_name=None
+        )
+        seen = observe(model, state, after, to_float(batch.images))
+        return after, {"loss": report.loss, "gradient_norm": report.gradient_norm, **seen}
+
+    seen = []
+    batches = train_batches(dataset.train, batch_size=options.batch_size, seed=config.seed)
+    with contextlib.closing(batches):
+        for batch, number in zip(batches, range(1, options.num_steps + 1), strict=False):
+            state, figures = step(state, batch)
+            seen.append(jax.device_get(figures))
+            if number % 100 == 0:
+                print(f"step {number}/{options.num_steps}  loss {seen[-1]['loss']:.4f}", flush=True)
+    return {key: np.stack([figures[key] for figures in seen]) for key in seen[0]}, options.learning_rate
+
+
+def wakings(counts: np.ndarray, asleep: int = FIRST) -> np.ndarray:
+    """Where a code `[N, K]` is assigned after so many steps without: `[N, K]` bool, False in the first so many."""
+    used = np.concatenate([np.zeros((1, counts.shape[1])), np.cumsum(counts, axis=0)])
+    before = np.zeros_like(counts, bool)
+    before[asleep:] = used[asleep:-1] == used[: -asleep - 1]
+    return before & (counts > 0)
+
+
+def loss_ratios(losses: np.ndarray) -> np.ndarray:
+    """Each loss over the median of the 101 before it, `[N]`; 1 where there are fewer."""
+    ratios = np.ones(len(losses))
+    for i in range(WINDOW, len(losses)):
+        ratios[i] = losses[i] / np.median(losses[i - WINDOW : i])
+    return ratios
+
+
+def summary(seen: dict[str, np.ndarray], learning_rate: float) -> dict[str, Any]:
+    """What the hypotheses predict, next to what was seen from step 200 on."""
+    ratios, woken = loss_ratios(seen["loss"]), wakings(seen["counts"])
+    used = seen["counts"] > 0
+    used[:FIRST] = False
+    high, low = used & (seen["gain"] > 2), used & (seen["gain"] <= 2)
+    steps = seen["moved"] / learning_rate
+    after_waking = np.zeros(len(ratios), bool)
+    for i in np.flatnonzero(woken.any(1)):
+        after_waking[i + 1 : i + 6] = True
+    judged = np.arange(len(ratios)) >= FIRST
+    worst = [int(i) for i in np.argsort(-np.where(judged, ratios, 0))[:_SHOWN]]
+    return {
+        "codes_ever_used": int((seen["counts"].sum(0) > 0).sum()),
+        "gain_above_2": _share(high, high | low),
+        "turned_away_where_gain_above_2": _share(high & (seen["towards"] < 0), high),
+        "turned_away_where_gain_below_2": _share(low & (seen["towards"] < 0), low),
+        "wakings": int(woken.sum()),
+        "step_of_woken_code_in_learning_rates": _median(steps[woken]),
+        "step_of_used_code_in_learning_rates": _median(steps[used & ~woken]),
+        "largest_step_of_woken_code_in_learning_rates": float(steps[woken].max()) if woken.any() else None,
+        "worst_loss_ratio_within_5_steps_of_a_waking": _worst(ratios[judged & after_waking]),
+        "worst_loss_ratio_elsewhere": _worst(ratios[judged & ~after_waking]),
+        "reassigned_share_median": _median(seen["reassigned"][judged]),
+        "reassigned_share_worst": _worst(seen["reassigned"][judged]),
+        "correlation_of_reassignment_with_next_loss_ratio": float(
+            np.corrcoef(seen["reassigned"][FIRST:-1], ratios[FIRST + 1 :])[0, 1]
+        ),
+        "correlation_of_gradient_norm_with_next_loss_ratio": float(
+            np.corrcoef(np.log(seen["gradient_norm"][FIRST:-1]), ratios[FIRST + 1 :])[0, 1]
+        ),
+        "worst_steps": [
+            {
+                "step": i + 1,
+                "loss_ratio": float(ratios[i]),
+                "gradient_norm_before": float(seen["gradient_norm"][i - 1]),
+                "reassigned_before": float(seen["reassigned"][i - 1]),
+                "woken_in_5_steps_before": int(woken[i - 5 : i].sum()),
+                "largest_mean_gain": float(seen["gain"][i].max()),
+                "largest_step_before_in_learning_rates": float(steps[i - 1].max()),
+            }
+            for i in worst
+        ],
+    }
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> float | None:
+    return float(part.sum() / whole.sum()) if whole.any() else None
+
+
+def _median(values: np.ndarray) -> float | None:
+    return float(np.median(values)) if values.size else None
+
+
+def _worst(values: np.ndarray) -> float | None:
+    return float(values.max()) if values.size else None
+
+
+def main(arguments: list[str]) -> None:
+    """Watches one cell."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
+    parser.add_argument("--data_dir", default="runs/stability/data", help="where they are prepared")
+    parser.add_argument("--cell", required=True, help="its name")
+    options = parser.parse_args(arguments)
+    by_name = {cell.name: cell for cell in cells() if cell.labels["codebook"].startswith("gradient")}
+    if options.cell not in by_name:
+        raise UserError(f"--cell={options.cell}: choose one of {', '.join(by_name)}")
+    data = [f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.data_dir}"]
+    result = summary(*watched(by_name[options.cell], data))
+    path = results_of("stability") / f"probe-{options.cell}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))
