@@ -21,7 +21,7 @@ from hvq_jax.errors import UserError, exit_status
 from studies import STUDIES, folder_of, results_of
 from studies.cells import Cell
 from studies.figures import FIRST, spikes
-from studies.results import is_kept, read, read_curves
+from studies.results import is_kept, read, read_curve
 
 _COLUMNS = {
     "num_spikes": "spikes",
@@ -75,7 +75,7 @@ def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, group in zip(panels, groups, strict=False):
         for cell in group:
-            losses, _ = read_curves(cell, results)
+            losses = read_curve(cell, results, "loss")
             found = spikes(losses)
             axes.semilogy(np.arange(1, len(losses) + 1), losses, linewidth=0.6, label=f"seed {cell.seed}")
             axes.semilogy(found + 1, losses[found], "rx", markersize=4)

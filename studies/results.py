@@ -1,4 +1,4 @@
-"""What a study keeps of a run: a row of figures, and the loss and gradient norm of every step."""
+"""What a study keeps of a run: a row of figures, and a few of them of every step."""
 
 import json
 import math
@@ -11,16 +11,18 @@ from hvq_jax.training.logging import read_records
 from studies.cells import Cell
 from studies.figures import radial_share, stability
 
+CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
 _FIGURES = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
 
 
 def collect(cell: Cell, runs: Path, results: Path) -> None:
     """Keeps a finished run, also one whose loss became infinite, as NAME.json and NAME.npz in the folder `results`."""
     records = [record for record in read_records(cell.workdir(runs)) if record["split"] == "train"]
-    losses, norms = (np.array([r[key] for r in records], np.float32) for key in ("loss", "gradient_norm"))
-    row = {**cell.labels, "seed": cell.seed, **stability(losses, norms).as_dict(), **_test_figures(cell, runs)}
+    curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
+    figures = stability(curves["loss"], curves["gradient_norm"]).as_dict()
+    row = {**cell.labels, "seed": cell.seed, **figures, **_test_figures(cell, runs)}
     results.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(results / f"{cell.name}.npz", loss=losses, gradient_norm=norms)
+    np.savez_compressed(results / f"{cell.name}.npz", **curves)
     kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
     (results / f"{cell.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
@@ -35,10 +37,10 @@ def read(cell: Cell, results: Path) -> dict[str, Any]:
     return json.loads((results / f"{cell.name}.json").read_text())
 
 
-def read_curves(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Loss and gradient norm of every step, `[N]` each."""
+def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
+    """One of CURVES, of every step: `[N]` float32."""
     with np.load(results / f"{cell.name}.npz") as arrays:
-        return arrays["loss"], arrays["gradient_norm"]
+        return arrays[name]
 
 
 def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:

@@ -35,7 +35,7 @@ from hvq_jax.data.datasets import load_dataset  # noqa: E402
 # A whole run in seconds, on the embedded images.
 TINY = (
     "--config.latent.dim=8",
-    "--config.network.num_blocks=1",
+    "--config.network.num_blocks=0",
     "--config.latent.num_codes=16",
     "--config.latent.num_frequent=8",
     "--config.autoencoder.batch_size=64",
@@ -65,7 +65,7 @@ def optimised():
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
-    """Where TFDS keeps prepared data sets in the tests that train, never the user's own folder; one is there already."""
+    """Where TFDS keeps prepared data sets in the tests that train, never the user's folder; one is there already."""
     folder = tmp_path_factory.mktemp("data")
     load_dataset("fashion_mnist_mini", data_dir=folder)
     return folder

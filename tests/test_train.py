@@ -41,14 +41,19 @@ def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
     assert figures["loss"] == pytest.approx(figures["nats_per_latent"] / 49)
 
 
+IN_BFLOAT16 = ["--config.network.compute_dtype=bfloat16", "--config.prior.compute_dtype=bfloat16"]
+GROUPS_ON_ONE_DEVICE = [
+    "--config.parallel=jit",
+    "--config.latent.num_frequent=2",
+    "--config.latent.projection_groups=2",
+]
+
+
 @pytest.mark.parametrize(
     ("mode", "overrides"),
     [
-        ("frequency", ["--config.latent.frequent_mass=0.5"]),
-        (
-            "combined",
-            ["--config.parallel=jit", "--config.latent.projection_groups=2", "--config.latent.num_frequent=2"],
-        ),
+        ("frequency", ["--config.latent.frequent_mass=0.5", *IN_BFLOAT16]),
+        ("combined", GROUPS_ON_ONE_DEVICE),
     ],
 )
 def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, mode, overrides, capsys):
@@ -62,7 +67,10 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     assert 0 < frequent.sum() < 16
     drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
     codes = np.asarray(run.variables.codes)[drawn.indices]
+    assert drawn.images.dtype == np.uint8
+    assert drawn.latents.dtype == np.float32
     if mode == "frequency":
+        assert run.model.compute_dtype == run.prior.compute_dtype == "bfloat16"
         np.testing.assert_array_equal(drawn.latents, codes)
     else:
         assert run.mean_gains.shape == (16, 2)
@@ -70,25 +78,6 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
         np.testing.assert_array_equal(run.mean_gains[frequent], 1.0)
         np.testing.assert_array_equal(drawn.latents[frequent[drawn.indices]], codes[frequent[drawn.indices]])
         assert (run.mean_gains[~frequent] != 1.0).any()
-
-
-def test_a_run_in_bfloat16_learns_and_is_sampled_from(tmp_path, tiny_arguments):
-    workdir = tmp_path / "run"
-    dtypes = ["--config.network.compute_dtype=bfloat16", "--config.prior.compute_dtype=bfloat16"]
-    longer = ["--config.autoencoder.num_steps=40", "--config.autoencoder.eval_every_steps=20"]
-    longer += ["--config.autoencoder.checkpoint_every_steps=0", "--config.autoencoder.warmup_steps=0"]
-    longer += ["--config.autoencoder.log_every_steps=20", "--config.prior.num_steps=20"]
-    longer += ["--config.prior.eval_every_steps=10", "--config.prior.warmup_steps=0"]
-    assert train.main([*tiny_arguments, f"--workdir={workdir}", *dtypes, *longer]) == 0
-    for stage in ("autoencoder", "prior"):
-        losses = [r["loss"] for r in records(workdir) if r["stage"] == stage and r["split"] == "validation"]
-        assert len(losses) == 2
-        assert losses[1] < losses[0]
-    run = TrainedRun.load(workdir)
-    assert run.model.compute_dtype == run.prior.compute_dtype == "bfloat16"
-    drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
-    assert drawn.images.dtype == np.uint8
-    assert drawn.latents.dtype == np.float32
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))

@@ -11,7 +11,7 @@ from hvq_jax.training.flags import parse_command_line
 from studies import STUDIES
 from studies.cells import Cell
 from studies.report import groups_of, plot, table
-from studies.results import collect, is_kept, read, read_curves
+from studies.results import CURVES, collect, is_kept, read, read_curve
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -29,7 +29,7 @@ def run_of(cell, runs, losses, test=None):
     """A workdir as `train.py` leaves it."""
     workdir = cell.workdir(runs)
     workdir.mkdir(parents=True)
-    records = [{"split": "train", "loss": loss, "gradient_norm": 1.0} for loss in losses]
+    records = [{"split": "train", **dict.fromkeys(CURVES, 1.0), "loss": loss} for loss in losses]
     records.append({"split": "validation", "loss": 0.0})
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
@@ -48,7 +48,7 @@ def test_a_result_is_kept_and_shown(tmp_path):
         assert is_kept(cell, results)
     row = read(CELLS[0], results)
     assert (row["latent"], row["mse"], row["radial_share"], row["num_spikes"]) == ("projected", 0.25, 0.25, 0)
-    np.testing.assert_array_equal(read_curves(CELLS[0], results)[0], np.ones(300, np.float32))
+    np.testing.assert_array_equal(read_curve(CELLS[0], results, "loss"), np.ones(300, np.float32))
     lines = table(groups_of(CELLS), results).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
