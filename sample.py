@@ -24,9 +24,11 @@ from hvq_jax.training.logging import set_quiet
 DRAWING = {
     "num_samples": (int, "images to draw (64)"),
     "label": (str, "class of every sample, name or number; default: all in turn"),
-    "temperature": (float, "0: most probable codes (1)"),
+    "temperature": (float, "of codes; 0: the most probable (1)"),
+    "continuous_temperature": (float, "of gains and residuals; 0: the most probable (1)"),
     "top_k": (int, "draw from the k most probable; 0: off (0)"),
     "top_p": (float, "draw from this mass; 1: off (1)"),
+    "guidance": (float, "classifier-free guidance of the codes; 0: off (0)"),
     "seed": (int, "same seed, same samples (0)"),
 }
 

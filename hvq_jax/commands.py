@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from hvq_jax.data.decode import decode_image
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.inference import Drawn, TrainedRun
+from hvq_jax.priors.sampling import SamplingOptions
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -23,11 +25,12 @@ def sample_grid(
     num_samples: int = 64,
     label: str | None = None,
     seed: int = 0,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    top_p: float = 1.0,
+    **options: Any,
 ) -> None:
-    """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`."""
+    """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`.
+
+    `options` are those of `SamplingOptions`.
+    """
     _check_out(out)
     if num_samples < 1:
         raise UserError(f"--num_samples={num_samples}: must be at least 1")
@@ -41,7 +44,7 @@ def sample_grid(
         labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
-    drawn = _join(run.sample(labels, seed=seed, temperature=temperature, top_k=top_k, top_p=top_p))
+    drawn = _join(run.sample(labels, seed=seed, options=SamplingOptions(**options)))
     if note := run.continuous_part_note():
         print(note)
     captions = [run.class_names[i] for i in labels] if conditional else None
