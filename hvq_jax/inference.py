@@ -142,10 +142,11 @@ class TrainedRun:
         `[N, h, w, 1 + c]`, on these. UserError for an option or label out of range; -1 is no class.
         """
         options.check(self.prior.num_classes)
-        if len(labels) and not NO_CLASS <= labels.min() <= labels.max() < len(self.class_names):
+        wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
+        if len(wrong):
             raise UserError(
-                f"label {labels.min() if labels.min() < NO_CLASS else labels.max()} is out of range: the classes are 0 to "
-                f"{len(self.class_names) - 1} ({', '.join(self.class_names)})"
+                f"label {wrong[0]} is out of range: the classes are 0 to {len(self.class_names) - 1} "
+                f"({', '.join(self.class_names)})"
             )
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
         prior_params = self.prior_params  # first, since it says so where there is no prior yet

@@ -1,9 +1,9 @@
 """What a prior predicts at a position from its network's features: the code, and given it the continuous part.
 
 The continuous part is transmitted as c whole numbers. `GainHead` predicts the bins of signed lengths, one for each
-group of channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of what is
-transmitted: over all outcomes it sums to 1. A position without a continuous part has zeros there, and it is the prior
-that leaves out what these heads say of it.
+group of channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of
+what is transmitted: over all outcomes it sums to 1. A position without a continuous part has zeros there, and it is the
+prior that leaves out what these heads say of it.
 """
 
 import math
@@ -260,7 +260,7 @@ class ResidualHead(nn.Module):
 
 
 def _mix(logits: jax.Array, log_probabilities: jax.Array) -> jax.Array:
-    """Return log p [...] under a mixture, from its logits [..., M] and log p of its components' channels [..., M, D]."""
+    """Return log p [...] under a mixture, from its logits [..., M] and log p of all channels [..., M, D] under each."""
     return jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_probabilities.sum(axis=-1), axis=-1)
 
 
