@@ -111,7 +111,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 # of projected and combined: the signed length is one of so many bins; 1: each code's mean, no prior
                 "num_bins": 16,
                 "bins_per_code": True,  # a table of bins for each code, or one for all
-                "residual_step": 0.25,  # of frequency: the residual is rounded to its multiples
+                "residual_step": 0.1,  # of frequency: the residual is rounded to its multiples
                 "num_components": 8,  # Gaussians in the mixture that predicts it
                 "compute_dtype": "float32",  # or "bfloat16", as above; logits and what is drawn by them are float32
                 "batch_size": 128,

@@ -47,9 +47,8 @@ def fit_bins(
         raise UserError(f"num_bins is {num_bins}; it must be at least 1")
     if not np.isfinite(values).all():
         raise UserError("signed lengths to fit bins to are not all finite: has the autoencoder's training diverged?")
-    values = np.asarray(values, np.float64)
-    codes = np.broadcast_to(np.reshape(codes, (*np.shape(codes), *[1] * (values.ndim - np.ndim(codes)))), values.shape)
-    values, codes = values.ravel(), codes.ravel()
+    codes = np.repeat(codes, np.size(values) // max(np.size(codes), 1))
+    values = np.asarray(values, np.float64).ravel()
     order = np.argsort(values)
     together = _fit(values[order], num_bins, max_iterations)
     if not per_code:
@@ -93,8 +92,6 @@ def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:
     """Return [G] float32 for sorted values [N] float64. A cell is a range of them: from one of `cuts` to the next."""
     if not values.size:
         return np.zeros(num_bins, np.float32)
-    middle = values.mean()
-    values = values - middle  # keeps the digits of differences of running sums
     sums = np.append(0.0, np.cumsum(values))
     cuts = _best_cuts(values, sums, num_bins)
     for _ in range(max_iterations):
@@ -104,7 +101,7 @@ def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:
         if np.array_equal(moved, cuts):
             break
         cuts = moved
-    centroids = _means(sums, cuts) + middle
+    centroids = _means(sums, cuts)
     return np.pad(centroids, (0, num_bins - len(centroids)), mode="edge").astype(np.float32)
 
 
@@ -116,8 +113,7 @@ def _best_cuts(values: np.ndarray, sums: np.ndarray, num_bins: int) -> np.ndarra
     """Return the cuts, from 0 to N, of the partition into at most G cells that has the least squared error."""
     allowed = np.arange(len(values) + 1)
     if len(values) > (limit := max(_NUM_CUTS, 4 * num_bins)):
-        # Half of them at equal counts, half at equal distances: cells are short where values are many, but not as
-        # short.
+        # Half at equal counts, half at equal distances: best cells are shorter where values are many, but not as short.
         by_count = np.linspace(0, len(values), limit // 2 + 1).astype(int)
         by_distance = np.searchsorted(values, np.linspace(values[0], values[-1], limit // 2 + 1)[1:-1])
         allowed = np.unique(np.append(by_count, by_distance))

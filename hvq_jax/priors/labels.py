@@ -28,5 +28,7 @@ def check_labels(network: Conditional, labels: jax.Array | None) -> None:
 
 
 def embedded_labels(embedding: nn.Embed, labels: jax.Array) -> jax.Array:
-    """`[B, features]` of labels `[B]` int32: zero for NO_CLASS, so that it costs no parameter."""
-    return jnp.where(labels[:, None] == NO_CLASS, 0.0, embedding(jnp.maximum(labels, 0)))
+    """`[B, features]` of labels `[B]` int32: zero for NO_CLASS (so it costs no parameter), NaN for one out of range."""
+    table = jnp.asarray(embedding.embedding)
+    rows = table.at[labels].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+    return jnp.where(labels[:, None] == NO_CLASS, 0.0, rows)

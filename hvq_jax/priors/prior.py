@@ -90,7 +90,7 @@ class Prior(nn.Module):
         embedded = self.embedding(codes)
         if self.continuous is None or present is None:
             return embedded
-        return embedded + jnp.where(present[codes][..., None], self.continuous.embed(tokens[..., 1:]), 0.0)
+        return embedded + jnp.where(jnp.asarray(present)[codes][..., None], self.continuous.embed(tokens[..., 1:]), 0.0)
 
     def code_logits(self, features: jax.Array) -> jax.Array:
         """[..., K] float32 of features [..., width]."""
@@ -104,7 +104,7 @@ class Prior(nn.Module):
         if self.continuous is None or present is None:
             return Nats(nats, jnp.zeros_like(nats))
         continuous = -self.continuous.log_probability(features, codes, tokens[..., 1:])
-        return Nats(nats, jnp.where(present[codes], continuous, 0.0))
+        return Nats(nats, jnp.where(jnp.asarray(present)[codes], continuous, 0.0))
 
     def draw_continuous(
         self, features: jax.Array, codes: jax.Array, present: jax.Array | None, keys: jax.Array, options: dict[str, Any]
@@ -113,7 +113,7 @@ class Prior(nn.Module):
         if self.continuous is None or present is None:
             return codes[:, None]
         drawn = self.continuous.draw(features, codes, keys, **options)
-        return jnp.concatenate([codes[:, None], jnp.where(present[codes][:, None], drawn, 0)], axis=-1)
+        return jnp.concatenate([codes[:, None], jnp.where(jnp.asarray(present)[codes][:, None], drawn, 0)], axis=-1)
 
     def begin_row(self, memory: Any, labels: jax.Array | None) -> Any:
         """See `network.py`."""

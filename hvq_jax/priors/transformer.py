@@ -13,6 +13,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.layers import Dense, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
+# As large as embedded tokens: at 0.02 (GPT-2's) the places would long be drowned by them.
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
 
@@ -45,7 +46,7 @@ class Transformer(nn.Module):
                 f"Transformer has width {self.width} and {self.num_heads} heads: the width must be a multiple of them"
             )
         height, width = self.grid
-        self.start = self.param("start", _embedding_init, (self.width,))
+        self.start = self.param("start", _embedding_init, (1, self.width))
         self.row_embedding = self.param("row_embedding", _embedding_init, (height, self.width))
         self.column_embedding = self.param("column_embedding", _embedding_init, (width, self.width))
         if self.num_classes:
@@ -76,7 +77,7 @@ class Transformer(nn.Module):
         self._check_grid(*embedded.shape[1:3])
         check_labels(self, labels)
         before = embedded.reshape(len(embedded), -1, self.width)[:, :-1]
-        start = jnp.broadcast_to(self.start, (len(embedded), 1, self.width))
+        start = jnp.broadcast_to(self.start[0], (len(embedded), 1, self.width))
         places = self.row_embedding[:, None] + self.column_embedding
         stream = jnp.concatenate([start, before], axis=1) + places.reshape(-1, self.width)
         if labels is not None:
@@ -110,8 +111,8 @@ class Transformer(nn.Module):
             The memory to give `remember`; and [B, width] float32.
         """
         position = memory.position
-        before = jnp.where(position == 0, self.start, memory.latest)
-        place = self.row_embedding[position // self.grid[1]] + self.column_embedding[column]
+        before = jnp.where(position == 0, self.start[0], memory.latest)
+        place = jnp.asarray(self.row_embedding)[position // self.grid[1]] + jnp.asarray(self.column_embedding)[column]
         stream = before + place + memory.condition
         keys, values = [], []
         for layer, layer_keys, layer_values in zip(self.layer, memory.keys, memory.values, strict=True):

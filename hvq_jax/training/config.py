@@ -276,7 +276,9 @@ def _continuous_head_of(config: ConfigDict) -> Any:
     options, latent = config.prior, config.latent
     sizes = {"width": options.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
     if latent.mode == "frequency":
-        return ResidualHead(latent.num_codes, latent.dim, options.residual_step, options.num_components, **sizes)
+        step = options.residual_step
+        scale = 2 * step  # a step well below the deviation of residuals wastes bits, one well above it loses them
+        return ResidualHead(latent.num_codes, latent.dim, step, options.num_components, **sizes, initial_scale=scale)
     if latent.mode == "vq" or options.num_bins == 1:
         return None
     return GainHead(latent.num_codes, options.num_bins, latent.projection_groups, **sizes)

@@ -37,7 +37,7 @@ class ContinuousOptions:
 
     num_bins: int = 16  # G
     bins_per_code: bool = True  # a table for each code, or one for all
-    step: float = 0.25  # of residuals
+    step: float = 0.1  # of residuals
 
 
 @dataclasses.dataclass(frozen=True)
