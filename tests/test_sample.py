@@ -80,6 +80,29 @@ def test_an_image_completed_and_varied(trained_run):
     assert (varied.gains != transmitted.gains).any()
 
 
+def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    workdir, label = f"--workdir={trained_run}", "--label=2"
+    for what in (["--complete=" + str(tmp_path / "a.png"), "--rows=2"], ["--vary=" + str(tmp_path / "a.png")]):
+        assert run(workdir, *what, "--num_samples=3", label, f"--out={tmp_path / 'out.png'}") == 0
+        width, height = Image.open(tmp_path / "out.png").size
+        assert width > 5 * 28 > height / 2
+        assert run(workdir, *what, "--num_samples=3", label, f"--out={tmp_path / 'out.npz'}") == 0
+        found = arrays(tmp_path / "out.npz")
+        assert list(found["names"]) == ["a.png"] * 3
+        kept = found["indices"][:, :2] if "--rows=2" in what else found["indices"]
+        np.testing.assert_array_equal(kept, np.broadcast_to(kept[:1], kept.shape))
+        assert (found["gains"][0] != found["gains"][1]).any()
+    for arguments, says in (
+        (["--complete=a.png", "--rows=8"], "--rows=8: must be from 0 to 7"),
+        (["--vary=a.png", "--rows=2"], "--rows is for --complete=PATH"),
+        (["--vary=a.png", "--complete=a.png"], "not allowed with"),
+        (["--vary=/nonexistent"], "no such file or folder"),
+    ):
+        assert says in error_of(capsys, workdir, *arguments, f"--out={tmp_path / 'b.png'}")
+
+
 def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
