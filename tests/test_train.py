@@ -97,7 +97,7 @@ def test_every_config_is_valid_in_every_mode(name):
         model = autoencoder_of(config, (28, 28, 1))
         assert model.latent.mode == mode
         assert (model.loss.codebook > 0) == (model.codebook.method == "gradient")
-        assert prior_of(config, 10).num_classes == (10 if config.prior.conditional else 0)
+        assert prior_of(config, 10, (7, 7)).num_classes == (10 if config.prior.conditional else 0)
 
 
 def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
