@@ -22,7 +22,7 @@ def collect(cell: Cell, runs: Path, results: Path) -> None:
     figures = stability(curves["loss"], curves["gradient_norm"]).as_dict()
     row = {**cell.labels, "seed": cell.seed, **figures, **_test_figures(cell, runs)}
     results.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(results / f"{cell.name}.npz", **curves)
+    np.savez_compressed(results / f"{cell.name}.npz", **curves)  # type: ignore[arg-type]
     kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
     (results / f"{cell.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
 
