@@ -15,12 +15,15 @@ def spikes(losses: np.ndarray) -> np.ndarray:
 
     `losses` `[N]`, of steps 1 to N. One that is not finite is a spike.
     """
-    found = []
-    for i in range(max(FIRST, WINDOW), len(losses)):
-        before = losses[i - WINDOW : i]
-        if not losses[i] <= FACTOR * np.nanmedian(before):
-            found.append(i)
-    return np.array(found, int)
+    return FIRST + np.flatnonzero(~(peaks(losses) <= FACTOR))
+
+
+def peaks(losses: np.ndarray) -> np.ndarray:
+    """Each loss `[N]` over the median of the 101 before it, from step 200 on: `[N - 200]`."""
+    if len(losses) <= FIRST:
+        return np.zeros(0)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, WINDOW)
+    return losses[FIRST:] / np.nanmedian(windows[FIRST - WINDOW : -1], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +33,8 @@ class Stability:
     num_steps: int
     num_spikes: int
     first_spike: int | None  # step, from 1
-    loss_ratio: float  # worst over median, from step 200 on
+    peak: float  # the largest loss over the median of the 101 before it, from step 200 on
+    loss_ratio: float  # worst over median of them all, from step 200 on: large where the loss falls for long
     gradient_norm_ratio: float  # likewise
 
     def as_dict(self) -> dict[str, float | None]:
@@ -45,6 +49,7 @@ def stability(losses: np.ndarray, gradient_norms: np.ndarray) -> Stability:
         num_steps=len(losses),
         num_spikes=len(found),
         first_spike=int(found[0]) + 1 if len(found) else None,
+        peak=float(np.max(peaks(losses), initial=0.0)),
         loss_ratio=_worst_over_median(losses[FIRST:]),
         gradient_norm_ratio=_worst_over_median(gradient_norms[FIRST:]),
     )

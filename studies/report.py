@@ -25,6 +25,7 @@ from studies.results import is_kept, read, read_curve
 
 _COLUMNS = {
     "num_spikes": "spikes",
+    "peak": "largest loss / median of the 101 before",
     "loss_ratio": "worst / median loss",
     "gradient_norm_ratio": "worst / median gradient norm",
     "mse": "test MSE",

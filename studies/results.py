@@ -19,12 +19,10 @@ def collect(cell: Cell, runs: Path, results: Path) -> None:
     """Keeps a finished run, also one whose loss became infinite, as NAME.json and NAME.npz in the folder `results`."""
     records = [record for record in read_records(cell.workdir(runs)) if record["split"] == "train"]
     curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
-    figures = stability(curves["loss"], curves["gradient_norm"]).as_dict()
-    row = {**cell.labels, "seed": cell.seed, **figures, **_test_figures(cell, runs)}
+    row = {**cell.labels, "seed": cell.seed, **_test_figures(cell, runs)}
     results.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(results / f"{cell.name}.npz", **curves)  # type: ignore[arg-type]
-    kept = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-    (results / f"{cell.name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (results / f"{cell.name}.json").write_text(json.dumps(row, indent=1) + "\n")
 
 
 def is_kept(cell: Cell, results: Path) -> bool:
@@ -33,8 +31,11 @@ def is_kept(cell: Cell, results: Path) -> bool:
 
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
-    """The row of a kept cell; figures that were infinite or do not exist are None."""
-    return json.loads((results / f"{cell.name}.json").read_text())
+    """The row of a kept cell; figures that are infinite or do not exist are None."""
+    kept = json.loads((results / f"{cell.name}.json").read_text())
+    curves = (read_curve(cell, results, name) for name in ("loss", "gradient_norm"))
+    row = {**kept, **stability(*curves).as_dict()}
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:

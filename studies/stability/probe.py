@@ -32,7 +32,7 @@ from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import TrainState, train_step
 from studies import results_of
 from studies.cells import Cell
-from studies.figures import FIRST, WINDOW
+from studies.figures import FIRST, peaks
 from studies.stability.cells import cells
 
 _SHOWN = 10  # of the worst steps
@@ -71,8 +71,8 @@ def observe(model: Autoencoder, before: TrainState, after: TrainState, images: j
     }
 
 
-def watched(cell: Cell, arguments: list[str]) -> tuple[dict[str, np.ndarray], float]:
-    """Every step of a cell: its loss and gradient norm `[N]`, `observe` `[N, ...]`; and the learning rate."""
+def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str, np.ndarray], float]:
+    """The first steps of a cell: loss and gradient norm `[N]`, `observe` `[N, ...]`; and the learning rate."""
     config = parse_command_line([*cell.arguments, *arguments, "--workdir=not_used"]).config
     dataset = load_dataset(**config.data)
     model = configuration.autoencoder_of(config, dataset.image_shape)
@@ -93,11 +93,11 @@ def watched(cell: Cell, arguments: list[str]) -> tuple[dict[str, np.ndarray], fl
     seen = []
     batches = train_batches(dataset.train, batch_size=options.batch_size, seed=config.seed)
     with contextlib.closing(batches):
-        for batch, number in zip(batches, range(1, options.num_steps + 1), strict=False):
+        for batch, number in zip(batches, range(1, num_steps + 1), strict=False):
             state, figures = step(state, batch)
             seen.append(jax.device_get(figures))
             if number % 100 == 0:
-                print(f"step {number}/{options.num_steps}  loss {seen[-1]['loss']:.4f}", flush=True)
+                print(f"step {number}/{num_steps}  loss {seen[-1]['loss']:.4f}", flush=True)
     return {key: np.stack([figures[key] for figures in seen]) for key in seen[0]}, options.learning_rate
 
 
@@ -109,17 +109,9 @@ def wakings(counts: np.ndarray, asleep: int = FIRST) -> np.ndarray:
     return before & (counts > 0)
 
 
-def loss_ratios(losses: np.ndarray) -> np.ndarray:
-    """Each loss over the median of the 101 before it, `[N]`; 1 where there are fewer."""
-    ratios = np.ones(len(losses))
-    for i in range(WINDOW, len(losses)):
-        ratios[i] = losses[i] / np.median(losses[i - WINDOW : i])
-    return ratios
-
-
 def summary(seen: dict[str, np.ndarray], learning_rate: float) -> dict[str, Any]:
     """What the hypotheses predict, next to what was seen from step 200 on."""
-    ratios, woken = loss_ratios(seen["loss"]), wakings(seen["counts"])
+    ratios, woken = np.concatenate([np.ones(FIRST), peaks(seen["loss"])]), wakings(seen["counts"])
     used = seen["counts"] > 0
     used[:FIRST] = False
     high, low = used & (seen["gain"] > 2), used & (seen["gain"] <= 2)
@@ -181,12 +173,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--data_dir", default="runs/stability/data", help="where they are prepared")
     parser.add_argument("--cell", required=True, help="its name")
+    parser.add_argument("--steps", type=int, default=0, help="stop after so many; 0: all")
     options = parser.parse_args(arguments)
     by_name = {cell.name: cell for cell in cells() if cell.labels["codebook"].startswith("gradient")}
     if options.cell not in by_name:
         raise UserError(f"--cell={options.cell}: choose one of {', '.join(by_name)}")
+    if options.steps and options.steps <= 2 * FIRST:
+        raise UserError(
+            f"--steps={options.steps}: must be above {2 * FIRST}, the first {FIRST} of which are not judged"
+        )
     data = [f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.data_dir}"]
-    result = summary(*watched(by_name[options.cell], data))
+    num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
+    result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
     path = results_of("stability") / f"probe-{options.cell}.json"
     path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -51,7 +51,7 @@ def test_a_result_is_kept_and_shown(tmp_path):
     np.testing.assert_array_equal(read_curve(CELLS[0], results, "loss"), np.ones(300, np.float32))
     lines = table(groups_of(CELLS), results).splitlines()
     assert len(lines) == 3
-    assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
+    assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
     assert "codes used" not in lines[0]  # known of none
     plot(groups_of(CELLS), results, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes()[1:4] == b"PNG"

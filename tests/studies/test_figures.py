@@ -35,7 +35,7 @@ def test_figures_of_a_run():
     losses[[0, 250]], norms[260] = [100.0, 5.0], 8.0
     figures = stability(losses, norms)
     assert (figures.num_steps, figures.num_spikes, figures.first_spike) == (300, 1, 251)
-    assert (figures.loss_ratio, figures.gradient_norm_ratio) == (5.0, 4.0)
+    assert (figures.peak, figures.loss_ratio, figures.gradient_norm_ratio) == (5.0, 5.0, 4.0)
 
 
 def test_radial_share_of_an_error_along_the_code_is_one():
