@@ -135,7 +135,7 @@ def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Bat
     random, labels = np.random.default_rng(0), np.arange(batch, dtype=np.int32) % NUM_CLASSES
     if row.is_prior:
         height, width = row.shape
-        prior = prior_of(config, NUM_CLASSES)
+        prior = prior_of(config, NUM_CLASSES, (height, width))
         indices = random.integers(0, row.codes, (batch, height, width), np.int32)
         stage = prior_stage(prior, (height, width), 16 * height * width)
         flop = 3 * pixelcnn_flop(prior, height, width)

@@ -43,9 +43,9 @@ class Product:
 
 
 def products(model: Any, batch: int, height: int, width: int) -> Iterator[Product]:
-    """All matrix products of `sample_cached` for the PixelCNN `model`; the first layer hides what mask A hides."""
-    features, positions = model.width, height * width
-    for layer in range(model.num_layers):
+    """All matrix products of `sample` for the prior `model` by a PixelCNN; the first layer hides what mask A hides."""
+    features, positions = model.network.width, height * width
+    for layer in range(model.network.num_layers):
         reach = 3 if layer == 0 else 1  # kernels of 7 and of 3
         seen = reach + (layer > 0)  # rows of the vertical kernel, columns of the horizontal one
         yield Product(batch * width, seen * (2 * reach + 1) * features, 2 * features, height)
@@ -74,13 +74,13 @@ def seconds_of_sampling(model: Any, batch: int, height: int, width: int) -> floa
     """Of drawing `batch` class-conditional grids."""
     import jax
 
-    from hvq_jax.priors.sampling import sample_cached
+    from hvq_jax.priors.sampling import sample
 
     labels = np.arange(batch, dtype=np.int32) % model.num_classes
-    grids = np.zeros((batch, height, width), np.int32)
-    variables = jax.jit(model.init)(jax.random.key(0), grids, labels)
+    tokens = np.zeros((batch, height, width, 1), np.int32)
+    variables = jax.jit(model.init)(jax.random.key(0), tokens, labels)
     keys = jax.random.split(jax.random.key(1), batch)
-    draw = jax.jit(partial(sample_cached, model, height=height, width=width))
+    draw = jax.jit(partial(sample, model, height=height, width=width))
 
     def call() -> Any:
         return jax.block_until_ready(draw(variables, labels, keys))
@@ -99,8 +99,9 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--grid={options.grid} --batch={options.batch}: both must be at least 1")
     set_cpu_options()
     from hvq_jax.priors.pixelcnn import PixelCNN
+    from hvq_jax.priors.prior import Prior
 
-    model = PixelCNN(num_codes=512, num_classes=10)
+    model = Prior(512, PixelCNN(num_classes=10))
     sizes = (options.batch, options.grid, options.grid)
     flop = sum(product.flop for product in products(model, *sizes))
     rate = 2 * LARGE**3 / seconds_of_large_product()

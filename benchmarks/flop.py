@@ -4,7 +4,7 @@ Padding is not counted, nor what is computed anew, normalisation and activations
 """
 
 from hvq_jax.autoencoder import Autoencoder
-from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.prior import Prior
 
 
 def _met(side: int, kernel: int, before: int, stride: int = 1) -> int:
@@ -27,11 +27,11 @@ def autoencoder_flop(model: Autoencoder) -> tuple[int, int]:
     return 2 * (ends + inner + 4 * block), 2 * h * w * model.latent.num_codes * dim
 
 
-def pixelcnn_flop(model: PixelCNN, height: int, width: int) -> int:
+def pixelcnn_flop(model: Prior, height: int, width: int) -> int:
     """FLOP a grid, forward; weights that the mask hides are counted."""
-    positions, features = height * width, model.width
+    positions, features = height * width, model.network.width
     total = positions * (features * model.head_width + model.head_width * model.num_codes)
-    for layer in range(model.num_layers):
+    for layer in range(model.network.num_layers):
         reach = 3 if layer == 0 else 1
         rows, above = _met(height, reach + 1, reach), _met(width, 2 * reach + 1, reach)
         left = _met(width, reach + 1, reach)

@@ -18,7 +18,7 @@ from hvq_jax.data.pipeline import Batch
 from hvq_jax.images import to_float
 from hvq_jax.interop import autoencoder_to_torch, pixelcnn_to_torch
 from hvq_jax.latents import latent_from_codes
-from hvq_jax.priors.sampling import sample_cached
+from hvq_jax.priors.sampling import sample
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.prior_stage import prior_stage
@@ -75,7 +75,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
 
 def _prior(row: Row, work: str, weights: Path) -> Subject:
     config, (height, width) = _reference_config(row), row.shape
-    model = prior_of(config, NUM_CLASSES)
+    model = prior_of(config, NUM_CLASSES, (height, width))
     stage = prior_stage(model, (height, width), 16 * height * width)
     batch = Batch(indices_of(row), labels_of(row), np.ones(row.batch, bool))
 
@@ -93,5 +93,5 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
         loss = jax.jit(lambda params, batch: stage.loss(params, None, batch, jax.random.key(0), None)[0])
         return lambda: loss(params, batch), float
     labels, keys = jax.device_put(batch.labels), jax.random.split(jax.random.key(0), row.batch)
-    draw = jax.jit(lambda params, labels, keys: sample_cached(model, params, labels, keys, height, width))
+    draw = jax.jit(lambda params, labels, keys: sample(model, params, labels, keys, height, width))
     return lambda: jax.block_until_ready(draw(params, labels, keys)), lambda result: 0.0

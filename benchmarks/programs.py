@@ -12,8 +12,8 @@ from benchmarks.training_step import TrainingStep
 from configs import default
 from hvq_jax.assignment import nearest_codes
 from hvq_jax.data.pipeline import Batch
-from hvq_jax.priors.pixelcnn import PixelCNN
-from hvq_jax.priors.sampling import sample_cached
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import sample
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.prior_stage import prior_stage
@@ -61,10 +61,12 @@ def _batch_of(images: np.ndarray) -> Batch:
     return Batch(images, labels, np.ones(len(images), bool))
 
 
-def _prior(sizes: Sizes) -> tuple[PixelCNN, Batch]:
+def _prior(sizes: Sizes) -> tuple[Prior, Batch]:
     shape = (sizes.prior_batch, sizes.grid, sizes.grid)
     indices = np.random.default_rng(0).integers(0, sizes.codes, shape, np.int32)
-    return prior_of(_config(sizes), _NUM_CLASSES), _batch_of(indices)
+    config = _config(sizes)
+    config.latent.mode = "vq"
+    return prior_of(config, _NUM_CLASSES, shape[1:]), _batch_of(indices[..., None])
 
 
 def autoencoder_step(sizes: Sizes) -> Program:
@@ -99,7 +101,7 @@ def sampling(sizes: Sizes) -> Program:
     params = jax.jit(model.init)(jax.random.key(0), batch.images[:1], batch.labels[:1])
     keys = jax.random.split(jax.random.key(1), sizes.prior_batch)
     arguments = jax.device_put((params, batch.labels, keys))
-    draw = jax.jit(partial(sample_cached, model, height=sizes.grid, width=sizes.grid)).lower(*arguments).compile()
+    draw = jax.jit(partial(sample, model, height=sizes.grid, width=sizes.grid)).lower(*arguments).compile()
     return Program(lambda: jax.block_until_ready(draw(*arguments)), planned_mib(draw))
 
 

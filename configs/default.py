@@ -100,10 +100,19 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "steps_per_dispatch": 1,  # on CPU, compiling takes so many times as long
             },
             "prior": {
+                "name": "pixelcnn",  # or "transformer", causal
                 "conditional": True,  # on the class label
+                "label_dropout": 0.1,  # share of training images without their label, for --guidance in sampling
                 "width": 64,
                 "num_layers": 15,
+                "num_heads": 4,  # of the transformer
+                "dropout": 0.0,  # likewise
                 "head_width": 512,
+                # of projected and combined: the signed length is one of so many bins; 1: each code's mean, no prior
+                "num_bins": 16,
+                "bins_per_code": True,  # a table of bins for each code, or one for all
+                "residual_step": 0.1,  # of frequency: the residual is rounded to its multiples
+                "num_components": 8,  # Gaussians in the mixture that predicts it
                 "compute_dtype": "float32",  # or "bfloat16", as above; logits and what is drawn by them are float32
                 "batch_size": 128,
                 "num_epochs": 20,
@@ -125,6 +134,8 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "temperature": 1.0,
                 "top_k": 0,  # 0: off
                 "top_p": 1.0,  # 1: off
+                "continuous_temperature": 1.0,  # of gains and residuals; the others are of codes
+                "guidance": 0.0,  # w: (1 + w) times the logits of the class less w times those of no class; 0: off
                 # trains a small classifier on the same images and reports its accuracy on 100 samples a class
                 "classify": False,
             },

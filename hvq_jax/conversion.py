@@ -47,6 +47,10 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
     """
     if (Path(workdir) / "checkpoints").exists():
         raise UserError(f"--workdir={workdir} already holds a run: choose another folder")
+    if prior is not None and config.latent.mode == "frequency":
+        raise UserError(
+            "--prior draws codes only, and --config.latent.mode=frequency needs residuals too: leave it out"
+        )
     variables = autoencoder_from_torch(read_state_dict(autoencoder))
     prior_params = None if prior is None else pixelcnn_from_torch(read_state_dict(prior))
     with config.unlocked():
@@ -71,11 +75,13 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
 
 
 def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
-    layers = [name for name in params if name.startswith("layer_")]
+    layers = params["network"]
+    config.prior.name = "pixelcnn"
     config.prior.num_layers = len(layers)
     config.prior.width = params["embedding"]["embedding"].shape[1]
-    config.prior.head_width = params["head_hidden"]["kernel"].shape[1]
-    config.prior.conditional = "class_embedding" in params["layer_0"]
+    config.prior.head_width = params["code_head"]["hidden"]["kernel"].shape[1]
+    config.prior.conditional = "class_embedding" in layers["layer_0"]
+    config.prior.num_bins = 1  # it knows nothing of gains
 
 
 def _save(experiment: Experiment, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:

@@ -147,11 +147,19 @@ class Experiment:
             workdir=self.workdir,
             checkpoint_step=run.autoencoder_step,
             batch_size=self.config.prior.batch_size,
+            options=configuration.continuous_options_of(self.config),
             parallel=self.run.parallel,
             preemption=self.run.preemption,
         )
         num_pixels = math.prod(self.model.image_shape[:2])
-        return prior_stage(run.prior, self.model.latent_shape, num_pixels), latents, run.autoencoder_step
+        stage = prior_stage(
+            run.prior,
+            self.model.latent_shape,
+            num_pixels,
+            latents.tables.present,
+            label_dropout=self.config.prior.label_dropout,
+        )
+        return stage, latents, run.autoencoder_step
 
     def train_autoencoder(self) -> None:
         """Trains the autoencoder, or goes on with it, and reports on the test split."""
@@ -208,7 +216,8 @@ class Experiment:
         classify = options["classify"] and conditional
         per_class = max(options["per_class"], _CLASSIFIED_PER_CLASS if classify else 0)
         labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
-        pieces = run.sample(labels, **{key: options[key] for key in ("seed", "temperature", "top_k", "top_p")})
+        drawing = configuration.sampling_options_of(self.config)
+        pieces = run.sample(labels, seed=options["seed"], options=drawing)
         images = np.concatenate([piece.images for piece in self.run.preemption.watch(pieces)])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
         if is_first():

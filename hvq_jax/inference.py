@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.errors import UserError
 from hvq_jax.images import to_float, to_uint8
-from hvq_jax.latents import latent_from_codes
-from hvq_jax.priors.pixelcnn import PixelCNN
-from hvq_jax.priors.sampling import check_sampling_options, sample_cached
+from hvq_jax.priors.labels import NO_CLASS
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
+from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
-from hvq_jax.training.latent_data import FILE, check_latents, read_latents
+from hvq_jax.training.latent_data import check_latents, encode_whole, read_tables
 from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
 from hvq_jax.training.prior_stage import prior_stage
 from hvq_jax.training.state import TrainState
@@ -39,7 +40,7 @@ class Drawn:
 
     images: Any  # [N, H, W, C] uint8
     indices: Any  # [N, h, w] int32, [N, h, w, depth] of residual quantization
-    gains: Any  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder saw the plain code
+    gains: Any  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder did not see a multiple of the code
     latents: Any  # [N, h, w, D] float32, what the decoder saw
 
 
@@ -81,14 +82,15 @@ class TrainedRun:
         return Variables(state.eval_params, state.model_state)
 
     @cached_property
-    def prior(self) -> PixelCNN:
-        """The prior's network."""
-        return prior_of(self.config, len(self.class_names))
+    def prior(self) -> Prior:
+        """The prior's networks."""
+        return prior_of(self.config, len(self.class_names), self.model.latent_shape)
 
     @cached_property
     def prior_params(self) -> Any:
         """The prior's parameters, from its best checkpoint; UserError before there is one."""
-        stage = prior_stage(self.prior, self.model.latent_shape, math.prod(self.model.image_shape[:2]))
+        num_pixels, nowhere = math.prod(self.model.image_shape[:2]), np.zeros(self.model.latent.num_codes, bool)
+        stage = prior_stage(self.prior, self.model.latent_shape, num_pixels, nowhere)  # shapes do not depend on where
         if not checkpoint_folder(stage, self.workdir).is_dir():
             raise UserError(
                 f"{self.workdir} has no prior to sample from yet: run "
@@ -98,11 +100,9 @@ class TrainedRun:
         return self._best(stage, self.config.prior).eval_params
 
     @cached_property
-    def mean_gains(self) -> np.ndarray:
-        """`[K]`, or `[K, g]`, float32: what each code is multiplied by in a drawn latent, 1 for a plain code."""
-        if self.model.latent.mode in ("vq", "frequency"):
-            return np.ones(self.model.latent.num_codes, np.float32)
-        return read_latents(self.workdir / FILE)["mean_gains"]
+    def tables(self) -> Tables:
+        """How tokens become latents; UserError before there is a prior."""
+        return read_tables(self.workdir)
 
     def _best(self, stage: Stage, section: ConfigDict) -> TrainState:
         create = partial(initial_state, stage, fit_options_of(section), 1, 0)
@@ -116,61 +116,96 @@ class TrainedRun:
             checkpoints.close()
 
     def continuous_part_note(self) -> str:
-        """One line on what stands in for the continuous part of a drawn latent, "" where there is none."""
-        return {
-            "vq": "",
-            "projected": "the prior covers the codes; each position uses its code's mean gain",
-            "frequency": "the prior covers the codes; positions outside the mask use the code itself",
-            "combined": "the prior covers the codes; positions outside the mask use their code's mean gain",
-        }[self.model.latent.mode]
+        """One line on the continuous part of a drawn latent, "" where there is none."""
+        options = self.config.prior
+        outside = " outside the mask" if self.model.latent.mode == "combined" else ""
+        if self.model.latent.mode == "vq":
+            return ""
+        if self.model.latent.mode == "frequency":
+            return f"positions outside the mask add a residual, drawn in steps of {options.residual_step}"
+        if options.num_bins == 1:
+            return f"positions{outside} use their code's mean gain, which the prior does not draw"
+        return f"positions{outside} use one of {options.num_bins} gains, drawn with the codes"
 
     def sample(
         self,
         labels: np.ndarray,
         *,
         seed: int = 0,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        options: SamplingOptions = DEFAULT_OPTIONS,
+        tokens: np.ndarray | None = None,
+        keep: Callable[[jax.Array], Kept] | None = None,
     ) -> Iterator[Drawn]:
         """One image for each of `labels` `[N]` int32 (ignored by an unconditional prior), in pieces of at most `BATCH`.
 
-        Image n depends on `seed`, n and its label only. UserError for an option or label out of range.
+        Image n depends on `seed`, n and its label only; and, where `keep` says what is not drawn of `tokens`
+        `[N, h, w, 1 + c]`, on these. UserError for an option or label out of range; -1 is no class.
         """
-        check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
-        if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.class_names):
+        options.check(self.prior.num_classes)
+        wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
+        if len(wrong):
             raise UserError(
-                f"label {labels.min() if labels.min() < 0 else labels.max()} is out of range: the classes are 0 to "
-                f"{len(self.class_names) - 1} ({', '.join(self.class_names)})"
+                f"label {wrong[0]} is out of range: the classes are 0 to {len(self.class_names) - 1} "
+                f"({', '.join(self.class_names)})"
             )
-        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        draw = jax.jit(partial(self._draw, options=options))
+        draw = jax.jit(partial(self._draw, options=options, keep=keep))
         prior_params = self.prior_params  # first, since it says so where there is no prior yet
-        key, gains = jax.random.key(seed), jnp.asarray(self.mean_gains)
+        key = jax.random.key(seed)
         for start in range(0, len(labels), BATCH):
             piece = labels[start : start + BATCH]
             padded = np.pad(piece, (0, BATCH - len(piece))).astype(np.int32)
-            drawn = draw(self.variables, prior_params, gains, key, padded, start)
+            given = None if tokens is None else _padded(tokens[start : start + BATCH])
+            drawn = draw(self.variables, prior_params, self.tables, key, padded, start, given)
             yield _first(drawn, len(piece))
 
     def _draw(
         self,
         variables: Variables,
         prior_params: Any,
-        mean_gains: jax.Array,
+        tables: Tables,
         key: jax.Array,
         labels: jax.Array,
         start: jax.Array,
+        given: jax.Array | None,
         *,
-        options: dict[str, Any],
+        options: SamplingOptions,
+        keep: Callable[[jax.Array], Kept] | None,
     ) -> Drawn:
         condition = labels if self.prior.num_classes else None
         keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
-        indices = sample_cached(self.prior, prior_params, condition, keys, *self.model.latent_shape, **options)
-        gains = mean_gains[indices]
-        z_bar = latent_from_codes(indices, autoencoder.codes(self.model, variables), gains)
+        drawn = sample(
+            self.prior,
+            prior_params,
+            condition,
+            keys,
+            *self.model.latent_shape,
+            present=tables.present,
+            options=options,
+            kept=None if given is None or keep is None else keep(given),
+        )
+        return self._decode(variables, tables, drawn.tokens)
+
+    def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Drawn:
+        codebook, groups = autoencoder.codes(self.model, variables), self.model.latent.projection_groups
+        z_bar, gains = from_tokens(tokens, tables, codebook, groups)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
-        return Drawn(images, indices, gains, z_bar)
+        return Drawn(images, tokens[..., 0], gains, z_bar)
+
+    def transmit(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, Drawn]]:
+        """Tokens `[n, h, w, 1 + c]` of uint8 images `[N, H, W, C]`, and what is made of them again, in pieces.
+
+        Unlike in `reconstruct` gains are rounded to their bins and residuals to their steps. UserError before there is
+        a prior.
+        """
+
+        @jax.jit
+        def through(variables: Variables, tables: Tables, images: jax.Array) -> tuple[jax.Array, Drawn]:
+            tokens = to_tokens(*encode_whole(self.model, variables, images), tables)
+            return tokens, self._decode(variables, tables, tokens)
+
+        for start in range(0, len(images), BATCH):
+            piece = images[start : start + BATCH]
+            yield _first(through(self.variables, self.tables, _padded(piece)), len(piece))
 
     def reconstruct(self, images: np.ndarray) -> Iterator[Drawn]:
         """uint8 images `[N, H, W, C]` through encoder, latent and decoder, in pieces of at most `BATCH`."""
@@ -183,10 +218,14 @@ class TrainedRun:
 
         for start in range(0, len(images), BATCH):
             piece = images[start : start + BATCH]
-            padded = np.pad(piece, ((0, BATCH - len(piece)), (0, 0), (0, 0), (0, 0)))
-            drawn = through(self.variables, padded)
+            drawn = through(self.variables, _padded(piece))
             yield _first(drawn, len(piece))
 
 
-def _first(drawn: Drawn, count: int) -> Drawn:
+def _padded(piece: np.ndarray) -> np.ndarray:
+    """`[BATCH, ...]`, with zeros behind."""
+    return np.pad(piece, ((0, BATCH - len(piece)), *[(0, 0)] * (piece.ndim - 1)))
+
+
+def _first(drawn: Any, count: int) -> Any:
     return jax.tree.map(lambda x: np.asarray(x)[:count], drawn)

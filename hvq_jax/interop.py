@@ -2,7 +2,7 @@
 
 A state dict is a mapping from the reference's key names to numpy arrays in PyTorch's layout,
 kernels with their channels first. Variables are nested dicts of JAX arrays, named as the Linen
-modules of `networks.py` and `priors/pixelcnn.py` name them. One table of (key, path, layout) serves
+modules of `networks.py` and `priors/` name them. One table of (key, path, layout) serves
 both directions, so they are inverse to each other bit for bit.
 """
 
@@ -18,6 +18,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from hvq_jax.errors import UserError
 from hvq_jax.networks import Decoder, Encoder
 from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.prior import Prior
 
 StateDict = Mapping[str, np.ndarray]
 Variables = Mapping[str, Any]
@@ -97,12 +98,12 @@ _BATCH_COUNTS = [
 
 
 def _pixelcnn(num_layers: int) -> list[_Entry]:
-    layers = [_gated_layer(f"layers.{i}", f"layer_{i}") for i in range(num_layers)]
+    layers = [_gated_layer(f"layers.{i}", f"network/layer_{i}") for i in range(num_layers)]
     return [
         _Entry("embedding.weight", "params/embedding/embedding", _MATRIX),
         *(entry for layer in layers for entry in layer),
-        *_convolution("output_conv.0", "head_hidden", _DENSE),
-        *_convolution("output_conv.2", "head_logits", _DENSE),
+        *_convolution("output_conv.0", "code_head/hidden", _DENSE),
+        *_convolution("output_conv.2", "code_head/logits", _DENSE),
     ]
 
 
@@ -160,7 +161,7 @@ def pixelcnn_from_torch(state_dict: StateDict) -> dict[str, Any]:
     """Read the reference's `GatedPixelCNN`, of any number of layers.
 
     Returns:
-        {"params": ...} of a class-conditional `PixelCNN`, of float32 arrays.
+        {"params": ...} of a class-conditional `Prior` over plain codes by a `PixelCNN`, of float32 arrays.
 
     Raises:
         UserError: a key is unknown, missing or wrongly shaped.
@@ -180,7 +181,7 @@ def pixelcnn_to_torch(variables: Variables) -> dict[str, np.ndarray]:
     Raises:
         UserError: a variable is unknown, missing or wrongly shaped.
     """
-    table = _pixelcnn(_num_layers(r"params/layer_(\d+)/", flatten_dict(variables, sep="/")))
+    table = _pixelcnn(_num_layers(r"params/network/layer_(\d+)/", flatten_dict(variables, sep="/")))
     state_dict = _to_torch(variables, table)
     _check_shapes(state_dict, table, _pixelcnn_shapes(state_dict))
     return state_dict
@@ -234,15 +235,14 @@ def _autoencoder_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct
 
 def _pixelcnn_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct]:
     num_codes, width = _sizes(state_dict, "embedding.weight", 2)
-    model = PixelCNN(
-        num_codes=num_codes,
+    network = PixelCNN(
         num_classes=_sizes(state_dict, "layers.0.class_cond_embedding.weight", 2)[0],
         width=width,
         num_layers=_num_layers(r"layers\.(\d+)\.", state_dict),
-        head_width=_sizes(state_dict, "output_conv.0.weight", 4)[0],
     )
-    indices, labels = jnp.zeros((1, 1, 1), jnp.int32), jnp.zeros(1, jnp.int32)
-    return flatten_dict(jax.eval_shape(model.init, jax.random.key(0), indices, labels), sep="/")
+    model = Prior(num_codes, network, head_width=_sizes(state_dict, "output_conv.0.weight", 4)[0])
+    tokens, labels = jnp.zeros((1, 1, 1, 1), jnp.int32), jnp.zeros(1, jnp.int32)
+    return flatten_dict(jax.eval_shape(model.init, jax.random.key(0), tokens, labels), sep="/")
 
 
 def _to_flax(state_dict: StateDict, table: list[_Entry]) -> dict[str, Any]:

@@ -164,8 +164,8 @@ def test_a_wrong_shape_is_named(read, file):
     [
         (autoencoder_to_torch, *READERS[0], ("params", "codebook")),
         (autoencoder_to_torch, *READERS[0], ("batch_stats", "decoder", "norm_up", "var")),
-        (pixelcnn_to_torch, *READERS[1], ("params", "layer_0", "class_embedding", "embedding")),
-        (pixelcnn_to_torch, *READERS[1], ("params", "head_logits", "kernel")),
+        (pixelcnn_to_torch, *READERS[1], ("params", "network", "layer_0", "class_embedding", "embedding")),
+        (pixelcnn_to_torch, *READERS[1], ("params", "code_head", "logits", "kernel")),
     ],
 )
 def test_variables_the_reference_has_no_place_for_are_named(write, read, file, path):

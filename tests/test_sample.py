@@ -1,5 +1,6 @@
 """`sample.py` from the outside, on the tiny trained run."""
 
+import functools
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ import sample
 import train
 from hvq_jax import autoencoder
 from hvq_jax.inference import TrainedRun
+from hvq_jax.priors.sampling import SamplingOptions, all_codes, top_rows
 
 
 def run(*arguments):
@@ -32,7 +34,7 @@ def arrays(path):
 def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
     workdir = f"--workdir={trained_run}"
     assert run(workdir, "--num_samples=5", "--label=3", "--seed=1", f"--out={tmp_path / 'grid.png'}") == 0
-    assert "mean gain" in capsys.readouterr().out
+    assert "positions use one of 16 gains" in capsys.readouterr().out
     assert min(Image.open(tmp_path / "grid.png").size) > 28
     assert run(workdir, "--num_samples=5", "--label=Dress", "--seed=1", f"--out={tmp_path / 'a.npz'}") == 0
     found = arrays(tmp_path / "a.npz")
@@ -40,10 +42,11 @@ def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
     assert found["indices"].shape == found["gains"].shape == (5, 7, 7)
     assert found["latents"].shape == (5, 7, 7, 8)
     trained = TrainedRun.load(trained_run)
-    gains = trained.mean_gains[found["indices"]]
-    np.testing.assert_array_equal(found["gains"], gains)
     codes = np.asarray(trained.variables.codes)[found["indices"]]
-    np.testing.assert_allclose(found["latents"], gains[..., None] * codes, rtol=1e-6)
+    np.testing.assert_allclose(found["latents"], found["gains"][..., None] * codes, rtol=1e-6)
+    lengths = found["gains"] * np.linalg.norm(codes, axis=-1)
+    bins = np.asarray(trained.tables.centroids)[found["indices"]]  # [..., 16]
+    np.testing.assert_allclose(np.abs(bins - lengths[..., None]).min(-1), 0, atol=1e-5)
 
 
 def test_a_sample_depends_on_its_seed_and_number_only(trained_run):
@@ -56,8 +59,48 @@ def test_a_sample_depends_on_its_seed_and_number_only(trained_run):
     many = images(70, seed=1)  # two pieces
     np.testing.assert_array_equal(images(3, seed=1), many[:3])
     assert (images(3, seed=2) != many[:3]).any()
-    greedy = images(2, seed=1, temperature=0)
+    greedy = images(2, seed=1, options=SamplingOptions(temperature=0, continuous_temperature=0))
     np.testing.assert_array_equal(greedy[0], greedy[1])
+
+
+def test_an_image_completed_and_varied(trained_run):
+    trained = TrainedRun.load(trained_run)
+    images = np.random.default_rng(0).integers(0, 256, (3, 28, 28, 1), np.uint8)
+    tokens, transmitted = next(trained.transmit(images))
+    assert tokens.shape == (3, 7, 7, 2)
+    reconstructed = next(trained.reconstruct(images))
+    np.testing.assert_array_equal(transmitted.indices, reconstructed.indices)
+    assert np.abs(transmitted.gains - reconstructed.gains).max() > 0  # rounded to bins
+    labels = np.array([0, 1, -1], np.int32)
+    completed = next(trained.sample(labels, tokens=tokens, keep=functools.partial(top_rows, rows=3)))
+    np.testing.assert_array_equal(completed.latents[:, :3], transmitted.latents[:, :3])
+    assert (completed.indices[:, 3:] != transmitted.indices[:, 3:]).any()
+    varied = next(trained.sample(labels, tokens=tokens, keep=all_codes))
+    np.testing.assert_array_equal(varied.indices, transmitted.indices)
+    assert (varied.gains != transmitted.gains).any()
+
+
+def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys):
+    image = np.random.default_rng(0).integers(0, 256, (28, 28), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    workdir, label = f"--workdir={trained_run}", "--label=2"
+    for what in (["--complete=" + str(tmp_path / "a.png"), "--rows=2"], ["--vary=" + str(tmp_path / "a.png")]):
+        assert run(workdir, *what, "--num_samples=3", label, f"--out={tmp_path / 'out.png'}") == 0
+        width, height = Image.open(tmp_path / "out.png").size
+        assert width > 5 * 28 > height / 2
+        assert run(workdir, *what, "--num_samples=3", label, f"--out={tmp_path / 'out.npz'}") == 0
+        found = arrays(tmp_path / "out.npz")
+        assert list(found["names"]) == ["a.png"] * 3
+        kept = found["indices"][:, :2] if "--rows=2" in what else found["indices"]
+        np.testing.assert_array_equal(kept, np.broadcast_to(kept[:1], kept.shape))
+        assert (found["gains"][0] != found["gains"][1]).any()
+    for arguments, says in (
+        (["--complete=a.png", "--rows=8"], "--rows=8: must be from 0 to 7"),
+        (["--vary=a.png", "--rows=2"], "--rows is for --complete=PATH"),
+        (["--vary=a.png", "--complete=a.png"], "not allowed with"),
+        (["--vary=/nonexistent"], "no such file or folder"),
+    ):
+        assert says in error_of(capsys, workdir, *arguments, f"--out={tmp_path / 'b.png'}")
 
 
 def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
@@ -92,6 +135,8 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
         (["--temperature=-1"], "temperature is -1"),
         (["--top_p=0"], "top_p is 0"),
         (["--top_k=-2"], "top_k is -2"),
+        (["--guidance=-1"], "guidance is -1"),
+        (["--continuous_temperature=-1"], "continuous_temperature is -1"),
         (["--seed=-1"], "--seed=-1: must be from 0"),
         (["--reconstruct=/nonexistent"], "no such file or folder"),
         (["--out=grid.gif"], "must end in .png or .npz"),

@@ -25,7 +25,7 @@ def test_a_run_leaves_everything_it_names(trained_run):
     assert {"mse", "psnr", "ssim", "perplexity", "codes_used", "share_outside", "gain_mean", "gain_std"} <= set(test)
     assert test["share_outside"] == 1.0  # projected: every position
     assert summary["prior"]["test"]["bits_per_pixel"] > 0
-    assert "mean gain" in summary["samples"]["continuous_part"]
+    assert "one of 16 gains" in summary["samples"]["continuous_part"]
     assert {(r["stage"], r["split"]) for r in records(trained_run)} == {
         (stage, split) for stage in ("autoencoder", "prior") for split in ("train", "validation")
     }
@@ -46,6 +46,8 @@ GROUPS_ON_ONE_DEVICE = [
     "--config.parallel=jit",
     "--config.latent.num_frequent=2",
     "--config.latent.projection_groups=2",
+    "--config.prior.name=transformer",
+    "--config.prior.num_heads=2",
 ]
 
 
@@ -66,18 +68,22 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     frequent = np.asarray(autoencoder.frequent(run.model, run.variables.state.frequency))
     assert 0 < frequent.sum() < 16
     drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
-    codes = np.asarray(run.variables.codes)[drawn.indices]
+    codes, plain = np.asarray(run.variables.codes)[drawn.indices], frequent[drawn.indices]
     assert drawn.images.dtype == np.uint8
     assert drawn.latents.dtype == np.float32
     if mode == "frequency":
-        assert run.model.compute_dtype == run.prior.compute_dtype == "bfloat16"
-        np.testing.assert_array_equal(drawn.latents, codes)
+        assert run.model.compute_dtype == run.prior.network.compute_dtype == "bfloat16"
+        multiples = (drawn.latents - codes) / run.config.prior.residual_step
+        np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-3)
+        assert (multiples[~plain] != 0).any()
     else:
-        assert run.mean_gains.shape == (16, 2)
         assert drawn.gains.shape == (*drawn.indices.shape, 2)
-        np.testing.assert_array_equal(run.mean_gains[frequent], 1.0)
-        np.testing.assert_array_equal(drawn.latents[frequent[drawn.indices]], codes[frequent[drawn.indices]])
-        assert (run.mean_gains[~frequent] != 1.0).any()
+        np.testing.assert_array_equal(drawn.gains[plain], 1.0)
+        assert (drawn.gains[~plain] != 1.0).any()
+    np.testing.assert_array_equal(drawn.latents[plain], codes[plain])
+    nats = summary["prior"]["test"]
+    assert nats["nats_of_codes"] + nats["nats_of_continuous"] == pytest.approx(nats["nats_per_latent"])
+    assert nats["nats_of_continuous"] > 0
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))
@@ -91,7 +97,7 @@ def test_every_config_is_valid_in_every_mode(name):
         model = autoencoder_of(config, (28, 28, 1))
         assert model.latent.mode == mode
         assert (model.loss.codebook > 0) == (model.codebook.method == "gradient")
-        assert prior_of(config, 10).num_classes == (10 if config.prior.conditional else 0)
+        assert prior_of(config, 10, (7, 7)).num_classes == (10 if config.prior.conditional else 0)
 
 
 def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):

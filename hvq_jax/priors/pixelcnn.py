@@ -1,9 +1,8 @@
-"""Gated PixelCNN: an autoregressive prior over a grid of code indices, in raster order.
+"""Gated PixelCNN: a network that sees every earlier position of a grid in raster order, and no later one.
 
 Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders" (arXiv:1606.05328). Each
 layer has a vertical stack, which sees the rows above a position, and a horizontal stack, which sees
-the columns to its left and what the vertical stack saw; together they see every earlier position
-and no later one.
+the columns to its left and what the vertical stack saw.
 """
 
 import flax.linen as nn
@@ -12,135 +11,95 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hvq_jax.errors import UserError
 from hvq_jax.layers import Conv, Dense
+from hvq_jax.priors.labels import check_labels, embedded_labels
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
 _FIRST_REACH, _REACH = 3, 1  # of the first layer's kernels and of the others'
 
 
-@struct.dataclass
-class Memory:
-    """What the layers still need of the rows above the next one (lead = B, w) or of the columns to its left (lead = B).
+class Memory(struct.PyTreeNode):
+    """What the layers still need of the rows above and of the columns to the left; zero stands for what lies outside.
 
-    Zero stands for what lies outside the grid. Both are of the model's `compute_dtype`.
+    All are of the network's `compute_dtype`.
     """
 
-    latest: jax.Array  # [*lead, width], the embedded codes of the row or column just before
-    inputs: tuple[jax.Array, ...]  # per layer [*lead, n, width], nearest last: n = 2 in the first layer, then 1
+    row: jax.Array  # [B, w, width], the embedded positions of the current row, as far as they are known
+    above: tuple[jax.Array, ...]  # per layer [B, w, n, width], nearest last: n = 2 in the first layer, then 1
+    contexts: tuple[jax.Array, ...]  # per layer [w, B, 2·width], what the horizontal stack takes from the vertical one
+    latest: jax.Array  # [B, width], the embedded position just before
+    left: tuple[jax.Array, ...]  # per layer [B, n, width], as `above`
 
 
 class PixelCNN(nn.Module):
-    """Logits of the code at every position, given the codes before it and a class label.
+    """Features of every position from the embedded positions before it and a class label; see `priors/network.py`."""
 
-    A call predicts every position of a known grid in one pass. To draw a grid, `begin_row` (once a row), `next_column`
-    (once a position) and `remember` compute the same logits in raster order, each feature once.
-    """
-
-    num_codes: int
     num_classes: int = 0  # 0: unconditional
     width: int = 64
     num_layers: int = 15
-    head_width: int = 512
-    compute_dtype: str = "float32"  # of convolutions and dense layers; logits are float32, whatever it is
+    compute_dtype: str = "float32"  # of convolutions and dense layers; features are float32, whatever it is
 
     def setup(self) -> None:
         """Name the parameters; "layer" is singular because Flax appends the index."""
-        self.embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
         self.layer = [
             GatedLayer(self.width, self.num_classes, self.compute_dtype, first=i == 0) for i in range(self.num_layers)
         ]
-        self.head_hidden = Dense(self.head_width, dtype=self.compute_dtype)
-        self.head_logits = Dense(self.num_codes, dtype=self.compute_dtype, result_dtype="float32")
 
-    def __call__(self, indices: jax.Array, labels: jax.Array | None = None) -> jax.Array:
-        """Predict every position in one pass.
-
-        Args:
-            indices: [B, h, w] int32 in [0, num_codes); h and w are free.
-            labels: [B] int32 in [0, num_classes), or None where the model is unconditional.
-
-        Returns:
-            [B, h, w, num_codes] float32 logits; those at a position depend only on the indices
-            before it in raster order. An index or label past its range makes them NaN.
-
-        Raises:
-            UserError: labels are missing from a conditional model or given to an unconditional one.
-        """
-        self._check_labels(labels)
-        vertical = horizontal = self._embed(indices)
+    def __call__(self, embedded: jax.Array, labels: jax.Array | None = None, *, train: bool = False) -> jax.Array:
+        """`[B, h, w, width]` float32 features of every position in one pass; h and w are free."""
+        del train
+        check_labels(self, labels)
+        vertical = horizontal = embedded.astype(self.compute_dtype)
         for layer in self.layer:
             vertical, horizontal = layer(vertical, horizontal, labels)
-        return self._head(horizontal)
+        return horizontal.astype(jnp.float32)
 
-    def blank_memory(self, *lead: int) -> Memory:
-        """Return what is remembered before the first row, lead = B, w, or the first column, lead = B."""
+    def blank_memory(self, batch: int, height: int, width: int) -> Memory:
+        """What is remembered before the first row."""
+        del height
+
+        def zeros(*shape: int) -> jax.Array:
+            return jnp.zeros(shape, self.compute_dtype)
+
         lengths = [_FIRST_REACH - 1] + [_REACH] * (self.num_layers - 1)
         return Memory(
-            latest=jnp.zeros((*lead, self.width), self.compute_dtype),
-            inputs=tuple(jnp.zeros((*lead, length, self.width), self.compute_dtype) for length in lengths),
+            row=zeros(batch, width, self.width),
+            above=tuple(zeros(batch, width, length, self.width) for length in lengths),
+            contexts=tuple(zeros(width, batch, 2 * self.width) for _ in lengths),
+            latest=zeros(batch, self.width),
+            left=tuple(zeros(batch, length, self.width) for length in lengths),
         )
 
-    def remember(self, indices: jax.Array, inputs: tuple[jax.Array, ...]) -> Memory:
-        """Return the memory once a row [B, w] or column [B] of int32 indices is known; `inputs` of the last step."""
-        return Memory(self._embed(indices), inputs)
-
-    def begin_row(
-        self, rows: Memory, labels: jax.Array | None = None
-    ) -> tuple[tuple[jax.Array, ...], tuple[jax.Array, ...]]:
-        """Compute the vertical stack of the next row, which sees the rows above it only.
-
-        Args:
-            rows: the rows above, lead (B, w).
-            labels: as in a call of the module.
-
-        Returns:
-            The inputs to `remember`; and per layer, [B, w, 2·width] of `compute_dtype`, the context that the horizontal
-            stack takes from this row of the vertical one.
-
-        Raises:
-            UserError: as a call of the module.
-        """
-        self._check_labels(labels)
-        features, inputs, contexts = rows.latest, [], []
-        for layer, remembered in zip(self.layer, rows.inputs, strict=True):
+    def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
+        """The vertical stack of the next row, which sees the rows above it only."""
+        check_labels(self, labels)
+        features, above, contexts = memory.row, [], []
+        for layer, remembered in zip(self.layer, memory.above, strict=True):
             seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
-            inputs.append(seen[..., 1:, :])
+            above.append(seen[..., 1:, :])
             features, context = layer.next_vertical(seen, labels)
-            contexts.append(context)
-        return tuple(inputs), tuple(contexts)
+            contexts.append(context.swapaxes(0, 1))
+        return Memory(
+            row=memory.row,
+            above=tuple(above),
+            contexts=tuple(contexts),
+            latest=jnp.zeros_like(memory.latest),
+            left=tuple(jnp.zeros_like(columns) for columns in memory.left),
+        )
 
-    def next_column(self, columns: Memory, contexts: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], jax.Array]:
-        """Compute the horizontal stack and the logits of the next position in a row.
-
-        Args:
-            columns: the columns to the left, lead (B,).
-            contexts: those of `begin_row` at this position, per layer [B, 2·width].
-
-        Returns:
-            The inputs to `remember`; and [B, num_codes] float32 logits.
-        """
-        features, inputs = columns.latest, []
-        for layer, remembered, context in zip(self.layer, columns.inputs, contexts, strict=True):
+    def next_features(self, memory: Memory, column: jax.Array) -> tuple[Memory, jax.Array]:
+        """The horizontal stack at the next position of the row."""
+        features, left = memory.latest, []
+        for layer, remembered, contexts in zip(self.layer, memory.left, memory.contexts, strict=True):
             seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
-            inputs.append(seen[..., 1:, :])
-            features = layer.next_horizontal(seen, context)
-        return tuple(inputs), self._head(features)
+            left.append(seen[..., 1:, :])
+            features = layer.next_horizontal(seen, contexts[column])
+        return memory.replace(left=tuple(left)), features.astype(jnp.float32)
 
-    def _embed(self, indices: jax.Array) -> jax.Array:
-        # Rounded afterwards: the gradient of a code is a sum over its positions.
-        return self.embedding(indices).astype(self.compute_dtype)
-
-    def _head(self, features: jax.Array) -> jax.Array:
-        return self.head_logits(nn.relu(self.head_hidden(features)))
-
-    def _check_labels(self, labels: jax.Array | None) -> None:
-        if (labels is not None) != (self.num_classes > 0):
-            given = "no labels" if labels is None else "labels"
-            raise UserError(
-                f"PixelCNN with num_classes={self.num_classes} was given {given}: pass labels "
-                "exactly when num_classes is positive"
-            )
+    def remember(self, memory: Memory, embedded: jax.Array, column: jax.Array) -> Memory:
+        """The memory once `embedded` `[B, width]` of that position is known."""
+        embedded = embedded.astype(self.compute_dtype)
+        return memory.replace(latest=embedded, row=memory.row.at[:, column].set(embedded))
 
 
 class GatedLayer(nn.Module):
@@ -205,7 +164,7 @@ class GatedLayer(nn.Module):
         """Return the vertical stack's next features and the context, what the horizontal stack takes from it."""
         context = self.vertical_to_horizontal(above)
         if labels is not None:
-            condition = self.class_embedding(labels)
+            condition = embedded_labels(self.class_embedding, labels)
             condition = jnp.expand_dims(condition, range(1, above.ndim - 1))
             # In float32, as the gradient of a class is a sum over all positions.
             above, context = ((x + condition).astype(self.dtype) for x in (above, context))
@@ -244,15 +203,3 @@ def _gate(features: jax.Array) -> jax.Array:
     """Return tanh(a)·sigmoid(b), a and b the two halves of the channels (ibid., equation 2)."""
     a, b = jnp.split(features, 2, axis=-1)
     return nn.tanh(a) * nn.sigmoid(b)
-
-
-def negative_log_likelihood(logits: jax.Array, indices: jax.Array) -> jax.Array:
-    """Return −log p of whole latents in nats, [B] float32.
-
-    Args:
-        logits: [B, h, w, K], float, each position's given the ones before it.
-        indices: [B, h, w] int32.
-    """
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32))
-    chosen = jnp.take_along_axis(log_probabilities, indices[..., None], axis=-1)
-    return -chosen.sum(axis=(1, 2, 3))

@@ -16,8 +16,13 @@ from hvq_jax.latents import ESTIMATORS, MODES, PROJECTION_GRADIENTS
 from hvq_jax.layers import COMPUTE_DTYPES
 from hvq_jax.losses import COMMITMENT_TARGETS, LossWeights
 from hvq_jax.networks import SKIPS
+from hvq_jax.priors.heads import GainHead, ResidualHead
+from hvq_jax.priors.network import Network
 from hvq_jax.priors.pixelcnn import PixelCNN
-from hvq_jax.priors.sampling import check_sampling_options
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import SamplingOptions
+from hvq_jax.priors.transformer import Transformer
+from hvq_jax.training.latent_data import ContinuousOptions
 from hvq_jax.training.loop import FitOptions
 from hvq_jax.training.parallel import FORMS
 
@@ -55,6 +60,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "codebook.init": tuple(INITIALISATIONS),
     "codebook.assignment": ASSIGNMENTS,
     "loss.commitment_target": COMMITMENT_TARGETS,
+    "prior.name": ("pixelcnn", "transformer"),
     "prior.compute_dtype": COMPUTE_DTYPES,
     "autoencoder.schedule": ("constant", "cosine"),
     "prior.schedule": ("constant", "cosine"),
@@ -86,6 +92,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "prior.width": (1, math.inf),
     "prior.num_layers": (1, math.inf),
     "prior.head_width": (1, math.inf),
+    "prior.num_heads": (1, math.inf),
+    "prior.num_components": (1, math.inf),
+    "prior.label_dropout": (0, 1),
+    "prior.dropout": (0, 0.99),
+    "prior.num_bins": (1, 2**15),
+    "prior.residual_step": (1e-6, math.inf),
     "sampling.per_class": (1, math.inf),
     **{
         f"{stage}.{key}": bounds
@@ -131,8 +143,7 @@ def validate(config: ConfigDict) -> None:
             allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise UserError(f"--config.{key}={value}: must be {allowed}")
     _check_bottleneck(config)
-    sampling = config.sampling
-    check_sampling_options(temperature=sampling.temperature, top_k=sampling.top_k, top_p=sampling.top_p)
+    sampling_options_of(config).check(num_classes=int(config.prior.conditional))
 
 
 # What each baseline can be combined with: the options that it has no use for stay at these values.
@@ -243,16 +254,45 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
     return _options(Augmentation, config, "augment")
 
 
-def prior_of(config: ConfigDict, num_classes: int) -> PixelCNN:
-    """The prior over the codes; `num_classes` is the data set's."""
-    return PixelCNN(
-        num_codes=num_codes_of(config),
-        num_classes=num_classes if config.prior.conditional else 0,
-        width=config.prior.width,
-        num_layers=config.prior.num_layers,
-        head_width=config.prior.head_width,
-        compute_dtype=config.prior.compute_dtype,
-    )
+def prior_of(config: ConfigDict, num_classes: int, latent_shape: tuple[int, int]) -> Prior:
+    """The prior over latents `[*latent_shape]`; `num_classes` is the data set's."""
+    options = config.prior
+    shared = {
+        "num_classes": num_classes if options.conditional else 0,
+        "width": options.width,
+        "num_layers": options.num_layers,
+        "compute_dtype": options.compute_dtype,
+    }
+    network: Network
+    if options.name == "transformer":
+        network = Transformer(grid=latent_shape, num_heads=options.num_heads, dropout=options.dropout, **shared)
+    else:
+        network = PixelCNN(**shared)
+    return Prior(num_codes_of(config), network, _continuous_head_of(config), options.head_width)
+
+
+def _continuous_head_of(config: ConfigDict) -> Any:
+    """What predicts the continuous part, None where nothing is left of it to predict."""
+    options, latent = config.prior, config.latent
+    sizes = {"width": options.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
+    if latent.mode == "frequency":
+        step = options.residual_step
+        scale = 2 * step  # a step well below the deviation of residuals wastes bits, one well above it loses them
+        return ResidualHead(latent.num_codes, latent.dim, step, options.num_components, **sizes, initial_scale=scale)
+    if latent.mode == "vq" or options.num_bins == 1:
+        return None
+    return GainHead(latent.num_codes, options.num_bins, latent.projection_groups, **sizes)
+
+
+def sampling_options_of(config: ConfigDict) -> SamplingOptions:
+    """How samples.png is drawn."""
+    return SamplingOptions(**{name: config.sampling[name] for name in SamplingOptions.__dataclass_fields__})
+
+
+def continuous_options_of(config: ConfigDict) -> ContinuousOptions:
+    """How the continuous part is made whole numbers."""
+    options = config.prior
+    return ContinuousOptions(options.num_bins, options.bins_per_code, options.residual_step)
 
 
 def fit_options_of(section: ConfigDict) -> FitOptions:

@@ -26,6 +26,7 @@ from hvq_jax import autoencoder, resampling
 from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import UserError, exit_status
 from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.prior import Prior
 from hvq_jax.training.loop import initial_state
 from hvq_jax.training.state import make_optimizer, train_step
 
@@ -88,8 +89,8 @@ def test_flop_of_the_autoencoder_are_xlas(xla_counts):
 
 
 def test_flop_of_the_pixelcnn_are_xlas(xla_counts):
-    model = PixelCNN(32, num_classes=3, width=24, num_layers=3, head_width=48)
-    arguments = np.zeros((2, 5, 4), np.int32), np.zeros(2, np.int32)
+    model = Prior(32, PixelCNN(num_classes=3, width=24, num_layers=3), head_width=48)
+    arguments = np.zeros((2, 5, 4, 1), np.int32), np.zeros(2, np.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
     counted = xla_counts(model.apply, params, *arguments)
     flop = 2 * pixelcnn_flop(model, 5, 4)

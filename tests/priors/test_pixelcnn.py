@@ -11,25 +11,23 @@ from hypothesis import strategies as st
 
 from hvq_jax.errors import UserError
 from hvq_jax.interop import pixelcnn_from_torch, pixelcnn_to_torch
-from hvq_jax.priors.pixelcnn import PixelCNN, negative_log_likelihood
+from tests.priors.models import all_logits, logits_of, one_by_one, pixelcnn_prior, random_variables
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pixelcnn_k32_d16_l4_7x7.npz"
 NUM_CODES = 5
 # With three layers every position of a 4×5 grid is in reach of every later one.
-MODEL = PixelCNN(NUM_CODES, num_classes=3, width=8, num_layers=3, head_width=16)
+MODEL = pixelcnn_prior(NUM_CODES, num_classes=3, num_layers=3)
 LABEL = jnp.array([1])
 
 
 @pytest.fixture(scope="module")
 def variables():
-    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 4, 5), jnp.int32), LABEL)
-    rng = np.random.default_rng(0)  # biases too, and nothing to compile
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
+    return random_variables(MODEL, np.zeros((1, 4, 5, 1), np.int32), LABEL)
 
 
 @pytest.fixture(scope="module")
 def apply():
-    return jax.jit(MODEL.apply)
+    return logits_of(MODEL)
 
 
 def random_indices(seed, height, width):
@@ -37,21 +35,22 @@ def random_indices(seed, height, width):
 
 
 def test_the_models_of_the_reference_have_its_number_of_parameters():
-    indices, labels = jnp.zeros((1, 7, 7), jnp.int32), jnp.zeros(1, jnp.int32)
-    shapes = jax.eval_shape(PixelCNN(512, 10).init, jax.random.key(0), indices, labels)
+    tokens, labels = jnp.zeros((1, 7, 7, 1), jnp.int32), jnp.zeros(1, jnp.int32)
+    sizes = {"width": 64, "num_layers": 15, "head_width": 512}
+    shapes = jax.eval_shape(pixelcnn_prior(512, 10, **sizes).init, jax.random.key(0), tokens, labels)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 1_841_472
-    shapes = jax.eval_shape(PixelCNN(512).init, jax.random.key(0), indices)
+    shapes = jax.eval_shape(pixelcnn_prior(512, **sizes).init, jax.random.key(0), tokens)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 1_841_472 - 15 * 10 * 128
 
 
 def test_logits_loss_and_gradients_agree_with_the_reference():
     golden = np.load(GOLDEN)
-    model = PixelCNN(32, num_classes=10, width=16, num_layers=4)
+    model = pixelcnn_prior(32, num_classes=10, width=16, num_layers=4, head_width=512)
     state_dict = {k.removeprefix("param/"): golden[k] for k in golden if k.startswith("param/")}
 
     def loss_and_logits(variables):
-        logits = model.apply(variables, golden["x"], golden["label"])
-        return negative_log_likelihood(logits, golden["x"]).mean() / 49, logits
+        nats = model.apply(variables, golden["x"][..., None], golden["label"]).of_latents()
+        return nats.codes.mean() / 49, model.apply(variables, golden["x"], golden["label"], method=all_logits)
 
     with_gradients = jax.jit(jax.value_and_grad(loss_and_logits, has_aux=True))
     (loss, logits), gradients = with_gradients(pixelcnn_from_torch(state_dict))
@@ -97,8 +96,8 @@ def test_a_position_sees_every_earlier_one_and_no_other(variables, apply, height
 def test_the_mask_hides_whatever_its_kernel_entries_hold(variables, apply):
     indices = random_indices(0, 4, 5)
     noisy = jax.tree.map(np.copy, variables)
-    noisy["params"]["layer_0"]["vertical"]["kernel"][-1] = 1e3
-    noisy["params"]["layer_0"]["horizontal"]["kernel"][:, -1] = 1e3
+    noisy["params"]["network"]["layer_0"]["vertical"]["kernel"][-1] = 1e3
+    noisy["params"]["network"]["layer_0"]["horizontal"]["kernel"][:, -1] = 1e3
     np.testing.assert_array_equal(apply(variables, indices, LABEL), apply(noisy, indices, LABEL))
 
 
@@ -118,30 +117,16 @@ def test_the_label_changes_the_logits_of_every_position(variables, apply):
     ("num_classes", "num_layers", "height", "width"),
     [(3, 3, 4, 5), (0, 3, 5, 2), (3, 1, 6, 4), (0, 2, 1, 6), (3, 4, 6, 1), (3, 2, 1, 1)],
 )
-def test_logits_computed_one_by_one_are_those_of_one_pass(
+def test_features_computed_one_by_one_are_those_of_one_pass(
     num_classes, num_layers, height, width, compute_dtype, tolerance
 ):
-    model = PixelCNN(NUM_CODES, num_classes, 8, num_layers, head_width=16, compute_dtype=compute_dtype)
-    rng = np.random.default_rng(1)
-    indices = rng.integers(NUM_CODES, size=(2, height, width), dtype=np.int32)
+    model = pixelcnn_prior(NUM_CODES, num_classes, num_layers=num_layers, compute_dtype=compute_dtype)
+    tokens = np.random.default_rng(1).integers(NUM_CODES, size=(2, height, width, 1), dtype=np.int32)
     labels = jnp.array([2, 0]) if num_classes else None
-    shapes = jax.eval_shape(model.init, jax.random.key(0), indices, labels)
-    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
-    call = jax.jit(functools.partial(model.apply, variables), static_argnames="method")
-
-    one_by_one = np.empty((2, height, width, NUM_CODES), np.float32)
-    rows = model.blank_memory(2, width)
-    for i in range(height):
-        row_inputs, contexts = call(rows, labels, method="begin_row")
-        columns = model.blank_memory(2)
-        for j in range(width):
-            here = [context[:, j] for context in contexts]
-            inputs, logits = call(columns, tuple(here), method="next_column")
-            assert logits.dtype == jnp.float32
-            one_by_one[:, i, j] = logits
-            columns = call(indices[:, i, j], inputs, method="remember")
-        rows = call(indices[:, i], row_inputs, method="remember")
-    np.testing.assert_allclose(one_by_one, call(indices, labels), rtol=tolerance, atol=tolerance)
+    variables = random_variables(model, tokens, labels, seed=1)
+    whole = jax.jit(functools.partial(model.apply, method="features"))(variables, tokens, labels, None)
+    assert whole.dtype == jnp.float32
+    np.testing.assert_allclose(one_by_one(model, variables, tokens, labels), whole, rtol=tolerance, atol=tolerance)
 
 
 def test_an_index_or_label_out_of_range_is_not_silently_another(variables, apply):
@@ -151,61 +136,72 @@ def test_an_index_or_label_out_of_range_is_not_silently_another(variables, apply
     assert np.isnan(apply(variables, indices, LABEL)).any()
 
 
+def test_no_class_is_an_embedding_of_zero(variables, apply):
+    indices = random_indices(0, 4, 5)
+    without = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 0 * leaf if "class_embedding" in jax.tree_util.keystr(path) else leaf, variables
+    )
+    np.testing.assert_array_equal(apply(variables, indices, jnp.array([-1])), apply(without, indices, LABEL))
+
+
 def test_labels_are_given_exactly_to_conditional_models(variables):
     indices = jnp.zeros((1, 4, 5), jnp.int32)
     with pytest.raises(UserError, match="num_classes=3 was given no labels"):
-        MODEL.apply(variables, indices)
+        MODEL.apply(variables, indices[..., None])
     with pytest.raises(UserError, match="num_classes=0 was given labels"):
-        PixelCNN(NUM_CODES).init(jax.random.key(0), indices, LABEL)
+        pixelcnn_prior(NUM_CODES).init(jax.random.key(0), indices[..., None], LABEL)
     with pytest.raises(UserError, match="num_classes=3 was given no labels"):
-        MODEL.apply(variables, MODEL.blank_memory(1, 5), method="begin_row")
+        MODEL.apply(variables, MODEL.network.blank_memory(1, 4, 5), None, method="begin_row")
 
 
 def test_initialisation_is_xavier_uniform_over_the_full_kernel_with_normal_embeddings():
-    model = PixelCNN(512, num_classes=10, num_layers=1)
-    indices, labels = jnp.zeros((1, 1, 1), jnp.int32), jnp.zeros(1, jnp.int32)
-    params = jax.jit(model.init)(jax.random.key(0), indices, labels)["params"]
+    model = pixelcnn_prior(512, num_classes=10, width=64, num_layers=1)
+    tokens, labels = jnp.zeros((1, 1, 1, 1), jnp.int32), jnp.zeros(1, jnp.int32)
+    params = jax.jit(model.init)(jax.random.key(0), tokens, labels)["params"]
+    layer = params["network"]["layer_0"]
     limits = {"vertical": (6 / (28 * 64 + 28 * 128)) ** 0.5, "horizontal": (6 / (4 * 192)) ** 0.5}
     for name, limit in limits.items():
-        kernel = np.asarray(params["layer_0"][name]["kernel"])
+        kernel = np.asarray(layer[name]["kernel"])
         # Over 30,000 draws the largest comes within 1 % of the limit and the deviation within 2 %.
         assert 0.99 * limit < np.abs(kernel).max() <= limit
         np.testing.assert_allclose(kernel.std(), limit / 3**0.5, rtol=0.02)
-        assert np.all(params["layer_0"][name]["bias"] == 0)
+        assert np.all(layer[name]["bias"] == 0)
     np.testing.assert_allclose(params["embedding"]["embedding"].std(), 1.0, rtol=0.02)
     # 1,280 draws only: a standard error of 2 %.
-    np.testing.assert_allclose(params["layer_0"]["class_embedding"]["embedding"].std(), 1.0, rtol=0.08)
+    np.testing.assert_allclose(layer["class_embedding"]["embedding"].std(), 1.0, rtol=0.08)
 
 
-@settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**16), scale=st.floats(0.01, 50.0))
-def test_negative_log_likelihood_is_the_sum_of_nats_over_the_latent(seed, scale):
-    rng = np.random.default_rng(seed)
-    logits = scale * rng.normal(size=(3, 2, 5, NUM_CODES)).astype(np.float32)
-    indices = rng.integers(NUM_CODES, size=(3, 2, 5), dtype=np.int32)
-    exact = logits.astype(np.float64)
+def test_nats_are_those_of_the_softmax(variables, apply):
+    indices = np.random.default_rng(3).integers(NUM_CODES, size=(3, 4, 5), dtype=np.int32)
+    labels = jnp.array([0, 1, 2])
+    exact = np.asarray(apply(variables, indices, labels), np.float64)
     log_p = exact - np.log(np.exp(exact).sum(axis=-1, keepdims=True))
-    expected = -np.take_along_axis(log_p, indices[..., None], axis=-1).sum(axis=(1, 2, 3))
-    nats = negative_log_likelihood(jnp.asarray(logits), jnp.asarray(indices))
-    assert nats.dtype == jnp.float32
-    # float32 rounding of ten terms of the logits' size.
-    np.testing.assert_allclose(nats, expected, rtol=1e-5, atol=1e-5 * scale)
+    expected = -np.take_along_axis(log_p, indices[..., None], axis=-1)[..., 0]
+    nats = jax.jit(MODEL.apply)(variables, indices[..., None], labels)
+    assert nats.total.dtype == jnp.float32
+    np.testing.assert_allclose(nats.total, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(nats.continuous, np.zeros((3, 4, 5)))
+    np.testing.assert_allclose(nats.of_latents().total, expected.sum((1, 2)), rtol=1e-5)
+
+
+def in_bfloat16(model):
+    return model.clone(network=model.network.clone(compute_dtype="bfloat16"))
 
 
 def test_in_bfloat16_parameters_logits_and_gradients_are_float32_and_nearly_the_same(variables):
-    model = MODEL.clone(compute_dtype="bfloat16")
+    model = in_bfloat16(MODEL)
     indices = np.random.default_rng(0).integers(NUM_CODES, size=(8, 4, 5), dtype=np.int32)
     labels = jnp.arange(8) % 3
 
     def loss(model, variables):
-        logits = model.apply(variables, indices, labels)
-        return negative_log_likelihood(logits, indices).mean(), logits
+        nats = model.apply(variables, indices[..., None], labels).of_latents()
+        return nats.total.mean(), model.apply(variables, indices, labels, method=all_logits)
 
     differentiate = jax.jit(jax.value_and_grad(loss, 1, has_aux=True), static_argnums=0)
     (exact, exact_logits), exact_gradients = differentiate(MODEL, variables)
     (ours, logits), gradients = differentiate(model, variables)
     assert {leaf.dtype for leaf in jax.tree.leaves((ours, logits, gradients))} == {jnp.dtype("float32")}
-    fresh = jax.eval_shape(model.init, jax.random.key(0), indices, labels)
+    fresh = jax.eval_shape(model.init, jax.random.key(0), indices[..., None], labels)
     assert {leaf.dtype for leaf in jax.tree.leaves(fresh)} == {jnp.dtype("float32")}
     # Eleven convolutions and products one after the other each round to 2^-8, and as many again backward.
     np.testing.assert_allclose(logits, exact_logits, rtol=0.05, atol=0.05)
@@ -217,7 +213,8 @@ def test_in_bfloat16_parameters_logits_and_gradients_are_float32_and_nearly_the_
 def test_in_bfloat16_all_convolutions_and_products_are(variables):
     def loss(variables):
         indices = jnp.zeros((2, 4, 5), jnp.int32)
-        return MODEL.clone(compute_dtype="bfloat16").apply(variables, indices, jnp.zeros(2, jnp.int32)).sum()
+        labels = jnp.zeros(2, jnp.int32)
+        return in_bfloat16(MODEL).apply(variables, indices, labels, method=all_logits).sum()
 
     program = jax.jit(jax.value_and_grad(loss)).lower(variables).as_text()
     lines = [
@@ -230,7 +227,6 @@ def test_in_bfloat16_all_convolutions_and_products_are(variables):
     assert not re.search(r"stablehlo.scatter.*bf16", program)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_out_of_range_is_seen_in_every_dtype(variables, dtype):
-    model = MODEL.clone(compute_dtype=dtype)
-    assert np.isnan(model.apply(variables, jnp.full((1, 2, 2), NUM_CODES), LABEL)).any()
+@pytest.mark.parametrize("model", [MODEL, in_bfloat16(MODEL)], ids=["float32", "bfloat16"])
+def test_out_of_range_is_seen_in_every_dtype(variables, model):
+    assert np.isnan(model.apply(variables, jnp.full((1, 2, 2, 1), NUM_CODES), LABEL).total).any()

@@ -1,3 +1,5 @@
+"""Draws from a prior: exact frequencies, the same by every way to compute them, and what is kept is kept."""
+
 import functools
 import itertools
 
@@ -5,104 +7,246 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from scipy.stats import chisquare
 
 from hvq_jax.errors import UserError
-from hvq_jax.priors.pixelcnn import PixelCNN, negative_log_likelihood
-from hvq_jax.priors.sampling import _gumbel_noise, filter_logits, sample_cached, sample_indices
+from hvq_jax.priors.filtering import filter_logits
+from hvq_jax.priors.heads import GainHead, ResidualHead
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, all_codes, sample, sample_naive, top_rows
+from hvq_jax.priors.transformer import Transformer
+from tests.priors.models import all_logits, pixelcnn_prior, random_variables
 
-NUM_CODES = 7
-any_logits = hnp.arrays(np.float32, (2, NUM_CODES), elements=st.floats(-8, 8, width=16))
-# A few values only, so that most draws have ties.
-tied_logits = hnp.arrays(np.float32, (2, NUM_CODES), elements=st.sampled_from([-1.0, -0.0, 0.0, 2.0]))
-examples = settings(max_examples=60, deadline=None)
-
-
-def probabilities(logits):
-    exact = np.exp(np.asarray(logits, np.float64) - np.max(logits, axis=-1, keepdims=True))
-    return exact / exact.sum(axis=-1, keepdims=True)
-
-
-def kept(logits, **options):
-    return np.isfinite(filter_logits(jnp.asarray(logits), **options))
-
-
-@examples
-@given(logits=any_logits | tied_logits, top_k=st.integers(1, NUM_CODES + 2))
-def test_top_k_keeps_the_k_most_probable_and_of_equals_the_lower_index(logits, top_k):
-    first = np.argsort(-logits, axis=-1, kind="stable")[:, :top_k]
-    expected = np.zeros(logits.shape, bool)
-    np.put_along_axis(expected, first, True, axis=-1)
-    np.testing.assert_array_equal(kept(logits, top_k=top_k), expected)
+K, G = 3, 2
+HEAD = {"width": 8, "head_width": 16}
+GAINS = GainHead(K, G, 1, **HEAD)
+PAIRS = GainHead(K, G, 2, **HEAD)
+RESIDUAL = ResidualHead(K, 2, 0.5, 3, **HEAD)
+NOWHERE, EVERYWHERE, SOMEWHERE = (np.array(p) for p in ([False] * 3, [True] * 3, [True, False, True]))
+HEADS = {  # and which codes have a continuous part
+    "vq": (None, NOWHERE),
+    "projected": (GAINS, EVERYWHERE),
+    "combined": (GAINS, SOMEWHERE),
+    "projected in groups": (PAIRS, EVERYWHERE),
+    "frequency": (RESIDUAL, SOMEWHERE),
+}
 
 
-@examples
-@given(logits=any_logits | tied_logits, top_p=st.floats(0.01, 0.999))
-def test_top_p_keeps_the_smallest_set_that_reaches_the_mass(logits, top_p):
-    for row, keep, p in zip(logits, kept(logits, top_p=top_p), probabilities(logits), strict=True):
-        num_kept = keep.sum()
-        first = np.argsort(-row, kind="stable")[:num_kept]
-        assert num_kept >= 1
-        assert keep[first].all()
-        # Float32 sums decide what to keep: the exact mass may miss the bound by their rounding.
-        assert p[first].sum() >= top_p - 1e-6
-        assert p[first[:-1]].sum() <= top_p + 1e-6
+def prior_of(network, latent, grid, num_classes=2):
+    head, _ = HEADS[latent]
+    if network == "pixelcnn":
+        return pixelcnn_prior(K, num_classes, continuous=head)
+    return Prior(K, Transformer(grid, num_classes, width=8, num_layers=2, num_heads=2), head, 16)
 
 
-def test_top_p_measures_mass_after_top_k():
-    logits = jnp.log(jnp.array([0.1, 0.2, 0.3, 0.4]))
-    np.testing.assert_array_equal(kept(logits, top_p=0.5), [False, False, True, True])
-    # Of the two left by top-k the first has 0.4 / 0.7.
-    np.testing.assert_array_equal(kept(logits, top_k=2, top_p=0.5), [False, False, False, True])
+def tokens_of(latent, *shape, seed=0):
+    """Random ones, zero where there is nothing."""
+    head, present = HEADS[latent]
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(K, size=(*shape, 1), dtype=np.int32)
+    if head is None:
+        return codes
+    low, high = (-3, 4) if head is RESIDUAL else (0, G)
+    parts = rng.integers(low, high, size=(*shape, head.channels), dtype=np.int32)
+    return np.concatenate([codes, np.where(present[codes], parts, 0)], axis=-1)
 
 
-@examples
-@given(logits=any_logits, temperature=st.floats(0.1, 10.0))
-def test_temperature_divides_the_logits(logits, temperature):
-    actual = probabilities(filter_logits(jnp.asarray(logits), temperature=temperature))
-    # Quotients up to 160 in float32 carry an error of 1e-5.
-    np.testing.assert_allclose(actual, probabilities(logits / np.float64(temperature)), atol=2e-5)
+NETWORKS = pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
+DISCRETE = pytest.mark.parametrize("latent", ["vq", "projected", "combined"])
+LATENTS = pytest.mark.parametrize("latent", HEADS)
 
 
-def test_top_p_comes_after_temperature():
-    logits = jnp.log(jnp.array([0.6, 0.4]))
-    np.testing.assert_array_equal(kept(logits, top_p=0.65), [True, True])
-    # At temperature 1/2 the first has 0.36 / 0.52.
-    np.testing.assert_array_equal(kept(logits, temperature=0.5, top_p=0.65), [True, False])
+def all_latents(latent):
+    """Every latent of 2x2 positions: `[N, 2, 2, 1 + c]`."""
+    head, present = HEADS[latent]
+    bins = [G if head is not None and present[code] else 1 for code in range(K)]
+    outcomes = [(code, b)[: 1 if head is None else 2] for code in range(K) for b in range(bins[code])]
+    return np.array(list(itertools.product(outcomes, repeat=4)), np.int32).reshape(-1, 2, 2, len(outcomes[0]))
 
 
-@pytest.mark.parametrize("temperature", [0, 1e-40])
-def test_temperature_zero_keeps_the_most_probable_code_alone(temperature):
-    logits = jnp.array([[0.0, 3.0, 1.0, 3.0], [5.0, 3.0, 1.0, 3.0]])
-    expected = [[False, True, False, False], [True, False, False, False]]
-    np.testing.assert_array_equal(kept(logits, temperature=temperature), expected)
-    np.testing.assert_array_equal(kept(logits, temperature=temperature, top_p=0.5), expected)
+@NETWORKS
+@DISCRETE
+def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
+    model, present, latents = prior_of(network, latent, (2, 2)), HEADS[latent][1], all_latents(latent)
+    variables = random_variables(model, latents[:1], jnp.zeros(1, int), present)
+    labels = jnp.ones(len(latents), int)
+    nats = jax.jit(model.apply)(variables, latents, labels, present).of_latents()
+    exact = np.exp(-np.asarray(nats.total, np.float64))
+    np.testing.assert_allclose(exact.sum(), 1.0, atol=1e-5)
+
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    draw = jax.jit(lambda keys: sample(model, variables, jnp.ones(len(keys), int), keys, 2, 2, present=present))
+    drawn = draw(keys)
+    numbers = {tuple(row): number for number, row in enumerate(latents.reshape(len(latents), -1).tolist())}
+    sampled = [numbers[tuple(row)] for row in np.asarray(drawn.tokens).reshape(len(keys), -1).tolist()]
+    counts = np.bincount(sampled, minlength=len(latents))
+
+    def p_value(expected):
+        # The test is valid where five or more are expected; the rest is pooled.
+        common = expected * len(keys) >= 5
+        observed = np.append(counts[common], counts[~common].sum())
+        expected = np.append(expected[common], expected[~common].sum())
+        possible = expected > 0
+        return chisquare(observed[possible], expected[possible] / expected[possible].sum() * len(keys)).pvalue
+
+    assert p_value(exact) > 1e-3
+    # The same numbers reject other parameters: the test can tell distributions apart.
+    others = random_variables(model, latents[:1], jnp.zeros(1, int), present, seed=1)
+    other_nats = jax.jit(model.apply)(others, latents, labels, present).of_latents()
+    other = np.exp(-np.asarray(other_nats.total, np.float64))
+    assert p_value(other / other.sum()) < 1e-6
+    # The likelihood computed on the way is that of one pass.
+    np.testing.assert_allclose(drawn.nats.of_latents().total, nats.total[np.array(sampled)], rtol=1e-4, atol=1e-4)
 
 
-def test_a_temperature_that_overflows_the_logits_still_keeps_the_best():
-    filtered = filter_logits(jnp.array([40.0, 30.0, -20.0]), temperature=1e-38, top_p=0.9)
-    np.testing.assert_array_equal(filtered, [0.0, -np.inf, -np.inf])
+@NETWORKS
+@LATENTS
+def test_causality(network, latent):
+    """A code moves what is predicted behind it and its own continuous part; that part moves what is behind only."""
+    height, width = 3, 4
+    model, (head, present) = prior_of(network, latent, (height, width)), HEADS[latent]
+    tokens = tokens_of(latent, 1, height, width)
+    label = jnp.zeros(1, int)
+    variables = random_variables(model, tokens, label, present)
+
+    def predicted(model, tokens, scored):
+        features = model.features(tokens, label, present)
+        nats = model.nats(features, scored, present)
+        return model.code_logits(features), nats.continuous  # by a fixed continuous part
+
+    call = jax.jit(functools.partial(model.apply, variables, method=predicted))
+
+    def moved(changed, scored, scored_changed):
+        """Positions whose code logits, and whose continuous part's likelihood, differ."""
+        (logits, nats), (others, other_nats) = call(tokens, scored), call(changed, scored_changed)
+        return np.any(logits != others, axis=-1).ravel(), np.asarray(nats != other_nats).ravel()
+
+    place = 5
+    row, column = divmod(place, width)
+    behind = np.arange(height * width) > place
+    changed = tokens.copy()
+    changed[0, row, column, 0] = 0 if tokens[0, row, column, 0] else 2  # both have a continuous part where any has
+    codes, parts = moved(changed, tokens, changed)
+    assert not codes[~behind].any()
+    assert codes[behind].any()
+    assert not parts[:place].any()
+    if head is not None and present[tokens[0, row, column, 0]]:
+        assert parts[place]
+        changed = tokens.copy()
+        changed[0, row, column, 1] += 1 if tokens[0, row, column, 1] == 0 else -1
+        codes, parts = moved(changed, tokens, tokens)
+        assert not codes[~behind].any()
+        assert not parts[~behind].any()
+        assert codes[behind].any()
+        assert parts[behind].any()
 
 
-def test_without_options_the_distribution_stays_as_it_is():
-    logits = jnp.array([[0.5, -1.25, 3.0], [-np.inf, 2.0, 2.0]])
-    filtered = filter_logits(logits.astype(jnp.bfloat16))
-    assert filtered.dtype == jnp.float32
-    np.testing.assert_allclose(probabilities(filtered), probabilities(logits), rtol=1e-6)
+@NETWORKS
+@LATENTS
+def test_each_feature_once_draws_what_full_passes_draw(network, latent):
+    height, width = 2, 3
+    model, present = prior_of(network, latent, (height, width)), HEADS[latent][1]
+    tokens = tokens_of(latent, 8, height, width)
+    labels, keys = jnp.arange(8) % 2, jax.random.split(jax.random.key(0), 8)
+    variables = random_variables(model, tokens, labels, present)
+    for options, kept in (
+        (SamplingOptions(), None),
+        (SamplingOptions(0.7, 2, 0.9, continuous_temperature=0.5, guidance=1.5), top_rows(jnp.asarray(tokens), 1)),
+    ):
+        both = [
+            jax.jit(functools.partial(f, model, height=height, width=width, present=present, options=options))(
+                variables, labels, keys, kept=kept
+            )
+            for f in (sample, sample_naive)
+        ]
+        np.testing.assert_array_equal(both[0].tokens, both[1].tokens)
+        np.testing.assert_allclose(both[0].nats.total, both[1].nats.total, rtol=1e-4, atol=1e-4)
+        again = jax.jit(model.apply)(variables, both[0].tokens, labels, present)
+        np.testing.assert_allclose(both[0].nats.total, again.total, rtol=1e-4, atol=1e-4)
 
 
-def test_filtering_under_jit_is_the_same_on_any_leading_shape():
-    options = {"temperature": 0.7, "top_k": 5, "top_p": 0.8}
-    rng = np.random.default_rng(0)
-    logits = jnp.asarray(rng.normal(size=(2, 3, 4, NUM_CODES)), jnp.float32)
-    jitted = jax.jit(functools.partial(filter_logits, **options))(logits)
-    eager = filter_logits(logits.reshape(-1, NUM_CODES), **options).reshape(logits.shape)
-    np.testing.assert_array_equal(np.isfinite(jitted), np.isfinite(eager))
-    # A compiler may divide by multiplying with the reciprocal.
-    np.testing.assert_allclose(jitted, eager, rtol=1e-6)
+MODEL = prior_of("pixelcnn", "combined", (3, 5))
+PRESENT = HEADS["combined"][1]
+
+
+@pytest.fixture(scope="module")
+def variables():
+    return random_variables(MODEL, tokens_of("combined", 1, 3, 5), jnp.zeros(1, int), PRESENT)
+
+
+@functools.partial(jax.jit, static_argnames="options")
+def draw(variables, labels, keys, kept=None, options=DEFAULT_OPTIONS):
+    return sample(MODEL, variables, labels, keys, 3, 5, present=PRESENT, options=options, kept=kept)
+
+
+def test_a_sample_depends_on_its_own_key_and_label_only(variables):
+    keys, labels = jax.random.split(jax.random.key(0), 8), jnp.arange(8) % 2
+    whole = draw(variables, labels, keys).tokens
+    np.testing.assert_array_equal(whole[2:5], draw(variables, labels[2:5], keys[2:5]).tokens)
+    np.testing.assert_array_equal(whole[::-1], draw(variables, labels[::-1], keys[::-1]).tokens)
+    assert len(np.unique(whole, axis=0)) == len(whole)
+    other = draw(variables, labels, jax.random.split(jax.random.key(1), 8)).tokens
+    assert np.all(np.any(whole != other, axis=(1, 2, 3)))
+
+
+def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
+    keys, labels = jax.random.split(jax.random.key(0), 16), jnp.zeros(16, int)
+    given = jnp.asarray(tokens_of("combined", 16, 3, 5))
+    completed = draw(variables, labels, keys, top_rows(given, 2)).tokens
+    np.testing.assert_array_equal(completed[:, :2], given[:, :2])
+    assert np.all(np.any(completed[:, 2] != given[:, 2], axis=(1, 2)))
+    varied = np.asarray(draw(variables, labels, keys, all_codes(given)).tokens)
+    np.testing.assert_array_equal(varied[..., 0], given[..., 0])
+    assert (varied[..., 1] != given[..., 1]).any()
+    assert not varied[~PRESENT[varied[..., 0]], 1].any()
+
+
+def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables):
+    keys = jax.random.split(jax.random.key(0), 2000)
+    labels = jnp.ones(len(keys), int)
+
+    def evidence(options):
+        """By how much the draws are likelier under their class than without one."""
+        tokens = draw(variables, labels, keys, options=options).tokens
+        nats = [MODEL.apply(variables, tokens, each, PRESENT).codes.sum((1, 2)).mean() for each in (labels, -labels)]
+        return float(nats[1] - nats[0])
+
+    none, some, much = (evidence(SamplingOptions(guidance=w)) for w in (0.0, 1.0, 3.0))
+    assert none < some < much
+
+
+def test_temperature_zero_is_greedy_in_codes_and_in_bins(variables):
+    keys, labels = jax.random.split(jax.random.key(0), 4), jnp.zeros(4, int)
+    tokens = draw(variables, labels, keys, options=SamplingOptions(temperature=0, continuous_temperature=0)).tokens
+    np.testing.assert_array_equal(tokens, np.broadcast_to(tokens[:1], tokens.shape))
+    logits = MODEL.apply(variables, tokens, labels, PRESENT, method="features")
+    best = MODEL.apply(variables, logits, method="code_logits").argmax(-1)
+    np.testing.assert_array_equal(tokens[..., 0], best)
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 2}, {"temperature": 2.0, "top_p": 0.7}], ids=str)
+def test_options_reshape_the_distribution_of_the_first_code(options):
+    model = prior_of("pixelcnn", "vq", (1, 1), num_classes=0)
+    variables = random_variables(model, np.zeros((1, 1, 1, 1), np.int32))
+    logits = model.apply(variables, jnp.zeros((1, 1, 1), int), method=all_logits)[0, 0, 0]
+    expected = np.asarray(jax.nn.softmax(filter_logits(logits, **options)), np.float64)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    drawn = jax.jit(lambda keys: sample(model, variables, None, keys, 1, 1, options=SamplingOptions(**options)))(keys)
+    counts = np.bincount(np.asarray(drawn.tokens).ravel(), minlength=K)
+    assert not counts[expected == 0].any()
+    possible = expected > 0
+    expected = expected[possible] / expected[possible].sum() * len(keys)
+    assert chisquare(counts[possible], expected).pvalue > 1e-3
+
+
+def test_in_bfloat16_the_likelihood_on_the_way_is_nearly_that_of_one_pass():
+    model = MODEL.clone(network=MODEL.network.clone(compute_dtype="bfloat16"))
+    tokens = tokens_of("combined", 64, 3, 5)
+    labels, keys = jnp.arange(64) % 2, jax.random.split(jax.random.key(0), 64)
+    variables = random_variables(model, tokens, labels, PRESENT)
+    drawn = jax.jit(lambda keys: sample(model, variables, labels, keys, 3, 5, present=PRESENT))(keys)
+    again = jax.jit(model.apply)(variables, drawn.tokens, labels, PRESENT)
+    np.testing.assert_allclose(drawn.nats.total, again.total, atol=0.1)  # sums of products rounded to 2^-8
 
 
 @pytest.mark.parametrize(
@@ -110,152 +254,25 @@ def test_filtering_under_jit_is_the_same_on_any_leading_shape():
     [
         ("temperature", -0.1),
         ("temperature", float("nan")),
-        ("temperature", float("inf")),
         ("top_k", -1),
-        ("top_k", 2.5),
         ("top_p", 0.0),
-        ("top_p", 1.1),
-        ("top_p", float("nan")),
+        ("continuous_temperature", float("inf")),
+        ("guidance", -1.0),
+        ("guidance", float("nan")),
     ],
 )
 def test_an_option_out_of_range_is_one_clear_line(name, value):
-    logits, keys = jnp.zeros((1, 2, 2, 3)), jax.random.split(jax.random.key(0), 1)
-    for call in (
-        lambda: filter_logits(logits, **{name: value}),
-        lambda: sample_indices(lambda _: logits, keys, 2, 2, **{name: value}),
-        lambda: sample_cached(TINY, {}, None, keys, 2, 2, **{name: value}),
-    ):
-        with pytest.raises(UserError, match=rf"^{name} is {value}; it must be .*$") as error:
-            call()
-        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=rf"^{name} is {value}; it must be .*$"):
+        sample(MODEL, {}, None, jax.random.split(jax.random.key(0), 1), 2, 2, options=SamplingOptions(**{name: value}))
 
 
-def test_positions_are_drawn_in_raster_order():
-    def successor_of_the_position_before(indices):
-        flat = indices.reshape(indices.shape[0], -1)
-        before = jnp.pad(flat[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-        return 1e4 * jax.nn.one_hot((before + 1) % NUM_CODES, NUM_CODES).reshape(*indices.shape, NUM_CODES)
-
-    keys = jax.random.split(jax.random.key(0), 2)
-    indices = sample_indices(successor_of_the_position_before, keys, 3, 4)
-    assert indices.dtype == jnp.int32
-    expected = np.arange(12).reshape(3, 4) % NUM_CODES
-    np.testing.assert_array_equal(indices, np.stack([expected, expected]))
+def test_guidance_needs_classes():
+    with pytest.raises(UserError, match="needs a prior that is conditional"):
+        SamplingOptions(guidance=1.0).check(num_classes=0)
 
 
-# A model small enough to enumerate: 3⁴ = 81 latents.
-TINY = PixelCNN(3, num_classes=2, width=4, num_layers=2, head_width=8)
-ALL_LATENTS = np.array(list(itertools.product(range(3), repeat=4)), np.int32).reshape(81, 2, 2)
-
-
-@pytest.fixture(scope="module")
-def tiny_variables():
-    shapes = jax.eval_shape(TINY.init, jax.random.key(0), ALL_LATENTS[:1], jnp.zeros(1, jnp.int32))
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
-
-
-@functools.partial(jax.jit, static_argnames=("height", "width", "temperature", "top_k", "top_p"))
-def sample_tiny(variables, keys, labels, height=2, width=2, **options):
-    return sample_indices(lambda indices: TINY.apply(variables, indices, labels), keys, height, width, **options)
-
-
-def exact_probabilities(variables, label, **options):
-    logits = TINY.apply(variables, ALL_LATENTS, jnp.full(81, label))
-    nats = negative_log_likelihood(filter_logits(logits, **options), ALL_LATENTS)
-    return np.exp(-np.asarray(nats, np.float64))
-
-
-@pytest.mark.parametrize(
-    "options", [{}, {"temperature": 0.5}, {"top_k": 2}, {"temperature": 2.0, "top_p": 0.7}], ids=str
-)
-def test_sampled_frequencies_match_the_exact_probabilities(tiny_variables, options):
-    exact = exact_probabilities(tiny_variables, 1, **options)
-    # Float32 logits: each of four log-probabilities is right to about 1e-7.
-    np.testing.assert_allclose(exact.sum(), 1.0, atol=1e-5)
-
-    keys = jax.random.split(jax.random.key(0), 50_000)
-    sampled = np.asarray(sample_tiny(tiny_variables, keys, jnp.ones(len(keys), int), **options))
-    counts = np.bincount(sampled.reshape(-1, 4) @ [27, 9, 3, 1], minlength=81)
-    assert np.all(counts[exact == 0] == 0)
-
-    def p_value(expected):
-        # The test is valid where five or more are expected; the rest is pooled.
-        common = expected * len(keys) >= 5
-        observed = np.append(counts[common], counts[~common].sum())
-        expected = np.append(expected[common], expected[~common].sum()) * len(keys)
-        possible = expected > 0
-        return chisquare(observed[possible], expected[possible] / expected.sum() * len(keys)).pvalue
-
-    assert p_value(exact) > 1e-3
-    # The same numbers reject the unfiltered other class: the test can tell distributions apart.
-    assert p_value(exact_probabilities(tiny_variables, 0)) < 1e-6
-
-
-def test_a_sample_depends_on_its_own_key_and_label_only(tiny_variables):
-    keys, labels = jax.random.split(jax.random.key(0), 8), jnp.arange(8) % 2
-    whole = sample_tiny(tiny_variables, keys, labels, height=3, width=5)
-    part = sample_tiny(tiny_variables, keys[2:5], labels[2:5], height=3, width=5)
-    reverse = sample_tiny(tiny_variables, keys[::-1], labels[::-1], height=3, width=5)
-    np.testing.assert_array_equal(whole[2:5], part)
-    np.testing.assert_array_equal(whole[::-1], reverse)
-    assert len(np.unique(whole, axis=0)) == len(whole)
-
-
-def test_another_seed_draws_another_sample(tiny_variables):
-    labels = jnp.zeros(8, int)
-    draw = functools.partial(sample_tiny, tiny_variables, labels=labels, height=3, width=5)
-    first, again, other = (draw(keys=jax.random.split(jax.random.key(seed), 8)) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert np.all(np.any(first != other, axis=(1, 2)))
-
-
-@pytest.mark.parametrize(
-    ("num_classes", "num_layers", "height", "width", "options"),
-    [
-        (3, 3, 4, 5, {}),
-        (0, 2, 1, 6, {"temperature": 0.7, "top_k": 6, "top_p": 0.9}),
-        (3, 1, 6, 1, {"temperature": 3.0}),
-    ],
-    ids=str,
-)
-def test_the_cached_sampler_draws_the_latents_of_the_naive_one(num_classes, num_layers, height, width, options):
-    model = PixelCNN(NUM_CODES, num_classes, width=8, num_layers=num_layers, head_width=16)
-    keys = jax.random.split(jax.random.key(0), 32)
-    labels = jnp.arange(len(keys)) % num_classes if num_classes else None
-    shapes = jax.eval_shape(model.init, keys[0], jnp.zeros((32, height, width), jnp.int32), labels)
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
-
-    @jax.jit
-    def naive(keys):
-        return sample_indices(lambda indices: model.apply(variables, indices, labels), keys, height, width, **options)
-
-    @jax.jit
-    def cached(keys):
-        return sample_cached(model, variables, labels, keys, height, width, **options)
-
-    latents = cached(keys)
-    assert latents.dtype == jnp.int32
-    np.testing.assert_array_equal(latents, naive(keys))
-
-
-def test_the_cached_sampler_draws_from_the_logits_of_a_bfloat16_model():
-    """Every code drawn is the best of one full pass over the latent drawn, or ties with it to that model's rounding."""
-    model = PixelCNN(NUM_CODES, 3, width=8, num_layers=3, head_width=16, compute_dtype="bfloat16")
-    height, width = 4, 5
-    keys, labels = jax.random.split(jax.random.key(0), 64), jnp.arange(64) % 3
-    shapes = jax.eval_shape(model.init, keys[0], jnp.zeros((64, height, width), jnp.int32), labels)
-    rng = np.random.default_rng(0)
-    variables = jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
-    latents = jax.jit(lambda keys: sample_cached(model, variables, labels, keys, height, width))(keys)
-    positions = jnp.arange(height * width).reshape(height, width)
-    noise = jax.vmap(lambda row: _gumbel_noise(keys, row, NUM_CODES), out_axes=1)(positions).transpose(2, 1, 0, 3)
-    scores = np.asarray(jax.jit(model.apply)(variables, latents, labels) + noise)
-    chosen = np.take_along_axis(scores, np.asarray(latents)[..., None], axis=-1)[..., 0]
-    behind = scores.max(axis=-1) - chosen
-    assert behind.max() <= 0.1  # twice the tolerance of a logit, see test_pixelcnn.py
-    assert (behind > 0).mean() <= 0.02
-    # So draws are those of the naive sampler up to the first such tie.
-    naive = jax.jit(lambda keys: sample_indices(lambda x: model.apply(variables, x, labels), keys, height, width))(keys)
-    assert (latents == naive).all(axis=(1, 2)).mean() >= 0.75
+def test_a_given_continuous_part_belongs_to_a_given_code():
+    kept = all_codes(jnp.zeros((1, 2, 2, 2), jnp.int32))
+    assert isinstance(kept, Kept)
+    assert kept.codes.all()
+    assert not kept.continuous.any()

@@ -1,0 +1,133 @@
+"""Bins for the signed lengths of a latent: each is transmitted as the index of its centroid, of G, in one table or K.
+
+Centroids minimise the mean squared error (Lloyd, "Least squares quantization in PCM", 1982; Max, "Quantizing for
+minimum distortion", 1960). Where Lloyd's iterations end depends on where they start: here at the best partition of the
+sorted values into intervals, among coarse cuts, by dynamic programming (Wu, "Optimal quantization by matrix searching",
+1991). Up to `_NUM_CUTS` values every cut is allowed, and the result is the global optimum.
+
+With g groups of channels, values have a last axis that codes lack; the groups share their tables.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hvq_jax.errors import UserError
+
+_NUM_CUTS = 256
+
+
+def fit_bins(
+    values: np.ndarray,
+    codes: np.ndarray,
+    *,
+    num_codes: int,
+    num_bins: int,
+    per_code: bool,
+    max_iterations: int = 300,
+) -> np.ndarray:
+    """Fit the centroids to signed lengths, in seconds for millions of them.
+
+    Args:
+        values: [N] or, in g groups, [N, g] float.
+        codes: [N] int in [0, num_codes).
+        num_codes: K.
+        num_bins: G.
+        per_code: fit a table for each code. One without values gets the table of all values together.
+        max_iterations: of Lloyd's, for each table; they end earlier where no value changes its cell.
+
+    Returns:
+        [1, G] or, per code, [K, G] float32, rising; the last repeats where there are fewer distinct values than bins.
+        Without any value at all they are zero.
+
+    Raises:
+        UserError: num_bins is below 1, or a value is not finite.
+    """
+    if num_bins < 1:
+        raise UserError(f"num_bins is {num_bins}; it must be at least 1")
+    if not np.isfinite(values).all():
+        raise UserError("signed lengths to fit bins to are not all finite: has the autoencoder's training diverged?")
+    codes = np.repeat(codes, np.size(values) // max(np.size(codes), 1))
+    values = np.asarray(values, np.float64).ravel()
+    order = np.argsort(values)
+    together = _fit(values[order], num_bins, max_iterations)
+    if not per_code:
+        return together[None]
+    order = order[np.argsort(codes[order], kind="stable")]
+    ends = np.cumsum(np.bincount(codes, minlength=num_codes))
+    parts = np.split(values[order], ends[:-1])
+    return np.stack([_fit(part, num_bins, max_iterations) if part.size else together for part in parts])
+
+
+@jax.jit
+def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Return the index of the centroid that is nearest to each value; of equally near ones the lowest.
+
+    Args:
+        values: [...] or, in g groups, [..., g] float32.
+        codes: [...] int32.
+        centroids: [1, G] or [K, G] float32, as from `fit_bins`.
+
+    Returns:
+        int32, of the shape of `values`.
+    """
+    tables = centroids[_rows(codes, values, centroids)]
+    return jnp.argmin(jnp.abs(values[..., None] - tables), axis=-1).astype(jnp.int32)
+
+
+@jax.jit
+def from_bins(bins: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Return the centroids, float32, of `bins` [...] or [..., g] int32; the rest as in `to_bins`."""
+    return centroids[_rows(codes, bins, centroids), bins]
+
+
+def _rows(codes: jax.Array, like: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Return which table each element of `like` has."""
+    if centroids.shape[0] == 1:
+        codes = jnp.zeros_like(codes)
+    return jnp.broadcast_to(codes if codes.ndim == like.ndim else codes[..., None], like.shape)
+
+
+def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:
+    """Return [G] float32 for sorted values [N] float64. A cell is a range of them: from one of `cuts` to the next."""
+    if not values.size:
+        return np.zeros(num_bins, np.float32)
+    sums = np.append(0.0, np.cumsum(values))
+    cuts = _best_cuts(values, sums, num_bins)
+    for _ in range(max_iterations):
+        centroids = _means(sums, cuts)
+        inner = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2, side="right")
+        moved = np.unique([0, *inner, len(values)])
+        if np.array_equal(moved, cuts):
+            break
+        cuts = moved
+    centroids = _means(sums, cuts)
+    return np.pad(centroids, (0, num_bins - len(centroids)), mode="edge").astype(np.float32)
+
+
+def _means(sums: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    return np.diff(sums[cuts]) / np.diff(cuts)
+
+
+def _best_cuts(values: np.ndarray, sums: np.ndarray, num_bins: int) -> np.ndarray:
+    """Return the cuts, from 0 to N, of the partition into at most G cells that has the least squared error."""
+    allowed = np.arange(len(values) + 1)
+    if len(values) > (limit := max(_NUM_CUTS, 4 * num_bins)):
+        # Half at equal counts, half at equal distances: best cells are shorter where values are many, but not as short.
+        by_count = np.linspace(0, len(values), limit // 2 + 1).astype(int)
+        by_distance = np.searchsorted(values, np.linspace(values[0], values[-1], limit // 2 + 1)[1:-1])
+        allowed = np.unique(np.append(by_count, by_distance))
+    squares = np.append(0.0, np.cumsum(np.square(values)))
+    count, total, square = (np.subtract.outer(x, x) for x in (allowed, sums[allowed], squares[allowed]))
+    # [end, start]: the squared error of a cell; an empty one costs nothing.
+    error = np.maximum(square - np.square(total) / np.maximum(count, 1), 0.0)
+    error[count < 0] = np.inf
+    least, starts = error[:, 0], []
+    for _ in range(min(num_bins, len(allowed) - 1) - 1):
+        errors = error + least
+        starts.append(errors.argmin(axis=1))
+        least = np.take_along_axis(errors, starts[-1][:, None], axis=1)[:, 0]
+    cuts = [len(allowed) - 1]
+    for start in reversed(starts):
+        cuts.append(start[cuts[-1]])
+    return np.unique(allowed[[0, *cuts]])

@@ -1,0 +1,57 @@
+"""Reshaping a categorical distribution before a draw: temperature, top-k, top-p."""
+
+import jax
+import jax.numpy as jnp
+
+from hvq_jax.errors import UserError
+
+
+def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
+    """Raise UserError unless temperature >= 0 and finite, top_k >= 0 and 0 < top_p <= 1."""
+    if not 0.0 <= temperature < float("inf"):
+        raise UserError(f"temperature is {temperature}; it must be finite and at least 0 (greedy)")
+    if top_k < 0 or top_k % 1 != 0:
+        raise UserError(f"top_k is {top_k}; it must be a whole number, at least 0 (off)")
+    if not 0.0 < top_p <= 1.0:
+        raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1 (off)")
+
+
+def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
+    """Reshape a categorical distribution before a draw: temperature first, then top-k, then top-p.
+
+    At least one code is always kept; of equally probable codes the lower index is kept first.
+
+    Args:
+        logits: [..., K], float.
+        temperature: divides the logits. 0 is its limit: only the most probable code is kept.
+        top_k: keep the top_k most probable codes; 0, or K and more, keeps all.
+        top_p: keep the smallest set of most probable codes whose mass reaches top_p, measured
+            after top-k (nucleus sampling, Holtzman et al., arXiv:1904.09751); 1 keeps all.
+
+    Returns:
+        [..., K] float32 logits; -inf at the codes removed.
+
+    Raises:
+        UserError: an option is out of range. The options are Python numbers, fixed under jit.
+    """
+    check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+    if temperature < jnp.finfo(jnp.float32).tiny:  # zero, or zero once it is a float32
+        temperature, top_k = 1.0, 1
+    logits = logits.astype(jnp.float32)
+    if temperature == 1 and top_k == 0 and top_p == 1:
+        return logits
+    # Relative to the largest, so that a low temperature drives the others to -inf, never it to inf.
+    logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
+    if top_k == 0 and top_p == 1:
+        return logits
+
+    most_probable_first = jnp.argsort(-logits, axis=-1, stable=True)
+    rank = jnp.argsort(most_probable_first, axis=-1)
+    if top_k > 0:
+        logits = jnp.where(rank < top_k, logits, -jnp.inf)
+    if top_p < 1:
+        probabilities = jnp.take_along_axis(jax.nn.softmax(logits), most_probable_first, axis=-1)
+        mass_before = jnp.cumsum(probabilities, axis=-1) - probabilities
+        num_kept = (mass_before < top_p).sum(axis=-1, keepdims=True)
+        logits = jnp.where(rank < num_kept, logits, -jnp.inf)
+    return logits

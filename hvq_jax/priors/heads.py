@@ -1,0 +1,290 @@
+"""What a prior predicts at a position from its network's features: the code, and given it the continuous part.
+
+The continuous part is transmitted as c whole numbers. `GainHead` predicts the bins of signed lengths, one for each
+group of channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of
+what is transmitted: over all outcomes it sums to 1. A position without a continuous part has zeros there, and it is the
+prior that leaves out what these heads say of it.
+"""
+
+import math
+from typing import Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import log_ndtr
+
+from hvq_jax.layers import Dense
+from hvq_jax.priors.filtering import check_sampling_options, filter_logits
+
+_embedding_init = nn.initializers.normal(stddev=1.0)
+_NARROW = 0.3  # see `log_cell_mass`
+
+
+class CodeHead(nn.Module):
+    """Logits of the code."""
+
+    num_codes: int
+    head_width: int
+    compute_dtype: str = "float32"  # of the dense layers; logits are float32, whatever it is
+
+    def setup(self) -> None:
+        """Name the parameters."""
+        self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
+        self.logits = Dense(self.num_codes, dtype=self.compute_dtype, result_dtype="float32")
+
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Map features [..., width] to logits [..., K] float32."""
+        return self.logits(nn.relu(self.hidden(features)))
+
+
+class ContinuousHead(Protocol):
+    """What a prior asks of the head for the continuous part, c whole numbers at a position."""
+
+    @property
+    def channels(self) -> int:
+        """Return c."""
+
+    def log_probability(self, features: jax.Array, codes: jax.Array, continuous: jax.Array) -> jax.Array:
+        """Return log p(continuous | features, code) in nats, of all positions in one pass.
+
+        Args:
+            features: [..., width] float32, of the positions before.
+            codes: [...] int32, the positions' own.
+            continuous: [..., c] int32.
+
+        Returns:
+            [...] float32.
+        """
+
+    def draw(
+        self,
+        features: jax.Array,
+        codes: jax.Array,
+        keys: jax.Array,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> jax.Array:
+        """Draw the continuous part of one position of each latent, from its own key.
+
+        Args:
+            features: [B, width] float32.
+            codes: [B] int32.
+            keys: [B] PRNG keys.
+            temperature: 1 draws from the distribution; 0 is greedy. Options are fixed under jit.
+            top_k: see `filter_logits`; not used where what is drawn has no logits.
+            top_p: as `top_k`.
+
+        Returns:
+            [B, c] int32.
+
+        Raises:
+            UserError: an option is out of range.
+        """
+
+    def embed(self, continuous: jax.Array) -> jax.Array:
+        """Map [..., c] int32 to [..., width] float32, to be added to the embedding of the code for later positions."""
+
+
+class GainHead(nn.Module):
+    """A bin of G for the signed length of each of g groups; each group sees those before it at its position.
+
+    With G = 1 there is nothing to predict: it costs nothing, adds nothing, and has no parameters.
+    """
+
+    num_codes: int
+    num_bins: int
+    groups: int
+    width: int
+    head_width: int
+    compute_dtype: str = "float32"  # of the dense layers; logits are float32, whatever it is
+
+    def setup(self) -> None:
+        """Name the parameters; at first all bins are equally probable."""
+        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
+        # Their sum over the groups is as large as the embedding of a code.
+        bin_init = nn.initializers.normal(stddev=1 / math.sqrt(self.groups))
+        self.bin_embedding = nn.Embed(self.groups * self.num_bins, self.width, embedding_init=bin_init)
+        if self.groups > 1:
+            self.group_embedding = nn.Embed(self.groups, self.width, embedding_init=_embedding_init)
+        self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
+        self.logits = Dense(
+            self.num_bins, dtype=self.compute_dtype, result_dtype="float32", kernel_init=nn.initializers.zeros
+        )
+
+    @property
+    def channels(self) -> int:
+        """Return g."""
+        return self.groups
+
+    def bin_logits(self, features: jax.Array, codes: jax.Array, bins: jax.Array) -> jax.Array:
+        """Return [..., g, G] float32 logits, a group's given the `bins` [..., g] of those before it."""
+        embedded = self._embed_bins(bins[..., :-1])
+        before = jnp.cumsum(embedded, axis=-2)
+        before = jnp.concatenate([jnp.zeros((*bins.shape[:-1], 1, self.width)), before], axis=-2)
+        return self._logits((features + self.code_embedding(codes))[..., None, :] + before)
+
+    def log_probability(self, features: jax.Array, codes: jax.Array, continuous: jax.Array) -> jax.Array:
+        """See `ContinuousHead`; `continuous` are bins in [0, G)."""
+        if self.num_bins == 1:
+            return jnp.zeros(codes.shape)
+        log_probabilities = jax.nn.log_softmax(self.bin_logits(features, codes, continuous))
+        return jnp.take_along_axis(log_probabilities, continuous[..., None], axis=-1).sum(axis=(-2, -1))
+
+    def draw(
+        self,
+        features: jax.Array,
+        codes: jax.Array,
+        keys: jax.Array,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> jax.Array:
+        """See `ContinuousHead`; options as in `filter_logits`, for each group in turn."""
+        check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+        if self.num_bins == 1:
+            return jnp.zeros((*codes.shape, self.groups), jnp.int32)
+        context = features + self.code_embedding(codes)
+        bins: list[jax.Array] = []
+        for group in range(self.groups):
+            logits = filter_logits(
+                self._logits(context[:, None], group), temperature=temperature, top_k=top_k, top_p=top_p
+            )
+            group_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, group)
+            bins.append(jax.vmap(jax.random.categorical)(group_keys, logits))
+            context = context + self._embed_bins(bins[-1], group)[:, 0]
+        return jnp.concatenate(bins, axis=-1).astype(jnp.int32)
+
+    def embed(self, continuous: jax.Array) -> jax.Array:
+        """See `ContinuousHead`; an embedding for each group and bin, summed over the groups."""
+        if self.num_bins == 1:
+            return jnp.zeros((*continuous.shape[:-1], self.width))
+        return self._embed_bins(continuous).sum(axis=-2)
+
+    def _embed_bins(self, bins: jax.Array, first: int = 0) -> jax.Array:
+        """Map bins [..., n] of the groups from the first to [..., n, width]."""
+        return self.bin_embedding(bins + self.num_bins * (first + jnp.arange(bins.shape[-1])))
+
+    def _logits(self, contexts: jax.Array, first: int = 0) -> jax.Array:
+        """Map contexts [..., n, width] of the groups from the first to logits [..., n, G]."""
+        if self.groups > 1:
+            contexts = contexts + self.group_embedding(first + jnp.arange(contexts.shape[-2]))
+        return self.logits(nn.relu(self.hidden(contexts)))
+
+
+class ResidualHead(nn.Module):
+    """A residual of D channels, in whole multiples of `step`, from a mixture of Gaussians with independent channels.
+
+    The mixture is GIVT's (Tschannen et al., arXiv:2312.02116); but the probability of a residual is the mass of its
+    cell, half a step to either side in every channel, where theirs is a density.
+    """
+
+    num_codes: int
+    dim: int
+    step: float
+    num_components: int
+    width: int
+    head_width: int
+    compute_dtype: str = "float32"  # of the dense layers; the mixture is float32, whatever it is
+    initial_scale: float = 1.0  # about the standard deviation of residuals: means and scales are in units of it
+    min_scale: float = 0.1  # a component's least standard deviation, in steps: it puts all but 1e-6 into one cell
+
+    def setup(self) -> None:
+        """Name the parameters."""
+        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
+        self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
+        size = self.num_components * (1 + 2 * self.dim)
+        self.mixture = Dense(size, dtype=self.compute_dtype, result_dtype="float32")
+        self.residual_embedding = Dense(self.width, dtype=self.compute_dtype, result_dtype="float32")
+
+    @property
+    def channels(self) -> int:
+        """Return D."""
+        return self.dim
+
+    def components(self, features: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return the mixture: logits [..., M], means and standard deviations [..., M, D], all float32."""
+        hidden = nn.relu(self.hidden(features + self.code_embedding(codes)))
+        logits, rest = jnp.split(self.mixture(hidden), [self.num_components], axis=-1)
+        means, scales = jnp.split(rest.reshape(*codes.shape, self.num_components, 2 * self.dim), 2, axis=-1)
+        # Exponential while small, then linear: no step of the optimizer makes it overflow. 1 at the start.
+        scales = nn.softplus(scales) / math.log(2)
+        return logits, self.initial_scale * means, self.min_scale * self.step + self.initial_scale * scales
+
+    def log_probability(self, features: jax.Array, codes: jax.Array, continuous: jax.Array) -> jax.Array:
+        """See `ContinuousHead`; `continuous` are multiples of the step."""
+        logits, means, scales = self.components(features, codes)
+        offsets = self.step * continuous[..., None, :] - means
+        return _mix(logits, log_cell_mass(offsets, scales, self.step))
+
+    def log_density(self, features: jax.Array, codes: jax.Array, residuals: jax.Array) -> jax.Array:
+        """Return log p [...] of real `residuals` [..., D] float32, per unit of volume.
+
+        The limit of `log_probability` − D log(step) for small steps. It is a diagnostic: it has no sum with bits.
+        """
+        logits, means, scales = self.components(features, codes)
+        return _mix(logits, jax.scipy.stats.norm.logpdf(residuals[..., None, :], means, scales))
+
+    def draw(
+        self,
+        features: jax.Array,
+        codes: jax.Array,
+        keys: jax.Array,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> jax.Array:
+        """See `ContinuousHead`; a component's variance is multiplied by the temperature (GIVT's variance scaling).
+
+        Which component is drawn depends on the temperature at 0 only: it is then the most probable one, and the
+        residual its mean. Without logits of residuals top_k and top_p have no meaning.
+        """
+        check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+        logits, means, scales = self.components(features, codes)
+
+        def draw_one(key: jax.Array, logits: jax.Array, means: jax.Array, scales: jax.Array) -> jax.Array:
+            component_key, key = jax.random.split(key)
+            component = jax.random.categorical(component_key, logits) if temperature > 0 else jnp.argmax(logits)
+            noise = math.sqrt(temperature) * jax.random.normal(key, (self.dim,))
+            return means[component] + scales[component] * noise
+
+        return jnp.round(jax.vmap(draw_one)(keys, logits, means, scales) / self.step).astype(jnp.int32)
+
+    def embed(self, continuous: jax.Array) -> jax.Array:
+        """See `ContinuousHead`; a dense layer of the residual."""
+        return self.residual_embedding(continuous * (self.step / self.initial_scale))
+
+
+def _mix(logits: jax.Array, log_probabilities: jax.Array) -> jax.Array:
+    """Return log p [...] under a mixture: its logits [..., M], and log p of each component's channels [..., M, D]."""
+    return jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_probabilities.sum(axis=-1), axis=-1)
+
+
+def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Array:
+    """Return the log of a normal distribution's mass within half a step of a point, finite however far it lies.
+
+    Args:
+        offsets: [...] float32, the point's from the mean.
+        scales: [...] float32, the standard deviations, positive.
+        step: the cell's width.
+
+    Returns:
+        [...] float32.
+    """
+    far, half = jnp.abs(offsets) / scales, step / (2 * scales)
+    # Two values of Φ that nearly agree cancel; but then three nodes of Gauss and Legendre are exact to float32.
+    narrow = half * (1 + far) < _NARROW
+    # Each formula sees harmless values where the other is chosen, or its gradient would be NaN.
+    x, h = jnp.where(narrow, far, 0.0), jnp.where(narrow, half, _NARROW)
+    nodes = 4 / 9 + 5 / 9 * jnp.exp(-0.3 * h * h) * jnp.cosh(math.sqrt(0.6) * x * h)
+    by_density = jnp.log(2 * h) + jax.scipy.stats.norm.logpdf(x) + jnp.log(nodes)
+    # In the lower tail, on whichever side the point is: in the upper one both values of Φ are 1.
+    x, h = jnp.where(narrow, 0.0, far), jnp.where(narrow, 1.0, half)
+    upper, lower = log_ndtr(h - x), log_ndtr(-h - x)
+    # The bound is that of `narrow`: some thousand deviations away rounding leaves nothing of the difference.
+    by_difference = upper + jnp.log1p(-jnp.exp(jnp.minimum(lower - upper, -_NARROW)))
+    return jnp.where(narrow, by_density, by_difference)
