@@ -4,7 +4,7 @@
 
 The images are Fashion-MNIST's official *test* file, split into 8,000 for training and 1,000 each for validation and
 test: it shows that everything works, and its figures are not Fashion-MNIST results. Expect a test MSE of 0.039 on
-[-1, 1], 99 % of the codes used, 82 nats a latent and eight of ten samples of the right class.
+[-1, 1], 99 % of the codes used, 202 nats a latent (82 of the codes) and eight of ten samples of the right class.
 """
 
 from ml_collections import ConfigDict
