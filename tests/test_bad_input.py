@@ -61,6 +61,7 @@ def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsy
         (["--config.codebook.method=fsq", "--config.codebook.depth=2"], "needs --config.codebook.depth=1"),
         (["--config.codebook.method=fsq", "--config.latent.estimator=rotation"], "straight_through, not rotation"),
         (["--config.codebook.assignment=projection"], "choose projected"),
+        (["--config.prior.name=transformer", "--config.prior.num_heads=3"], "must divide --config.prior.width=8"),
     ],
 )
 def test_what_makes_no_sense_together_gets_one_line(tmp_path, tiny_arguments, arguments, says, capsys):

@@ -143,6 +143,10 @@ def validate(config: ConfigDict) -> None:
             allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise UserError(f"--config.{key}={value}: must be {allowed}")
     _check_bottleneck(config)
+    if config.prior.name == "transformer" and config.prior.width % config.prior.num_heads:
+        raise UserError(
+            f"--config.prior.num_heads={config.prior.num_heads}: must divide --config.prior.width={config.prior.width}"
+        )
     sampling_options_of(config).check(num_classes=int(config.prior.conditional))
 
 
