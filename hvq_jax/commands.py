@@ -37,8 +37,7 @@ def sample_grid(
     _check_drawing(num_samples, seed)
     run = TrainedRun.load(workdir)
     conditional = run.config.prior.conditional
-    if label is not None and not conditional:
-        raise UserError("--label: the prior of this run is not conditional on the class")
+    _check_label(run, label)
     if label is None:
         labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
     else:
@@ -90,6 +89,7 @@ def _redraw(
     """A row for each image: itself, what is transmitted of it, and the draws."""
     _check_out(out)
     _check_drawing(num_samples, seed)
+    _check_label(run, label)
     files = _image_files(Path(path))
     images = np.stack([_read_image(file, run.model.image_shape) for file in files])
     number = NO_CLASS if label is None else _label_number(label, run.class_names)
@@ -108,6 +108,11 @@ def _redraw(
     title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
     plots.save_samples(out, rows, [file.stem for file in files], title=title)
     print(f"wrote {out}")
+
+
+def _check_label(run: TrainedRun, label: str | None) -> None:
+    if label is not None and not run.config.prior.conditional:
+        raise UserError("--label: the prior of this run is not conditional on the class")
 
 
 def _check_drawing(num_samples: int, seed: int) -> None:
