@@ -15,6 +15,7 @@ quickstart: $(VENV)/requirements.done
 
 test: $(VENV)/requirements-dev.done
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m optimised
 
 bench: $(VENV)/requirements-bench.done
 	$(BIN)/python -m benchmarks.speed

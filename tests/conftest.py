@@ -1,7 +1,8 @@
 """Four simulated devices, the XLA options that the entry points set, and a compilation cache that all tests share.
 
 All have to be in the environment before JAX first looks for devices. Compiling is most of the suite's time, so XLA is
-told to spend less on it; tests of exact identities ask for the fixture `optimised`.
+told to spend less on it; tests of exact identities, marked `optimised`, are a run of their own that compiles as
+`train.py` does: `pytest -m optimised`.
 """
 
 import atexit
@@ -14,11 +15,11 @@ from hvq_jax.training.xla import set_cpu_options
 set_cpu_options()
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 
-_cache = tempfile.mkdtemp(prefix="hvq_jax_compiled_")
-atexit.register(shutil.rmtree, _cache, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder of the process that starts them
+    _cache = tempfile.mkdtemp(prefix="hvq_jax_compiled_")
+    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 import hypothesis  # noqa: E402 - after the environment is set
 
@@ -53,14 +54,12 @@ TINY = (
 )
 
 
-@pytest.fixture
-def optimised():
-    """Compiles as a run does."""
-    jax.config.update("jax_disable_most_optimizations", False)
-    jax.clear_caches()
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-    jax.clear_caches()
+def pytest_configure(config):
+    """Compiles in a third of the time, to slower programs, unless told `-m optimised`."""
+    if config.option.markexpr != "optimised":
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+        os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for processes that tests start
+        jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

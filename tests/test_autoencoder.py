@@ -76,7 +76,7 @@ def transformed(transform, model):
     return lambda variables: (jax.jit(function) if transform == "jit" else function)(variables, IMAGES)
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.optimised
 @pytest.mark.parametrize("transform", ["none", "jit", "pmap"])
 def test_limits_hold_bit_for_bit_through_the_decoder_and_the_loss(variables_of_a_block, transform):
     def results(mode, num_frequent=6):
@@ -88,7 +88,7 @@ def test_limits_hold_bit_for_bit_through_the_decoder_and_the_loss(variables_of_a
         chex.assert_trees_all_equal(limit, by_mode[same_as])
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.optimised
 def test_limits_hold_bit_for_bit_in_a_training_step(variables):
     key = jax.random.key(2)
 

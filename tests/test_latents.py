@@ -157,7 +157,7 @@ def test_exactly_one_rule_for_frequent_codes():
         latents.frequent_codes(jnp.ones(K), num_frequent=1, frequent_mass=0.5)
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.optimised
 class Limits(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_limits_hold_bit_for_bit(self):

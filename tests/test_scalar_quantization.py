@@ -43,7 +43,7 @@ def test_numbers_round_to_exactly_their_levels(levels):
     assert (np.diff(np.asarray(bounded), axis=0) >= -1e-6).all()  # rising, to rounding
 
 
-@pytest.mark.usefixtures("optimised")
+@pytest.mark.optimised
 @pytest.mark.parametrize("jit", [False, True])
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(jit):
     model = bottleneck()

@@ -44,12 +44,18 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
         x = to_float(jnp.asarray(fixed_images))
         return to_uint8(autoencoder.reconstruct(model, Variables(params, state), x))
 
+    told: set[str] = set()  # what the evaluation before was warned of, which is not said again
+
     def show(log: RunLog, step: int, params: Any, state: ModelState, sums: EvaluationSums) -> None:
         pairs = np.concatenate([fixed_images, reconstruct(params, state)], axis=1)  # [N, 2H, W, C]
         log.images(step, {"originals_over_reconstructions": np.concatenate(list(pairs), axis=1)})
         log.usage(step, np.asarray(sums.counts))
-        for line in warnings(model, sums):
-            log.say(f"warning: {line}")
+        found = warnings(model, sums)
+        for kind, line in found.items():
+            if kind not in told:
+                log.say(f"warning: {line}")
+        told.clear()
+        told.update(found)
 
     return Stage(
         name=NAME,
@@ -64,16 +70,16 @@ def autoencoder_stage(model: Autoencoder, fixed_images: np.ndarray) -> Stage:
     )
 
 
-def warnings(model: Autoencoder, sums: EvaluationSums) -> list[str]:
-    """What an evaluation shows to be wrong with the use of the codes, a line each."""
-    lines, used = [], np.count_nonzero(sums.counts)
+def warnings(model: Autoencoder, sums: EvaluationSums) -> dict[str, str]:
+    """What an evaluation shows to be wrong with the use of the codes: a line for each kind of fault."""
+    lines, used = {}, np.count_nonzero(sums.counts)
     if used < _FEW_CODES * sums.counts.size:
-        lines.append(
+        lines["collapsed"] = (
             f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed, see "
             "codebook.init and codebook.revive_below"
         )
     if model.latent.mode in ("frequency", "combined") and float(sums.share_outside.total) == 0:
-        lines.append(
+        lines["nothing outside"] = (
             f"no position is outside the mask: the latent {model.latent.mode} is plain vq here, see "
             "latent.num_frequent and latent.frequent_mass"
         )

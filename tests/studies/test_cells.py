@@ -36,7 +36,7 @@ def run_of(cell, runs, losses, test=None):
         (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": test}}))
 
 
-CELLS = [Cell("c", {"latent": "projected", "of": "4 groups, a/b"}, seed, ()) for seed in (0, 1)]
+CELLS = [Cell("c:projected", {"latent": "projected", "of": "4 groups, a/b"}, seed, ()) for seed in (0, 1)]
 
 
 def test_a_result_is_kept_and_shown(tmp_path):

@@ -75,7 +75,8 @@ def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_
         {"mode": "frequency", "num_codes": 1024, "num_frequent": 1024},
         {**GRADIENT, "init": "uniform"},
     )
-    small_fit(tmp_path / "collapsed", stage=autoencoder_stage(collapsed, VALIDATION.images), num_steps=2)
+    stage = autoencoder_stage(collapsed, VALIDATION.images)
+    small_fit(tmp_path / "collapsed", stage=stage, num_steps=2, eval_every_steps=1)  # said once, not at each
     lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(lines) == 2, lines
     assert "of 1024 codes are in use: the codebook has collapsed" in lines[0]

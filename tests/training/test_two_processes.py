@@ -32,8 +32,10 @@ def free_port():
 
 
 def start(folder, index, port):
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
     environment = {
-        **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        **os.environ,
+        "XLA_FLAGS": " ".join(flags),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "2",
         "HVQ_COORDINATOR": f"localhost:{port}",
