@@ -5,8 +5,10 @@
     python sample.py --workdir=runs/a --vary=FOLDER_OR_IMAGE --num_samples=8 --label=3 --out=varied.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=recon.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=codes.npz
+    python sample.py --workdir=runs/a --num_samples=100000 --out=samples
 
-A .npz holds images, indices, gains and latents instead of a picture. The run knows its own config.
+A .npz holds images, indices, gains and latents instead of a picture; a folder holds a PNG of each image. The run knows
+its own config.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
 set_cpu_options()  # before anything uses a device
 keep_compiled_programs()
 
-from hvq_jax.commands import complete_images, reconstruct_files, sample_grid, vary_images
+from hvq_jax.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.errors import UserError, exit_status
 from hvq_jax.training.logging import set_quiet
 
@@ -47,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workdir", required=True, help="folder of a trained run")
-    options.add_argument("--out", required=True, help="a .png, or a .npz with the latents")
+    options.add_argument("--out", required=True, help="a .png, a .npz with the latents, or a folder for a PNG of each")
     what = options.add_mutually_exclusive_group()
     what.add_argument("--reconstruct", metavar="PATH", help="an image, or a folder of images, and nothing drawn")
     what.add_argument("--complete", metavar="PATH", help="likewise: the top --rows of its latent kept, the rest drawn")
@@ -79,7 +81,7 @@ def run(arguments: list[str]) -> None:
         raise UserError("--rows is for --complete=PATH: leave one of them out or say both")
     if options.vary:
         return vary_images(options.workdir, options.vary, options.out, **drawing)
-    return sample_grid(options.workdir, options.out, **drawing)
+    return draw_samples(options.workdir, options.out, **drawing)
 
 
 if __name__ == "__main__":

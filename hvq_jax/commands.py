@@ -1,7 +1,6 @@
-"""What `sample.py` does: draw from a run, or reconstruct image files, into a picture or an .npz."""
+"""What `sample.py` does: draw from a run, or send image files through it."""
 
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,15 @@ from PIL import Image, ImageOps
 from hvq_jax.data.decode import decode_image
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
-from hvq_jax.inference import Drawn, TrainedRun
+from hvq_jax.inference import TrainedRun
+from hvq_jax.outputs import check_out, is_picture, write
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
-def sample_grid(
+def draw_samples(
     workdir: str,
     out: str,
     *,
@@ -31,10 +31,10 @@ def sample_grid(
 ) -> None:
     """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`.
 
-    `options` are those of `SamplingOptions`.
+    `options` are those of `SamplingOptions`. In a folder an image is called by its number and its class.
     """
-    _check_out(out)
     _check_drawing(num_samples, seed)
+    check_out(out, num_samples)
     run = TrainedRun.load(workdir)
     conditional = run.config.prior.conditional
     _check_label(run, label)
@@ -42,11 +42,17 @@ def sample_grid(
         labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
-    drawn = _join(run.sample(labels, seed=seed, options=SamplingOptions(**options)))
+    pieces = run.sample(labels, seed=seed, options=SamplingOptions(**options))
     if note := run.continuous_part_note():
         print(note)
-    captions = [run.class_names[i] for i in labels] if conditional else None
-    _write(out, drawn, captions, title=f"{num_samples} samples, {Path(workdir).name}, seed {seed}")
+
+    def picture(images: np.ndarray) -> None:
+        captions = [run.class_names[i] for i in labels] if conditional else None
+        title = f"{num_samples} samples, {Path(workdir).name}, seed {seed}"
+        plots.save_grid(out, images, labels=captions, title=title)
+
+    names = (f"{i:06d}-class_{labels[i]}" if conditional else f"{i:06d}" for i in range(num_samples))
+    write(out, pieces, num_samples, names=names, picture=picture)
 
 
 def complete_images(
@@ -86,28 +92,37 @@ def _redraw(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """A row for each image: itself, what is transmitted of it, and the draws."""
-    _check_out(out)
+    """The draws of each image; in a picture a row for each: itself, what is transmitted of it, and its draws."""
     _check_drawing(num_samples, seed)
     _check_label(run, label)
-    files = _image_files(Path(path))
-    images = np.stack([_read_image(file, run.model.image_shape) for file in files])
     number = NO_CLASS if label is None else _label_number(label, run.class_names)
     if run.prior.num_classes and label is None and not run.config.prior.label_dropout:
         raise UserError("this run's prior was always told the class (prior.label_dropout=0): say --label=NAME")
-    run.prior_params  # noqa: B018 - says so where there is no prior yet
-    tokens, transmitted = (_join(part) for part in zip(*run.transmit(images), strict=True))
-    repeated = np.repeat(tokens, num_samples, axis=0)
-    labels = np.full(len(repeated), number, np.int32)
-    drawn = _join(run.sample(labels, seed=seed, options=SamplingOptions(**options), tokens=repeated, keep=keep))
-    if out.endswith(".npz"):
-        _write(out, drawn, None, title="", names=[file.name for file in files for _ in range(num_samples)])
-        return
-    rows = drawn.images.reshape(len(files), num_samples, *images.shape[1:])
-    rows = np.concatenate([images[:, None], transmitted.images[:, None], rows], axis=1)
-    title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
-    plots.save_samples(out, rows, [file.stem for file in files], title=title)
-    print(f"wrote {out}")
+    files = _image_files(Path(path))
+    check_out(out, len(files) * (num_samples + 2))
+    images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
+    if is_picture(out):
+        images = list(images)
+    transmitted: list[np.ndarray] = []  # of a picture
+
+    def repeated() -> Iterator[np.ndarray]:
+        for tokens, drawn in run.transmit(images):
+            if is_picture(out):
+                transmitted.extend(drawn.images)
+            yield from (latent for latent in tokens for _ in range(num_samples))
+
+    labels = np.full(len(files) * num_samples, number, np.int32)
+    pieces = run.sample(labels, seed=seed, options=SamplingOptions(**options), tokens=repeated(), keep=keep)
+
+    def picture(drawn: np.ndarray) -> None:
+        draws = drawn.reshape(len(files), num_samples, *drawn.shape[1:])
+        rows = np.concatenate([np.stack(list(images))[:, None], np.stack(transmitted)[:, None], draws], axis=1)
+        title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
+        plots.save_samples(out, rows, [file.stem for file in files], title=title)
+
+    sources = [file.name for file in files for _ in range(num_samples)]
+    names = (f"{name}-{i:02d}" for name in _names(path, files) for i in range(num_samples))
+    write(out, pieces, len(labels), names=names, picture=picture, sources=sources)
 
 
 def _check_label(run: TrainedRun, label: str | None) -> None:
@@ -124,24 +139,26 @@ def _check_drawing(num_samples: int, seed: int) -> None:
 
 def reconstruct_files(workdir: str, path: str, out: str) -> None:
     """Sends an image or a folder of images through the run's autoencoder and writes `out`."""
-    _check_out(out)
-    run = TrainedRun.load(workdir)
     files = _image_files(Path(path))
-    images = np.stack([_read_image(file, run.model.image_shape) for file in files])
-    drawn = _join(run.reconstruct(images))
-    if out.endswith(".npz"):
-        _write(out, drawn, None, title="", names=[file.name for file in files])
-    else:
+    check_out(out, 2 * len(files))
+    run = TrainedRun.load(workdir)
+    images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
+    if is_picture(out):
+        images = list(images)
+
+    def picture(drawn: np.ndarray) -> None:
         title = f"{path} through {Path(workdir).name}"
-        plots.save_reconstructions(out, images, drawn.images, title=title)
-        print(f"wrote {out}")
+        plots.save_reconstructions(out, np.stack(list(images)), drawn, title=title)
+
+    sources = [file.name for file in files]
+    write(out, run.reconstruct(images), len(files), names=_names(path, files), picture=picture, sources=sources)
 
 
-def _check_out(out: str) -> None:
-    if not out.endswith((".png", ".npz")):
-        raise UserError(f"--out={out}: must end in .png or .npz")
-    if not os.access(Path(out).absolute().parent, os.W_OK):
-        raise UserError(f"--out={out}: the folder does not exist or cannot be written to")
+def _names(path: str, files: list[Path]) -> Iterator[str]:
+    """Of the images that are made of files: where they are under `path`, with an ending that is not .png."""
+    root = Path(path) if Path(path).is_dir() else Path(path).parent
+    for file in files:
+        yield str(file.relative_to(root)).removesuffix(".png")
 
 
 def _label_number(label: str, class_names: tuple[str, ...]) -> int:
@@ -177,27 +194,3 @@ def _read_image(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
         print(f"{file.name}: {converted.width}×{converted.height} fitted to {width}×{height}")
         converted = ImageOps.fit(converted, (width, height), Image.Resampling.BICUBIC)
     return np.asarray(converted, np.uint8).reshape(image_shape)
-
-
-def _join(pieces: Iterable[Any]) -> Any:
-    return jax.tree.map(lambda *x: np.concatenate(x), *pieces)
-
-
-def _write(
-    out: str,
-    drawn: Drawn,
-    captions: list[str] | None,
-    *,
-    title: str,
-    names: list[str] | None = None,
-) -> None:
-    if out.endswith(".png"):
-        plots.save_grid(out, drawn.images, labels=captions, title=title)
-    else:
-        arrays = {name: getattr(drawn, name) for name in Drawn.__dataclass_fields__}
-        if names:
-            arrays["names"] = np.array(names)
-        temporary = Path(out).with_name(f".{Path(out).name}")
-        np.savez(temporary, **arrays)
-        os.replace(temporary, out)
-    print(f"wrote {out}")

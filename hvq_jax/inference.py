@@ -1,8 +1,9 @@
 """A trained run, ready to use: reconstruct images, draw new ones."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -133,13 +134,13 @@ class TrainedRun:
         *,
         seed: int = 0,
         options: SamplingOptions = DEFAULT_OPTIONS,
-        tokens: np.ndarray | None = None,
+        tokens: Iterable[np.ndarray] | None = None,
         keep: Callable[[jax.Array], Kept] | None = None,
     ) -> Iterator[Drawn]:
         """One image for each of `labels` `[N]` int32 (ignored by an unconditional prior), in pieces of at most `BATCH`.
 
-        Image n depends on `seed`, n and its label only; and, where `keep` says what is not drawn of `tokens`
-        `[N, h, w, 1 + c]`, on these. UserError for an option or label out of range; -1 is no class.
+        Image n depends on `seed`, n and its label only; and, where `keep` says what is not drawn of `tokens`, N of
+        `[h, w, 1 + c]`, on these. UserError for an option or label out of range; -1 is no class.
         """
         options.check(self.prior.num_classes)
         wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
@@ -151,12 +152,16 @@ class TrainedRun:
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
         prior_params = self.prior_params  # first, since it says so where there is no prior yet
         key = jax.random.key(seed)
-        for start in range(0, len(labels), BATCH):
-            piece = labels[start : start + BATCH]
-            padded = np.pad(piece, (0, BATCH - len(piece))).astype(np.int32)
-            given = None if tokens is None else _padded(tokens[start : start + BATCH])
-            drawn = draw(self.variables, prior_params, self.tables, key, padded, start, given)
-            yield _first(drawn, len(piece))
+        pieces = None if tokens is None else _pieces(tokens)
+
+        def dispatched() -> Iterator[tuple[Drawn, int]]:
+            for start in range(0, len(labels), BATCH):
+                piece = labels[start : start + BATCH]
+                given = None if pieces is None else _padded(next(pieces))
+                padded = _padded(piece.astype(np.int32))
+                yield draw(self.variables, prior_params, self.tables, key, padded, start, given), len(piece)
+
+        return _one_ahead(dispatched())
 
     def _draw(
         self,
@@ -191,8 +196,8 @@ class TrainedRun:
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
         return Drawn(images, tokens[..., 0], gains, z_bar)
 
-    def transmit(self, images: np.ndarray) -> Iterator[tuple[np.ndarray, Drawn]]:
-        """Tokens `[n, h, w, 1 + c]` of uint8 images `[N, H, W, C]`, and what is made of them again, in pieces.
+    def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Drawn]]:
+        """Tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and what is made of them again, in pieces.
 
         Unlike in `reconstruct` gains are rounded to their bins and residuals to their steps. UserError before there is
         a prior.
@@ -203,12 +208,10 @@ class TrainedRun:
             tokens = to_tokens(*encode_whole(self.model, variables, images), tables)
             return tokens, self._decode(variables, tables, tokens)
 
-        for start in range(0, len(images), BATCH):
-            piece = images[start : start + BATCH]
-            yield _first(through(self.variables, self.tables, _padded(piece)), len(piece))
+        return _one_ahead((through(self.variables, self.tables, _padded(x)), len(x)) for x in _pieces(images))
 
-    def reconstruct(self, images: np.ndarray) -> Iterator[Drawn]:
-        """uint8 images `[N, H, W, C]` through encoder, latent and decoder, in pieces of at most `BATCH`."""
+    def reconstruct(self, images: Iterable[np.ndarray]) -> Iterator[Drawn]:
+        """uint8 images `[H, W, C]` through encoder, latent and decoder, in pieces of at most `BATCH`."""
 
         @jax.jit
         def through(variables: Variables, images: jax.Array) -> Drawn:
@@ -216,10 +219,14 @@ class TrainedRun:
             decoded = to_uint8(autoencoder.decode(self.model, variables, latent.z_bar))
             return Drawn(decoded, latent.indices, latent.gain_seen, latent.z_bar)
 
-        for start in range(0, len(images), BATCH):
-            piece = images[start : start + BATCH]
-            drawn = through(self.variables, _padded(piece))
-            yield _first(drawn, len(piece))
+        return _one_ahead((through(self.variables, _padded(piece)), len(piece)) for piece in _pieces(images))
+
+
+def _pieces(items: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Of at most `BATCH` items, stacked."""
+    items = iter(items)
+    while piece := list(itertools.islice(items, BATCH)):
+        yield np.stack(piece)
 
 
 def _padded(piece: np.ndarray) -> np.ndarray:
@@ -227,5 +234,11 @@ def _padded(piece: np.ndarray) -> np.ndarray:
     return np.pad(piece, ((0, BATCH - len(piece)), *[(0, 0)] * (piece.ndim - 1)))
 
 
-def _first(drawn: Any, count: int) -> Any:
-    return jax.tree.map(lambda x: np.asarray(x)[:count], drawn)
+def _one_ahead(dispatched: Iterable[tuple[Any, int]]) -> Iterator[Any]:
+    """The first so many of each padded piece, as numpy arrays; the device is at the next while one is used."""
+    before: tuple[Any, int] | None = None
+    for current in itertools.chain(dispatched, [None]):
+        if before is not None:
+            drawn, count = before
+            yield jax.tree.map(lambda x, count=count: np.asarray(x)[:count], drawn)
+        before = current

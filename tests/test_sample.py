@@ -103,6 +103,31 @@ def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys
         assert says in error_of(capsys, workdir, *arguments, f"--out={tmp_path / 'b.png'}")
 
 
+def test_a_folder_has_a_file_for_each_image(trained_run, tmp_path, capsys):
+    workdir = f"--workdir={trained_run}"
+    assert run(workdir, "--num_samples=70", "--label=3", f"--out={tmp_path / 'all'}") == 0  # more than a piece
+    assert run(workdir, "--num_samples=70", "--label=3", f"--out={tmp_path / 'all.npz'}") == 0
+    files = sorted((tmp_path / "all").iterdir())
+    assert [file.name for file in files] == [f"{i:06d}-class_3.png" for i in range(70)]
+    found = np.stack([np.asarray(Image.open(file)) for file in files])
+    np.testing.assert_array_equal(found, arrays(tmp_path / "all.npz")["images"][..., 0])
+    assert "is there already" in error_of(capsys, workdir, f"--out={tmp_path / 'all'}")
+    given = tmp_path / "given"
+    (given / "sub").mkdir(parents=True)
+    for name in ("a.png", "a.bmp", "sub/a.png"):
+        Image.fromarray(found[0]).save(given / name)
+    assert run(workdir, f"--reconstruct={given}", f"--out={tmp_path / 'made'}") == 0
+    assert names_in(tmp_path / "made") == ["a.bmp.png", "a.png", "sub/a.png"]
+    complete = [f"--complete={given / 'a.png'}", "--num_samples=2", "--label=3"]
+    assert run(workdir, *complete, f"--out={tmp_path / 'completed'}") == 0
+    assert names_in(tmp_path / "completed") == ["a-00.png", "a-01.png"]
+    assert "too many for a picture" in error_of(capsys, workdir, "--num_samples=1025", f"--out={tmp_path / 'b.png'}")
+
+
+def names_in(folder):
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*.png"))
+
+
 def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

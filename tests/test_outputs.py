@@ -1,0 +1,86 @@
+"""What is written of images that come in pieces, and that nothing is lost where they end early."""
+
+import numpy as np
+import pytest
+
+from hvq_jax.errors import UserError
+from hvq_jax.inference import Drawn
+from hvq_jax.outputs import check_out, write
+
+
+def pieces_of(sizes, channels=1):
+    random = np.random.default_rng(0)
+    return [
+        Drawn(
+            images=random.integers(0, 256, (size, 8, 4, channels), np.uint8),
+            indices=random.integers(0, 9, (size, 2, 1), np.int32),
+            gains=random.normal(size=(size, 2, 1)).astype(np.float32),
+            latents=random.normal(size=(size, 2, 1, 3)).astype(np.float32)[..., ::-1],  # not contiguous
+        )
+        for size in sizes
+    ]
+
+
+def save(out, pieces, count):
+    write(str(out), pieces, count, names=map(str, range(count)), picture=pytest.fail, sources=["a"] * count)
+
+
+@pytest.mark.parametrize("sizes", [[3], [4, 4, 1]])
+def test_an_npz_of_pieces_is_that_of_the_whole(tmp_path, sizes):
+    pieces = pieces_of(sizes)
+    save(tmp_path / "a.npz", iter(pieces), sum(sizes))
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as found:
+        assert set(found) == {"images", "indices", "gains", "latents", "names"}
+        for name in ("images", "indices", "gains", "latents"):
+            whole = np.concatenate([getattr(piece, name) for piece in pieces])
+            assert found[name].dtype == whole.dtype
+            np.testing.assert_array_equal(found[name], whole)
+        assert list(found["names"]) == ["a"] * sum(sizes)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_one_piece_is_held_at_a_time(tmp_path):
+    """Each is written before the next is asked for."""
+    held = []
+
+    def one_after_another(sizes):
+        for piece in pieces_of(sizes, channels=3):
+            grown = sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+            held.append(grown)
+            yield piece
+
+    save(tmp_path / "a", one_after_another([5, 5, 5]), 15)
+    assert 0 == held[0] < held[1] < held[2]
+    assert len(list((tmp_path / "a").glob("*.png"))) == 15
+
+
+@pytest.mark.parametrize("out", ["a.npz", "a"])
+def test_where_pieces_end_early_what_was_there_stays(tmp_path, out):
+    def broken():
+        yield from pieces_of([5])
+        raise OSError("no space left")
+
+    if out == "a.npz":
+        (tmp_path / out).write_text("before")
+    else:
+        (tmp_path / out).mkdir()
+    with pytest.raises(OSError, match="no space"):
+        save(tmp_path / out, broken(), 10)
+    assert [path.name for path in tmp_path.iterdir()] == [out]
+    assert out == "a" or (tmp_path / out).read_text() == "before"
+
+
+def test_where_images_cannot_go(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    for name, count, says in (
+        ("a.gif", 1, "must end in .png or .npz"),
+        ("a.png", 1025, "too many for a picture"),
+        ("full", 1, "not an empty folder"),
+        ("full/file", 1, "not an empty folder"),
+        ("nowhere/a.npz", 1, "does not exist"),
+    ):
+        with pytest.raises(UserError, match=says):
+            check_out(str(tmp_path / name), count)
+    check_out(str(tmp_path / "a.png"), 1024)
+    check_out(str(tmp_path / "new"), 10**9)
