@@ -74,9 +74,9 @@ def get_config(mode: str = "projected") -> ConfigDict:
             },
             "loss": {
                 "codebook_weight": 1.0,  # of |z_q - sg z_e|²; gradient-trained codebooks only
-                "commitment_weight": 1.0,  # beta, of |z_e - sg t|²; not of fsq
+                "commitment_weight": 0.25,  # beta, of |z_e - sg t|²; not of fsq
                 "commitment_target": "code",  # t: "code" z_q, or "projection" P
-                "projection_weight": 1.0,  # of |P - sg z_q|²; projected, combined
+                "projection_weight": 0.25,  # of |P - sg z_q|²; projected, combined
                 # of E[H(p)] - H(E[p]), p = softmax(-distance² / temperature): vectors sure of their code, all codes in
                 # use; 0: off
                 "entropy_weight": 0.0,

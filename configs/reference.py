@@ -21,6 +21,8 @@ def get_config(mode: str = "projected") -> ConfigDict:
     config.network.skip = "rectified"
     config.codebook.method = "gradient"
     config.codebook.init = "uniform"
+    config.loss.commitment_weight = 1.0
+    config.loss.projection_weight = 1.0
     config.prior.label_dropout = 0.0
     for stage, learning_rate in ((config.autoencoder, 2e-4), (config.prior, 3e-4)):
         stage.batch_size = 128

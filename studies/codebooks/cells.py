@@ -1,6 +1,11 @@
-"""Every way to have codes, one after the other: what is changed against the default, one epoch, one seed."""
+"""Every way to have codes, one after the other: what is changed against the default, one epoch, one seed.
+
+The weights of the loss are 1, as the report has them, but for the rows that say another.
+"""
 
 from studies.cells import Cell
+
+_WEIGHTS = ("loss.commitment_weight=1.0", "loss.projection_weight=1.0")
 
 # (latent, name in the table, options beside configs/default.py)
 _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -35,7 +40,7 @@ def cells() -> list[Cell]:
             config=f"configs/default.py:{latent}",
             labels={"latent": latent, "codebook": name},
             seed=0,
-            options=("data.name=fashion_mnist", "autoencoder.num_epochs=1", *options),
+            options=("data.name=fashion_mnist", "autoencoder.num_epochs=1", *_WEIGHTS, *options),
         )
         for latent, name, options in _METHODS
     ]

@@ -1,0 +1,113 @@
+"""The tables and the plot of what bins and steps cost and buy, from the results that are there.
+
+    python -m studies.rates.report
+
+Writes `studies/rates/table.md` and `studies/rates/rates.png`.
+"""
+
+import json
+import sys
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hvq_jax.errors import UserError, exit_status
+from studies import folder_of, results_of
+from studies.rates.measure import NUM_BINS, STEPS
+
+_ABOUT = {
+    "share_outside": "positions with a continuous part",
+    "radial_share": "radial share",
+    "length_mean": "ρ, mean",
+    "length_spread": "ρ, spread",
+    "spread_within_codes": "ρ, spread within codes",
+    "bits_of_codes": "bits an image of codes",
+    "mse_not_rounded": "test MSE, not rounded",
+}
+
+
+def read_all() -> dict[str, dict[str, Any]]:
+    """By name."""
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(results_of("rates").glob("*.json"))}
+    if not found:
+        raise UserError(f"{results_of('rates')}: no result there; measure runs with studies.rates.measure")
+    return found
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def about(found: dict[str, dict[str, Any]]) -> str:
+    """A row a run: what is left in the continuous part before any of it is rounded."""
+
+    def entry(value: float | None) -> str:
+        return "" if value is None else f"{value:.3g}"
+
+    rows = [[name, *(entry(result.get(key)) for key in _ABOUT)] for name, result in found.items()]
+    return markdown(["run", *_ABOUT.values()], rows)
+
+
+def settings(found: dict[str, dict[str, Any]], names: list[str]) -> str:
+    """A row a run that has these settings: the MSE, and the bits an image of the continuous part in brackets."""
+    rows = [
+        [name, *(_setting(result["settings"][key]) for key in names)]
+        for name, result in found.items()
+        if names[0] in result["settings"]
+    ]
+    return markdown(["run", *names], rows)
+
+
+def _setting(row: dict[str, float]) -> str:
+    return f"{row['mse']:.4f} ({row['bits_of_continuous']:.0f})"
+
+
+def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
+    """MSE against bins a code, and against the bits of an image, all of them by static codes."""
+    figure = Figure(figsize=(13, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for number, (name, result) in enumerate(found.items()):
+        color = f"C{number}"
+        keys = [f"{g} a code" for g in NUM_BINS] if "1 a code" in result["settings"] else [f"step {s:g}" for s in STEPS]
+        rows = [result["settings"][key] for key in keys]
+        mse = [row["mse"] for row in rows]
+        if "1 a code" in result["settings"]:
+            left.plot(NUM_BINS, mse, "o-", color=color, label=name)
+            left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
+        bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
+        right.plot(bits, mse, "o-", color=color, label=name)
+        right.annotate(keys[-1], (bits[-1], mse[-1]), fontsize="small", textcoords="offset points", xytext=(4, 4))
+    left.set_xscale("log", base=2)
+    left.set_xlabel("G, bins a code (dotted: not rounded)")
+    right.set_xscale("log")
+    right.set_xlabel("bits an image, static codes (a prior needs fewer)")
+    for axes in (left, right):
+        axes.set_ylabel("test MSE, images in [-1, 1]")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(path, dpi=100)
+
+
+def main() -> None:
+    """Writes both."""
+    found = read_all()
+    parts = [about(found)]
+    for names in (
+        [f"{g} a code" for g in NUM_BINS],
+        [f"{g} for all" for g in NUM_BINS],
+        [f"step {s:g}" for s in STEPS],
+    ):
+        if any(names[0] in result["settings"] for result in found.values()):
+            parts.append(settings(found, names))
+    folder = folder_of("rates")
+    (folder / "table.md").write_text("\n".join(parts))
+    plot(found, folder / "rates.png")
+    print("\n".join(parts), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,59 @@
+"""What is measured of the continuous part's cost, and what is shown of it."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvq_jax.inference import TrainedRun
+from studies.rates import measure, report
+
+WHOLE = st.lists(st.integers(0, 5), min_size=1, max_size=30).map(np.array)
+
+
+def test_static_bits_by_hand():
+    # Seen 3, 0 and 1 times, each once more: p = 4/7, 1/7, 2/7.
+    train, test = np.array([0, 0, 0, 2]), np.array([0, 1, 2, 2])
+    assert measure.static_bits(train, test) == pytest.approx(-np.log2([4 / 7, 1 / 7, 2 / 7, 2 / 7]).sum())
+    # Each condition has its own frequencies: after 0 it is 3/5 and 2/5, after 1 1/4 and 3/4.
+    given = (np.array([0, 0, 0, 1, 1]), np.array([0, 1]))
+    bits = measure.static_bits(np.array([0, 0, 1, 1, 1]), np.array([0, 0]), given)
+    assert bits == pytest.approx(-np.log2(3 / 5) - np.log2(1 / 4))
+
+
+@given(WHOLE, WHOLE)
+def test_static_bits_are_never_below_the_entropy_of_what_is_sent(train, test):
+    frequencies = np.bincount(test) / test.size
+    entropy = -sum(p * np.log2(p) for p in frequencies if p)
+    assert measure.static_bits(train, test) >= test.size * entropy - 1e-9
+
+
+def test_a_run_is_measured_and_shown(trained_run, tmp_path, monkeypatch):
+    run, before = TrainedRun.load(trained_run), (trained_run / "tables.npz").read_bytes()
+    result = measure.measured(run, {})
+    assert (trained_run / "tables.npz").read_bytes() == before
+    settings = result["settings"]
+    assert len(settings) == 2 * len(measure.NUM_BINS)
+    test = measure.load_dataset(**run.config.data).test
+    images, _ = test.read(np.arange(len(test)))
+    seen = np.concatenate([piece.images for piece in run.reconstruct(images)])
+    exact = np.square((seen.astype(float) - images) / 127.5).mean()
+    assert settings["64 a code"]["mse"] == pytest.approx(exact, rel=0.02)
+    bits = [settings[f"{g} a code"]["bits_of_continuous"] for g in measure.NUM_BINS]
+    assert bits[0] == 0
+    assert all(np.diff(bits) > 0)
+    assert bits[-1] < 49 * 6
+    assert 0 < result["bits_of_codes"] <= 49 * 4  # of 16 codes
+    assert result["share_outside"] == 1
+    assert 0 < result["spread_within_codes"] <= result["length_spread"]
+
+    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(report, "folder_of", lambda _: tmp_path)
+    (tmp_path / "a run.json").write_text(json.dumps({**result, "mse_not_rounded": exact}))
+    report.main()
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert lines[2].startswith("| a run | 1 |  |")  # a tiny run's radial share was not asked for
+    assert f"{settings['1 a code']['mse']:.4f} (0)" in lines[6]
+    assert (tmp_path / "rates.png").read_bytes()[1:4] == b"PNG"
