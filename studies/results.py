@@ -31,10 +31,15 @@ def is_kept(cell: Cell, results: Path) -> bool:
 
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
-    """The row of a kept cell; figures that are infinite or do not exist are None."""
+    """The row of a kept cell; figures that are infinite or do not exist are None.
+
+    Ratios of losses say nothing where these are negative, as with the entropy term.
+    """
     kept = json.loads((results / f"{cell.name}.json").read_text())
-    curves = (read_curve(cell, results, name) for name in ("loss", "gradient_norm"))
-    row = {**kept, **stability(*curves).as_dict()}
+    losses, norms = (read_curve(cell, results, name) for name in ("loss", "gradient_norm"))
+    row = {**kept, **stability(losses, norms).as_dict()}
+    if (losses < 0).any():
+        row |= dict.fromkeys(("num_spikes", "first_spike", "peak", "loss_ratio"))
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 

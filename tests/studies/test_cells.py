@@ -62,3 +62,10 @@ def test_a_run_that_diverged_is_a_result(tmp_path):
     collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["first_spike"], row["loss_ratio"], row["mse"]) == (1, 251, None, None)
+
+
+def test_spikes_of_negative_losses_are_not_judged(tmp_path):
+    run_of(CELLS[0], tmp_path / "runs", [1.0] * 200 + [-1.0] * 100)
+    collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
+    row = read(CELLS[0], tmp_path / "results")
+    assert (row["num_spikes"], row["peak"], row["num_steps"]) == (None, None, 300)
