@@ -6,12 +6,14 @@ from pathlib import Path
 from studies.cells import Cell
 from studies.codebooks.cells import cells as codebooks
 from studies.defaults.cells import cells as defaults
+from studies.samples.cells import cells as samples
 from studies.stability.cells import cells as stability
 
 STUDIES: dict[str, Callable[[], list[Cell]]] = {
     "stability": stability,
     "codebooks": codebooks,
     "defaults": defaults,
+    "samples": samples,
 }
 
 

@@ -13,7 +13,8 @@ class Cell:
     config: str  # of --config, with its argument
     labels: dict[str, str]  # heading of the table's column -> what stands there
     seed: int
-    options: tuple[str, ...]  # dotted keys with their values, of the stage `autoencoder`
+    options: tuple[str, ...]  # dotted keys with their values
+    stage: str = "autoencoder"  # or "all"
 
     @functools.cached_property
     def name(self) -> str:
@@ -25,7 +26,7 @@ class Cell:
     def arguments(self) -> list[str]:
         """Of `train.py`, but for the data and the workdir. Every step is logged."""
         keys = (
-            "stage=autoencoder",
+            f"stage={self.stage}",
             f"seed={self.seed}",
             "autoencoder.log_every_steps=1",
             "autoencoder.check_replicas_every_steps=0",

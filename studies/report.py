@@ -51,20 +51,26 @@ def table(groups: list[list[Cell]], results: Path) -> str:
     """A row a group: the mean over seeds and, where there are several, half the range."""
     rows = [[read(cell, results) for cell in group] for group in groups]
     columns = [key for key in _COLUMNS if any(row[key] is not None for group in rows for row in group)]
-    lines = [[*groups[0][0].labels, "seeds", *(_COLUMNS[key] for key in columns)]]
-    lines.append(["---"] * len(lines[0]))
-    for group, found in zip(groups, rows, strict=True):
-        cells = [_entry([row[key] for row in found]) for key in columns]
-        lines.append([*group[0].labels.values(), str(len(group)), *cells])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    lines = [
+        [*group[0].labels.values(), str(len(group)), *(spread([row[key] for row in found]) for key in columns)]
+        for group, found in zip(groups, rows, strict=True)
+    ]
+    return markdown([*groups[0][0].labels, "seeds", *(_COLUMNS[key] for key in columns)], lines)
 
 
-def _entry(values: list[Any]) -> str:
+def spread(values: list[Any]) -> str:
+    """The mean of those that are known and, of several, half their range."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
     mean = f"{statistics.mean(known):.3g}"
     return f"{mean} ± {(max(known) - min(known)) / 2:.2g}" if len(known) > 1 else mean
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:

@@ -17,7 +17,8 @@ _FIGURES = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_me
 
 def collect(cell: Cell, runs: Path, results: Path) -> None:
     """Keeps a finished run, also one whose loss became infinite, as NAME.json and NAME.npz in the folder `results`."""
-    records = [record for record in read_records(cell.workdir(runs)) if record["split"] == "train"]
+    of_steps = {"split": "train", "stage": "autoencoder"}
+    records = [record for record in read_records(cell.workdir(runs)) if of_steps.items() <= record.items()]
     curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
     row = {**cell.labels, "seed": cell.seed, **_test_figures(cell, runs)}
     results.mkdir(parents=True, exist_ok=True)

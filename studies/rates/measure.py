@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,21 +84,24 @@ def continuous_bits(stored: dict[str, np.ndarray], tables: Tables) -> float:
 def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, np.ndarray, Tables], float]:
     """A function of images `[N, H, W, C]`, codes, continuous parts (of every position) and tables: the MSE."""
 
+    # Apart, so that the decoder is compiled once, not for each size of the tables.
     @jax.jit
-    def squared(variables: Any, images: jax.Array, indices: jax.Array, parts: jax.Array, tables: Tables) -> jax.Array:
+    def received(variables: Any, indices: jax.Array, parts: jax.Array, tables: Tables) -> jax.Array:
         codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
-        z_bar, _ = from_tokens(to_tokens(indices, parts, tables), tables, codes, groups)
+        return from_tokens(to_tokens(indices, parts, tables), tables, codes, groups)[0]
+
+    @jax.jit
+    def squared(variables: Any, images: jax.Array, z_bar: jax.Array) -> jax.Array:
         errors = jnp.square(autoencoder.decode(run.model, variables, z_bar) - to_float(images))
         return jnp.mean(errors, axis=(1, 2, 3))
 
     def mse(images: np.ndarray, indices: np.ndarray, parts: np.ndarray, tables: Tables) -> float:
-        pieces = range(0, len(images), _BATCH)
-        compute = partial(squared, run.variables)
-        return float(
-            np.concatenate(
-                [compute(*(x[i : i + _BATCH] for x in (images, indices, parts)), tables) for i in pieces]
-            ).mean()
-        )
+        errors = []
+        for i in range(0, len(images), _BATCH):
+            batch = slice(i, i + _BATCH)
+            z_bar = received(run.variables, indices[batch], parts[batch], tables)
+            errors.append(squared(run.variables, images[batch], z_bar))
+        return float(np.concatenate(errors).mean())
 
     return mse
 

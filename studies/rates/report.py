@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from hvq_jax.errors import UserError, exit_status
 from studies import folder_of, results_of
 from studies.rates.measure import NUM_BINS, STEPS
+from studies.report import markdown
 
 _ABOUT = {
     "share_outside": "positions with a continuous part",
@@ -33,12 +34,6 @@ def read_all() -> dict[str, dict[str, Any]]:
     if not found:
         raise UserError(f"{results_of('rates')}: no result there; measure runs with studies.rates.measure")
     return found
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def about(found: dict[str, dict[str, Any]]) -> str:

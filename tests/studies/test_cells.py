@@ -29,8 +29,9 @@ def run_of(cell, runs, losses, test=None):
     """A workdir as `train.py` leaves it."""
     workdir = cell.workdir(runs)
     workdir.mkdir(parents=True)
-    records = [{"split": "train", **dict.fromkeys(CURVES, 1.0), "loss": loss} for loss in losses]
-    records.append({"split": "validation", "loss": 0.0})
+    of_stage = {"stage": "autoencoder", **dict.fromkeys(CURVES, 1.0)}
+    records = [{**of_stage, "split": "train", "loss": loss} for loss in losses]
+    records += [{**of_stage, "split": "validation", "loss": 0.0}, {"stage": "prior", "split": "train", "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
         (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": test}}))

@@ -1,0 +1,153 @@
+"""Judges the samples of every trained cell by the features of a small classifier, 10,000 images a side.
+
+    python -m studies.samples.evaluate --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples
+
+Writes `studies/samples/results/judged-NAME.json`, and into `classifier.json` the classifier's test accuracy with the
+distance from training images to test images, which is the floor of all the others.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Variables
+from hvq_jax.data.datasets import ImageDataset, load_dataset
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.evaluation.classifier import Classifier, features, predict, train_classifier
+from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
+from hvq_jax.images import to_uint8
+from hvq_jax.inference import Drawn, TrainedRun
+from hvq_jax.priors.tokens import Tables, from_tokens
+from hvq_jax.training.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
+from studies import results_of
+from studies.samples.cells import cells
+from studies.samples.histogram import histogram_nats
+
+COUNT = 10_000
+SEEDS = (0, 1, 2)  # of sampling
+_EPOCHS = 12  # of the classifier
+
+
+@dataclasses.dataclass(frozen=True)
+class Judge:
+    """A classifier and the features of the test images, to which all others are compared."""
+
+    classifier: Classifier
+    real: np.ndarray  # [COUNT, 64]
+
+    def distance(self, images: np.ndarray) -> dict[str, float]:
+        """Of `COUNT` uint8 images from the test images."""
+        found = features(self.classifier, images)
+        precision, recall = precision_and_recall(self.real, found)
+        return {"frechet_distance": frechet_distance(self.real, found), "precision": precision, "recall": recall}
+
+    def samples(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        """Likewise, and the share that the classifier takes for what they were drawn as."""
+        return {**self.distance(images), "class_accuracy": float(np.mean(predict(self.classifier, images) == labels))}
+
+
+def judge_of(dataset: ImageDataset) -> tuple[Judge, dict[str, float]]:
+    """The judge, and what it says of itself."""
+    images, labels = dataset.train.read(np.arange(len(dataset.train)))
+    classifier = train_classifier(images, labels, len(dataset.class_names), seed=0, epochs=_EPOCHS)
+    test, test_labels = dataset.test.read(np.arange(COUNT))
+    judge = Judge(classifier, features(classifier, test))
+    right = float(np.mean(predict(classifier, test) == test_labels))
+    return judge, {"test_accuracy": right, **judge.distance(some_training_images(dataset))}
+
+
+def some_training_images(dataset: ImageDataset) -> np.ndarray:
+    """`COUNT` of them."""
+    return dataset.train.read(np.arange(COUNT))[0]
+
+
+def mean_gains(run: TrainedRun) -> Tables:
+    """The tables with a single bin a code: every position has its code's mean gain."""
+    stored = read_arrays(run.workdir / FILE)
+    return tables_of(run.model, stored, ContinuousOptions(num_bins=1))
+
+
+def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:
+    """The images `[n, H, W, C]` of codes alone, `[n, h, w]`."""
+
+    @jax.jit
+    def decode(variables: Variables, indices: jax.Array) -> jax.Array:
+        codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
+        z_bar, _ = from_tokens(indices[..., None], tables, codes, groups)
+        return to_uint8(autoencoder.decode(run.model, variables, z_bar))
+
+    parts = range(0, len(indices), 500)
+    return np.concatenate([np.asarray(decode(run.variables, indices[i : i + 500])) for i in parts])
+
+
+def images_of(pieces: Iterable[Drawn]) -> np.ndarray:
+    """All of them."""
+    return np.concatenate([piece.images for piece in pieces])
+
+
+def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, Any]:
+    """Rates, the floor of reconstructions, and samples of each seed, with sampled and with mean gains."""
+    training = some_training_images(dataset)
+    transmitted = images_of(drawn for _, drawn in run.transmit(training))
+    labels = np.arange(COUNT, dtype=np.int32) % len(run.class_names)
+    has_gains = run.model.latent.mode in ("projected", "combined")
+    samples, controls = [], []
+    for seed in SEEDS:
+        pieces = list(run.sample(labels, seed=seed))
+        samples.append(judge.samples(images_of(pieces), labels))
+        if has_gains:
+            indices = np.concatenate([piece.indices for piece in pieces])
+            controls.append(judge.samples(with_tables(run, mean_gains(run), indices), labels))
+        print(f"{run.workdir.name}, seed {seed}: {samples[-1]}", flush=True)
+    return {
+        "prior": json.loads((run.workdir / "summary.json").read_text())["prior"]["test"],
+        "histogram_nats": histogram_of(run),
+        "reconstructions": judge.distance(images_of(run.reconstruct(training))),
+        "transmitted": judge.distance(transmitted),
+        "samples": samples,
+        "mean_gains": controls,
+    }
+
+
+def histogram_of(run: TrainedRun) -> float:
+    """Nats a latent of the test codes by the baseline."""
+    stored = read_arrays(run.workdir / FILE)
+    train, validation, test = (
+        (stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in ("train", "validation", "test")
+    )
+    return histogram_nats(train, validation, test, run.model.latent.num_codes)
+
+
+def write(name: str, result: dict[str, Any]) -> None:
+    """Keeps it with the study."""
+    results_of("samples").mkdir(parents=True, exist_ok=True)
+    (results_of("samples") / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main(arguments: list[str]) -> None:
+    """Judges what is trained and has no judgement yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
+    options = parser.parse_args(arguments)
+    missing = [cell for cell in cells() if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
+    trained = [cell for cell in missing if (cell.workdir(options.runs) / "samples.png").exists()]
+    if not trained:
+        raise UserError(f"--runs={options.runs}: no trained cell there that is not judged; train with studies.train")
+    dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
+    judge, about = judge_of(dataset)
+    write("classifier", about)
+    for cell in trained:
+        write(f"judged-{cell.name}", judged(TrainedRun.load(cell.workdir(options.runs)), dataset, judge))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,0 +1,81 @@
+"""The table of samples, from the judgements that are there.
+
+    python -m studies.samples.report
+
+Writes `studies/samples/table.md`.
+"""
+
+import json
+import sys
+from typing import Any
+
+from hvq_jax.errors import UserError, exit_status
+from studies import folder_of, results_of
+from studies.cells import Cell
+from studies.report import groups_of, markdown, spread
+from studies.samples.cells import cells
+
+_HEAD = (
+    "latent",
+    "prior",
+    "seeds",
+    "nats of codes",
+    "histogram",
+    "below it",
+    "nats of continuous parts",
+    "bits a pixel",
+    "class accuracy",
+    "Fréchet distance",
+    "with mean gains",
+    "of what is transmitted",
+    "of reconstructions",
+    "precision",
+    "recall",
+)
+
+
+def judgement(cell: Cell) -> dict[str, Any] | None:
+    """Of a cell, None where it has none yet."""
+    path = results_of("samples") / f"judged-{cell.name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def row(group: list[Cell]) -> list[str]:
+    """Of cells that differ by their seed, all of which are judged."""
+    found = [result for cell in group if (result := judgement(cell))]
+    priors = [result["prior"] for result in found]
+    nats = [prior.get("nats_of_codes", prior["nats_per_latent"]) for prior in priors]
+    histogram = [result["histogram_nats"] for result in found]
+
+    def of_samples(key: str, section: str = "samples") -> str:
+        return spread([draw[key] for result in found for draw in result[section]])
+
+    return [
+        *group[0].labels.values(),
+        str(len(found)),
+        spread(nats),
+        spread(histogram),
+        spread([100 * (1 - ours / baseline) for ours, baseline in zip(nats, histogram, strict=True)]) + " %",
+        spread([prior["nats_of_continuous"] for prior in priors if "nats_of_continuous" in prior]),
+        spread([prior["bits_per_pixel"] for prior in priors]),
+        of_samples("class_accuracy"),
+        of_samples("frechet_distance"),
+        of_samples("frechet_distance", "mean_gains"),
+        *(spread([result[key]["frechet_distance"] for result in found]) for key in ("transmitted", "reconstructions")),
+        of_samples("precision"),
+        of_samples("recall"),
+    ]
+
+
+def main() -> None:
+    """Writes it."""
+    groups = groups_of([cell for cell in cells() if judgement(cell)])
+    if not groups:
+        raise UserError(f"{results_of('samples')}: no judgement there; see studies.samples.evaluate")
+    table = markdown(list(_HEAD), [row(group) for group in groups])
+    (folder_of("samples") / "table.md").write_text(table)
+    print(table, end="")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(main))

@@ -1,0 +1,73 @@
+"""The baseline of a prior, and that samples are judged as the table says."""
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from hvq_jax.data.datasets import load_dataset
+from hvq_jax.inference import TrainedRun
+from studies.samples import evaluate, report
+from studies.samples.cells import cells
+from studies.samples.histogram import histogram_nats
+
+
+def codes_of(seed, count):
+    """Codes of 3 that depend on class and position, and their labels."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 2, count)
+    likely = (labels[:, None] + np.arange(4)) % 3
+    codes = np.where(random.random((count, 4)) < 0.8, likely, random.integers(0, 3, (count, 4)))
+    return codes.reshape(count, 2, 2), labels
+
+
+def test_the_histogram_comes_to_the_entropy_of_independent_positions():
+    splits = [codes_of(seed, count) for seed, count in enumerate((20_000, 2_000, 20_000))]
+    p = np.array([0.8 + 0.2 / 3, 0.2 / 3, 0.2 / 3])
+    assert histogram_nats(*splits, num_codes=3) == pytest.approx(-4 * (p * np.log(p)).sum(), rel=0.02)
+
+
+def test_the_histogram_is_a_probability():
+    """Of all latents that there are: it sums to 1, also over what was never seen."""
+    train, validation = codes_of(0, 7), codes_of(1, 5)
+    total = sum(
+        np.exp(-histogram_nats(train, validation, (np.array(codes).reshape(1, 2, 2), np.array([1])), 3))
+        for codes in itertools.product(range(3), repeat=4)
+    )
+    assert total == pytest.approx(1)
+
+
+def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "COUNT", 100)
+    monkeypatch.setattr(evaluate, "SEEDS", (0, 1))
+    monkeypatch.setattr(evaluate, "_EPOCHS", 2)
+    run, dataset = TrainedRun.load(trained_run), load_dataset("fashion_mnist_mini", data_dir=data_dir)
+    judge, about = evaluate.judge_of(dataset)
+    assert about["test_accuracy"] > 0.6
+    found = evaluate.judged(run, dataset, judge)
+    assert len(found["samples"]) == len(found["mean_gains"]) == 2
+    # A prior of four steps draws nothing like an image.
+    assert found["samples"][0]["frechet_distance"] > 2 * about["frechet_distance"]
+    assert found["samples"][0] != found["mean_gains"][0]
+    assert found["prior"]["nats_per_latent"] > found["histogram_nats"] > 0
+
+    monkeypatch.setattr(evaluate, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(report, "folder_of", lambda _: tmp_path)
+    cell = cells()[1]
+    evaluate.write(f"judged-{cell.name}", found)
+    report.main()
+    line = (tmp_path / "table.md").read_text().splitlines()[2]
+    assert line.startswith(f"| projected | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
+    assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
+
+
+def test_mean_gains_are_those_of_one_bin(trained_run):
+    run = TrainedRun.load(trained_run)
+    tables = evaluate.mean_gains(run)
+    assert tables.centroids.shape[-1] == 1
+    drawn = next(run.sample(np.zeros(3, np.int32), seed=0))
+    images = evaluate.with_tables(run, tables, drawn.indices)
+    assert images.shape == drawn.images.shape
+    assert (images != drawn.images).any()
