@@ -100,6 +100,8 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "steps_per_dispatch": 1,  # on CPU, compiling takes so many times as long
             },
             "prior": {
+                # an .npz of grids of whole numbers, in place of an autoencoder's (stage=prior); see the README
+                "latents": config_dict.placeholder(str),
                 "name": "pixelcnn",  # or "transformer", causal
                 "conditional": True,  # on the class label
                 "label_dropout": 0.1,  # share of training images without their label, for --guidance in sampling

@@ -38,8 +38,10 @@ def draw_samples(
     run = TrainedRun.load(workdir)
     conditional = run.config.prior.conditional
     _check_label(run, label)
+    if run.image_shape is None and not out.endswith(".npz"):
+        raise UserError(f"--out={out}: this run has no autoencoder to make images of its latents: name an .npz")
     if label is None:
-        labels = np.arange(num_samples, dtype=np.int32) % len(run.class_names)
+        labels = np.arange(num_samples, dtype=np.int32) % max(len(run.class_names), 1)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
     pieces = run.sample(labels, seed=seed, options=SamplingOptions(**options))
@@ -60,7 +62,7 @@ def complete_images(
 ) -> None:
     """Keeps the top `rows` of the latent of each image, draws the rest `num_samples` times, and writes `out`."""
     run = TrainedRun.load(workdir)
-    height = run.model.latent_shape[0]
+    height = run.latent_shape[0]
     if not 0 <= rows <= height:
         raise UserError(f"--rows={rows}: must be from 0 to {height}, the rows of a latent")
     what = f"the first {rows} of {height} rows kept"

@@ -65,6 +65,7 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
             config.prior.num_steps = 1
             _describe_prior(config, prior_params["params"])
     with open_experiment(config, workdir, Preemption()) as experiment:
+        assert isinstance(experiment, Experiment)
         stage = experiment.autoencoder_stage()
         state = ModelState(variables["batch_stats"], jax.numpy.zeros(config.latent.num_codes), None)
         _save(experiment, stage, variables["params"], state, experiment.dataset.validation)

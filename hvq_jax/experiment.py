@@ -4,40 +4,32 @@ import contextlib
 import dataclasses
 import math
 import os
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from hvq_jax.autoencoder import Autoencoder
-from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, ImageDataset, load_dataset
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.inference import DATASET, TrainedRun
+from hvq_jax.prior_alone import PriorAlone, read_latents
+from hvq_jax.run import RECONSTRUCTIONS, SAMPLES, Run
 from hvq_jax.training import config as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.cluster import agreed, is_first, say, wait_for_all
-from hvq_jax.training.latent_data import LatentData, latent_data
-from hvq_jax.training.logging import in_one_line, read_records
-from hvq_jax.training.loop import RunContext, Stage, evaluator, fit
+from hvq_jax.training.cluster import agreed, is_first, say
+from hvq_jax.training.latent_data import LatentData, latent_data, write_tables
+from hvq_jax.training.loop import RunContext, Stage
+from hvq_jax.training.own_latents import OwnLatents
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.prior_stage import prior_stage
-from hvq_jax.training.state import TrainState
 from hvq_jax.training.workdir import CONFIG, check_config, locked, read_json, write_json
 
-SUMMARY = "summary.json"
-LOSS_CURVES = "loss_curves.png"
-RECONSTRUCTIONS = "reconstructions.png"
-SAMPLES = "samples.png"
-
-_STAGES = ("autoencoder", "prior")
 _SHOWN_IMAGES = 16  # in TensorBoard and in reconstructions.png
 _CLASSIFIED_PER_CLASS = 100
 _CLASSIFIER_BYTES = 2**30  # of images, to train the classifier on
@@ -50,7 +42,7 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
     changed, when the config does not fit it, the data or the devices; Preempted after SIGTERM.
     """
     with Preemption().noticed() as preemption, open_experiment(config, workdir, preemption) as experiment:
-        if config.stage in ("all", "autoencoder"):
+        if isinstance(experiment, Experiment) and config.stage in ("all", "autoencoder"):
             experiment.train_autoencoder()
         if config.stage in ("all", "prior"):
             experiment.train_prior()
@@ -58,26 +50,38 @@ def run_experiment(config: ConfigDict, workdir: str) -> None:
 
 
 @contextlib.contextmanager
-def open_experiment(config: ConfigDict, workdir: str, preemption: Preemption) -> Iterator["Experiment"]:
-    """Checks everything that can be checked, reads the data, and holds `workdir` for the block; raises UserError."""
+def open_experiment(config: ConfigDict, workdir: str, preemption: Preemption) -> Iterator["Experiment | PriorAlone"]:
+    """Checks everything that can be checked, reads the data, and holds `workdir` for the block; raises UserError.
+
+    With `config.prior.latents` it is a prior alone.
+    """
     with contextlib.ExitStack() as held:
         with agreed():
             configuration.validate(config)
             parallel = Parallel(config.parallel)
             parallel.check()
-            for stage in _STAGES:
+            for stage in _stages_of(config):
                 parallel.check_batch_size(f"--config.{stage}.batch_size", config[stage].batch_size)
             folder = held.enter_context(locked(workdir)) if is_first() else Path(os.path.abspath(workdir))
             dataset = _data_of(config, folder)
-            model = configuration.autoencoder_of(config, dataset.image_shape)
+            shared = (config, RunContext(folder, config.seed, parallel, preemption), dataset.description)
+            experiment: Experiment | PriorAlone
+            if isinstance(dataset, OwnLatents):
+                experiment = PriorAlone(*shared, dataset)
+            else:
+                experiment = Experiment(*shared, dataset, configuration.autoencoder_of(config, dataset.image_shape))
             if is_first():
                 write_json(folder / CONFIG, config.to_dict())
-                write_json(folder / DATASET, _description(config.data.name, dataset))
-        say(f"data: {config.data.name}: {dataset.description}")
-        yield Experiment(config, dataset, model, RunContext(folder, config.seed, parallel, preemption))
+                write_json(folder / DATASET, _description(config, dataset))
+        say(f"data: {experiment.data_name}: {dataset.description}")
+        yield experiment
 
 
-def _data_of(config: ConfigDict, folder: Path) -> ImageDataset:
+def _stages_of(config: ConfigDict) -> tuple[str, ...]:
+    return ("prior",) if config.prior.latents else ("autoencoder", "prior")
+
+
+def _data_of(config: ConfigDict, folder: Path) -> ImageDataset | OwnLatents:
     """The data set of `config`, after checking that what `folder` already holds was trained with both."""
     free: tuple[str, ...] = configuration.FREE_KEYS
     if not (folder / "checkpoints" / "prior").exists():
@@ -85,25 +89,29 @@ def _data_of(config: ConfigDict, folder: Path) -> ImageDataset:
     trained = (folder / "checkpoints").exists()
     if trained:
         check_config(folder, config.to_dict(), free=free)
-    dataset = load_dataset(**config.data)
-    for stage in _STAGES:
+    own = config.prior.latents
+    dataset = read_latents(config) if own else load_dataset(**config.data)
+    for stage in _stages_of(config):
         if config[stage].batch_size > len(dataset.train):
             raise UserError(
                 f"--config.{stage}.batch_size={config[stage].batch_size}: there are only {len(dataset.train)} "
-                "training images"
+                f"training {'latents' if own else 'images'}"
             )
-    if trained and read_json(folder / DATASET) != _description(config.data.name, dataset):
+    if trained and read_json(folder / DATASET) != _description(config, dataset):
         raise UserError(
-            f"{config.data.name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
+            f"{own or config.data.name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
             "use that one or another --workdir"
         )
     return dataset
 
 
-def _description(name: str, dataset: ImageDataset) -> dict[str, Any]:
+def _description(config: ConfigDict, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:
+    if isinstance(dataset, OwnLatents):
+        of_kind = {"name": "latents", "latent_shape": list(dataset.latent_shape)}
+    else:
+        of_kind = {"name": config.data.name, "image_shape": list(dataset.image_shape)}
     return {
-        "name": name,
-        "image_shape": list(dataset.image_shape),
+        **of_kind,
         "class_names": list(dataset.class_names),
         "fingerprint": dataset.fingerprint(),
     }
@@ -120,18 +128,11 @@ def _some(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
-    """A run in its workdir."""
+class Experiment(Run):
+    """A run of both stages on images."""
 
-    config: ConfigDict
     dataset: ImageDataset
     model: Autoencoder
-    run: RunContext
-
-    @property
-    def workdir(self) -> Path:
-        """The run's folder."""
-        return self.run.workdir
 
     def autoencoder_stage(self) -> Stage:
         """The first stage."""
@@ -148,9 +149,10 @@ class Experiment:
             checkpoint_step=run.autoencoder_step,
             batch_size=self.config.prior.batch_size,
             options=configuration.continuous_options_of(self.config),
-            parallel=self.run.parallel,
-            preemption=self.run.preemption,
+            parallel=self.context.parallel,
+            preemption=self.context.preemption,
         )
+        write_tables(self.workdir, latents.tables)
         num_pixels = math.prod(self.model.image_shape[:2])
         stage = prior_stage(
             run.prior,
@@ -165,7 +167,7 @@ class Experiment:
         """Trains the autoencoder, or goes on with it, and reports on the test split."""
         stage = self.autoencoder_stage()
         augmentation = configuration.augmentation_of(self.config)
-        state = self._fit(stage, self.dataset.train, self.dataset.validation, augmentation)
+        state = self.fit(stage, self.dataset.train, self.dataset.validation, augmentation)
 
         def report() -> dict[str, Any]:
             originals = _first_images(self.dataset.test)
@@ -179,32 +181,14 @@ class Experiment:
                 )
             return {"test": self.evaluate(stage, state, self.dataset.test)}
 
-        self._report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
+        self.report("autoencoder", {"step": int(state.step)}, report, RECONSTRUCTIONS)
 
-    def train_prior(self) -> None:
-        """Trains the prior, or goes on with it, reports on the test split and draws samples."""
-        stage, latents, autoencoder_step = self.prior_stage()
-        state = self._fit(stage, latents.train, latents.validation)
-        trained = {"step": int(state.step), "autoencoder_step": autoencoder_step}
-        self._report("prior", trained, lambda: {"test": self.evaluate(stage, state, latents.test)})
+    def train_prior(self) -> dict[str, Any]:
+        """As of every run, and draws samples."""
+        trained = super().train_prior()
         options = {**self.config.sampling.to_dict(), "seed": self.config.seed}
-        self._report("samples", {**trained, **options}, lambda: self._sample(options), SAMPLES)
-
-    def _fit(
-        self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
-    ) -> TrainState:
-        options = configuration.fit_options_of(self.config[stage.name])
-        return fit(stage, train, validation, options=options, run=self.run, augmentation=augmentation)
-
-    def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:
-        """The figures of `state` over a whole split."""
-        sums = evaluator(stage, self.run.parallel)(
-            self.run.parallel.replicate(state),
-            split=split,
-            batch_size=self.config[stage.name].batch_size,
-            watch=self.run.preemption.watch,
-        )
-        return stage.summarise(sums)
+        self.report("samples", {**trained, **options}, lambda: self._sample(options), SAMPLES)
+        return trained
 
     def _sample(self, options: dict[str, Any]) -> dict[str, Any]:
         run = TrainedRun.load(self.workdir)
@@ -218,7 +202,7 @@ class Experiment:
         labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
         drawing = configuration.sampling_options_of(self.config)
         pieces = run.sample(labels, seed=options["seed"], options=drawing)
-        images = np.concatenate([piece.images for piece in self.run.preemption.watch(pieces)])
+        images = np.concatenate([piece.images for piece in self.context.preemption.watch(pieces)])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
         if is_first():
             plots.save_samples(
@@ -233,53 +217,3 @@ class Experiment:
             figures["classifier_test_accuracy"] = accuracy(classifier, *_some(self.dataset.test))
             figures["class_accuracy"] = accuracy(classifier, images, labels)
         return figures
-
-    def _report(
-        self,
-        section: str,
-        made_from: dict[str, Any],
-        make: Callable[[], dict[str, Any]],
-        picture: str | None = None,
-    ) -> None:
-        """Puts `make()` into the summary, unless it already stands there from the same inputs."""
-        summary = read_json(self.workdir / SUMMARY)
-        written = summary.get(section, {})
-        up_to_date = all(written.get(key) == value for key, value in made_from.items())
-        if up_to_date and (picture is None or (self.workdir / picture).exists()):
-            return
-        figures = {**made_from, **make()}
-        say(f"{section}  {in_one_line(figures)}")
-        if is_first():
-            self._write(summary | {section: figures})
-        wait_for_all(f"{section} is reported")
-
-    def _write(self, summary: dict[str, Any]) -> None:
-        """Writes the summary, with what its figures were made by, and the loss curves."""
-        context = {
-            "data": self.config.data.name,
-            "data_description": self.dataset.description,
-            "latent": self.model.latent.mode,
-            "jax": jax.__version__,
-            "python": platform.python_version(),
-            "devices": f"{self.run.parallel.num_devices} × {jax.devices()[0].device_kind}",
-            "processes": jax.process_count(),
-        }
-        if records := read_records(self.workdir):  # a converted run has none
-            plots.save_loss_curves(self.workdir / LOSS_CURVES, records)
-        write_json(self.workdir / SUMMARY, {**summary, **context})
-
-    def say_where_everything_is(self) -> None:
-        """Prints what is in the workdir."""
-        made = [
-            (SUMMARY, "figures on the test split"),
-            (LOSS_CURVES, "losses of both stages"),
-            (RECONSTRUCTIONS, "originals over reconstructions"),
-            (SAMPLES, "a row of samples a class"),
-            ("metrics.jsonl", "every logged figure"),
-            ("events", "the same for TensorBoard: tensorboard --logdir"),
-            ("checkpoints", "the newest and the best of each stage"),
-        ]
-        say(f"Everything is in {self.workdir}:")
-        for name, what in made:
-            if (self.workdir / name).exists():
-                say(f"  {name:22}{what}")

@@ -1,4 +1,4 @@
-"""A trained run, ready to use: reconstruct images, draw new ones."""
+"""A trained run, ready to use: reconstruct images, draw new ones, or latents alone where it has no autoencoder."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ from hvq_jax.images import to_float, to_uint8
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
-from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
+from hvq_jax.priors.tokens import Tables, continuous_parts, from_tokens, to_tokens
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
@@ -37,21 +37,23 @@ BATCH = 64  # images a compiled call; smaller requests are padded to it, so that
 
 @struct.dataclass
 class Drawn:
-    """Images with the latents they were decoded from; numpy arrays."""
+    """Images with the latents they were decoded from; numpy arrays, None where a run has no autoencoder."""
 
-    images: Any  # [N, H, W, C] uint8
     indices: Any  # [N, h, w] int32, [N, h, w, depth] of residual quantization
-    gains: Any  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder did not see a multiple of the code
-    latents: Any  # [N, h, w, D] float32, what the decoder saw
+    images: Any = None  # [N, H, W, C] uint8
+    gains: Any = None  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder did not see a multiple of the code
+    latents: Any = None  # [N, h, w, D] float32, what the decoder saw
+    continuous: Any = None  # [N, h, w, c] float32, of a run without an autoencoder: signed lengths, or residuals
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """The best autoencoder of a workdir and, where it has been trained, the best prior."""
+    """The best autoencoder of a workdir and, where it has been trained, the best prior; or a prior alone."""
 
     workdir: Path
     config: ConfigDict
-    model: Autoencoder
+    image_shape: tuple[int, int, int] | None  # None: it has no autoencoder
+    latent_shape: tuple[int, int]
     class_names: tuple[str, ...]
 
     @classmethod
@@ -62,9 +64,20 @@ class TrainedRun:
         dataset = read_json(workdir / DATASET)
         if not dataset:
             raise UserError(f"no run in {workdir}: {workdir / DATASET} does not exist")
+        class_names = tuple(dataset["class_names"])
+        if "latent_shape" in dataset:
+            height, width = dataset["latent_shape"]
+            return cls(workdir, config, None, (height, width), class_names)
         height, width, channels = dataset["image_shape"]
-        model = autoencoder_of(config, (height, width, channels))
-        return cls(workdir, config, model, tuple(dataset["class_names"]))
+        shape = (height, width, channels)
+        return cls(workdir, config, shape, autoencoder_of(config, shape).latent_shape, class_names)
+
+    @cached_property
+    def model(self) -> Autoencoder:
+        """The autoencoder; UserError where there is none."""
+        if self.image_shape is None:
+            raise UserError(f"{self.workdir} has a prior over latents of its own and no autoencoder, so no images")
+        return autoencoder_of(self.config, self.image_shape)
 
     @cached_property
     def _autoencoder_state(self) -> TrainState:
@@ -82,22 +95,28 @@ class TrainedRun:
         state = self._autoencoder_state
         return Variables(state.eval_params, state.model_state)
 
+    @property
+    def num_pixels(self) -> int:
+        """H·W, 0 without an autoencoder."""
+        return math.prod(self.image_shape[:2]) if self.image_shape else 0
+
     @cached_property
     def prior(self) -> Prior:
         """The prior's networks."""
-        return prior_of(self.config, len(self.class_names), self.model.latent_shape)
+        return prior_of(self.config, len(self.class_names), self.latent_shape)
 
     @cached_property
     def prior_params(self) -> Any:
         """The prior's parameters, from its best checkpoint; UserError before there is one."""
-        num_pixels, nowhere = math.prod(self.model.image_shape[:2]), np.zeros(self.model.latent.num_codes, bool)
-        stage = prior_stage(self.prior, self.model.latent_shape, num_pixels, nowhere)  # shapes do not depend on where
+        nowhere = np.zeros(self.prior.num_codes, bool)  # shapes do not depend on where
+        stage = prior_stage(self.prior, self.latent_shape, self.num_pixels, nowhere)
         if not checkpoint_folder(stage, self.workdir).is_dir():
             raise UserError(
                 f"{self.workdir} has no prior to sample from yet: run "
                 f"python train.py --workdir={self.workdir} --config.stage=prior"
             )
-        check_latents(self.workdir, self.autoencoder_step)
+        if self.image_shape:
+            check_latents(self.workdir, self.autoencoder_step)
         return self._best(stage, self.config.prior).eval_params
 
     @cached_property
@@ -118,11 +137,11 @@ class TrainedRun:
 
     def continuous_part_note(self) -> str:
         """One line on the continuous part of a drawn latent, "" where there is none."""
-        options = self.config.prior
-        outside = " outside the mask" if self.model.latent.mode == "combined" else ""
-        if self.model.latent.mode == "vq":
+        options, mode = self.config.prior, self.config.latent.mode
+        outside = " outside the mask" if mode == "combined" else ""
+        if mode == "vq":
             return ""
-        if self.model.latent.mode == "frequency":
+        if mode == "frequency":
             return f"positions outside the mask add a residual, drawn in steps of {options.residual_step}"
         if options.num_bins == 1:
             return f"positions{outside} use their code's mean gain, which the prior does not draw"
@@ -144,13 +163,14 @@ class TrainedRun:
         """
         options.check(self.prior.num_classes)
         wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
-        if len(wrong):
+        if self.prior.num_classes and len(wrong):
             raise UserError(
                 f"label {wrong[0]} is out of range: the classes are 0 to {len(self.class_names) - 1} "
                 f"({', '.join(self.class_names)})"
             )
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
         prior_params = self.prior_params  # first, since it says so where there is no prior yet
+        variables = self.variables if self.image_shape else None
         key = jax.random.key(seed)
         pieces = None if tokens is None else _pieces(tokens)
 
@@ -159,13 +179,13 @@ class TrainedRun:
                 piece = labels[start : start + BATCH]
                 given = None if pieces is None else _padded(next(pieces))
                 padded = _padded(piece.astype(np.int32))
-                yield draw(self.variables, prior_params, self.tables, key, padded, start, given), len(piece)
+                yield draw(variables, prior_params, self.tables, key, padded, start, given), len(piece)
 
         return _one_ahead(dispatched())
 
     def _draw(
         self,
-        variables: Variables,
+        variables: Variables | None,
         prior_params: Any,
         tables: Tables,
         key: jax.Array,
@@ -183,18 +203,21 @@ class TrainedRun:
             prior_params,
             condition,
             keys,
-            *self.model.latent_shape,
+            *self.latent_shape,
             present=tables.present,
             options=options,
             kept=None if given is None or keep is None else keep(given),
         )
+        if variables is None:
+            parts = continuous_parts(drawn.tokens, tables, self.config.latent.projection_groups)
+            return Drawn(drawn.tokens[..., 0], continuous=parts if parts.shape[-1] else None)
         return self._decode(variables, tables, drawn.tokens)
 
     def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Drawn:
         codebook, groups = autoencoder.codes(self.model, variables), self.model.latent.projection_groups
         z_bar, gains = from_tokens(tokens, tables, codebook, groups)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
-        return Drawn(images, tokens[..., 0], gains, z_bar)
+        return Drawn(tokens[..., 0], images, gains, z_bar)
 
     def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Drawn]]:
         """Tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and what is made of them again, in pieces.
@@ -217,7 +240,7 @@ class TrainedRun:
         def through(variables: Variables, images: jax.Array) -> Drawn:
             latent = autoencoder.encode_to_latent(self.model, variables, to_float(images))
             decoded = to_uint8(autoencoder.decode(self.model, variables, latent.z_bar))
-            return Drawn(decoded, latent.indices, latent.gain_seen, latent.z_bar)
+            return Drawn(latent.indices, decoded, latent.gain_seen, latent.z_bar)
 
         return _one_ahead((through(self.variables, _padded(piece)), len(piece)) for piece in _pieces(images))
 

@@ -73,22 +73,23 @@ def _shown(pieces: Iterable[Drawn], count: int) -> Iterator[Drawn]:
     with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
         for piece in pieces:
             yield piece
-            progress.update(len(piece.images))
+            progress.update(len(piece.indices))
 
 
 def _write_arrays(path: Path, pieces: Iterable[Drawn], count: int, others: dict[str, np.ndarray]) -> None:
     """An uncompressed .npz as of `np.savez`. Each array grows in a file of its own, then they are packed."""
-    fields = [field.name for field in dataclasses.fields(Drawn)]
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
-        folder = Path(temporary)
+        folder, files = Path(temporary), dict[str, BinaryIO]()
         with contextlib.ExitStack() as stack:
-            files = {name: stack.enter_context((folder / f"{name}.npy").open("wb")) for name in fields}
-            for number, piece in enumerate(pieces):
-                for name, file in files.items():
-                    values = np.ascontiguousarray(getattr(piece, name))
-                    if number == 0:
-                        _write_header(file, (count, *values.shape[1:]), values.dtype)
-                    file.write(values.data)
+            for piece in pieces:
+                for field in dataclasses.fields(Drawn):
+                    if (values := getattr(piece, field.name)) is None:
+                        continue
+                    values = np.ascontiguousarray(values)
+                    if field.name not in files:
+                        files[field.name] = stack.enter_context((folder / f"{field.name}.npy").open("wb"))
+                        _write_header(files[field.name], (count, *values.shape[1:]), values.dtype)
+                    files[field.name].write(values.data)
         for name, values in others.items():
             np.save(folder / f"{name}.npy", values, allow_pickle=False)
         with zipfile.ZipFile(folder / "packed", "w", zipfile.ZIP_STORED) as archive:

@@ -40,20 +40,31 @@ def to_tokens(indices: jax.Array, continuous: jax.Array, tables: Tables) -> jax.
     return jnp.concatenate([indices[..., None], parts], axis=-1)
 
 
+def continuous_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> jax.Array:
+    """What `to_tokens` was given, rounded: signed lengths `[..., groups]` or residuals `[..., D]`; of `vq` `[..., 0]`.
+
+    They are 0 where the code has none.
+    """
+    indices, parts = tokens[..., 0], tokens[..., 1:]
+    present = tables.present[indices][..., None]
+    if tables.centroids is not None:
+        bins = parts if parts.shape[-1] else jnp.zeros((*indices.shape, groups), jnp.int32)
+        return jnp.where(present, from_bins(bins, indices, tables.centroids), 0.0)
+    return jnp.where(present, tables.step * parts, 0.0)
+
+
 def from_tokens(tokens: jax.Array, tables: Tables, codebook: jax.Array, groups: int = 1) -> tuple[jax.Array, jax.Array]:
     """The decoder's input `[..., D]` of tokens `[..., 1 + c]`, and the gains in it: `[...]`, or `[..., g]` for g > 1.
 
     Gains are 1 where the decoder does not see a multiple of the code.
     """
-    indices, parts = tokens[..., 0], tokens[..., 1:]
+    indices = tokens[..., 0]
     codes, present = codebook[indices], tables.present[indices][..., None]
+    parts = continuous_parts(tokens, tables, groups)
     gains = jnp.ones((*indices.shape, groups), jnp.float32)
     if tables.centroids is not None:
-        bins = parts if parts.shape[-1] else jnp.zeros((*indices.shape, groups), jnp.int32)
         lengths = jnp.linalg.norm(codes.reshape(*indices.shape, groups, -1), axis=-1)
-        gains = jnp.where(present, from_bins(bins, indices, tables.centroids) / jnp.maximum(lengths, 1e-6), 1.0)
+        gains = jnp.where(present, parts / jnp.maximum(lengths, 1e-6), 1.0)
     gains = gains if groups > 1 else gains[..., 0]
     latents = latent_from_codes(indices, codebook, gains)
-    if tables.step:
-        latents += jnp.where(present, tables.step * parts, 0.0)
-    return latents, gains
+    return latents + parts if tables.step else latents, gains

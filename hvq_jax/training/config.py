@@ -34,6 +34,7 @@ FREE_KEYS = (
     "data.data_dir",
     "data.manual_dir",  # the data itself is held to its fingerprint
     "data.memory_gib",
+    "prior.latents",  # likewise
     "sampling",
     "autoencoder.log_every_steps",
     "autoencoder.checkpoint_every_steps",
@@ -143,11 +144,21 @@ def validate(config: ConfigDict) -> None:
             allowed = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
             raise UserError(f"--config.{key}={value}: must be {allowed}")
     _check_bottleneck(config)
+    if config.prior.latents and config.stage != "prior":
+        raise UserError("--config.prior.latents=FILE is for a prior without an autoencoder: say --config.stage=prior")
     if config.prior.name == "transformer" and config.prior.width % config.prior.num_heads:
         raise UserError(
             f"--config.prior.num_heads={config.prior.num_heads}: must divide --config.prior.width={config.prior.width}"
         )
     sampling_options_of(config).check(num_classes=int(config.prior.conditional))
+
+
+def check_labels(config: ConfigDict, *, has_labels: bool) -> None:
+    """Raises UserError where the prior is to be conditional on classes that latents of one's own do not have."""
+    if config.prior.conditional and not has_labels:
+        raise UserError(
+            f"{config.prior.latents} has no train_labels, so no classes: choose --config.prior.conditional=False"
+        )
 
 
 # What each baseline can be combined with: the options that it has no use for stay at these values.
@@ -215,6 +226,12 @@ def num_codes_of(config: ConfigDict) -> int:
     return math.prod(config.codebook.levels) if config.codebook.method == "fsq" else config.latent.num_codes
 
 
+def latent_options_of(config: ConfigDict) -> LatentOptions:
+    """What the decoder sees."""
+    latent: LatentOptions = _options(LatentOptions, config, "latent")
+    return dataclasses.replace(latent, num_codes=num_codes_of(config))
+
+
 def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Autoencoder:
     """The model; UserError if the image sides are not multiples of 4."""
     height, width, _ = image_shape
@@ -223,7 +240,7 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
             f"images of {config.data.name} are {height}×{width}: both sides must be multiples of 4, since the encoder "
             "halves them twice; resize or crop the data"
         )
-    latent: LatentOptions = _options(LatentOptions, config, "latent")
+    latent = latent_options_of(config)
     codebook: CodebookOptions = _options(CodebookOptions, config, "codebook")
     # Moving averages take the place of the codebook term; without a codebook there is nothing to commit to.
     by_gradient, has_codes = codebook.method == "gradient", codebook.method != "fsq"
@@ -232,7 +249,7 @@ def autoencoder_of(config: ConfigDict, image_shape: tuple[int, int, int]) -> Aut
         skip=config.network.skip,
         num_blocks=config.network.num_blocks,
         compute_dtype=config.network.compute_dtype,
-        latent=dataclasses.replace(latent, num_codes=num_codes_of(config)),
+        latent=latent,
         codebook=dataclasses.replace(codebook, levels=tuple(codebook.levels)),  # JSON makes it a list
         loss=LossWeights(
             codebook=config.loss.codebook_weight if by_gradient else 0.0,

@@ -13,7 +13,7 @@ import numpy as np
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
-from hvq_jax.bottleneck import frequent
+from hvq_jax.bottleneck import LatentOptions, frequent
 from hvq_jax.data.datasets import ImageDataset, Split
 from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.errors import UserError
@@ -28,7 +28,7 @@ from hvq_jax.training.workdir import whole_file
 
 FILE = "latents.npz"
 TABLES = "tables.npz"
-_SPLITS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +50,9 @@ class LatentData:
     tables: Tables
 
 
-def has_residual(model: Autoencoder) -> bool:
+def has_residual(latent: LatentOptions) -> bool:
     """Whether the continuous part is a vector, not a length."""
-    return model.latent.mode == "frequency"
+    return latent.mode == "frequency"
 
 
 def encode_whole(model: Autoencoder, variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +62,7 @@ def encode_whole(model: Autoencoder, variables: Variables, images: jax.Array) ->
     """
     z_e = autoencoder.encode(model, variables, to_float(images))
     latent, groups = autoencoder.quantize(model, variables, z_e), model.latent.projection_groups
-    if has_residual(model):
+    if has_residual(model.latent):
         return latent.indices, z_e - latent.z_q
     lengths = signed_length(in_groups(z_e, groups), in_groups(latent.z_q, groups))
     return latent.indices, lengths if groups > 1 else lengths[..., None]
@@ -88,12 +88,20 @@ def latent_data(
             _write(path, {"checkpoint_step": np.array(checkpoint_step), **arrays})
         wait_for_all("latents are written")
     check_latents(workdir, checkpoint_step)
-    stored = read_arrays(path)
-    tables = tables_of(model, stored, options)
+    return tokens_of(model.latent, read_arrays(path), options)
+
+
+def tokens_of(latent: LatentOptions, stored: dict[str, np.ndarray], options: ContinuousOptions) -> LatentData:
+    """What a prior is trained on, of the arrays of a `latents.npz`."""
+    tables = tables_of(latent, stored, options)
+    splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in SPLITS}
+    return LatentData(**splits, tables=tables)
+
+
+def write_tables(workdir: Path, tables: Tables) -> None:
+    """Keeps them with the prior, for `read_tables`; the first process does."""
     if is_first():
         _write(workdir / TABLES, {k: v for k, v in vars(tables).items() if v is not None})
-    splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in _SPLITS}
-    return LatentData(**splits, tables=tables)
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
@@ -110,18 +118,18 @@ def read_tables(workdir: Path) -> Tables:
     )
 
 
-def tables_of(model: Autoencoder, stored: dict[str, np.ndarray], options: ContinuousOptions) -> Tables:
+def tables_of(latent: LatentOptions, stored: dict[str, np.ndarray], options: ContinuousOptions) -> Tables:
     """The same every time they are asked for: bins are fitted to the training latents without chance."""
     present = jnp.asarray(stored["present"])
-    if model.latent.mode == "vq":
+    if latent.mode == "vq":
         return Tables(present, None)
-    if has_residual(model):
+    if has_residual(latent):
         return Tables(present, None, step=options.step)
     chosen = stored["present"][stored["train_indices"]]
     centroids = fit_bins(
         stored["train_continuous"][chosen],
         stored["train_indices"][chosen],
-        num_codes=model.latent.num_codes,
+        num_codes=latent.num_codes,
         num_bins=options.num_bins,
         per_code=options.bins_per_code,
     )
@@ -170,7 +178,7 @@ def _encode(
     present = np.asarray(_present(model, variables))
     variables = parallel.replicate(variables)
     arrays: dict[str, np.ndarray] = {"present": present}
-    for name in _SPLITS:
+    for name in SPLITS:
         split: Split = getattr(dataset, name)
         batches = parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share))
         parts = []
@@ -178,7 +186,7 @@ def _encode(
             indices, labels, continuous = parallel.gather(encode(variables, batch))
             parts.append((indices, labels, continuous))
         indices, labels, continuous = [np.concatenate(part)[: len(split)] for part in zip(*parts, strict=True)]
-        if has_residual(model):
+        if has_residual(model.latent):
             continuous = continuous[present[indices]]
         arrays |= {f"{name}_indices": indices, f"{name}_labels": labels, f"{name}_continuous": continuous}
     return arrays
@@ -191,10 +199,10 @@ def _present(model: Autoencoder, variables: Variables) -> jax.Array:
     return ~frequent(model.latent, variables.state.frequency)
 
 
-def read_arrays(path: Path, *names: str) -> dict[str, np.ndarray]:
+def read_arrays(path: Path, *names: str, advice: str = "delete it and run train.py again") -> dict[str, np.ndarray]:
     """The stored arrays, or those of these names, without pickle; UserError if the file is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names or stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}): delete it and run train.py again") from None
+    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}): {advice}") from None

@@ -35,8 +35,9 @@ def prior_stage(
 ) -> Stage:
     """The stage for `model` on tokens `[B, h, w, 1 + c]`, or plain codes `[B, h, w]`.
 
-    `num_pixels` (H·W) turns bits an image into bits a pixel. `present` `[K]` bool: which codes have a continuous part;
-    None for plain codes. In training labels are replaced by no class with probability `label_dropout`.
+    `num_pixels` (H·W) turns bits an image into bits a pixel; 0 where there are no images. `present` `[K]` bool: which
+    codes have a continuous part; None for plain codes. In training labels are replaced by no class with probability
+    `label_dropout`.
     """
     conditional = model.num_classes > 0
     channels = model.continuous.channels if model.continuous is not None else 0
@@ -80,12 +81,8 @@ def prior_stage(
     def summarise(sums: NatsPerLatent) -> dict[str, float]:
         of_latent = figures(float(sums.codes.value), float(sums.continuous.value))
         bits = of_latent["nats_per_latent"] / math.log(2)
-        return {
-            "loss": of_latent["nats_per_latent"] / math.prod(latent_shape),
-            **of_latent,
-            "bits_per_image": bits,
-            "bits_per_pixel": bits / num_pixels,
-        }
+        of_image = {"bits_per_image": bits, "bits_per_pixel": bits / num_pixels} if num_pixels else {}
+        return {"loss": of_latent["nats_per_latent"] / math.prod(latent_shape), **of_latent, **of_image}
 
     def show(log: RunLog, step: int, params: Any, state: None, sums: NatsPerLatent) -> None:
         """A prior has nothing to draw during training."""

@@ -52,7 +52,7 @@ def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np
 
 def settings_of(run: TrainedRun) -> dict[str, ContinuousOptions]:
     """Every way to make the continuous part of a run whole numbers."""
-    if has_residual(run.model):
+    if has_residual(run.model.latent):
         return {f"step {step:g}": ContinuousOptions(step=step) for step in STEPS}
     per_code = {f"{g} a code": ContinuousOptions(g, bins_per_code=True) for g in NUM_BINS}
     shared = {f"{g} for all": ContinuousOptions(g, bins_per_code=False) for g in NUM_BINS}
@@ -135,7 +135,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
     indices, parts, mse = stored["test_indices"], everywhere(stored, "test"), decoder_error(run)
     rows = {}
     for name, setting in settings_of(run).items():
-        tables = tables_of(run.model, stored, setting)
+        tables = tables_of(run.model.latent, stored, setting)
         rows[name] = {
             "mse": mse(images, indices, parts, tables),
             "bits_of_continuous": continuous_bits(stored, tables) / len(images),
@@ -145,7 +145,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
         "latent": run.model.latent.mode,
         "bits_of_codes": static_bits(stored["train_indices"], indices) / len(images),
         "share_outside": float(stored["present"][indices].mean()),
-        **({} if has_residual(run.model) else lengths(stored)),
+        **({} if has_residual(run.model.latent) else lengths(stored)),
         "settings": rows,
     }
 

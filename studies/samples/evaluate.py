@@ -72,7 +72,7 @@ def some_training_images(dataset: ImageDataset) -> np.ndarray:
 def mean_gains(run: TrainedRun) -> Tables:
     """The tables with a single bin a code: every position has its code's mean gain."""
     stored = read_arrays(run.workdir / FILE)
-    return tables_of(run.model, stored, ContinuousOptions(num_bins=1))
+    return tables_of(run.model.latent, stored, ContinuousOptions(num_bins=1))
 
 
 def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:

@@ -1,0 +1,170 @@
+"""A prior over grids that the user brings along: digits of 8×8 whole numbers, and hybrid latents."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+import sample
+import train
+from hvq_jax.bottleneck import LatentOptions
+from hvq_jax.errors import UserError
+from hvq_jax.training.latent_data import ContinuousOptions
+from hvq_jax.training.own_latents import own_latents
+from tests.runs import digests, error_of
+
+SMALL = (
+    "--config.stage=prior",
+    "--config.prior.width=16",
+    "--config.prior.num_layers=3",
+    "--config.prior.head_width=32",
+    "--config.prior.batch_size=64",
+    "--config.prior.eval_every_steps=60",
+    "--config.prior.learning_rate=5e-3",
+    "--config.prior.warmup_steps=10",
+    "--config.data.validation_size=100",
+    "--config.data.test_size=300",
+)
+
+
+def arguments(latents, workdir, mode, num_codes, *more):
+    of_data = [f"--config.prior.latents={latents}", f"--config.latent.num_codes={num_codes}"]
+    return [f"--config=configs/default.py:{mode}", f"--workdir={workdir}", *of_data, *SMALL, *more]
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """1,797 digits in 17 shades of grey."""
+    path = tmp_path_factory.mktemp("own") / "digits.npz"
+    found = load_digits()
+    np.savez(path, train_indices=found.images.astype(np.uint8), train_labels=found.target)
+    return path
+
+
+def test_digits_from_training_to_samples(digits, tmp_path, capsys):
+    command = arguments(digits, tmp_path / "run", "vq", 17, "--config.prior.num_steps=120")
+    assert train.main(command) == 0
+    assert "1397 latents to train on, from digits.npz" in capsys.readouterr().out
+    nats = json.loads((tmp_path / "run" / "summary.json").read_text())["prior"]["test"]
+    with np.load(digits) as stored:
+        shares = np.bincount(stored["train_indices"].ravel()) / stored["train_indices"].size
+    # Shades that did not depend on each other would take this much.
+    assert nats["nats_per_latent"] < 0.9 * 64 * -(shares * np.log(shares)).sum()
+    assert "bits_per_pixel" not in nats
+    before = digests(tmp_path / "run", "prior")
+    assert train.main([f"--workdir={tmp_path / 'run'}"]) == 0  # it knows where its latents are
+    assert digests(tmp_path / "run", "prior") == before
+
+    out = tmp_path / "drawn.npz"
+    assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=70", "--label=1", f"--out={out}"]) == 0
+    with np.load(out) as drawn:
+        assert list(drawn) == ["indices"]
+        assert drawn["indices"].shape == (70, 8, 8)
+        assert 0 <= drawn["indices"].min() <= drawn["indices"].max() <= 16
+        # The margins of all digits are nearly empty, and the strokes of a one run down the middle.
+        assert drawn["indices"][:, :, 0].mean() < 1 < 4 < drawn["indices"][:, :, 3:5].mean()
+    for flags in (["--out=a.png"], [f"--reconstruct={tmp_path}", "--out=a.npz"], ["--vary=a.png", "--out=a.npz"]):
+        assert sample.main([f"--workdir={tmp_path / 'run'}", *flags]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert "no autoencoder to make images" in errors[0]
+    assert len(errors) == 3
+
+
+def hybrid(size=600, channels=1):
+    random = np.random.default_rng(0)
+    return {
+        "train_indices": random.integers(0, 5, (size, 3, 2)),
+        "train_continuous": random.normal(size=(size, 3, 2, channels)).astype(np.float32),
+        "present": np.arange(5) != 2,
+    }
+
+
+@pytest.mark.parametrize("mode", ["combined", "frequency"])
+def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
+    channels = 3 if mode == "frequency" else 1
+    np.savez(tmp_path / "own.npz", **hybrid(channels=channels))
+    options = ["--config.prior.num_steps=2", "--config.prior.num_bins=4", "--config.prior.residual_step=0.5"]
+    options += ["--config.latent.dim=3", "--config.prior.conditional=False", "--config.latent.num_frequent=0"]
+    command = arguments(tmp_path / "own.npz", tmp_path / "run", mode, 5, *options)
+    assert train.main(command) == 0
+    assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=9", f"--out={tmp_path / 'a.npz'}"]) == 0
+    with np.load(tmp_path / "a.npz") as drawn, np.load(tmp_path / "run" / "tables.npz") as tables:
+        indices, parts = drawn["indices"], drawn["continuous"]
+        assert parts.shape == (9, 3, 2, channels)
+        assert (parts[indices == 2] == 0).all()
+        if mode == "frequency":
+            np.testing.assert_array_equal(parts * 2, np.round(parts * 2))
+        else:
+            centroids = tables["centroids"][indices]
+            assert (np.abs(parts - centroids).min(-1)[indices != 2] == 0).all()
+        assert (parts[indices != 2] != 0).any()
+
+
+def read(path, mode="vq", **sizes):
+    latent = LatentOptions(mode=mode, num_codes=5, dim=3)
+    return own_latents(str(path), latent, ContinuousOptions(2), **{"validation_size": 50, "test_size": 60, **sizes})
+
+
+def test_missing_splits_are_taken_out_of_train(tmp_path):
+    arrays = hybrid()
+    arrays["train_indices"] = np.arange(600 * 6).reshape(600, 3, 2) // 6 % 5  # of one code a latent
+    np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(600) % 5)
+    whole = read(tmp_path / "a.npz")
+    splits = [whole.data.train, whole.data.validation, whole.data.test]
+    assert [len(split) for split in splits] == [490, 50, 60]
+    for split in splits:
+        np.testing.assert_array_equal(split.images[:, 0, 0, 0], split.labels)  # still belong together
+    assert whole.class_names == ("0", "1", "2", "3", "4")
+    assert whole.fingerprint() == read(tmp_path / "a.npz").fingerprint()
+    assert whole.fingerprint() != read(tmp_path / "a.npz", test_size=61).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("mode", "changes", "says"),
+    [
+        ("vq", {"train_indices": None}, "has no array train_indices"),
+        ("vq", {"train_indices": np.ones((600, 6), int)}, r"whole numbers \[N, h, w\]"),
+        ("vq", {"train_indices": np.ones((600, 3, 2))}, r"whole numbers \[N, h, w\]"),
+        (
+            "vq",
+            {"train_indices": np.full((600, 3, 2), 5)},
+            "from 5 to 5, and .*num_codes=5 allows 0 to 4",
+        ),
+        ("vq", {"train_labels": np.ones(599, int)}, "equally many"),
+        ("vq", {"train_labels": np.full(600, -1)}, "train_labels must be|validation_labels must be"),
+        ("vq", {"test_indices": np.ones((9, 3, 2), int), "train_labels": np.ones(600, int)}, "both be there"),
+        ("vq", {"test_indices": np.ones((9, 2, 2), int)}, "those of train alike"),
+        ("projected", {"train_continuous": None}, "needs train_continuous.*missing"),
+        ("frequency", {}, r"shape \(490, 3, 2, 3\)"),
+        ("projected", {"train_continuous": np.full((600, 3, 2, 1), np.nan)}, "not finite"),
+        ("combined", {"present": np.ones(4, bool)}, r"present must be bool \[5\]"),
+    ],
+)
+def test_bad_files_get_one_line(tmp_path, mode, changes, says):
+    arrays = {name: values for name, values in {**hybrid(), **changes}.items() if values is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(UserError, match=says) as caught:
+        read(tmp_path / "a.npz", mode)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_and_sizes_that_leave_nothing(tmp_path):
+    (tmp_path / "text.npz").write_text("not an archive")
+    np.savez(tmp_path / "objects.npz", train_indices=np.array([{}], object))
+    np.save(tmp_path / "single.npy", np.ones(3))
+    for name in ("text.npz", "objects.npz", "single.npy", "missing.npz"):
+        with pytest.raises(UserError, match="cannot be read"):
+            read(tmp_path / name)
+    np.savez(tmp_path / "a.npz", **hybrid())
+    with pytest.raises(UserError, match="leave nothing of 600"):
+        read(tmp_path / "a.npz", validation_size=400, test_size=200)
+
+
+def test_what_does_not_go_together(digits, tmp_path, capsys):
+    command = arguments(digits, tmp_path / "run", "vq", 17)
+    assert "say --config.stage=prior" in error_of([*command, "--config.stage=all"], capsys)
+    np.savez(tmp_path / "own.npz", train_indices=np.ones((600, 3, 2), int))
+    command = arguments(tmp_path / "own.npz", tmp_path / "run", "vq", 17)
+    assert "no train_labels" in error_of(command, capsys)
+    assert not (tmp_path / "run" / "config.json").exists()
