@@ -124,6 +124,7 @@ def test_missing_splits_are_taken_out_of_train(tmp_path):
     ("mode", "changes", "says"),
     [
         ("vq", {"train_indices": None}, "has no array train_indices"),
+        ("vq", {"train_indices": np.array(3)}, "leave nothing of 1"),
         ("vq", {"train_indices": np.ones((600, 6), int)}, r"whole numbers \[N, h, w\]"),
         ("vq", {"train_indices": np.ones((600, 3, 2))}, r"whole numbers \[N, h, w\]"),
         (

@@ -44,7 +44,7 @@ class OwnLatents:
 def own_latents(
     path: str, latent: LatentOptions, options: ContinuousOptions, *, validation_size: int, test_size: int
 ) -> OwnLatents:
-    """Reads an .npz like the `latents.npz` of a run.
+    """Reads an .npz like the `latents.npz` of a run, but that residuals are of every position, not of some.
 
     Its arrays are, for each split, `train_indices` `[N, h, w]` int in 0 … K − 1, `train_labels` `[N]` int (without any:
     no classes) and, where the latent has continuous parts, `train_continuous` `[N, h, w, c]` float: signed lengths, or
@@ -90,7 +90,7 @@ def _carved(
 ) -> dict[str, np.ndarray]:
     """With splits that are missing taken out of train; only the arrays that are looked at."""
     missing = {split: sizes[split] for split in _HELD_OUT if f"{split}_indices" not in arrays}
-    of_train = {kind: arrays[f"train_{kind}"] for kind in kinds if f"train_{kind}" in arrays}
+    of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
     count = len(of_train["indices"])
     if any(len(values) != count for values in of_train.values()):
         counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
