@@ -153,7 +153,7 @@ def start_from_data(
     These are what the first step sees: by the statistics of the batch, since the running ones know nothing yet. Nothing
     else changes. `key` must be equal on all devices; so is the result.
     """
-    z_e, _ = _encode_training(model, params, state, images, axis_name)
+    z_e, _ = encode_training(model, params, state, images, axis_name)
     before = _codebook_state(params, state)
     after = bottleneck_of(model).start_from_data(before, z_e, key, axis_name)
     return {**params, **after.params}, ModelState(state.batch_stats, after.frequency, after.averages)
@@ -229,7 +229,7 @@ def training_loss(
     latent has the codes from before. `key` must be equal on all devices. The loss is this device's mean; the state and
     the metrics are the global batch's.
     """
-    z_e, encoder_stats = _encode_training(model, params, state, images, axis_name)
+    z_e, encoder_stats = encode_training(model, params, state, images, axis_name)
     latent, learned = bottleneck_of(model).train(_codebook_state(params, state), z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
         _decoder(model, axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
@@ -253,10 +253,10 @@ def training_loss(
     return loss, (ModelState(batch_stats, learned.state.frequency, learned.state.averages), metrics)
 
 
-def _encode_training(
-    model: Autoencoder, params: Any, state: ModelState, images: jax.Array, axis_name: str | None
+def encode_training(
+    model: Autoencoder, params: Any, state: ModelState, images: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, Any]:
-    """z_e and the encoder's new running statistics."""
+    """z_e `[B, h, w, D]` as a training step sees it, by the statistics of the batch, and the new running statistics."""
     encoder = _encoder(model, axis_name)
     z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images)
     return _normalised(model, z_e), batch_stats

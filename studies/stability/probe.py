@@ -39,14 +39,14 @@ _SHOWN = 10  # of the worst steps
 
 
 def observe(model: Autoencoder, before: TrainState, after: TrainState, images: jax.Array) -> dict[str, jax.Array]:
-    """What a step on `images` `[B, H, W, C]` did to the codes, by the encoder outputs from before it.
+    """What a step on `images` `[B, H, W, C]` did to the codes, by the encoder outputs that it was taken with.
 
     `counts`, `gain` (mean alpha), `moved` (the length of the step) and `towards`, each `[K]`: the cosine between a
     code's step across its own direction and the mean of r = z_e - P of its vectors; below 0 it turns away from them.
     `reassigned` `[]`: the share of vectors to which the moved codes would give another code.
     """
     old, new = before.params["codebook"], after.params["codebook"]
-    z_e = autoencoder.encode(model, Variables(before.params, before.model_state), images)
+    z_e, _ = autoencoder.encode_training(model, before.params, before.model_state, images)
     vectors = z_e.reshape(-1, z_e.shape[-1])
     nearest = partial(autoencoder.quantize, model)
     indices = nearest(Variables(before.params, before.model_state), vectors).indices

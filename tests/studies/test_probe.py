@@ -45,15 +45,18 @@ def test_what_is_said_of_known_steps():
 
 def test_a_short_run(data_dir):
     options = tuple(option.removeprefix("--config.") for option in TINY)
-    gradient = ("codebook.method=gradient", "codebook.init=uniform")
+    gradient = ("codebook.method=gradient", "codebook.init=uniform", "latent.num_codes=64")
     cell = Cell("configs/quickstart.py:projected", {}, 0, (*options, *gradient))
     seen, learning_rate = watched(cell, [f"--config.data.data_dir={data_dir}"], 4)
     assert learning_rate == pytest.approx(3e-3)
     assert seen["loss"].shape == (4,)
-    assert seen["counts"].shape == seen["towards"].shape == (4, 16)
+    assert seen["counts"].shape == seen["towards"].shape == (4, 64)
     assert (seen["counts"].sum(1) == 64 * 49).all()
     assert (np.abs(seen["towards"]) <= 1 + 1e-5).all()
     assert (seen["moved"][1:] > 0).any()  # the first step has a learning rate of 0
+    never = np.cumsum(seen["counts"], axis=0) == 0
+    assert never.any()
+    assert (seen["moved"][never] == 0).all()  # it counts what the step counted
 
 
 def test_bad_input():
