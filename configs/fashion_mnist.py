@@ -3,8 +3,8 @@
     python train.py --config=configs/fashion_mnist.py:projected --workdir=runs/projected \\
         --config.data.manual_dir=/usr/share/datasets/fashion-mnist
 
-After one epoch (--config.autoencoder.num_epochs=1) expect a test MSE of 0.035 on [-1, 1], 0.032 for `frequency`, and
-98 % of the codes used.
+After two epochs (--config.autoencoder.num_epochs=2) expect a test MSE of 0.022 on [-1, 1], 0.019 for `frequency`, and
+all codes used.
 
 Without manual_dir (the folder of Debian's package dataset-fashion-mnist, or the published files) it is downloaded.
 """
