@@ -1,5 +1,6 @@
 """What every run does in its workdir: train a stage, evaluate it, and say what came of it."""
 
+import abc
 import dataclasses
 import platform
 from collections.abc import Callable
@@ -27,7 +28,7 @@ SAMPLES = "samples.png"
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
+class Run(abc.ABC):
     """A run in its workdir."""
 
     config: ConfigDict
@@ -44,9 +45,9 @@ class Run:
         """What it is trained on."""
         return self.config.prior.latents or self.config.data.name
 
+    @abc.abstractmethod
     def prior_stage(self) -> tuple[Stage, LatentData, int]:
         """The second stage, its data, and the step of the autoencoder they are from, 0 without one."""
-        raise NotImplementedError
 
     def train_prior(self) -> dict[str, Any]:
         """Trains the prior, or goes on with it, reports on the test split; returns what was trained from what."""
