@@ -162,11 +162,10 @@ def test_where_the_codes_are_learned():
             assert np.abs(state.averages.codes - fresh.codes).max() > 0
 
 
-# The other latents: tests/training/test_two_processes.py.
-@pytest.mark.parametrize(("mode", "method"), [("combined", "ema"), ("projected", "gradient")])
-def test_four_devices_take_the_step_of_one_with_the_whole_batch(mode, method):
+# All latents with moving averages: tests/training/test_two_processes.py.
+def test_four_devices_take_the_step_of_one_with_the_whole_batch():
     """To the rounding of another order of addition; every replica bit-identical to the next."""
-    model = model_of(mode, method=method)
+    model = model_of("projected", method="gradient")
     fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
     key = jax.random.key(1)
     loss, state, metrics, gradients = step(model, fresh, IMAGES, key)

@@ -23,7 +23,7 @@ def bottleneck(levels=LEVELS):
     return fsq.ScalarBottleneck(latent, CodebookOptions(method="fsq", levels=levels))
 
 
-@settings(max_examples=10)  # each is compiled anew
+@settings(max_examples=4)  # each is compiled anew
 @given(LEVEL_LISTS)
 def test_every_combination_of_levels_has_one_index(levels):
     whole = fsq.whole_numbers(levels)
@@ -32,7 +32,7 @@ def test_every_combination_of_levels_has_one_index(levels):
     assert len({tuple(row) for row in np.asarray(whole)}) == math.prod(levels)
 
 
-@settings(max_examples=10)  # each is compiled anew
+@settings(max_examples=4)  # each is compiled anew
 @given(LEVEL_LISTS)
 def test_numbers_round_to_exactly_their_levels(levels):
     numbers = jnp.linspace(-20.0, 20.0, 4001)[:, None] * jnp.ones(len(levels))

@@ -102,8 +102,9 @@ def test_every_config_is_valid_in_every_mode(name):
 
 def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
     workdir = tmp_path / "residual"
-    residual = ["--config.latent.mode=vq", "--config.codebook.depth=2", "--config.stage=autoencoder"]
-    assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual]) == 0
+    residual = ["--config.latent.mode=vq", "--config.codebook.depth=2"]
+    briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=1", "--config.parallel=jit"]
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *briefly]) == 0
     run = TrainedRun.load(workdir)
     drawn = next(run.reconstruct(np.zeros((3, 28, 28, 1), np.uint8)))
     assert drawn.indices.shape == (3, 7, 7, 2)

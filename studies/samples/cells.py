@@ -1,41 +1,55 @@
-"""Both stages of every latent, and what else is needed to compare their samples: a transformer, and more seeds."""
+"""Both stages of every latent, and what else is needed to compare their samples: a transformer, and lengths left free.
+
+With the default codebook lengths are nearly those of the codes, and there is little in them to model (`studies/rates`).
+Codes of length 1, and a commitment that leaves lengths free, put more into them; there sampled gains are set against
+mean gains, with three seeds.
+"""
 
 from studies.cells import Cell
 
-# (latent, prior, seeds): several where sampled gains are set against mean gains.
-_PRIORS = (
-    ("vq", "pixelcnn", (0,)),
-    ("projected", "pixelcnn", (0, 1, 2)),
-    ("frequency", "pixelcnn", (0,)),
-    ("combined", "pixelcnn", (0, 1, 2)),
-    ("vq", "transformer", (0,)),
-    ("projected", "transformer", (0,)),
-)
+_CODEBOOKS = {
+    "default": (),
+    "spherical": ("codebook.method=spherical", "loss.commitment_target=projection"),
+}
 
-# Small enough for a core or two, and about as large as each other (`benchmarks/growth.py` counts parameters).
-_NETWORKS = {
+# About as large as each other: 677,000 and 656,000 parameters for vq, 719,000 and 735,000 for projected.
+_PRIORS = {
     "pixelcnn": ("prior.width=48", "prior.num_layers=8", "prior.head_width=256"),
     "transformer": ("prior.width=96", "prior.num_layers=4", "prior.head_width=256", "prior.num_heads=4"),
 }
 
+# (latent, codebook, prior)
+_FIRST = (
+    ("vq", "default", "pixelcnn"),
+    ("projected", "default", "pixelcnn"),
+    ("frequency", "default", "pixelcnn"),
+    ("combined", "default", "pixelcnn"),
+    ("vq", "default", "transformer"),
+    ("projected", "default", "transformer"),
+)
+_FREE_LENGTHS = (("projected", "spherical", "pixelcnn"), ("combined", "spherical", "pixelcnn"))
+
 
 def cells() -> list[Cell]:
-    """The first seed of all, then the others."""
-    first = [_cell(latent, prior, seeds[0]) for latent, prior, seeds in _PRIORS]
-    return [*first, *(_cell(latent, prior, seed) for latent, prior, seeds in _PRIORS for seed in seeds[1:])]
+    """Those of a single seed, then seed by seed."""
+    return [
+        *(_cell(*labels, seed=0) for labels in _FIRST),
+        *(_cell(*labels, seed=seed) for seed in (0, 1, 2) for labels in _FREE_LENGTHS),
+    ]
 
 
-def _cell(latent: str, prior: str, seed: int) -> Cell:
+def _cell(latent: str, codebook: str, prior: str, seed: int) -> Cell:
     return Cell(
         config=f"configs/default.py:{latent}",
-        labels={"latent": latent, "prior": prior},
+        labels={"latent": latent, "codebook": codebook, "prior": prior},
         seed=seed,
         stage="all",
         options=(
             "data.name=fashion_mnist",
             "autoencoder.num_epochs=2",
+            *_CODEBOOKS[codebook],
             f"prior.name={prior}",
-            *_NETWORKS[prior],
+            *_PRIORS[prior],
             "prior.num_epochs=4",
             "prior.learning_rate=2e-3",
         ),

@@ -17,6 +17,7 @@ from studies.samples.cells import cells
 
 _HEAD = (
     "latent",
+    "codebook",
     "prior",
     "seeds",
     "nats of codes",

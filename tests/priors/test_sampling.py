@@ -149,20 +149,18 @@ def test_each_feature_once_draws_what_full_passes_draw(network, latent):
     tokens = tokens_of(latent, 8, height, width)
     labels, keys = jnp.arange(8) % 2, jax.random.split(jax.random.key(0), 8)
     variables = random_variables(model, tokens, labels, present)
-    for options, kept in (
-        (SamplingOptions(), None),
-        (SamplingOptions(0.7, 2, 0.9, continuous_temperature=0.5, guidance=1.5), top_rows(jnp.asarray(tokens), 1)),
-    ):
-        both = [
-            jax.jit(functools.partial(f, model, height=height, width=width, present=present, options=options))(
-                variables, labels, keys, kept=kept
-            )
-            for f in (sample, sample_naive)
-        ]
-        np.testing.assert_array_equal(both[0].tokens, both[1].tokens)
-        np.testing.assert_allclose(both[0].nats.total, both[1].nats.total, rtol=1e-4, atol=1e-4)
-        again = jax.jit(model.apply)(variables, both[0].tokens, labels, present)
-        np.testing.assert_allclose(both[0].nats.total, again.total, rtol=1e-4, atol=1e-4)
+    options = SamplingOptions(0.7, 2, 0.9, continuous_temperature=0.5, guidance=1.5)
+    kept = top_rows(jnp.asarray(tokens), 1)
+    both = [
+        jax.jit(functools.partial(f, model, height=height, width=width, present=present, options=options))(
+            variables, labels, keys, kept=kept
+        )
+        for f in (sample, sample_naive)
+    ]
+    np.testing.assert_array_equal(both[0].tokens, both[1].tokens)
+    np.testing.assert_allclose(both[0].nats.total, both[1].nats.total, rtol=1e-4, atol=1e-4)
+    again = jax.jit(model.apply)(variables, both[0].tokens, labels, present)
+    np.testing.assert_allclose(both[0].nats.total, again.total, rtol=1e-4, atol=1e-4)
 
 
 MODEL = prior_of("pixelcnn", "combined", (3, 5))
@@ -204,11 +202,12 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
 def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables):
     keys = jax.random.split(jax.random.key(0), 2000)
     labels = jnp.ones(len(keys), int)
+    apply = jax.jit(MODEL.apply)
 
     def evidence(options):
         """By how much the draws are likelier under their class than without one."""
         tokens = draw(variables, labels, keys, options=options).tokens
-        nats = [MODEL.apply(variables, tokens, each, PRESENT).codes.sum((1, 2)).mean() for each in (labels, -labels)]
+        nats = [apply(variables, tokens, each, PRESENT).codes.sum((1, 2)).mean() for each in (labels, -labels)]
         return float(nats[1] - nats[0])
 
     none, some, much = (evidence(SamplingOptions(guidance=w)) for w in (0.0, 1.0, 3.0))

@@ -59,7 +59,7 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     evaluate.write(f"judged-{cell.name}", found)
     report.main()
     line = (tmp_path / "table.md").read_text().splitlines()[2]
-    assert line.startswith(f"| projected | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
+    assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
 
 
