@@ -6,10 +6,15 @@ import jax.numpy as jnp
 from hvq_jax.errors import UserError
 
 
-def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise UserError unless temperature >= 0 and finite, top_k >= 0 and 0 < top_p <= 1."""
+def check_temperature(temperature: float) -> None:
+    """Raise UserError unless it is finite and at least 0."""
     if not 0.0 <= temperature < float("inf"):
         raise UserError(f"temperature is {temperature}; it must be finite and at least 0 (greedy)")
+
+
+def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
+    """Raise UserError unless temperature >= 0 and finite, top_k >= 0 and 0 < top_p <= 1."""
+    check_temperature(temperature)
     if top_k < 0 or top_k % 1 != 0:
         raise UserError(f"top_k is {top_k}; it must be a whole number, at least 0 (off)")
     if not 0.0 < top_p <= 1.0:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
 from hvq_jax.layers import Dense
-from hvq_jax.priors.filtering import check_sampling_options, filter_logits
+from hvq_jax.priors.filtering import check_temperature, filter_logits
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
 _NARROW = 0.3  # see `log_cell_mass`
@@ -64,8 +64,6 @@ class ContinuousHead(Protocol):
         keys: jax.Array,
         *,
         temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
     ) -> jax.Array:
         """Draw the continuous part of one position of each latent, from its own key.
 
@@ -73,15 +71,13 @@ class ContinuousHead(Protocol):
             features: [B, width] float32.
             codes: [B] int32.
             keys: [B] PRNG keys.
-            temperature: 1 draws from the distribution; 0 is greedy. Options are fixed under jit.
-            top_k: see `filter_logits`; not used where what is drawn has no logits.
-            top_p: as `top_k`.
+            temperature: 1 draws from the distribution; 0 is greedy. It is fixed under jit.
 
         Returns:
             [B, c] int32.
 
         Raises:
-            UserError: an option is out of range.
+            UserError: the temperature is below 0 or not finite.
         """
 
     def embed(self, continuous: jax.Array) -> jax.Array:
@@ -140,19 +136,15 @@ class GainHead(nn.Module):
         keys: jax.Array,
         *,
         temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
     ) -> jax.Array:
-        """See `ContinuousHead`; options as in `filter_logits`, for each group in turn."""
-        check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+        """See `ContinuousHead`; the temperature as in `filter_logits`, for each group in turn."""
+        check_temperature(temperature)
         if self.num_bins == 1:
             return jnp.zeros((*codes.shape, self.groups), jnp.int32)
         context = features + self.code_embedding(codes)
         bins: list[jax.Array] = []
         for group in range(self.groups):
-            logits = filter_logits(
-                self._logits(context[:, None], group), temperature=temperature, top_k=top_k, top_p=top_p
-            )
+            logits = filter_logits(self._logits(context[:, None], group), temperature=temperature)
             group_keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, group)
             bins.append(jax.vmap(jax.random.categorical)(group_keys, logits))
             context = context + self._embed_bins(bins[-1], group)[:, 0]
@@ -235,15 +227,13 @@ class ResidualHead(nn.Module):
         keys: jax.Array,
         *,
         temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
     ) -> jax.Array:
         """See `ContinuousHead`; a component's variance is multiplied by the temperature (GIVT's variance scaling).
 
         Which component is drawn depends on the temperature at 0 only: it is then the most probable one, and the
-        residual its mean. Without logits of residuals top_k and top_p have no meaning.
+        residual its mean.
         """
-        check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+        check_temperature(temperature)
         logits, means, scales = self.components(features, codes)
 
         def draw_one(key: jax.Array, logits: jax.Array, means: jax.Array, scales: jax.Array) -> jax.Array:

@@ -107,12 +107,12 @@ class Prior(nn.Module):
         return Nats(nats, jnp.where(jnp.asarray(present)[codes], continuous, 0.0))
 
     def draw_continuous(
-        self, features: jax.Array, codes: jax.Array, present: jax.Array | None, keys: jax.Array, options: dict[str, Any]
+        self, features: jax.Array, codes: jax.Array, present: jax.Array | None, keys: jax.Array, temperature: float
     ) -> jax.Array:
         """[B, 1 + c] tokens of codes [B], their continuous part drawn by features [B, width], 0 where there is none."""
         if self.continuous is None or present is None:
             return codes[:, None]
-        drawn = self.continuous.draw(features, codes, keys, **options)
+        drawn = self.continuous.draw(features, codes, keys, temperature=temperature)
         return jnp.concatenate([codes[:, None], jnp.where(jnp.asarray(present)[codes][:, None], drawn, 0)], axis=-1)
 
     def begin_row(self, memory: Any, labels: jax.Array | None) -> Any:

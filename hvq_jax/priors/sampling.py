@@ -185,8 +185,7 @@ def _draw(
         features = features[: len(with_class)]
     codes = jnp.argmax(options.filtered(logits) + noise, axis=-1).astype(jnp.int32)
     codes = jnp.where(given.codes, given.tokens[:, 0], codes)
-    continuous_options = {"temperature": options.continuous_temperature}
-    tokens = call(features, codes, present, keys, continuous_options, method="draw_continuous")
+    tokens = call(features, codes, present, keys, options.continuous_temperature, method="draw_continuous")
     tokens = jnp.where(given.continuous, given.tokens, tokens)
     return Drawn(tokens, call(features, tokens, present, method="nats"))
 

@@ -1,0 +1,108 @@
+"""The time a transformer takes to sample beside the cached PixelCNN's, at equal parameters.
+
+    python -m benchmarks.networks                                                       # a minute on two cores
+    python -m benchmarks.networks --grid=16 --batch=16
+
+The PixelCNN is the default one; a transformer of each width has the layers that bring it nearest to as many parameters.
+Both draw class-conditional grids of codes in one compiled loop, taking turns; a ratio is the median over the turns.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.command import Parser, check_repetitions, conditions, print_header, print_line
+from benchmarks.timing import calls_that_fill, seconds_of
+from hvq_jax.errors import UserError, exit_status
+from hvq_jax.training.xla import set_cpu_options
+
+WIDTHS = (128, 192, 256)  # of transformers
+SHORTEST = 0.5  # seconds of one timing
+_NUM_CODES, _NUM_CLASSES, _NUM_HEADS, _MOST_LAYERS = 512, 10, 4, 30
+
+
+def pixelcnn() -> Any:
+    """The default prior over codes alone."""
+    from hvq_jax.priors.pixelcnn import PixelCNN
+    from hvq_jax.priors.prior import Prior
+
+    return Prior(_NUM_CODES, PixelCNN(num_classes=_NUM_CLASSES))
+
+
+def transformer(grid: int, width: int, num_layers: int) -> Any:
+    """A prior with the same heads."""
+    from hvq_jax.priors.prior import Prior
+    from hvq_jax.priors.transformer import Transformer
+
+    return Prior(_NUM_CODES, Transformer((grid, grid), _NUM_CLASSES, width, num_layers, _NUM_HEADS))
+
+
+def num_parameters(model: Any, grid: int) -> int:
+    """Of a prior."""
+    import jax
+
+    params = jax.eval_shape(model.init, jax.random.key(0), *_arguments(1, grid))
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def transformer_like(parameters: int, grid: int, width: int) -> Any:
+    """The transformer of this width that comes nearest to so many parameters."""
+    models = [transformer(grid, width, layers) for layers in range(1, _MOST_LAYERS)]
+    return min(models, key=lambda model: abs(num_parameters(model, grid) - parameters))
+
+
+def sampler_of(model: Any, batch: int, grid: int) -> Callable[[], Any]:
+    """Draws `batch` grids; compiled."""
+    import jax
+
+    from hvq_jax.priors.sampling import sample
+
+    tokens, labels = _arguments(batch, grid)
+    variables = jax.jit(model.init)(jax.random.key(0), tokens, labels)
+    keys = jax.random.split(jax.random.key(1), batch)
+    draw = jax.jit(partial(sample, model, height=grid, width=grid)).lower(variables, labels, keys).compile()
+    return lambda: jax.block_until_ready(draw(variables, labels, keys))
+
+
+def _arguments(batch: int, grid: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((batch, grid, grid, 1), np.int32), np.arange(batch, dtype=np.int32) % _NUM_CLASSES
+
+
+def main(arguments: list[str]) -> None:
+    """Measures and prints."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--grid", type=int, default=8, help="side of a grid, default %(default)s")
+    parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")
+    parser.add_argument("--repetitions", type=int, default=7, help="turns, default %(default)s")
+    options = parser.parse_args(arguments)
+    if options.grid < 1 or options.batch < 1:
+        raise UserError(f"--grid={options.grid} --batch={options.batch}: both must be at least 1")
+    check_repetitions(options.repetitions)
+    set_cpu_options()
+
+    like = num_parameters(pixelcnn(), options.grid)
+    models = [pixelcnn(), *(transformer_like(like, options.grid, width) for width in WIDTHS)]
+    samplers = [sampler_of(model, options.batch, options.grid) for model in models]
+    calls = [calls_that_fill(SHORTEST, sampler) for sampler in samplers]
+    turns = [
+        [seconds_of(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
+        for _ in range(options.repetitions)
+    ]
+    print_header(["network", "width", "layers", "parameters", "median", "of the PixelCNN's time"])
+    for number, model in enumerate(models):
+        name, network = type(model.network).__name__, model.network
+        seconds = statistics.median(turn[number] for turn in turns)
+        ratio = statistics.median(turn[number] / turn[0] for turn in turns)
+        size = [str(network.width), str(network.num_layers), f"{num_parameters(model, options.grid):,}"]
+        print_line([name, *size, f"{1e3 * seconds:,.0f} ms", f"{ratio:.2f}"])
+    print(f"\n{options.batch} grids of {options.grid}×{options.grid}, {_NUM_CODES} codes")
+    print(conditions(["jax", "flax", "numpy"], options.repetitions))
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))
