@@ -23,7 +23,7 @@ from hvq_jax.training.xla import set_cpu_options
 
 WIDTHS = (128, 192, 256)  # of transformers
 SHORTEST = 0.5  # seconds of one timing
-_NUM_CODES, _NUM_CLASSES, _NUM_HEADS, _MOST_LAYERS = 512, 10, 4, 30
+_NUM_CODES, _NUM_CLASSES, _NUM_HEADS = 512, 10, 4
 
 
 def pixelcnn() -> Any:
@@ -52,8 +52,8 @@ def num_parameters(model: Any, grid: int) -> int:
 
 def transformer_like(parameters: int, grid: int, width: int) -> Any:
     """The transformer of this width that comes nearest to so many parameters."""
-    models = [transformer(grid, width, layers) for layers in range(1, _MOST_LAYERS)]
-    return min(models, key=lambda model: abs(num_parameters(model, grid) - parameters))
+    one, two = (num_parameters(transformer(grid, width, layers), grid) for layers in (1, 2))
+    return transformer(grid, width, max(1, 1 + round((parameters - one) / (two - one))))
 
 
 def sampler_of(model: Any, batch: int, grid: int) -> Callable[[], Any]:

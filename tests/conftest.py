@@ -6,6 +6,7 @@ told to spend less on it; tests of exact identities, marked `optimised`, are a r
 """
 
 import atexit
+import fcntl
 import os
 import shutil
 import tempfile
@@ -62,12 +63,29 @@ def pytest_configure(config):
         jax.config.update("jax_disable_most_optimizations", True)
 
 
+def made_once(tmp_path_factory, name, make):
+    """The folder `name` that all workers share: the first that asks for it lets `make` fill it, the others wait."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / f"{name}.made").exists():
+            make(root / name)
+            (root / f"{name}.made").touch()
+    return root / name
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Imports only the files that have a test of `-m optimised`."""
+    if config.option.markexpr == "optimised" and collection_path.name.startswith("test_"):
+        return "mark.optimised" not in collection_path.read_text()
+    return None
+
+
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     """Where TFDS keeps prepared data sets in the tests that train, never the user's folder; one is there already."""
-    folder = tmp_path_factory.mktemp("data")
-    load_dataset("fashion_mnist_mini", data_dir=folder)
-    return folder
+    return made_once(tmp_path_factory, "data", lambda folder: load_dataset("fashion_mnist_mini", data_dir=folder))
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +97,8 @@ def tiny_arguments(data_dir):
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory, tiny_arguments):
     """The workdir of a finished tiny run of both stages; to be read, not changed."""
-    workdir = tmp_path_factory.mktemp("runs") / "tiny"
-    assert train.main([*tiny_arguments, f"--workdir={workdir}"]) == 0
-    return workdir
+
+    def make(workdir):
+        assert train.main([*tiny_arguments, f"--workdir={workdir}"]) == 0
+
+    return made_once(tmp_path_factory, "tiny_run", make)

@@ -223,7 +223,12 @@ def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, 
 def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
     """Here of finite scalars: K is the product of the levels, for the prior too."""
     workdir = tmp_path / "vq"
-    arguments = [*tiny_arguments, "--config.latent.mode=vq", "--config.prior.conditional=False"]
+    arguments = [
+        *tiny_arguments,
+        "--config.parallel=jit",
+        "--config.latent.mode=vq",
+        "--config.prior.conditional=False",
+    ]
     scalars = ["--config.codebook.method=fsq", "--config.codebook.levels=(5,3)"]
     assert train.main([*arguments, *scalars, f"--workdir={workdir}"]) == 0
     assert train.main([f"--workdir={workdir}"]) == 0  # JSON has no tuples

@@ -41,9 +41,9 @@ def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
     assert figures["loss"] == pytest.approx(figures["nats_per_latent"] / 49)
 
 
+ON_ONE_DEVICE = "--config.parallel=jit"  # the run of `trained_run` is on four
 IN_BFLOAT16 = ["--config.network.compute_dtype=bfloat16", "--config.prior.compute_dtype=bfloat16"]
-GROUPS_ON_ONE_DEVICE = [
-    "--config.parallel=jit",
+GROUPS = [
     "--config.latent.num_frequent=2",
     "--config.latent.projection_groups=2",
     "--config.prior.name=transformer",
@@ -54,8 +54,8 @@ GROUPS_ON_ONE_DEVICE = [
 @pytest.mark.parametrize(
     ("mode", "overrides"),
     [
-        ("frequency", ["--config.latent.frequent_mass=0.5", *IN_BFLOAT16]),
-        ("combined", GROUPS_ON_ONE_DEVICE),
+        ("frequency", [ON_ONE_DEVICE, "--config.latent.frequent_mass=0.5", *IN_BFLOAT16]),
+        ("combined", [ON_ONE_DEVICE, *GROUPS]),
     ],
 )
 def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, mode, overrides, capsys):
@@ -103,7 +103,7 @@ def test_every_config_is_valid_in_every_mode(name):
 def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
     workdir = tmp_path / "residual"
     residual = ["--config.latent.mode=vq", "--config.codebook.depth=2"]
-    briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=1", "--config.parallel=jit"]
+    briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=1", ON_ONE_DEVICE]
     assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *briefly]) == 0
     run = TrainedRun.load(workdir)
     drawn = next(run.reconstruct(np.zeros((3, 28, 28, 1), np.uint8)))

@@ -55,7 +55,7 @@ def call(head, method, *arguments):
     return head.apply(variables_of(head), *arguments, method=method)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames="temperature")
+@functools.partial(jax.jit, static_argnums=(0, 4))
 def draw(head, features, codes, keys, temperature=1.0):
     return head.apply(variables_of(head), features, codes, keys, temperature=temperature, method="draw")
 
@@ -181,8 +181,8 @@ def test_temperature_scales_the_variance_of_residuals(head):
 def test_temperature_zero_draws_the_most_probable_bin_of_each_group():
     head = GAINS
     codes = np.arange(5, dtype=np.int32) % K
-    greedy = draw(head, CONTEXTS, codes, KEYS[:5], temperature=0)
-    np.testing.assert_array_equal(greedy, draw(head, CONTEXTS, codes, KEYS[5:10], temperature=0))
+    greedy = draw(head, CONTEXTS, codes, KEYS[:5], 0)
+    np.testing.assert_array_equal(greedy, draw(head, CONTEXTS, codes, KEYS[5:10], 0))
     np.testing.assert_array_equal(call(head, "bin_logits", CONTEXTS, codes, greedy).argmax(axis=-1), greedy)
 
 
@@ -191,9 +191,7 @@ def test_temperature_zero_draws_the_mean_of_the_most_probable_component():
     codes = np.arange(5, dtype=np.int32) % K
     logits, means, _ = call(head, "components", CONTEXTS, codes)
     mean = np.take_along_axis(means, np.argmax(logits, axis=-1)[:, None, None], axis=1)[:, 0]
-    np.testing.assert_array_equal(
-        draw(head, CONTEXTS, codes, KEYS[:5], temperature=0), np.round(mean / np.float32(head.step))
-    )
+    np.testing.assert_array_equal(draw(head, CONTEXTS, codes, KEYS[:5], 0), np.round(mean / np.float32(head.step)))
 
 
 @TWO
