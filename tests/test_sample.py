@@ -1,6 +1,7 @@
 """`sample.py` from the outside, on the tiny trained run."""
 
 import functools
+import json
 import shutil
 
 import numpy as np
@@ -101,6 +102,18 @@ def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys
         (["--vary=/nonexistent"], "no such file or folder"),
     ):
         assert says in error_of(capsys, workdir, *arguments, f"--out={tmp_path / 'b.png'}")
+
+
+def test_a_prior_that_was_always_told_the_class_has_to_be_told(trained_run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["prior"]["label_dropout"] = 0.0
+    (copy / "config.json").write_text(json.dumps(config))
+    Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "a.png")
+    command = [f"--workdir={copy}", f"--vary={tmp_path / 'a.png'}", "--num_samples=1", f"--out={tmp_path / 'out.npz'}"]
+    assert "say --label=NAME" in error_of(capsys, *command)
+    assert run(*command, "--label=2") == 0
 
 
 def test_a_folder_has_a_file_for_each_image(trained_run, tmp_path, capsys):

@@ -26,6 +26,7 @@ from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
 from hvq_jax.training.config import continuous_options_of
 from hvq_jax.training.latent_data import FILE, ContinuousOptions, has_residual, latent_data, read_arrays, tables_of
+from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.preemption import Preemption
 from studies import results_of
@@ -171,6 +172,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--name", required=True, help="of its results")
     parser.add_argument("--manual_dir", help="the published files of the data set")
     options = parser.parse_args(arguments)
+    set_quiet()
     run = TrainedRun.load(options.workdir)
     data = {} if options.manual_dir is None else {"manual_dir": options.manual_dir}
     result = measured(run, data)

@@ -27,6 +27,7 @@ from hvq_jax.images import to_uint8
 from hvq_jax.inference import Drawn, TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.training.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
+from hvq_jax.training.logging import set_quiet
 from studies import results_of
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
@@ -138,6 +139,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
     options = parser.parse_args(arguments)
+    set_quiet()
     missing = [cell for cell in cells() if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
     trained = [cell for cell in missing if (cell.workdir(options.runs) / "samples.png").exists()]
     if not trained:
