@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 
 from hvq_jax.errors import UserError, exit_status
 from studies import folder_of, results_of
@@ -75,10 +76,15 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
             left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
         bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
         right.plot(bits, mse, "o-", color=color, label=name)
-        right.annotate(keys[-1], (bits[-1], mse[-1]), fontsize="small", textcoords="offset points", xytext=(4, 4))
+        right.annotate(
+            keys[-1], (bits[-1], mse[-1]), fontsize="small", textcoords="offset points", xytext=(0, 6), ha="right"
+        )
     left.set_xscale("log", base=2)
+    left.set_xticks(NUM_BINS, [str(g) for g in NUM_BINS])
     left.set_xlabel("G, bins a code (dotted: not rounded)")
     right.set_xscale("log")
+    for set_formatter in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
+        set_formatter(StrMethodFormatter("{x:,.0f}"))
     right.set_xlabel("bits an image, static codes (a prior needs fewer)")
     for axes in (left, right):
         axes.set_ylabel("test MSE, images in [-1, 1]")
