@@ -78,7 +78,7 @@ def made_once(tmp_path_factory, name, make):
 def pytest_ignore_collect(collection_path, config):
     """Imports only the files that have a test of `-m optimised`."""
     if config.option.markexpr == "optimised" and collection_path.name.startswith("test_"):
-        return "mark.optimised" not in collection_path.read_text()
+        return "mark.optimised" not in collection_path.read_text() or None
     return None
 
 

@@ -1,6 +1,6 @@
 """Both stages of every latent, and what else is needed to compare their samples: a transformer, and lengths left free.
 
-With the default codebook lengths are nearly those of the codes, and there is little in them to model (`studies/rates`).
+With the default codebook lengths are nearly those of the codes, and there is less in them to model (`studies/rates`).
 Codes of length 1, and a commitment that leaves lengths free, put more into them; there sampled gains are set against
 mean gains, with three seeds.
 """
