@@ -2,7 +2,12 @@
 
 Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762), with layer normalisation before each branch (Xiong et
 al., arXiv:2002.04745). It maps embedded positions to features; embedding tokens and predicting them is left to others.
+
+The class is a token in front of the grid, and besides it scales and shifts what each branch reads, as in DiT (Peebles
+and Xie, arXiv:2212.09748): a token alone has to be found again by attention at every position.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,8 +25,8 @@ _embedding_init = nn.initializers.normal(stddev=1.0)
 class Memory(struct.PyTreeNode):
     """What the layers still need of the positions before the next one."""
 
-    latest: jax.Array  # [B, width] float32, the embedded position just before; not read at the first one
-    condition: jax.Array  # [B, width] float32, of the class; zero where there is none
+    latest: jax.Array  # [B, width] float32, the embedded position just before; at the first one the class token
+    conditions: tuple[jax.Array, ...]  # per layer [B, 4·width] float32, of the class; none in an unconditional model
     # Per layer [B, heads, h·w, width / heads] of `compute_dtype`, zero from the next position on.
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
@@ -53,7 +58,7 @@ class Transformer(nn.Module):
             self.class_embedding = nn.Embed(self.num_classes, self.width, embedding_init=_embedding_init)
         self.embedded_dropout = nn.Dropout(self.dropout)
         self.layer = [
-            Layer(self.width, self.num_heads, self.num_layers, self.dropout, self.compute_dtype)
+            Layer(self.width, self.num_heads, self.num_layers, self.num_classes, self.dropout, self.compute_dtype)
             for _ in range(self.num_layers)
         ]
         self.final_norm = _layer_norm()
@@ -77,28 +82,28 @@ class Transformer(nn.Module):
         self._check_grid(*embedded.shape[1:3])
         check_labels(self, labels)
         before = embedded.reshape(len(embedded), -1, self.width)[:, :-1]
-        start = jnp.broadcast_to(self.start[0], (len(embedded), 1, self.width))
+        token = self._class_token(len(embedded), labels)
         places = self.row_embedding[:, None] + self.column_embedding
-        stream = jnp.concatenate([start, before], axis=1) + places.reshape(-1, self.width)
-        if labels is not None:
-            stream += embedded_labels(self.class_embedding, labels)[:, None]
+        stream = jnp.concatenate([token[:, None], before], axis=1) + places.reshape(-1, self.width)
         stream = self.embedded_dropout(stream, deterministic=not train)
         for layer in self.layer:
-            stream = layer(stream, train=train)
+            stream = layer(stream, layer.condition_of(labels), train=train)
         return self.final_norm(stream).reshape(embedded.shape)
 
     def blank_memory(self, batch: int, height: int, width: int) -> Memory:
         """What is remembered before the first position; UserError where the grid is another."""
         self._check_grid(height, width)
-        nothing = jnp.zeros((batch, self.width))
         shape = (batch, self.num_heads, height * width, self.width // self.num_heads)
         cache = (jnp.zeros(shape, self.compute_dtype),) * self.num_layers
-        return Memory(nothing, nothing, cache, cache, jnp.zeros((), jnp.int32))
+        conditions = (jnp.zeros((batch, 4 * self.width)),) * (self.num_layers if self.num_classes else 0)
+        return Memory(jnp.zeros((batch, self.width)), conditions, cache, cache, jnp.zeros((), jnp.int32))
 
     def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
         """Return the memory with which a row begins; labels and errors as in a call of the module."""
         check_labels(self, labels)
-        return memory if labels is None else memory.replace(condition=embedded_labels(self.class_embedding, labels))
+        token = self._class_token(len(memory.latest), labels)
+        conditions = () if labels is None else tuple(layer.condition_of(labels) for layer in self.layer)
+        return memory.replace(latest=jnp.where(memory.position == 0, token, memory.latest), conditions=conditions)
 
     def next_features(self, memory: Memory, column: jax.Array | int) -> tuple[Memory, jax.Array]:
         """Compute the features of the next position.
@@ -111,12 +116,12 @@ class Transformer(nn.Module):
             The memory to give `remember`; and [B, width] float32.
         """
         position = memory.position
-        before = jnp.where(position == 0, self.start[0], memory.latest)
         place = jnp.asarray(self.row_embedding)[position // self.grid[1]] + jnp.asarray(self.column_embedding)[column]
-        stream = before + place + memory.condition
+        stream = memory.latest + place
         keys, values = [], []
-        for layer, layer_keys, layer_values in zip(self.layer, memory.keys, memory.values, strict=True):
-            stream, layer_keys, layer_values = layer.next_position(stream, layer_keys, layer_values, position)
+        conditions = memory.conditions or [None] * self.num_layers
+        for layer, condition, *cache in zip(self.layer, conditions, memory.keys, memory.values, strict=True):
+            stream, layer_keys, layer_values = layer.next_position(stream, condition, *cache, position)
             keys.append(layer_keys)
             values.append(layer_values)
         return memory.replace(keys=tuple(keys), values=tuple(values)), self.final_norm(stream)
@@ -125,6 +130,12 @@ class Transformer(nn.Module):
         """Return the memory once a position, [B, width] float32, is known; `memory` of its `next_features`."""
         del column  # for other networks
         return memory.replace(latest=embedded, position=memory.position + 1)
+
+    def _class_token(self, batch: int, labels: jax.Array | None) -> jax.Array:
+        """Return [B, width] float32, what stands in front of each grid."""
+        if labels is None:
+            return jnp.broadcast_to(self.start[0], (batch, self.width))
+        return self.start[0] + embedded_labels(self.class_embedding, labels)
 
     def _check_grid(self, height: int, width: int) -> None:
         if (height, width) != self.grid:
@@ -138,6 +149,7 @@ class Layer(nn.Module):
     width: int
     num_heads: int
     num_layers: int  # of the model: the more, the smaller each branch begins
+    num_classes: int
     dropout: float
     dtype: str
 
@@ -150,32 +162,45 @@ class Layer(nn.Module):
         self.hidden = Dense(4 * self.width, dtype=self.dtype)
         self.hidden_output = self._branch_output()
         self.branch_dropout = nn.Dropout(self.dropout)
+        if self.num_classes:
+            self.class_embedding = nn.Embed(self.num_classes, 4 * self.width, embedding_init=nn.initializers.zeros)
 
-    def __call__(self, stream: jax.Array, *, train: bool) -> jax.Array:
+    def condition_of(self, labels: jax.Array | None) -> jax.Array | None:
+        """Return scale and shift of both branches' inputs, [B, 4·width] float32, by the class; None without classes."""
+        return None if labels is None else embedded_labels(self.class_embedding, labels)
+
+    def __call__(self, stream: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
         """Map the features of all positions, [B, n, width] float32, to the next layer's of that shape."""
-        query, key, value = self._project(stream)
+        of_attention, of_perceptron = _halves(condition if condition is None else condition[:, None])
+        query, key, value = self._project(stream, of_attention)
         mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
         attended = self.attention_output(mixed.reshape(stream.shape))
         stream += self.branch_dropout(attended, deterministic=not train)
-        return stream + self.branch_dropout(self._perceptron(stream), deterministic=not train)
+        return stream + self.branch_dropout(self._perceptron(stream, of_perceptron), deterministic=not train)
 
     def next_position(
-        self, stream: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array
+        self,
+        stream: jax.Array,
+        condition: jax.Array | None,
+        keys: jax.Array,
+        values: jax.Array,
+        position: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Map the features [B, width] of one position, the keys and values in the `Memory` too."""
-        query, key, value = self._project(stream)
+        of_attention, of_perceptron = _halves(condition)
+        query, key, value = self._project(stream, of_attention)
         keys = jax.lax.dynamic_update_slice_in_dim(keys, key[:, :, None], position, axis=2)
         values = jax.lax.dynamic_update_slice_in_dim(values, value[:, :, None], position, axis=2)
         stream += self.attention_output(_attend(query, keys, values, position).reshape(stream.shape))
-        return stream + self._perceptron(stream), keys, values
+        return stream + self._perceptron(stream, of_perceptron), keys, values
 
-    def _project(self, stream: jax.Array) -> list[jax.Array]:
+    def _project(self, stream: jax.Array, condition: jax.Array | None) -> list[jax.Array]:
         """Return query, key and value, each [..., heads, width / heads], of features [..., width]."""
-        projected = self.query_key_value(self.attention_norm(stream))
+        projected = self.query_key_value(_modulated(self.attention_norm(stream), condition))
         return [x.reshape(*x.shape[:-1], self.num_heads, -1) for x in jnp.split(projected, 3, axis=-1)]
 
-    def _perceptron(self, stream: jax.Array) -> jax.Array:
-        return self.hidden_output(nn.gelu(self.hidden(self.hidden_norm(stream))))
+    def _perceptron(self, stream: jax.Array, condition: jax.Array | None) -> jax.Array:
+        return self.hidden_output(nn.gelu(self.hidden(_modulated(self.hidden_norm(stream), condition))))
 
     def _branch_output(self) -> Dense:
         def init(key: jax.Array, shape: tuple[int, ...], dtype: str) -> jax.Array:
@@ -187,6 +212,19 @@ class Layer(nn.Module):
 
 def _layer_norm() -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-5, use_fast_variance=False)
+
+
+def _halves(condition: jax.Array | None) -> list[Any]:
+    """Return what of a layer's condition is the attention's, and what the perceptron's."""
+    return [None, None] if condition is None else jnp.split(condition, 2, axis=-1)
+
+
+def _modulated(features: jax.Array, condition: jax.Array | None) -> jax.Array:
+    """Scale and shift features [..., width] by a condition [..., 2·width]; zero leaves them as they are."""
+    if condition is None:
+        return features
+    scale, shift = jnp.split(condition, 2, axis=-1)
+    return features * (1 + scale) + shift
 
 
 def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def test_the_number_of_parameters(grid, num_classes, width, num_layers, num_head
     variables = random_variables(Transformer(grid, num_classes, width, num_layers, num_heads))
     of_a_layer = 12 * width**2 + 13 * width  # four matrices with biases, two normalisations
     of_positions = 1 + sum(grid) + num_classes + 2  # start, rows, columns, classes, the last normalisation
-    expected = num_layers * of_a_layer + of_positions * width
+    expected = num_layers * (of_a_layer + 4 * num_classes * width) + of_positions * width
     assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == expected
 
 
@@ -139,8 +140,9 @@ def test_no_class_is_a_condition_of_zero_and_no_class_of_its_own(variables, appl
     features = apply(variables, embedded, np.array([-1, 0, 1, 2], np.int32))
     for label in range(3):
         assert np.all(np.any(features[0] != features[label + 1], axis=-1))
-    params = {key: leaf for key, leaf in variables["params"].items() if key != "class_embedding"}
-    unconditional = jax.jit(MODEL.clone(num_classes=0).apply)({"params": params}, embedded[:1])
+    params = flatten_dict(variables["params"])
+    others = {path: leaf for path, leaf in params.items() if "class_embedding" not in path}
+    unconditional = jax.jit(MODEL.clone(num_classes=0).apply)({"params": unflatten_dict(others)}, embedded[:1])
     np.testing.assert_allclose(features[0], unconditional[0], rtol=1e-5, atol=1e-5)
 
 
@@ -218,3 +220,23 @@ def test_initially_branches_are_small_and_biases_zero():
         dense = params["layer_1"][name]
         assert 0.98 * limit < np.abs(dense["kernel"]).max() <= limit
         assert np.all(dense["bias"] == 0)
+
+
+def test_the_class_is_a_token_in_front_and_a_condition_of_every_layer(variables, apply):
+    """Either alone makes a difference; initially the token does, and scales and shifts begin at zero."""
+    embedded, labels = np.repeat(random_embedded(MODEL, 1), 2, axis=0), np.array([0, 2], np.int32)
+    params = flatten_dict(variables["params"])
+
+    def without(kept):
+        zero = {path: leaf if kept(path) else np.zeros_like(leaf) for path, leaf in params.items()}
+        one, other = apply({"params": unflatten_dict(zero)}, embedded, labels)
+        return np.any(one != other, axis=-1).all()
+
+    of_layers = [path for path in params if "class_embedding" in path and len(path) == 3]
+    assert len(of_layers) == MODEL.num_layers
+    assert without(lambda path: path not in of_layers)
+    assert without(lambda path: path in of_layers or "class_embedding" not in path)
+    assert not without(lambda path: "class_embedding" not in path)
+    initial = jax.jit(MODEL.init)(jax.random.key(0), embedded, labels)["params"]
+    assert all(np.all(flatten_dict(initial)[path] == 0) for path in of_layers)
+    assert np.std(initial["class_embedding"]["embedding"]) > 0.5
