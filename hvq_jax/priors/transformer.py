@@ -119,9 +119,13 @@ class Transformer(nn.Module):
         place = jnp.asarray(self.row_embedding)[position // self.grid[1]] + jnp.asarray(self.column_embedding)[column]
         stream = memory.latest + place
         keys, values = [], []
-        conditions = memory.conditions or [None] * self.num_layers
-        for layer, condition, *cache in zip(self.layer, conditions, memory.keys, memory.values, strict=True):
-            stream, layer_keys, layer_values = layer.next_position(stream, condition, *cache, position)
+        conditions = memory.conditions or (None,) * self.num_layers
+        for layer, condition, layer_keys, layer_values in zip(
+            self.layer, conditions, memory.keys, memory.values, strict=True
+        ):
+            stream, layer_keys, layer_values = layer.next_position(
+                stream, condition, layer_keys, layer_values, position
+            )
             keys.append(layer_keys)
             values.append(layer_values)
         return memory.replace(keys=tuple(keys), values=tuple(values)), self.final_norm(stream)

@@ -67,6 +67,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "prior.schedule": ("constant", "cosine"),
 }
 
+# Width and number of layers of a prior, where none are given. On CPU a transformer samples the faster the wider and
+# shallower it is (docs/performance.md).
+_PRIOR_SIZES = {"pixelcnn": (64, 15), "transformer": (192, 3)}
+
 # Key -> smallest and largest value; inf: no bound.
 _RANGES: dict[str, tuple[float, float]] = {
     "seed": (0, 2**32 - 1),
@@ -146,10 +150,9 @@ def validate(config: ConfigDict) -> None:
     _check_bottleneck(config)
     if config.prior.latents and config.stage != "prior":
         raise UserError("--config.prior.latents=FILE is for a prior without an autoencoder: say --config.stage=prior")
-    if config.prior.name == "transformer" and config.prior.width % config.prior.num_heads:
-        raise UserError(
-            f"--config.prior.num_heads={config.prior.num_heads}: must divide --config.prior.width={config.prior.width}"
-        )
+    width, _ = _prior_size_of(config)
+    if config.prior.name == "transformer" and width % config.prior.num_heads:
+        raise UserError(f"--config.prior.num_heads={config.prior.num_heads}: must divide --config.prior.width={width}")
     sampling_options_of(config).check(num_classes=int(config.prior.conditional))
 
 
@@ -278,10 +281,11 @@ def augmentation_of(config: ConfigDict) -> Augmentation:
 def prior_of(config: ConfigDict, num_classes: int, latent_shape: tuple[int, int]) -> Prior:
     """The prior over latents `[*latent_shape]`; `num_classes` is the data set's."""
     options = config.prior
+    width, num_layers = _prior_size_of(config)
     shared = {
         "num_classes": num_classes if options.conditional else 0,
-        "width": options.width,
-        "num_layers": options.num_layers,
+        "width": width,
+        "num_layers": num_layers,
         "compute_dtype": options.compute_dtype,
     }
     network: Network
@@ -292,10 +296,17 @@ def prior_of(config: ConfigDict, num_classes: int, latent_shape: tuple[int, int]
     return Prior(num_codes_of(config), network, _continuous_head_of(config), options.head_width)
 
 
+def _prior_size_of(config: ConfigDict) -> tuple[int, int]:
+    """Width and number of layers."""
+    width, num_layers = _PRIOR_SIZES[config.prior.name]
+    return config.prior.width or width, config.prior.num_layers or num_layers
+
+
 def _continuous_head_of(config: ConfigDict) -> Any:
     """What predicts the continuous part, None where nothing is left of it to predict."""
     options, latent = config.prior, config.latent
-    sizes = {"width": options.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
+    width, _ = _prior_size_of(config)
+    sizes = {"width": width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
     if latent.mode == "frequency":
         step = options.residual_step
         scale = 2 * step  # a step well below the deviation of residuals wastes bits, one well above it loses them

@@ -12,7 +12,13 @@ from hvq_jax.errors import UserError
 from hvq_jax.training.workdir import CONFIG, flatten, load_config
 
 # Options that are None by default: JSON forgets their type, and without it they could not be overridden.
-_OPTIONAL = {"data.data_dir": str, "data.manual_dir": str, "latent.frequent_mass": float}
+_OPTIONAL = {
+    "data.data_dir": str,
+    "data.manual_dir": str,
+    "latent.frequent_mass": float,
+    "prior.width": int,
+    "prior.num_layers": int,
+}
 
 
 @dataclasses.dataclass(frozen=True)

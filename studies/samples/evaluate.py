@@ -3,25 +3,29 @@
     python -m studies.samples.evaluate --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples
 
 Writes `studies/samples/results/judged-NAME.json`, and into `classifier.json` the classifier's test accuracy with the
-distance from training images to test images, which is the floor of all the others.
+distance from training images to test images, which is the floor of all the others. The classifier itself is kept in
+--runs, for what is judged later.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.datasets import ImageDataset, load_dataset
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.evaluation.classifier import Classifier, features, predict, train_classifier
+from hvq_jax.evaluation.classifier import Classifier, Network, features, predict, train_classifier
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
 from hvq_jax.images import to_uint8
 from hvq_jax.inference import Drawn, TrainedRun
@@ -33,7 +37,6 @@ from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
 COUNT = 10_000
-SEEDS = (0, 1, 2)  # of sampling
 _EPOCHS = 12  # of the classifier
 
 
@@ -44,25 +47,51 @@ class Judge:
     classifier: Classifier
     real: np.ndarray  # [COUNT, 64]
 
-    def distance(self, images: np.ndarray) -> dict[str, float]:
-        """Of `COUNT` uint8 images from the test images."""
-        found = features(self.classifier, images)
-        precision, recall = precision_and_recall(self.real, found)
-        return {"frechet_distance": frechet_distance(self.real, found), "precision": precision, "recall": recall}
+    def distance(self, images: np.ndarray) -> float:
+        """Fréchet distance of `COUNT` uint8 images from the test images."""
+        return frechet_distance(self.real, features(self.classifier, images))
 
     def samples(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Likewise, and the share that the classifier takes for what they were drawn as."""
-        return {**self.distance(images), "class_accuracy": float(np.mean(predict(self.classifier, images) == labels))}
+        """Distance, precision, recall, and the share that the classifier takes for what they were drawn as."""
+        found = features(self.classifier, images)
+        precision, recall = precision_and_recall(self.real, found)
+        right = np.mean(predict(self.classifier, images) == labels)
+        distance = frechet_distance(self.real, found)
+        return {
+            "frechet_distance": distance,
+            "precision": precision,
+            "recall": recall,
+            "class_accuracy": float(right),
+        }
 
 
-def judge_of(dataset: ImageDataset) -> tuple[Judge, dict[str, float]]:
-    """The judge, and what it says of itself."""
-    images, labels = dataset.train.read(np.arange(len(dataset.train)))
-    classifier = train_classifier(images, labels, len(dataset.class_names), seed=0, epochs=_EPOCHS)
+def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]]:
+    """The judge, and what it says of itself; its classifier is read from `kept`, or trained and written there."""
+    if not kept.exists():
+        images, labels = dataset.train.read(np.arange(len(dataset.train)))
+        write_classifier(train_classifier(images, labels, len(dataset.class_names), seed=0, epochs=_EPOCHS), kept)
+    classifier = read_classifier(dataset, kept)
     test, test_labels = dataset.test.read(np.arange(COUNT))
     judge = Judge(classifier, features(classifier, test))
-    right = float(np.mean(predict(classifier, test) == test_labels))
-    return judge, {"test_accuracy": right, **judge.distance(some_training_images(dataset))}
+    about = judge.samples(test, test_labels)
+    return judge, {
+        "test_accuracy": about["class_accuracy"],
+        "frechet_distance": judge.distance(some_training_images(dataset)),
+    }
+
+
+def write_classifier(classifier: Classifier, path: Path) -> None:
+    """As an .npz that is there as a whole or not at all."""
+    unfinished = path.with_suffix(f".{os.getpid()}.npz")
+    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(classifier.variables, sep="/").items()}
+    np.savez(unfinished, **arrays)  # type: ignore[arg-type]
+    unfinished.rename(path)
+
+
+def read_classifier(dataset: ImageDataset, path: Path) -> Classifier:
+    """What `write_classifier` wrote of a classifier of these images."""
+    with np.load(path) as arrays:
+        return Classifier(Network(len(dataset.class_names)), unflatten_dict(dict(arrays), sep="/"), dataset.image_shape)
 
 
 def some_training_images(dataset: ImageDataset) -> np.ndarray:
@@ -89,33 +118,34 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
     return np.concatenate([np.asarray(decode(run.variables, indices[i : i + 500])) for i in parts])
 
 
-def images_of(pieces: Iterable[Drawn]) -> np.ndarray:
-    """All of them."""
-    return np.concatenate([piece.images for piece in pieces])
+def _whole(pieces: Iterable[Drawn]) -> tuple[np.ndarray, np.ndarray]:
+    """All images, and all codes."""
+    images, indices = zip(*((piece.images, piece.indices) for piece in pieces), strict=True)
+    return np.concatenate(images), np.concatenate(indices)
 
 
 def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, Any]:
-    """Rates, the floor of reconstructions, and samples of each seed, with sampled and with mean gains."""
+    """Rates, and distances: of samples, of what is transmitted, of reconstructions; the first two with mean gains too.
+
+    What is transmitted and what is reconstructed are training images, since the others are compared with test images.
+    """
     training = some_training_images(dataset)
-    transmitted = images_of(drawn for _, drawn in run.transmit(training))
     labels = np.arange(COUNT, dtype=np.int32) % len(run.class_names)
-    has_gains = run.model.latent.mode in ("projected", "combined")
-    samples, controls = [], []
-    for seed in SEEDS:
-        pieces = list(run.sample(labels, seed=seed))
-        samples.append(judge.samples(images_of(pieces), labels))
-        if has_gains:
-            indices = np.concatenate([piece.indices for piece in pieces])
-            controls.append(judge.samples(with_tables(run, mean_gains(run), indices), labels))
-        print(f"{run.workdir.name}, seed {seed}: {samples[-1]}", flush=True)
-    return {
+    drawn = _whole(run.sample(labels))
+    transmitted = _whole(piece for _, piece in run.transmit(training))
+    result = {
         "prior": json.loads((run.workdir / "summary.json").read_text())["prior"]["test"],
         "histogram_nats": histogram_of(run),
-        "reconstructions": judge.distance(images_of(run.reconstruct(training))),
-        "transmitted": judge.distance(transmitted),
-        "samples": samples,
-        "mean_gains": controls,
+        "reconstructions": judge.distance(_whole(run.reconstruct(training))[0]),
+        "transmitted": judge.distance(transmitted[0]),
+        "samples": judge.samples(drawn[0], labels),
     }
+    if run.model.latent.mode in ("projected", "combined"):
+        of_codes = partial(with_tables, run, mean_gains(run))
+        result["mean_gains"] = judge.samples(of_codes(drawn[1]), labels)
+        result["transmitted_mean_gains"] = judge.distance(of_codes(transmitted[1]))
+    print(f"{run.workdir.name}: {result}", flush=True)
+    return result
 
 
 def histogram_of(run: TrainedRun) -> float:
@@ -138,14 +168,16 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
+    parser.add_argument("--only", default="", help="cells whose name contains this")
     options = parser.parse_args(arguments)
     set_quiet()
-    missing = [cell for cell in cells() if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
+    asked = [cell for cell in cells() if options.only in cell.name]
+    missing = [cell for cell in asked if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
     trained = [cell for cell in missing if (cell.workdir(options.runs) / "samples.png").exists()]
     if not trained:
         raise UserError(f"--runs={options.runs}: no trained cell there that is not judged; train with studies.train")
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
-    judge, about = judge_of(dataset)
+    judge, about = judge_of(dataset, options.runs / "classifier.npz")
     write("classifier", about)
     for cell in trained:
         write(f"judged-{cell.name}", judged(TrainedRun.load(cell.workdir(options.runs)), dataset, judge))

@@ -19,19 +19,21 @@ _HEAD = (
     "latent",
     "codebook",
     "prior",
+    "epochs",
     "seeds",
     "nats of codes",
     "histogram",
-    "below it",
+    "below it, %",
     "nats of continuous parts",
     "bits a pixel",
-    "class accuracy",
+    "class accuracy, %",
     "Fréchet distance",
-    "with mean gains",
+    "drawn gains are nearer than mean gains by",
     "of what is transmitted",
+    "with mean gains",
     "of reconstructions",
-    "precision",
-    "recall",
+    "precision, %",
+    "recall, %",
 )
 
 
@@ -47,24 +49,33 @@ def row(group: list[Cell]) -> list[str]:
     priors = [result["prior"] for result in found]
     nats = [prior.get("nats_of_codes", prior["nats_per_latent"]) for prior in priors]
     histogram = [result["histogram_nats"] for result in found]
+    distances = [result["samples"]["frechet_distance"] for result in found]
+    nearer = [
+        result["mean_gains"]["frechet_distance"] - distance
+        for result, distance in zip(found, distances, strict=True)
+        if "mean_gains" in result
+    ]
 
-    def of_samples(key: str, section: str = "samples") -> str:
-        return spread([draw[key] for result in found for draw in result[section]])
+    def percent(key: str) -> str:
+        return spread([100 * result["samples"][key] for result in found])
 
     return [
         *group[0].labels.values(),
         str(len(found)),
         spread(nats),
         spread(histogram),
-        spread([100 * (1 - ours / baseline) for ours, baseline in zip(nats, histogram, strict=True)]) + " %",
+        spread([100 * (1 - ours / baseline) for ours, baseline in zip(nats, histogram, strict=True)]),
         spread([prior["nats_of_continuous"] for prior in priors if "nats_of_continuous" in prior]),
         spread([prior["bits_per_pixel"] for prior in priors]),
-        of_samples("class_accuracy"),
-        of_samples("frechet_distance"),
-        of_samples("frechet_distance", "mean_gains"),
-        *(spread([result[key]["frechet_distance"] for result in found]) for key in ("transmitted", "reconstructions")),
-        of_samples("precision"),
-        of_samples("recall"),
+        percent("class_accuracy"),
+        spread(distances),
+        spread(nearer),
+        *(
+            spread([result.get(key) for result in found])
+            for key in ("transmitted", "transmitted_mean_gains", "reconstructions")
+        ),
+        percent("precision"),
+        percent("recall"),
     ]
 
 

@@ -40,16 +40,15 @@ def test_the_histogram_is_a_probability():
 
 def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "COUNT", 100)
-    monkeypatch.setattr(evaluate, "SEEDS", (0, 1))
     monkeypatch.setattr(evaluate, "_EPOCHS", 2)
     run, dataset = TrainedRun.load(trained_run), load_dataset("fashion_mnist_mini", data_dir=data_dir)
-    judge, about = evaluate.judge_of(dataset)
+    judge, about = evaluate.judge_of(dataset, tmp_path / "classifier.npz")
     assert about["test_accuracy"] > 0.6
     found = evaluate.judged(run, dataset, judge)
-    assert len(found["samples"]) == len(found["mean_gains"]) == 2
     # A prior of four steps draws nothing like an image.
-    assert found["samples"][0]["frechet_distance"] > 2 * about["frechet_distance"]
-    assert found["samples"][0] != found["mean_gains"][0]
+    assert found["samples"]["frechet_distance"] > 2 * about["frechet_distance"]
+    assert found["samples"] != found["mean_gains"]
+    assert found["transmitted"] != found["transmitted_mean_gains"]
     assert found["prior"]["nats_per_latent"] > found["histogram_nats"] > 0
 
     monkeypatch.setattr(evaluate, "results_of", lambda _: tmp_path)
@@ -59,7 +58,7 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     evaluate.write(f"judged-{cell.name}", found)
     report.main()
     line = (tmp_path / "table.md").read_text().splitlines()[2]
-    assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
+    assert line.startswith(f"| projected | default | pixelcnn | 2 + 3 | 1 | {found['prior']['nats_of_codes']:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
 
 
@@ -71,3 +70,15 @@ def test_mean_gains_are_those_of_one_bin(trained_run):
     images = evaluate.with_tables(run, tables, drawn.indices)
     assert images.shape == drawn.images.shape
     assert (images != drawn.images).any()
+
+
+def test_a_kept_classifier_judges_alike(data_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "COUNT", 50)
+    monkeypatch.setattr(evaluate, "_EPOCHS", 1)
+    dataset, kept = load_dataset("fashion_mnist_mini", data_dir=data_dir), tmp_path / "classifier.npz"
+    first, about = evaluate.judge_of(dataset, kept)
+    monkeypatch.delattr(evaluate, "train_classifier")
+    again, about_again = evaluate.judge_of(dataset, kept)
+    np.testing.assert_array_equal(first.real, again.real)
+    assert about == about_again
+    assert list(tmp_path.iterdir()) == [kept]
