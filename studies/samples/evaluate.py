@@ -118,7 +118,7 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
     return np.concatenate([np.asarray(decode(run.variables, indices[i : i + 500])) for i in parts])
 
 
-def _whole(pieces: Iterable[Drawn]) -> tuple[np.ndarray, np.ndarray]:
+def whole(pieces: Iterable[Drawn]) -> tuple[np.ndarray, np.ndarray]:
     """All images, and all codes."""
     images, indices = zip(*((piece.images, piece.indices) for piece in pieces), strict=True)
     return np.concatenate(images), np.concatenate(indices)
@@ -131,12 +131,12 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     """
     training = some_training_images(dataset)
     labels = np.arange(COUNT, dtype=np.int32) % len(run.class_names)
-    drawn = _whole(run.sample(labels))
-    transmitted = _whole(piece for _, piece in run.transmit(training))
+    drawn = whole(run.sample(labels))
+    transmitted = whole(piece for _, piece in run.transmit(training))
     result = {
         "prior": json.loads((run.workdir / "summary.json").read_text())["prior"]["test"],
         "histogram_nats": histogram_of(run),
-        "reconstructions": judge.distance(_whole(run.reconstruct(training))[0]),
+        "reconstructions": judge.distance(whole(run.reconstruct(training))[0]),
         "transmitted": judge.distance(transmitted[0]),
         "samples": judge.samples(drawn[0], labels),
     }

@@ -1,4 +1,4 @@
-"""The table of samples, from the judgements that are there.
+"""The tables of samples, from the judgements and the sweeps that are there.
 
     python -m studies.samples.report
 
@@ -19,7 +19,6 @@ _HEAD = (
     "latent",
     "codebook",
     "prior",
-    "epochs",
     "seeds",
     "nats of codes",
     "histogram",
@@ -35,6 +34,8 @@ _HEAD = (
     "precision, %",
     "recall, %",
 )
+
+_SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "precision, %", "recall, %"]
 
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
@@ -79,12 +80,25 @@ def row(group: list[Cell]) -> list[str]:
     ]
 
 
+def sweeps() -> list[list[str]]:
+    """A row a point, of all of them."""
+    rows = []
+    for path in sorted(results_of("samples").glob("sweep-*.json")):
+        for point in json.loads(path.read_text())["points"]:
+            setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "as it is"
+            percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
+            rows.append([path.stem.removeprefix("sweep-"), setting, f"{point['frechet_distance']:.2f}", *percents])
+    return rows
+
+
 def main() -> None:
-    """Writes it."""
+    """Writes them."""
     groups = groups_of([cell for cell in cells() if judgement(cell)])
     if not groups:
         raise UserError(f"{results_of('samples')}: no judgement there; see studies.samples.evaluate")
     table = markdown(list(_HEAD), [row(group) for group in groups])
+    if rows := sweeps():
+        table += "\n" + markdown(_SWEEP_HEAD, rows)
     (folder_of("samples") / "table.md").write_text(table)
     print(table, end="")
 

@@ -8,7 +8,7 @@ import pytest
 
 from hvq_jax.data.datasets import load_dataset
 from hvq_jax.inference import TrainedRun
-from studies.samples import evaluate, report
+from studies.samples import evaluate, report, sweep
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
@@ -58,8 +58,17 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     evaluate.write(f"judged-{cell.name}", found)
     report.main()
     line = (tmp_path / "table.md").read_text().splitlines()[2]
-    assert line.startswith(f"| projected | default | pixelcnn | 2 + 3 | 1 | {found['prior']['nats_of_codes']:.3g} |")
+    assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
+
+    monkeypatch.setattr(sweep, "_OF_CODES", ({}, {"temperature": 0.0}))
+    monkeypatch.setattr(sweep, "_OF_CONTINUOUS", ({"continuous_temperature": 0.0},))
+    plain, *others = sweep.swept(run, judge, "a")
+    assert plain == {"options": {}, **found["samples"]}
+    assert all(point["frechet_distance"] != plain["frechet_distance"] for point in others)
+    report.main()
+    *_, last = (tmp_path / "table.md").read_text().splitlines()
+    assert last.startswith(f"| a | continuous_temperature 0 | {others[-1]['frechet_distance']:.2f} |")
 
 
 def test_mean_gains_are_those_of_one_bin(trained_run):

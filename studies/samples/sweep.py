@@ -1,0 +1,68 @@
+"""What temperatures, top-p and guidance make of the samples of one run, by the judge of `evaluate`.
+
+    python -m studies.samples.sweep --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples \\
+        --cell=frequency-default-pixelcnn-seed_0
+
+--cell is a folder of --runs. Writes `studies/samples/results/sweep-CELL.json`, a point at a time.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hvq_jax.data.datasets import load_dataset
+from hvq_jax.errors import exit_status
+from hvq_jax.inference import TrainedRun
+from hvq_jax.priors.sampling import SamplingOptions
+from hvq_jax.training.logging import set_quiet
+from studies.samples import evaluate
+from studies.samples.evaluate import Judge, judge_of, whole, write
+
+# One option at a time; the others are as they are by default.
+_OF_CODES: tuple[dict[str, float], ...] = (
+    {},
+    {"temperature": 0.9},
+    {"temperature": 0.8},
+    {"top_p": 0.95},
+    {"guidance": 0.5},
+    {"guidance": 1.0},
+)
+_OF_CONTINUOUS: tuple[dict[str, float], ...] = (
+    {"continuous_temperature": 0.7},
+    {"continuous_temperature": 0.4},
+    {"continuous_temperature": 0.0},
+)
+
+
+def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
+    """What is said of the samples of each setting, its options in front; written as it grows."""
+    labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
+    settings = _OF_CODES if run.prior.continuous is None else (*_OF_CODES, *_OF_CONTINUOUS)
+    points: list[dict[str, Any]] = []
+    for setting in settings:
+        images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]
+        points.append({"options": setting, **judge.samples(images, labels)})
+        print(points[-1], flush=True)
+        write(f"sweep-{name}", {"points": points})
+    return points
+
+
+def main(arguments: list[str]) -> None:
+    """Sweeps one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
+    parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
+    parser.add_argument("--cell", required=True, help="the run's folder in --runs")
+    options = parser.parse_args(arguments)
+    set_quiet()
+    run = TrainedRun.load(options.runs / options.cell)
+    dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
+    judge, _ = judge_of(dataset, options.runs / "classifier.npz")
+    swept(run, judge, options.cell)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))
