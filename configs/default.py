@@ -105,7 +105,7 @@ def get_config(mode: str = "projected") -> ConfigDict:
                 "name": "pixelcnn",  # or "transformer", causal
                 "conditional": True,  # on the class label
                 "label_dropout": 0.1,  # share of training images without their label, for --guidance in sampling
-                # none: 64 and 15 of a pixelcnn, 192 and 3 of a transformer, which has as many parameters
+                # none: 64 and 15 of a pixelcnn, 192 and 3 of a transformer, which has about as many parameters
                 "width": config_dict.placeholder(int),
                 "num_layers": config_dict.placeholder(int),
                 "num_heads": 4,  # of the transformer

@@ -152,7 +152,7 @@ class Experiment(Run):
             parallel=self.context.parallel,
             preemption=self.context.preemption,
         )
-        write_tables(self.workdir, latents.tables)
+        write_tables(self.workdir, latents.tables, run.autoencoder_step)
         num_pixels = math.prod(self.model.image_shape[:2])
         stage = prior_stage(
             run.prior,

@@ -144,7 +144,8 @@ class TrainedRun:
         if mode == "frequency":
             return f"positions outside the mask add a residual, drawn in steps of {options.residual_step}"
         if options.num_bins == 1:
-            return f"positions{outside} use their code's mean gain, which the prior does not draw"
+            mean = "their code's mean gain" if options.bins_per_code else "the mean length of all"
+            return f"positions{outside} use {mean}, which the prior does not draw"
         return f"positions{outside} use one of {options.num_bins} gains, drawn with the codes"
 
     def sample(
@@ -168,6 +169,7 @@ class TrainedRun:
                 f"label {wrong[0]} is out of range: the classes are 0 to {len(self.class_names) - 1} "
                 f"({', '.join(self.class_names)})"
             )
+        self._check_options(options, labels)
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
         prior_params = self.prior_params  # first, since it says so where there is no prior yet
         variables = self.variables if self.image_shape else None
@@ -182,6 +184,21 @@ class TrainedRun:
                 yield draw(variables, prior_params, self.tables, key, padded, start, given), len(piece)
 
         return _one_ahead(dispatched())
+
+    def _check_options(self, options: SamplingOptions, labels: np.ndarray) -> None:
+        """Raises UserError for an option that this run's prior has no use for."""
+        if options.guidance and not self.config.prior.label_dropout:
+            raise UserError(
+                f"guidance is {options.guidance}, but this run's prior was always told the class "
+                "(prior.label_dropout=0) and cannot do without"
+            )
+        if options.guidance and (labels == NO_CLASS).any():
+            raise UserError(f"guidance is {options.guidance}, but there is no class to guide to: name one by --label")
+        if options.continuous_temperature != 1 and self.prior.continuous is None:
+            raise UserError(
+                f"continuous_temperature is {options.continuous_temperature}, but this run's prior draws codes only "
+                f"(latent {self.config.latent.mode}, {self.config.prior.num_bins} bins)"
+            )
 
     def _draw(
         self,

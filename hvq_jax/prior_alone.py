@@ -22,7 +22,7 @@ class PriorAlone(Run):
     def prior_stage(self) -> tuple[Stage, LatentData, int]:
         """As of every run."""
         run, latents = TrainedRun.load(self.workdir), self.dataset.data
-        write_tables(self.workdir, latents.tables)
+        write_tables(self.workdir, latents.tables, 0)
         options = {"label_dropout": self.config.prior.label_dropout}
         stage = prior_stage(run.prior, self.dataset.latent_shape, 0, latents.tables.present, **options)
         return stage, latents, 0

@@ -62,6 +62,8 @@ def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsy
         (["--config.codebook.method=fsq", "--config.latent.estimator=rotation"], "straight_through, not rotation"),
         (["--config.codebook.assignment=projection"], "choose projected"),
         (["--config.prior.name=transformer", "--config.prior.num_heads=3"], "must divide --config.prior.width=8"),
+        (["--config.prior.dropout=0.1"], "a pixelcnn has none"),
+        (["--config.sampling.guidance=1", "--config.prior.label_dropout=0"], "choose a positive --config.prior.label"),
     ],
 )
 def test_what_makes_no_sense_together_gets_one_line(tmp_path, tiny_arguments, arguments, says, capsys):

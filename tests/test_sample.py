@@ -11,6 +11,7 @@ from PIL import Image
 import sample
 import train
 from hvq_jax import autoencoder
+from hvq_jax.errors import UserError
 from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.sampling import SamplingOptions, all_codes, top_rows
 
@@ -174,6 +175,7 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
         (["--top_p=0"], "top_p is 0"),
         (["--top_k=-2"], "top_k is -2"),
         (["--guidance=-1"], "guidance is -1"),
+        (["--vary=.", "--temperature=0.5"], "--temperature is of codes, which --vary keeps"),
         (["--continuous_temperature=-1"], "continuous_temperature is -1"),
         (["--seed=-1"], "--seed=-1: must be from 0"),
         (["--reconstruct=/nonexistent"], "no such file or folder"),
@@ -224,13 +226,30 @@ def test_a_missing_or_truncated_checkpoint(trained_run, tmp_path, stage, capsys)
     assert "no usable checkpoint" in error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
 
 
-def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, capsys):
+@pytest.mark.parametrize("name", ["latents.npz", "tables.npz"])
+def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, name, capsys):
     copy = tmp_path / "run"
     shutil.copytree(trained_run, copy)
-    latents = arrays(copy / "latents.npz")
-    np.savez(copy / "latents.npz", **{**latents, "checkpoint_step": np.array(99)})
+    stored = arrays(copy / name)
+    np.savez(copy / name, **{**stored, "checkpoint_step": np.array(99)})
+    if name == "tables.npz":  # it is known without the latents too
+        (copy / "latents.npz").unlink()
     line = error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
-    assert "belong to the autoencoder of step 99" in line
+    assert f"{name} and the prior belong to the autoencoder of step 99" in line
+
+
+def test_guidance_needs_a_class_and_a_prior_that_did_without_one(trained_run, tmp_path, capsys):
+    image = tmp_path / "a.png"
+    Image.new("L", (28, 28)).save(image)
+    out = f"--out={tmp_path / 'b.png'}"
+    line = error_of(capsys, f"--workdir={trained_run}", f"--complete={image}", "--guidance=1", out)
+    assert "there is no class to guide to" in line
+    copy = tmp_path / "run"
+    shutil.copytree(trained_run, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["prior"]["label_dropout"] = 0.0
+    (copy / "config.json").write_text(json.dumps(config))
+    assert "was always told the class" in error_of(capsys, f"--workdir={copy}", "--guidance=1", out)
 
 
 def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
@@ -247,6 +266,8 @@ def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
     assert train.main([f"--workdir={workdir}"]) == 0  # JSON has no tuples
     trained = TrainedRun.load(workdir)
     assert trained.continuous_part_note() == ""
+    with pytest.raises(UserError, match="draws codes only"):
+        trained.sample(np.zeros(3, np.int32), options=SamplingOptions(continuous_temperature=0.5))
     assert trained.model.latent.num_codes == trained.prior.num_codes == 15
     drawn = next(trained.sample(np.zeros(3, np.int32), seed=4))
     assert 0 <= drawn.indices.min() <= drawn.indices.max() < 15

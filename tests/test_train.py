@@ -12,6 +12,7 @@ from hvq_jax.inference import TrainedRun
 from hvq_jax.latents import MODES
 from hvq_jax.training.config import autoencoder_of, prior_of, validate
 from hvq_jax.training.flags import parse_command_line
+from hvq_jax.training.latent_data import FILE, read_arrays
 from tests.runs import digests, records
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +40,10 @@ def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
     assert figures["bits_per_image"] == pytest.approx(figures["nats_per_latent"] / 0.6931471805599453)
     assert figures["bits_per_pixel"] == pytest.approx(figures["bits_per_image"] / 784)
     assert figures["loss"] == pytest.approx(figures["nats_per_latent"] / 49)
+    for part in ("codes", "continuous"):
+        bits = figures[f"nats_of_{part}"] / 0.6931471805599453
+        assert figures[f"bits_per_pixel_of_{part}"] == pytest.approx(bits / 784)
+    assert "density_of_continuous" not in figures  # bins have none
 
 
 ON_ONE_DEVICE = "--config.parallel=jit"  # the run of `trained_run` is on four
@@ -84,6 +89,12 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     nats = summary["prior"]["test"]
     assert nats["nats_of_codes"] + nats["nats_of_continuous"] == pytest.approx(nats["nats_per_latent"])
     assert nats["nats_of_continuous"] > 0
+    if mode == "frequency":  # a cell's mass is about its volume times the density
+        count = (~frequent)[
+            read_arrays(workdir / FILE)["test_indices"]
+        ].sum() / 1000  # residuals a latent, of 8 numbers
+        volume = 8 * count * np.log(run.config.prior.residual_step)
+        assert nats["density_of_continuous"] == pytest.approx(nats["nats_of_continuous"] + volume, abs=0.02 * 8 * count)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))

@@ -1,11 +1,12 @@
-"""Bins for the signed lengths of a latent: each is transmitted as the index of its centroid, of G, in one table or K.
+"""Bins for the signed lengths of a latent: each is transmitted as the index of its centroid among G.
 
 Centroids minimise the mean squared error (Lloyd, "Least squares quantization in PCM", 1982; Max, "Quantizing for
 minimum distortion", 1960). Where Lloyd's iterations end depends on where they start: here at the best partition of the
 sorted values into intervals, among coarse cuts, by dynamic programming (Wu, "Optimal quantization by matrix searching",
 1991). Up to `_NUM_CUTS` values every cut is allowed, and the result is the global optimum.
 
-With g groups of channels, values have a last axis that codes lack; the groups share their tables.
+There is one table of centroids for all, or one for each code; with g groups of channels, where values have a last axis
+that codes lack, one for each code and group, since its groups differ in length.
 """
 
 import jax
@@ -33,12 +34,12 @@ def fit_bins(
         codes: [N] int in [0, num_codes).
         num_codes: K.
         num_bins: G.
-        per_code: fit a table for each code. One without values gets the table of all values together.
+        per_code: fit a table for each code and group. One without values gets the table of all values together.
         max_iterations: of Lloyd's, for each table; they end earlier where no value changes its cell.
 
     Returns:
-        [1, G] or, per code, [K, G] float32, rising; the last repeats where there are fewer distinct values than bins.
-        Without any value at all they are zero.
+        [1, G] or, per code, [K·g, G] float32, rising, those of a code's groups one after the other; the last centroid
+        repeats where there are fewer distinct values than bins. Without any value at all they are zero.
 
     Raises:
         UserError: num_bins is below 1, or a value is not finite.
@@ -47,14 +48,15 @@ def fit_bins(
         raise UserError(f"num_bins is {num_bins}; it must be at least 1")
     if not np.isfinite(values).all():
         raise UserError("signed lengths to fit bins to are not all finite: has the autoencoder's training diverged?")
-    codes = np.repeat(codes, np.size(values) // max(np.size(codes), 1))
+    groups = values.shape[1] if np.ndim(values) == 2 else 1
+    rows = (np.asarray(codes)[:, None] * groups + np.arange(groups)).ravel()
     values = np.asarray(values, np.float64).ravel()
     order = np.argsort(values)
     together = _fit(values[order], num_bins, max_iterations)
     if not per_code:
         return together[None]
-    order = order[np.argsort(codes[order], kind="stable")]
-    ends = np.cumsum(np.bincount(codes, minlength=num_codes))
+    order = order[np.argsort(rows[order], kind="stable")]
+    ends = np.cumsum(np.bincount(rows, minlength=num_codes * groups))
     parts = np.split(values[order], ends[:-1])
     return np.stack([_fit(part, num_bins, max_iterations) if part.size else together for part in parts])
 
@@ -66,7 +68,7 @@ def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Ar
     Args:
         values: [...] or, in g groups, [..., g] float32.
         codes: [...] int32.
-        centroids: [1, G] or [K, G] float32, as from `fit_bins`.
+        centroids: [1, G] or [K·g, G] float32, as from `fit_bins`.
 
     Returns:
         int32, of the shape of `values`.
@@ -84,8 +86,11 @@ def from_bins(bins: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Ar
 def _rows(codes: jax.Array, like: jax.Array, centroids: jax.Array) -> jax.Array:
     """Return which table each element of `like` has."""
     if centroids.shape[0] == 1:
-        codes = jnp.zeros_like(codes)
-    return jnp.broadcast_to(codes if codes.ndim == like.ndim else codes[..., None], like.shape)
+        return jnp.zeros(like.shape, jnp.int32)
+    if codes.ndim == like.ndim:
+        return codes
+    groups = like.shape[-1]
+    return codes[..., None] * groups + jnp.arange(groups)
 
 
 def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:

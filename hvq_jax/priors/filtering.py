@@ -40,8 +40,8 @@ def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0
         UserError: an option is out of range. The options are Python numbers, fixed under jit.
     """
     check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
-    if temperature < jnp.finfo(jnp.float32).tiny:  # zero, or zero once it is a float32
-        temperature, top_k = 1.0, 1
+    if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero once it is a float32
+        temperature, top_k, top_p = 1.0, 1, 1.0
     logits = logits.astype(jnp.float32)
     if temperature == 1 and top_k == 0 and top_p == 1:
         return logits

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from hvq_jax.errors import UserError
 from hvq_jax.priors.heads import CodeHead
 
 
@@ -88,9 +89,14 @@ class Prior(nn.Module):
         """[..., width] float32 of tokens [..., 1 + c]."""
         codes = tokens[..., 0]
         embedded = self.embedding(codes)
-        if self.continuous is None or present is None:
+        if not self._has_continuous(present):
             return embedded
         return embedded + jnp.where(jnp.asarray(present)[codes][..., None], self.continuous.embed(tokens[..., 1:]), 0.0)
+
+    def _has_continuous(self, present: jax.Array | None) -> bool:
+        if self.continuous is not None and present is None:
+            raise UserError("a prior with a head for the continuous part needs `present`: which codes have one")
+        return self.continuous is not None
 
     def code_logits(self, features: jax.Array) -> jax.Array:
         """[..., K] float32 of features [..., width]."""
@@ -101,16 +107,27 @@ class Prior(nn.Module):
         codes = tokens[..., 0]
         log_probabilities = jax.nn.log_softmax(self.code_logits(features))
         nats = -jnp.take_along_axis(log_probabilities, codes[..., None], axis=-1)[..., 0]
-        if self.continuous is None or present is None:
+        if not self._has_continuous(present):
             return Nats(nats, jnp.zeros_like(nats))
         continuous = -self.continuous.log_probability(features, codes, tokens[..., 1:])
         return Nats(nats, jnp.where(jnp.asarray(present)[codes], continuous, 0.0))
+
+    def density(self, tokens: jax.Array, labels: jax.Array | None, present: jax.Array) -> jax.Array:
+        """Scores residuals by density, -log p per unit of volume, in place of the probability of their cells.
+
+        Arguments as in a call of the module, whose head has to be a `ResidualHead`. [B, h, w] float32 nats, 0 where
+        there is no residual. It has no sum with the nats of codes.
+        """
+        features, codes = self.features(tokens, labels, present), tokens[..., 0]
+        residuals = self.continuous.step * tokens[..., 1:]
+        density = -self.continuous.log_density(features, codes, residuals)
+        return jnp.where(jnp.asarray(present)[codes], density, 0.0)
 
     def draw_continuous(
         self, features: jax.Array, codes: jax.Array, present: jax.Array | None, keys: jax.Array, temperature: float
     ) -> jax.Array:
         """[B, 1 + c] tokens of codes [B], their continuous part drawn by features [B, width], 0 where there is none."""
-        if self.continuous is None or present is None:
+        if not self._has_continuous(present):
             return codes[:, None]
         drawn = self.continuous.draw(features, codes, keys, temperature=temperature)
         return jnp.concatenate([codes[:, None], jnp.where(jnp.asarray(present)[codes][:, None], drawn, 0)], axis=-1)

@@ -18,7 +18,7 @@ class Tables:
     """What both sides know: made once, before the prior is trained, and kept with it."""
 
     present: jax.Array  # [K] bool, which codes have a continuous part: those that are not frequent, by the frozen table
-    centroids: jax.Array | None  # [1, G] or [K, G] float32, of bins; None where no length is transmitted
+    centroids: jax.Array | None  # [1, G] or [K·g, G] float32, of bins; None where no length is transmitted
     step: float = struct.field(pytree_node=False, default=0.0)  # of residuals; 0 where none is transmitted
 
 

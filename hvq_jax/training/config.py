@@ -101,8 +101,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "prior.num_components": (1, math.inf),
     "prior.label_dropout": (0, 1),
     "prior.dropout": (0, 0.99),
-    "prior.num_bins": (1, 2**15),
-    "prior.residual_step": (1e-6, math.inf),
+    "prior.num_bins": (1, 256),
+    "prior.residual_step": (1e-3, math.inf),  # residuals are kept as so many steps in 16 bits
     "sampling.per_class": (1, math.inf),
     **{
         f"{stage}.{key}": bounds
@@ -140,7 +140,9 @@ def validate(config: ConfigDict) -> None:
     for key, choices in _CHOICES.items():
         if (value := _value(config, key)) not in choices:
             raise UserError(f"--config.{key}={value}: choose one of {', '.join(map(str, choices))}")
-    uses_number = config.latent.mode in ("frequency", "combined") and config.latent.frequent_mass is None
+    # With latents of one's own the file says which codes are frequent.
+    masked = config.latent.mode in ("frequency", "combined") and not config.prior.latents
+    uses_number = masked and config.latent.frequent_mass is None
     num_frequent = (0, config.latent.num_codes if uses_number else math.inf)
     for key, (low, high) in {**_RANGES, "latent.num_frequent": num_frequent}.items():
         value = _value(config, key)
@@ -150,10 +152,22 @@ def validate(config: ConfigDict) -> None:
     _check_bottleneck(config)
     if config.prior.latents and config.stage != "prior":
         raise UserError("--config.prior.latents=FILE is for a prior without an autoencoder: say --config.stage=prior")
-    width, _ = _prior_size_of(config)
-    if config.prior.name == "transformer" and width % config.prior.num_heads:
-        raise UserError(f"--config.prior.num_heads={config.prior.num_heads}: must divide --config.prior.width={width}")
-    sampling_options_of(config).check(num_classes=int(config.prior.conditional))
+    _check_prior(config)
+
+
+def _check_prior(config: ConfigDict) -> None:
+    """Raises UserError for options of the prior, and of drawing from it, that make no sense together."""
+    options, (width, _) = config.prior, _prior_size_of(config)
+    if options.name == "transformer" and width % options.num_heads:
+        raise UserError(f"--config.prior.num_heads={options.num_heads}: must divide --config.prior.width={width}")
+    if options.name == "pixelcnn" and options.dropout:
+        raise UserError(f"--config.prior.dropout={options.dropout}: a pixelcnn has none, choose a transformer")
+    sampling_options_of(config).check(num_classes=int(options.conditional))
+    if config.sampling.guidance and not options.label_dropout:
+        raise UserError(
+            f"--config.sampling.guidance={config.sampling.guidance}: needs a prior that is not always told the class: "
+            "choose a positive --config.prior.label_dropout"
+        )
 
 
 def check_labels(config: ConfigDict, *, has_labels: bool) -> None:

@@ -36,7 +36,7 @@ class ContinuousOptions:
     """How the continuous part is made whole numbers; `config.prior` says."""
 
     num_bins: int = 16  # G
-    bins_per_code: bool = True  # a table for each code, or one for all
+    bins_per_code: bool = True  # a table for each code and group, or one for all
     step: float = 0.1  # of residuals
 
 
@@ -98,10 +98,11 @@ def tokens_of(latent: LatentOptions, stored: dict[str, np.ndarray], options: Con
     return LatentData(**splits, tables=tables)
 
 
-def write_tables(workdir: Path, tables: Tables) -> None:
-    """Keeps them with the prior, for `read_tables`; the first process does."""
+def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:
+    """Keeps them with the prior, for `read_tables`; the first process does. The step is the autoencoder's, or 0."""
     if is_first():
-        _write(workdir / TABLES, {k: v for k, v in vars(tables).items() if v is not None})
+        arrays = {name: value for name, value in vars(tables).items() if value is not None}
+        _write(workdir / TABLES, {"checkpoint_step": np.array(checkpoint_step), **arrays})
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
@@ -149,16 +150,17 @@ def _tokens(stored: dict[str, np.ndarray], split: str, tables: Tables) -> np.nda
 
 
 def check_latents(workdir: Path, checkpoint_step: int) -> None:
-    """Raises UserError if the workdir's latents, and so its prior, belong to another autoencoder than this step's."""
-    path = workdir / FILE
-    if not path.exists():
-        return
-    encoded_by = int(read_arrays(path, "checkpoint_step")["checkpoint_step"])
-    if encoded_by != checkpoint_step:
-        raise UserError(
-            f"{path} and the prior belong to the autoencoder of step {encoded_by}, but the best is now that of step "
-            f"{checkpoint_step}: delete {path} and {workdir / 'checkpoints' / 'prior'} and train the prior again"
-        )
+    """Raises UserError if the workdir's latents or its prior belong to another autoencoder than this step's."""
+    for path in (workdir / FILE, workdir / TABLES):
+        if not path.exists():
+            continue
+        made_by = int(read_arrays(path, "checkpoint_step")["checkpoint_step"])
+        if made_by != checkpoint_step:
+            raise UserError(
+                f"{path} and the prior belong to the autoencoder of step {made_by}, but the best is now that of step "
+                f"{checkpoint_step}: delete {workdir / FILE}, {workdir / TABLES} and "
+                f"{workdir / 'checkpoints' / 'prior'} and train the prior again"
+            )
 
 
 def _encode(

@@ -9,6 +9,7 @@ from flax import struct
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.metrics import Mean
+from hvq_jax.priors.heads import ResidualHead
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Nats, Prior
 from hvq_jax.training.logging import RunLog
@@ -23,6 +24,7 @@ class NatsPerLatent:
 
     codes: Any
     continuous: Any
+    density: Any = None  # of residuals, in evaluation; see `Prior.density`
 
 
 def prior_stage(
@@ -69,7 +71,13 @@ def prior_stage(
     def evaluate(params: Any, state: None, batch: Batch) -> NatsPerLatent:
         del state
         per_latent = nats(params, batch, batch.labels)
-        return NatsPerLatent(Mean.of(per_latent.codes, batch.mask), Mean.of(per_latent.continuous, batch.mask))
+        density = None
+        if isinstance(model.continuous, ResidualHead):
+            labels = batch.labels if conditional else None
+            scored: Any = model.apply(params, batch.images.astype(jnp.int32), labels, present, method="density")
+            density = Mean.of(scored.sum(axis=(1, 2)), batch.mask)
+        codes, continuous = (Mean.of(part, batch.mask) for part in (per_latent.codes, per_latent.continuous))
+        return NatsPerLatent(codes, continuous, density)
 
     def figures(codes: float, continuous: float) -> dict[str, float]:
         parts = {"nats_of_codes": codes, "nats_of_continuous": continuous} if channels else {}
@@ -82,7 +90,12 @@ def prior_stage(
         of_latent = figures(float(sums.codes.value), float(sums.continuous.value))
         bits = of_latent["nats_per_latent"] / math.log(2)
         of_image = {"bits_per_image": bits, "bits_per_pixel": bits / num_pixels} if num_pixels else {}
-        return {"loss": of_latent["nats_per_latent"] / math.prod(latent_shape), **of_latent, **of_image}
+        if num_pixels and channels:
+            per_pixel = 1 / (math.log(2) * num_pixels)
+            of_image["bits_per_pixel_of_codes"] = of_latent["nats_of_codes"] * per_pixel
+            of_image["bits_per_pixel_of_continuous"] = of_latent["nats_of_continuous"] * per_pixel
+        density = {} if sums.density is None else {"density_of_continuous": float(sums.density.value)}
+        return {"loss": of_latent["nats_per_latent"] / math.prod(latent_shape), **of_latent, **of_image, **density}
 
     def show(log: RunLog, step: int, params: Any, state: None, sums: NatsPerLatent) -> None:
         """A prior has nothing to draw during training."""

@@ -3,15 +3,14 @@
     python -m studies.rates.measure --workdir=RUN --name=projected --manual_dir=/usr/share/datasets/fashion-mnist
 
 Encodes the data set of a trained run, fits bins to its training latents, and decodes the test images from what would be
-transmitted. Writes `studies/rates/results/NAME.json`. No prior is needed: bits are those of static codes, the
-frequencies of codes and of bins given their code on the training split, so a prior's are below them.
+transmitted. Writes `studies/rates/results/NAME.json`. No prior is needed: bits are those of static codes, by the
+frequencies on the training split of codes, of bins given their code and group, and of residuals given their channel.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ import numpy as np
 
 from hvq_jax import autoencoder
 from hvq_jax.data.datasets import load_dataset
-from hvq_jax.errors import exit_status
+from hvq_jax.errors import UserError, exit_status
 from hvq_jax.images import to_float
 from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
@@ -29,6 +28,7 @@ from hvq_jax.training.latent_data import FILE, ContinuousOptions, has_residual, 
 from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.preemption import Preemption
+from hvq_jax.training.workdir import read_json
 from studies import results_of
 from studies.figures import radial_share
 
@@ -75,7 +75,8 @@ def continuous_bits(stored: dict[str, np.ndarray], tables: Tables) -> float:
         else:
             tokens = np.asarray(jax.jit(to_tokens)(indices, continuous, tables))[chosen]
             parts.append(tokens[..., 1:])
-            conditions.append(np.broadcast_to(codes[:, None], tokens[..., 1:].shape))
+            groups = parts[-1].shape[-1]
+            conditions.append(codes[:, None] * groups + np.arange(groups))
     if not parts[1].size:
         return 0.0
     lowest = min(part.min() for part in parts)
@@ -152,12 +153,13 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def lengths(stored: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of ρ over the test split: mean, deviation, and deviation from the mean of its code."""
+    """Of ρ over the test split: mean, deviation, and deviation from the mean of its code and group."""
     codes, rho = (stored[f"test_{name}"] for name in ("indices", "continuous"))
     chosen = stored["present"][codes]
-    codes, rho = codes[chosen], rho[chosen].mean(axis=-1)
-    means = np.bincount(codes, rho) / np.maximum(np.bincount(codes), 1)
-    inside = np.mean(np.square(rho - means[codes]))
+    groups = rho.shape[-1]
+    rows, rho = (codes[chosen][:, None] * groups + np.arange(groups)).ravel(), rho[chosen].ravel()
+    means = np.bincount(rows, rho) / np.maximum(np.bincount(rows), 1)
+    inside = np.mean(np.square(rho - means[rows]))
     return {
         "length_mean": float(rho.mean()),
         "length_spread": float(rho.std()),
@@ -174,9 +176,14 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     set_quiet()
     run = TrainedRun.load(options.workdir)
+    if run.model.latent.mode == "vq":
+        raise UserError(f"--workdir={options.workdir}: vq has no continuous part to be measured")
+    summary = read_json(run.workdir / "summary.json") or {}
+    if "autoencoder" not in summary:
+        raise UserError(f"--workdir={options.workdir}: its autoencoder is not trained to the end; run train.py on it")
+    test = summary["autoencoder"]["test"]
     data = {} if options.manual_dir is None else {"manual_dir": options.manual_dir}
     result = measured(run, data)
-    test = json.loads((Path(options.workdir) / "summary.json").read_text())["autoencoder"]["test"]
     result["mse_not_rounded"] = test["mse"]
     if run.model.latent.mode == "projected":
         to_projection = run.config.loss.commitment_target == "projection"

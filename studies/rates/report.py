@@ -85,7 +85,7 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
     right.set_xscale("log")
     for set_formatter in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
         set_formatter(StrMethodFormatter("{x:,.0f}"))
-    right.set_xlabel("bits an image, static codes (a prior needs fewer)")
+    right.set_xlabel("bits an image, codes and continuous part, by static codes")
     for axes in (left, right):
         axes.set_ylabel("test MSE, images in [-1, 1]")
         axes.grid(alpha=0.3)

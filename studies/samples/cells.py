@@ -28,7 +28,7 @@ _SAMPLED = (
     ("vq", "default", "transformer"),
     ("projected", "default", "transformer"),
 )
-# Those whose lengths are drawn, to be set against mean lengths by more than one training.
+# Where drawn lengths are set against mean lengths by more than one training.
 _REPEATED = tuple(labels for labels in _SAMPLED if labels[0] in ("projected", "combined") and labels[2] == "pixelcnn")
 
 

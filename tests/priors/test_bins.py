@@ -154,18 +154,21 @@ def test_fewer_distinct_values_than_bins_are_all_found():
 
 
 @pytest.mark.parametrize("per_code", [False, True])
-def test_groups_share_their_tables(per_code):
+def test_groups_have_tables_of_their_own_where_codes_do(per_code):
     rng = np.random.default_rng(0)
-    values, codes = rng.normal(size=(200, 2)).astype(np.float32), rng.integers(0, K, 200)
+    values, codes = rng.normal([-5, 3], size=(200, 2)).astype(np.float32), rng.integers(0, K, 200)
     centroids = fit(values, codes, 4, per_code)
-    np.testing.assert_array_equal(centroids, fit(values.ravel(), np.repeat(codes, 2), 4, per_code))
+    assert centroids.shape == ((2 * K if per_code else 1), 4)
     shaped = to_bins(values.reshape(4, 5, 10, 2), codes.reshape(4, 5, 10), centroids)
     assert shaped.shape == (4, 5, 10, 2)
     decoded = from_bins(shaped, codes.reshape(4, 5, 10), centroids).reshape(200, 2)
     for group in range(2):
-        single = to_bins(values[:, group], codes, centroids)
+        of_group = fit(values[:, group], codes, 4, per_code=True) if per_code else centroids
+        if per_code:
+            np.testing.assert_array_equal(centroids[group::2], of_group)
+        single = to_bins(values[:, group], codes, of_group)
         np.testing.assert_array_equal(shaped.reshape(200, 2)[:, group], single)
-        np.testing.assert_array_equal(decoded[:, group], from_bins(single, codes, centroids))
+        np.testing.assert_array_equal(decoded[:, group], from_bins(single, codes, of_group))
 
 
 def test_bins_inside_another_jit_are_the_same():

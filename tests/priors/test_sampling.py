@@ -275,3 +275,22 @@ def test_a_given_continuous_part_belongs_to_a_given_code():
     assert isinstance(kept, Kept)
     assert kept.codes.all()
     assert not kept.continuous.any()
+
+
+@NETWORKS
+@LATENTS
+def test_a_known_latent_is_scored_without_a_loop(network, latent):
+    model = prior_of(network, latent, (3, 4))
+    tokens, labels = tokens_of(latent, 2, 3, 4), np.zeros(2, np.int32)
+    arguments = (random_variables(model, tokens, labels, HEADS[latent][1]), tokens, labels, HEADS[latent][1])
+    score = jax.grad(lambda *args: model.apply(*args).total.sum())
+    program = str(jax.make_jaxpr(score)(*arguments))
+    assert "dot_general" in program
+    assert "while[" not in program
+    assert "scan[" not in program
+
+
+def test_a_continuous_part_needs_to_be_told_where_it_is():
+    model, tokens = prior_of("pixelcnn", "projected", (2, 2)), tokens_of("projected", 1, 2, 2)
+    with pytest.raises(UserError, match="needs `present`"):
+        model.init(jax.random.key(0), tokens, np.zeros(1, np.int32))

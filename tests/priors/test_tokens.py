@@ -22,8 +22,8 @@ def lengths_of(z_e, groups=1):
     return lengths if groups > 1 else lengths[..., None]
 
 
-def bins_of(num_bins, per_code=True, groups=1):
-    chosen = np.asarray(SOME[CODES])
+def bins_of(num_bins, per_code=True, groups=1, where=None):
+    chosen = np.asarray(SOME[CODES]) if where is None else where
     options = {"num_codes": K, "num_bins": num_bins, "per_code": per_code}
     return jnp.asarray(fit_bins(np.asarray(lengths_of(Z_E, groups))[chosen], np.asarray(CODES)[chosen], **options))
 
@@ -49,6 +49,19 @@ def test_with_enough_bins_the_projection_is_transmitted(groups):
     np.testing.assert_allclose(latents[present], projected[present], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(latents[~present], CODEBOOK[CODES][~present])
     assert not tokens[~present, 1:].any()
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_with_one_bin_the_mean_gain_of_code_and_group_is_shown(groups):
+    tables = Tables(jnp.ones(K, bool), bins_of(1, groups=groups, where=np.ones(SHAPE, bool)))
+    _, gains = from_tokens(CODES[..., None], tables, CODEBOOK, groups)
+    exact = lengths_of(Z_E, groups) / np.linalg.norm(in_groups(CODEBOOK[CODES], groups), axis=-1).reshape(
+        *SHAPE, groups
+    )
+    for code in range(K):
+        there = np.asarray(CODES) == code
+        mean = np.asarray(exact)[there].mean(axis=0)
+        np.testing.assert_allclose(gains.reshape(*SHAPE, groups)[there], [mean] * there.sum(), rtol=1e-4, atol=1e-5)
 
 
 def test_the_error_falls_with_the_number_of_bins():

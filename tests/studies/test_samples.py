@@ -91,3 +91,33 @@ def test_a_kept_classifier_judges_alike(data_dir, tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.real, again.real)
     assert about == about_again
     assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_the_table_has_means_over_trainings_and_the_difference_that_drawn_lengths_make(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
+    group = [cell for cell in cells() if cell.labels == cells()[1].labels]
+    assert len(group) == 3
+    for cell, drawn, mean in zip(group, (8.0, 9.0, 10.0), (8.5, 9.25, 10.75), strict=True):
+        samples = {"frechet_distance": drawn, "class_accuracy": 0.8, "precision": 0.7, "recall": 0.6}
+        result = {
+            "prior": {"nats_per_latent": 100, "nats_of_codes": 75.0, "nats_of_continuous": 25.0, "bits_per_pixel": 0.5},
+            "histogram_nats": 100.0,
+            "reconstructions": 1.0,
+            "transmitted": 2.0,
+            "transmitted_mean_gains": 3.0,
+            "samples": samples,
+            "mean_gains": {**samples, "frechet_distance": mean},
+        }
+        evaluate.write(f"judged-{cell.name}", result)
+    shown = dict(zip(report._HEAD, report.row(group), strict=True))
+    assert shown["seeds"] == "3"
+    assert shown["below it, %"] == "25 ± 0"
+    assert shown["Fréchet distance"] == "9 ± 1"
+    assert shown["drawn gains are nearer than mean gains by"] == "0.5 ± 0.25"
+    assert shown["class accuracy, %"] == "80 ± 0"
+    assert [shown[key] for key in ("of what is transmitted", "with mean gains", "of reconstructions")] == [
+        "2 ± 0",
+        "3 ± 0",
+        "1 ± 0",
+    ]
