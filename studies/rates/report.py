@@ -11,7 +11,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from hvq_jax.errors import UserError, exit_status
 from studies import folder_of, results_of
@@ -76,16 +76,17 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
             left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
         bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
         right.plot(bits, mse, "o-", color=color, label=name)
-        right.annotate(
-            keys[-1], (bits[-1], mse[-1]), fontsize="small", textcoords="offset points", xytext=(0, 6), ha="right"
-        )
     left.set_xscale("log", base=2)
     left.set_xticks(NUM_BINS, [str(g) for g in NUM_BINS])
     left.set_xlabel("G, bins a code (dotted: not rounded)")
     right.set_xscale("log")
-    for set_formatter in (right.xaxis.set_major_formatter, right.xaxis.set_minor_formatter):
-        set_formatter(StrMethodFormatter("{x:,.0f}"))
-    right.set_xlabel("bits an image, codes and continuous part, by static codes")
+    right.xaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+    right.xaxis.set_minor_locator(NullLocator())
+    right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    right.set_xlabel(
+        "bits an image, codes and continuous part, by static codes\n"
+        f"(from left: {NUM_BINS[0]} to {NUM_BINS[-1]} bins a code, or residuals in steps of {STEPS[0]} to {STEPS[-1]})"
+    )
     for axes in (left, right):
         axes.set_ylabel("test MSE, images in [-1, 1]")
         axes.grid(alpha=0.3)
