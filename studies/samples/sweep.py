@@ -3,10 +3,12 @@
     python -m studies.samples.sweep --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples \\
         --cell=frequency-default-pixelcnn-seed_0
 
---cell is a folder of --runs. Writes `studies/samples/results/sweep-CELL.json`, a point at a time.
+--cell is a folder of --runs. Writes `studies/samples/results/sweep-CELL.json`, a point at a time, and goes on
+with it when started again.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from hvq_jax.errors import exit_status
 from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.training.logging import set_quiet
+from studies import results_of
 from studies.samples import evaluate
 from studies.samples.evaluate import Judge, judge_of, whole, write
 
@@ -28,7 +31,6 @@ _OF_CODES: tuple[dict[str, float], ...] = (
     {"temperature": 0.8},
     {"top_p": 0.95},
     {"guidance": 0.5},
-    {"guidance": 1.0},
 )
 _OF_CONTINUOUS: tuple[dict[str, float], ...] = (
     {"continuous_temperature": 0.7},
@@ -41,8 +43,9 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """What is said of the samples of each setting, its options in front; written as it grows."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = _OF_CODES if run.prior.continuous is None else (*_OF_CODES, *_OF_CONTINUOUS)
-    points: list[dict[str, Any]] = []
-    for setting in settings:
+    kept = results_of("samples") / f"sweep-{name}.json"
+    points: list[dict[str, Any]] = json.loads(kept.read_text())["points"] if kept.exists() else []
+    for setting in settings[len(points) :]:
         images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]
         points.append({"options": setting, **judge.samples(images, labels)})
         print(points[-1], flush=True)

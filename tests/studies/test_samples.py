@@ -61,9 +61,11 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
 
+    monkeypatch.setattr(sweep, "results_of", lambda _: tmp_path)
     monkeypatch.setattr(sweep, "_OF_CODES", ({}, {"temperature": 0.0}))
     monkeypatch.setattr(sweep, "_OF_CONTINUOUS", ({"continuous_temperature": 0.0},))
     plain, *others = sweep.swept(run, judge, "a")
+    assert sweep.swept(run, None, "a") == [plain, *others]  # nothing is left to be judged
     assert plain == {"options": {}, **found["samples"]}
     assert all(point["frechet_distance"] != plain["frechet_distance"] for point in others)
     report.main()
