@@ -73,7 +73,7 @@ def vary_images(
     workdir: str, path: str, out: str, *, num_samples: int = 8, label: str | None = None, **drawing: Any
 ) -> None:
     """Keeps the codes of each image, draws the continuous parts `num_samples` times, and writes `out`."""
-    for name in {"temperature", "top_k", "top_p", "guidance"} & set(drawing):
+    for name in sorted({"temperature", "top_k", "top_p", "guidance"} & set(drawing)):
         raise UserError(f"--{name} is of codes, which --vary keeps: leave one of them out")
     run = TrainedRun.load(workdir)
     if run.prior.continuous is None:

@@ -10,7 +10,6 @@ distance from training images to test images, which is the floor of all the othe
 import argparse
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -25,13 +24,14 @@ from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.datasets import ImageDataset, load_dataset
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.evaluation.classifier import Classifier, Network, features, predict, train_classifier
+from hvq_jax.evaluation.classifier import Classifier, Network, accuracy, features, predict, train_classifier
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
 from hvq_jax.images import to_uint8
 from hvq_jax.inference import Drawn, TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.training.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
 from hvq_jax.training.logging import set_quiet
+from hvq_jax.training.workdir import whole_file
 from studies import results_of
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
@@ -73,25 +73,22 @@ def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]
     classifier = read_classifier(dataset, kept)
     test, test_labels = dataset.test.read(np.arange(COUNT))
     judge = Judge(classifier, features(classifier, test))
-    about = judge.samples(test, test_labels)
     return judge, {
-        "test_accuracy": about["class_accuracy"],
+        "test_accuracy": accuracy(classifier, test, test_labels),
         "frechet_distance": judge.distance(some_training_images(dataset)),
     }
 
 
 def write_classifier(classifier: Classifier, path: Path) -> None:
-    """As an .npz that is there as a whole or not at all."""
-    unfinished = path.with_suffix(f".{os.getpid()}.npz")
-    arrays = {name: np.asarray(leaf) for name, leaf in flatten_dict(classifier.variables, sep="/").items()}
-    np.savez(unfinished, **arrays)  # type: ignore[arg-type]
-    unfinished.rename(path)
+    """As an .npz of its parameters."""
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **flatten_dict(classifier.variables, sep="/"))
 
 
 def read_classifier(dataset: ImageDataset, path: Path) -> Classifier:
-    """What `write_classifier` wrote of a classifier of these images."""
-    with np.load(path) as arrays:
-        return Classifier(Network(len(dataset.class_names)), unflatten_dict(dict(arrays), sep="/"), dataset.image_shape)
+    """What `write_classifier` wrote of a classifier of these images; UserError if it is damaged."""
+    variables = unflatten_dict(read_arrays(path, advice="delete it, and judge all again"), sep="/")
+    return Classifier(Network(len(dataset.class_names)), variables, dataset.image_shape)
 
 
 def some_training_images(dataset: ImageDataset) -> np.ndarray:

@@ -45,7 +45,8 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     settings = _OF_CODES if run.prior.continuous is None else (*_OF_CODES, *_OF_CONTINUOUS)
     kept = results_of("samples") / f"sweep-{name}.json"
     points: list[dict[str, Any]] = json.loads(kept.read_text())["points"] if kept.exists() else []
-    for setting in settings[len(points) :]:
+    done = [point["options"] for point in points]
+    for setting in (setting for setting in settings if setting not in done):
         images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]
         points.append({"options": setting, **judge.samples(images, labels)})
         print(points[-1], flush=True)
