@@ -13,13 +13,13 @@ Then: python train.py --workdir=runs/reference evaluates it, and sample.py draws
 import sys
 from functools import partial
 
-from hvq_jax.training.xla import set_cpu_options
+from hvq_jax.devices.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 
-from hvq_jax.conversion import convert
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.training.flags import parse_command_line
+from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.torch_reference.convert import convert
 from hvq_jax.training.logging import set_quiet
 
 

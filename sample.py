@@ -15,13 +15,13 @@ import argparse
 import sys
 from functools import partial
 
-from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
+from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 keep_compiled_programs()
 
-from hvq_jax.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.errors import UserError, exit_status
+from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.training.logging import set_quiet
 
 # Of what draws, with the defaults in brackets.

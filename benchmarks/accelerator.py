@@ -44,16 +44,16 @@ from benchmarks.flop import autoencoder_flop, pixelcnn_flop
 from benchmarks.peaks import measured_peak, published_peak
 from configs import reference
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.layers import COMPUTE_DTYPES
+from hvq_jax.networks.layers import COMPUTE_DTYPES
+from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.dispatch import compile_dispatch
 from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
-from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.prior_stage import prior_stage
 from hvq_jax.training.state import train_step
-from hvq_jax.training.xla import set_cpu_options
 
 _ROOT = Path(__file__).parents[1]
 _MIB = 2**20

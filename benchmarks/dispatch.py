@@ -22,8 +22,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
-from hvq_jax.training.cluster import is_first, join
-from hvq_jax.training.parallel import DEVICES, Parallel
+from hvq_jax.devices.cluster import is_first, join
+from hvq_jax.devices.parallel import DEVICES, Parallel
 
 _ROOT = Path(__file__).parents[1]
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from benchmarks.command import Parser, conditions, print_header, print_line
 from benchmarks.timing import calls_that_fill, seconds_of
+from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.training.xla import set_cpu_options
 
 LARGE = 2048  # sides of the product whose rate is the machine's
 SHORTEST = 0.2  # seconds of one timing

@@ -42,8 +42,8 @@ from benchmarks.command import (
 from benchmarks.growth_plots import save_axis, save_shares
 from benchmarks.programs import WORKS, Sizes
 from benchmarks.timing import calls_that_fill, seconds_of
+from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.training.xla import set_cpu_options
 
 PACKAGES = ("jax", "flax", "numpy")
 SHORTEST = 0.2  # seconds of a repetition, at the least

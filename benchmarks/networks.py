@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.command import Parser, check_repetitions, conditions, print_header, print_line
 from benchmarks.timing import calls_that_fill, seconds_of
+from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.training.xla import set_cpu_options
 
 WIDTHS = (128, 192, 256)  # of transformers
 SHORTEST = 0.5  # seconds of one timing

@@ -12,15 +12,15 @@ from benchmarks.training_step import TrainingStep
 from benchmarks.turns import Subject
 from configs import reference
 from hvq_jax import autoencoder
-from hvq_jax.assignment import nearest_codes
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.images import to_float
-from hvq_jax.interop import autoencoder_to_torch, pixelcnn_to_torch
 from hvq_jax.latents import latent_from_codes
 from hvq_jax.priors.sampling import sample
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
+from hvq_jax.torch_reference.weights import autoencoder_to_torch, pixelcnn_to_torch
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.prior_stage import prior_stage
 
 

@@ -24,8 +24,8 @@ from ml_collections import ConfigDict
 
 from benchmarks.command import Parser, chosen, conditions, print_header, print_line
 from benchmarks.timing import seconds_of
+from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.training.xla import keep_compiled_programs, set_cpu_options
 
 CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -38,8 +38,8 @@ class Subjects:
         from benchmarks.training_step import TrainingStep
         from hvq_jax.data.datasets import Split
         from hvq_jax.data.pipeline import Batch
+        from hvq_jax.runs.options import autoencoder_of, fit_options_of
         from hvq_jax.training.autoencoder_stage import autoencoder_stage
-        from hvq_jax.training.config import autoencoder_of, fit_options_of
 
         self.log_every = config.autoencoder.log_every_steps
         config.autoencoder.update(num_steps=steps, eval_every_steps=steps)
@@ -55,10 +55,10 @@ class Subjects:
 
     def loop(self) -> float:
         """A run of its own in a new folder."""
+        from hvq_jax.devices.parallel import Parallel
+        from hvq_jax.devices.preemption import Preemption
         from hvq_jax.training.logging import read_records
         from hvq_jax.training.loop import RunContext, fit
-        from hvq_jax.training.parallel import Parallel
-        from hvq_jax.training.preemption import Preemption
 
         workdir = next(self._workdirs)
         workdir.mkdir()

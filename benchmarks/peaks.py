@@ -7,7 +7,7 @@ import time
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.layers import COMPUTE_DTYPES
+from hvq_jax.networks.layers import COMPUTE_DTYPES
 
 # Kind of device, as JAX spells it -> TFLOP/s of dense products in float32 (see above) and bfloat16; None: it has none.
 # NVIDIA's data sheets of H100, H200, A100, L4 and V100 (half of what they give "with sparsity"; H100 and H200 from the

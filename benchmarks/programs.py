@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.training_step import TrainingStep
 from configs import default
-from hvq_jax.assignment import nearest_codes
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import sample
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
 from hvq_jax.training.prior_stage import prior_stage
 
 _NUM_CLASSES = 10

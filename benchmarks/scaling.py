@@ -32,14 +32,14 @@ import numpy as np
 
 from configs import default, reference
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.parallel import DEVICES, Parallel
+from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
 from hvq_jax.latents import MODES
-from hvq_jax.training import config as configuration
+from hvq_jax.runs import options as configuration
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.loop import Stage, initial_state, optimizer_of
-from hvq_jax.training.parallel import DEVICES, Parallel
 from hvq_jax.training.state import TrainState, train_step
-from hvq_jax.training.xla import set_cpu_options
 
 _ROOT = Path(__file__).parents[1]
 _MIB = 2**20

@@ -13,7 +13,7 @@ have interpreter and libraries in them, the second what XLA needs to compile too
 
 Ours is what `train.py` and `sample.py` run: the step under pmap with the config `reference` and its state donated, the
 batch on the device as uint8. The PyTorch side is in `benchmarks/peers`, with as many threads as there are cores; its
-images are float already. Both JAX subjects get the XLA options of `hvq_jax.training.xla`.
+images are float already. Both JAX subjects get the XLA options of `hvq_jax.devices.xla`.
 
 Before anything is timed, all subjects of a row have to compute the same number from the same weights and batch: of a
 training step its loss, of `encode` the distance to the codes, of `decode` the mean square of the images, and in place

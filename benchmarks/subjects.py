@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.rows import OURS, PLAIN, ROWS, TORCH, Row, images_of, indices_of, labels_of
 from benchmarks.turns import Subject, serve
-from hvq_jax.training.xla import set_cpu_options
+from hvq_jax.devices.xla import set_cpu_options
 
 
 def module(name: str) -> Any:
@@ -37,7 +37,7 @@ def torch_subject(row: Row, work: str, state_dict: dict[str, np.ndarray]) -> Sub
 
 def plain_flax_subject(row: Row, state_dict: dict[str, np.ndarray]) -> Subject:
     """The newcomer's side of a row."""
-    from hvq_jax.interop import autoencoder_from_torch
+    from hvq_jax.torch_reference.weights import autoencoder_from_torch
 
     subject: Subject = module("peers.flax_plain").subject(autoencoder_from_torch(state_dict), images_of(row))
     return subject

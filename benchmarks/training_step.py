@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
-from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.state import StepReport, train_step
 
 _NUM_STEPS = 1000  # what the schedule is told; a step takes the same time anywhere in it

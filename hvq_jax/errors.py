@@ -1,11 +1,32 @@
-"""The two exceptions that end a command with a single line for the user, and how they do."""
+"""The exceptions that end a command with one line for the user, and how a command ends."""
 
 import sys
 from collections.abc import Callable
 
 
 class UserError(ValueError):
-    """Something the user can mend: the message is one line that says what is wrong, where, and what to do."""
+    """A problem the user can fix: one line that says what is wrong, where, and what to do."""
+
+
+class ArgumentError(UserError):
+    """A bad argument: one line that starts with the argument's name.
+
+    The commands put the flag in front of it: "mode='hybrid': …" becomes "--config.latent.mode=hybrid: …".
+    """
+
+    def __init__(self, argument: str, problem: str) -> None:
+        """Name the `argument`, "name=value" or "name", and say what is wrong with it."""
+        super().__init__(f"{argument}: {problem}")
+        self.argument, self.problem = argument, problem
+
+    @property
+    def name(self) -> str:
+        """The argument's name without its value."""
+        return self.argument.partition("=")[0]
+
+    def within(self, prefix: str) -> "ArgumentError":
+        """Return the same error for the argument's name behind `prefix`, such as "latent." or "--"."""
+        return ArgumentError(f"{prefix}{self.argument}", self.problem)
 
 
 class Preempted(Exception):  # noqa: N818 - not an error: the run ends as it was asked to
@@ -13,7 +34,7 @@ class Preempted(Exception):  # noqa: N818 - not an error: the run ends as it was
 
 
 def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted") -> int:
-    """Runs `command`; 0, or 1 or 130 after one line on stderr where it failed or was interrupted."""
+    """Run `command`; return 0, or 1 or 130 after one line on stderr where it failed or was interrupted."""
     try:
         command()
     except Preempted as stop:

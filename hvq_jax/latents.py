@@ -1,23 +1,74 @@
-"""The idea of the project on one screen: latents that are discrete, continuous, or a mix of both.
+"""Hybrid latents: discrete, continuous, or a mix of both.
 
 Every function is pure and works on any leading shape `[..., D]`, under jit, vmap, grad and pmap. `z_e` is the
-encoder's output, `codebook` the K codes, and the decoder sees `z_bar`:
+encoder's output, `codes` the K codes, and the decoder sees `z_bar`:
 
     vq          z_bar = z_q                                the codes                (van den Oord et al., 2017)
     projected   z_bar = P(z_e, z_q)                        z_e projected onto the line of its code
     frequency   z_bar = M z_q + (1 - M) z_e                codes where they are frequent, z_e elsewhere
     combined    z_bar = M z_q + (1 - M) P(z_e, z_q)        codes where they are frequent, projections elsewhere
+
+`LATENTS` is that table. A row added to it is a latent of its own everywhere: in training, in the losses, in what a
+prior transmits, in sampling and in the pictures.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.lax import stop_gradient
 
-MODES = ("vq", "projected", "frequency", "combined")
+from hvq_jax.errors import ArgumentError
+
+# What the decoder may see at a position: the plain code z_q, the projection P(z_e, z_q), or z_e itself.
+CODE, PROJECTION, Z_E = "code", "projection", "z_e"
+
+
+@dataclasses.dataclass(frozen=True)
+class Latent:
+    """A row of the table: what the decoder sees where the code is frequent, and where it is rare."""
+
+    frequent: str
+    rare: str
+
+    def __post_init__(self) -> None:
+        """Check that both are known."""
+        for name, part in vars(self).items():
+            if part not in (CODE, PROJECTION, Z_E):
+                raise ArgumentError(f"{name}={part!r}", f"choose one of {CODE}, {PROJECTION}, {Z_E}")
+
+    @property
+    def masked(self) -> bool:
+        """Whether it matters which codes are frequent."""
+        return self.frequent != self.rare
+
+    def uses(self, part: str) -> bool:
+        """Return whether the decoder sees `part` anywhere."""
+        return part in (self.frequent, self.rare)
+
+    def codes_with(self, part: str, frequent: jax.Array | np.ndarray) -> jax.Array:
+        """Return which codes, `[K]` bool, the decoder sees as `part`, given the `frequent` codes `[K]` bool."""
+        return jnp.where(frequent, self.frequent == part, self.rare == part)
+
+
+LATENTS: dict[str, Latent] = {
+    "vq": Latent(frequent=CODE, rare=CODE),
+    "projected": Latent(frequent=PROJECTION, rare=PROJECTION),
+    "frequency": Latent(frequent=CODE, rare=Z_E),
+    "combined": Latent(frequent=CODE, rare=PROJECTION),
+}
+
+
+def find_latent(mode: str) -> Latent:
+    """Return the row of LATENTS called `mode`; ArgumentError for a name that is not in the table."""
+    if mode not in LATENTS:
+        raise ArgumentError(f"mode={mode!r}", f"choose one of {', '.join(LATENTS)}")
+    return LATENTS[mode]
+
 
 # Keeps a zero code's projection at zero; below 1e-18 its square underflows and the gradient is NaN.
 EPSILON = 1e-12
@@ -25,39 +76,53 @@ EPSILON = 1e-12
 
 @struct.dataclass
 class HybridLatent:
-    """What one pass through the bottleneck gives; leading shape `...` is that of `z_e` without D."""
+    """The result of one pass through a quantizer; the leading shape `...` is that of `z_e` without D."""
 
     z_bar: jax.Array  # [..., D] float32, what the decoder sees, with its gradient
     z_q: jax.Array  # [..., D] float32, the codes, differentiable in the codebook
     projection: jax.Array  # [..., D] float32, P(z_e, z_q), with the gradient of `projection_gradient`
     indices: jax.Array  # [...] int32
-    discrete: jax.Array  # [..., 1] bool, M: True where the decoder sees the plain code
+    discrete: jax.Array  # [..., 1] bool, True where the decoder sees the plain code
+    projected: jax.Array  # [..., 1] bool, True where the decoder sees the projection
     gain: jax.Array  # [...] float32, alpha of P = alpha z_q; [..., g] where it projects in g > 1 groups
 
     @property
     def gain_seen(self) -> jax.Array:
-        """The gain where it is in use: 1 where the decoder sees the plain code."""
-        in_groups = self.gain.ndim > self.discrete.ndim - 1
-        return jnp.where(self.discrete if in_groups else self.discrete[..., 0], 1.0, self.gain)
+        """The gain where the decoder sees the projection, 1 elsewhere."""
+        in_groups = self.gain.ndim > self.projected.ndim - 1
+        return jnp.where(self.projected if in_groups else self.projected[..., 0], self.gain, 1.0)
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """`vectors` `[..., D]` at length 1; one that is shorter than √ε stays short, and zero stays zero."""
+    """Return `vectors` `[..., D]` at length 1; one shorter than √ε stays short, and zero stays zero.
+
+    >>> unit(jnp.array([0.0, 5.0])).round(5).tolist()
+    [0.0, 1.0]
+    """
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, EPSILON))
 
 
 def straight_through(z_e: jax.Array, value: jax.Array) -> jax.Array:
-    """`value` in the forward pass, bit for bit, and the gradient of `z_e` in the backward pass (both `[..., D]`)."""
+    """Return `value` bit for bit, with the gradient of `z_e` in the backward pass (both `[..., D]`).
+
+    >>> z_e, code = jnp.array([0.3]), jnp.array([1.0])
+    >>> straight_through(z_e, code).tolist(), jax.grad(lambda z: straight_through(z, code)[0])(z_e).tolist()
+    ([1.0], [1.0])
+    """
     return stop_gradient(value) + (z_e - stop_gradient(z_e))
 
 
 def rotation(z_e: jax.Array, value: jax.Array) -> jax.Array:
-    """`value` in the forward pass, bit for bit, and in the backward pass the gradient turned with it (`[..., D]`).
+    """Return `value` bit for bit, with a gradient that is rotated along with it (`[..., D]`).
 
-    The rotation trick (Fifty et al., 2024, arXiv:2410.06424): `value` is taken for λ R z_e, with λ = |value| / |z_e|
-    and R the rotation of z_e's direction onto that of `value`, both constants; so the Jacobian is λ R. Where either
-    vector is zero there is no direction to turn, and the gradient is that of `straight_through`.
+    The rotation trick (Fifty et al., 2024, arXiv:2410.06424) treats `value` as λ R z_e, with λ = |value| / |z_e| and
+    R the rotation of z_e's direction onto that of `value`, both constant; so the Jacobian is λ R. Where either vector
+    is zero there is no direction, and the gradient is that of `straight_through`.
+
+    >>> z_e, code = jnp.array([1.0, 0.0]), jnp.array([0.0, 2.0])
+    >>> rotation(z_e, code).tolist(), jax.grad(lambda z: rotation(z, code)[1])(z_e).round(5).tolist()
+    ([0.0, 2.0], [2.0, 0.0])
     """
     constant, value = stop_gradient(z_e), stop_gradient(value)
     squares, value_squares = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (constant, value))
@@ -74,7 +139,7 @@ def _inner(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x * y, axis=-1, keepdims=True)
 
 
-# What gradient plain codes pass to z_e. Each takes (z_e, z_q); the value is z_q.
+# Gradient estimators of plain codes. Each takes (z_e, z_q) and returns the value z_q.
 ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "straight_through": straight_through,
     "rotation": rotation,
@@ -82,22 +147,34 @@ ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def gain(z_e: jax.Array, code: jax.Array) -> jax.Array:
-    """α = ⟨z_e, e⟩ / max(|e|², ε), `[...]`: the multiple of the code that is nearest to `z_e`."""
+    """Return α = ⟨z_e, e⟩ / max(|e|², ε), `[...]`: the multiple of the code that is nearest to `z_e`.
+
+    >>> gain(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
+    1.5
+    """
     return jnp.sum(z_e * code, axis=-1) / jnp.maximum(jnp.sum(code * code, axis=-1), EPSILON)
 
 
 def signed_length(z_e: jax.Array, code: jax.Array) -> jax.Array:
-    """ρ = ⟨z_e, e⟩ / |e|, `[...]`: the gain without the code's arbitrary length, P = ρ e/|e|."""
+    """Return ρ = ⟨z_e, e⟩ / |e|, `[...]`: the gain without the code's arbitrary length, P = ρ e/|e|.
+
+    >>> signed_length(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
+    3.0
+    """
     norm = jnp.sqrt(jnp.maximum(jnp.sum(code * code, axis=-1), EPSILON))
     return jnp.sum(z_e * code, axis=-1) / norm
 
 
 def project(z_e: jax.Array, code: jax.Array) -> jax.Array:
-    """P(z_e, e) = α e, `[..., D]`: the orthogonal projection onto the line of `code`; a zero code gives zero."""
+    """Return P(z_e, e) = α e, `[..., D]`: the orthogonal projection onto the line of `code`, zero for a zero code.
+
+    >>> project(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).tolist()
+    [3.0, 0.0]
+    """
     return gain(z_e, code)[..., None] * code
 
 
-# What the gradient of a projection is (the report does not say). Each takes (z_e, code); the value is P(z_e, code).
+# Gradients of the projection (the report does not say which). Each takes (z_e, code) and returns P(z_e, code).
 PROJECTION_GRADIENTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     # Plain differentiation in both arguments.
     "both": project,
@@ -116,14 +193,21 @@ def frequent_codes(
     num_frequent: int | jax.Array | None = None,
     frequent_mass: float | None = None,
 ) -> jax.Array:
-    """Which codes count as frequent, `[K]` bool, by the table `frequency` `[K]` (F, non-negative).
+    """Return which codes count as frequent, `[K]` bool.
 
-    Exactly one rule is given. `num_frequent` (S): the S most frequent codes, ties to the lowest index.
-    `frequent_mass` (m): codes in falling order of F while the sum *before* them is below m ΣF. An empty table
-    (ΣF = 0) makes every code frequent.
+    >>> frequent_codes(jnp.array([5.0, 1.0, 4.0]), num_frequent=2).tolist()
+    [True, False, True]
+
+    Args:
+        frequency: F, [K] float32, non-negative. An empty table (ΣF = 0) makes every code frequent.
+        num_frequent: S. The S most frequent codes are frequent; ties go to the lowest index.
+        frequent_mass: m. Codes in falling order of F are frequent while the sum *before* them is below m ΣF.
+
+    Raises:
+        ArgumentError: not exactly one of `num_frequent` and `frequent_mass` is given.
     """
     if (num_frequent is None) == (frequent_mass is None):
-        raise ValueError("give exactly one of num_frequent and frequent_mass")
+        raise ArgumentError("num_frequent", "give exactly one of num_frequent and frequent_mass")
     order = jnp.argsort(-frequency, stable=True)
     if frequent_mass is None:
         chosen = jnp.arange(frequency.shape[0]) < jnp.asarray(num_frequent)
@@ -135,19 +219,18 @@ def frequent_codes(
     return frequent | (jnp.sum(frequency) == 0)
 
 
-def in_groups(vectors: jax.Array, groups: int) -> jax.Array:
-    """`[..., D]` as `[..., g, D/g]`, to project each group of channels for itself; one group is the vector as it is."""
+def split_channels(vectors: jax.Array, groups: int) -> jax.Array:
+    """Return `[..., D]` as `[..., g, D/g]`, to project each group of channels separately; unchanged for one group.
+
+    >>> split_channels(jnp.arange(6.0), 3).shape
+    (3, 2)
+    """
     return vectors if groups == 1 else vectors.reshape(*vectors.shape[:-1], groups, -1)
-
-
-def frequency_mask(indices: jax.Array, frequent: jax.Array) -> jax.Array:
-    """M `[..., 1]` bool: True where the code of `indices` `[...]` is `frequent` `[K]`."""
-    return frequent[indices][..., None]
 
 
 def hybrid_latent(
     z_e: jax.Array,
-    codebook: jax.Array,
+    codes: jax.Array,
     indices: jax.Array,
     frequent: jax.Array,
     *,
@@ -156,47 +239,89 @@ def hybrid_latent(
     projection_groups: int = 1,
     estimator: str = "straight_through",
 ) -> HybridLatent:
-    """The latent of `mode` from `z_e` `[..., D]`, its codes `indices` `[...]` and the `frequent` codes `[K]` bool.
+    """Return the latent of `mode`.
 
-    `vq` and `projected` are the cases where every code, or none, is frequent, so one expression serves all four and
-    frequency(S=K) = vq, combined(S=K) = vq and combined(S=0) = projected hold bit for bit. `frequent` is unused there.
-    With `projection_groups` g, each of g groups of D/g channels has a gain of its own: g = D gives z_e back.
+    One expression serves every row of `LATENTS`, so frequency(S=K) = vq, combined(S=K) = vq and combined(S=0) =
+    projected hold bit for bit.
+
+    >>> codes, z_e = jnp.array([[2.0, 0.0], [0.0, 1.0]]), jnp.array([[3.0, 4.0], [0.0, 2.0]])
+    >>> frequent = jnp.array([False, True])
+    >>> hybrid_latent(z_e, codes, jnp.array([0, 1]), frequent, mode="combined").z_bar.tolist()
+    [[3.0, 0.0], [0.0, 1.0]]
+
+    Args:
+        z_e: [..., D] float, the encoder's output.
+        codes: [K, D] float32.
+        indices: [...] int32, each vector's code.
+        frequent: [K] bool, the frequent codes; unused where `mode` has no mask.
+        mode: a name in `LATENTS`.
+        projection_gradient: a name in `PROJECTION_GRADIENTS`.
+        projection_groups: g. Each of g groups of D/g channels has a gain of its own; g = D gives z_e back.
+        estimator: a name in `ESTIMATORS`, the gradient of plain codes.
+
+    Raises:
+        ArgumentError: a name is unknown.
     """
     chex.assert_equal_shape_prefix([z_e, indices], indices.ndim)
+    latent = find_latent(mode)
     z_e = z_e.astype(jnp.float32)
-    z_q = codebook[indices]
-    parts, code_parts = in_groups(z_e, projection_groups), in_groups(z_q, projection_groups)
-    projection = PROJECTION_GRADIENTS[projection_gradient](parts, code_parts).reshape(z_e.shape)
-    if mode in ("vq", "projected"):
-        frequent = jnp.full(frequent.shape, mode == "vq")
-    discrete = frequency_mask(indices, frequent)
-    continuous = z_e if mode == "frequency" else projection
+    z_q = codes[indices]
+    vectors, code_vectors = split_channels(z_e, projection_groups), split_channels(z_q, projection_groups)
+    differentiate = _named("projection_gradient", projection_gradient, PROJECTION_GRADIENTS)
+    projection = differentiate(vectors, code_vectors).reshape(z_e.shape)
+    seen = {CODE: _named("estimator", estimator, ESTIMATORS)(z_e, z_q), PROJECTION: projection, Z_E: z_e}
+    mask = frequent[indices][..., None] if latent.masked else None  # M
+
+    def positions_with(part: str) -> jax.Array:
+        if mask is None:
+            return jnp.full((*indices.shape, 1), latent.uses(part))
+        return jnp.where(mask, latent.frequent == part, latent.rare == part)
+
+    z_bar = seen[latent.frequent] if mask is None else jnp.where(mask, seen[latent.frequent], seen[latent.rare])
     return HybridLatent(
-        z_bar=jnp.where(discrete, ESTIMATORS[estimator](z_e, z_q), continuous),
+        z_bar=z_bar,
         z_q=z_q,
         projection=projection,
         indices=indices,
-        discrete=discrete,
-        gain=gain(stop_gradient(parts), stop_gradient(code_parts)),
+        discrete=positions_with(CODE),
+        projected=positions_with(PROJECTION),
+        gain=gain(stop_gradient(vectors), stop_gradient(code_vectors)),
     )
 
 
+def _named(argument: str, name: str, functions: dict[str, Callable[..., jax.Array]]) -> Callable[..., jax.Array]:
+    if name not in functions:
+        raise ArgumentError(f"{argument}={name!r}", f"choose one of {', '.join(functions)}")
+    return functions[name]
+
+
 def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.Array) -> HybridLatent:
-    """The latent of a quantizer that has no lines to project on: `z_bar` `[..., D]` is z_q with its gradient."""
+    """Return the latent of a quantizer that does not project: `z_bar` `[..., D]` is z_q with its gradient."""
+    everywhere = jnp.ones((*z_e.shape[:-1], 1), bool)
     return HybridLatent(
         z_bar=z_bar,
         z_q=z_q,
         projection=z_q,
         indices=indices,
-        discrete=jnp.ones((*z_e.shape[:-1], 1), bool),
+        discrete=everywhere,
+        projected=~everywhere,
         gain=jnp.ones(z_e.shape[:-1]),
     )
 
 
-def latent_from_codes(indices: jax.Array, codebook: jax.Array, gains: jax.Array | None = None) -> jax.Array:
-    """`[..., D]` for the decoder from `indices` `[...]`: the codes, or each times its gain `[...]` or `[..., g]`."""
-    codes = codebook[indices]
+def latent_from_codes(indices: jax.Array, codes: jax.Array, gains: jax.Array | None = None) -> jax.Array:
+    """Return the decoder's input `[..., D]` from `indices` `[...]`: the codes, or each times its gain.
+
+    >>> latent_from_codes(jnp.array([1, 0]), jnp.array([[1.0], [2.0]]), jnp.array([3.0, 4.0])).tolist()
+    [[6.0], [4.0]]
+
+    Args:
+        indices: [...] int32.
+        codes: [K, D] float32.
+        gains: [...] or, in g groups, [..., g] float32.
+    """
+    vectors = codes[indices]
     if gains is None:
-        return codes
+        return vectors
     groups = gains.shape[-1] if gains.ndim > indices.ndim else 1
-    return (gains[..., None] * in_groups(codes, groups)).reshape(codes.shape)
+    return (gains[..., None] * split_channels(vectors, groups)).reshape(vectors.shape)

@@ -17,25 +17,33 @@ from flax import struct
 from jax.lax import stop_gradient
 
 from hvq_jax.latents import HybridLatent
+from hvq_jax.options import Options, option
 
 COMMITMENT_TARGETS = ("code", "projection")
 
 
 @dataclasses.dataclass(frozen=True)
-class LossWeights:
-    """Weights of the terms. `codebook` must be 0 where the codes are not trained by gradient."""
+class LossOptions(Options):
+    """Weights of the terms. A quantizer whose codes a term does not train leaves that term out of the sum."""
 
-    codebook: float = 1.0
-    commitment: float = 1.0
-    projection: float = 1.0
-    commitment_target: str = "code"  # "code": t = z_q; "projection": t = P(z_e, z_q)
-    entropy: float = 0.0  # of `entropy_term`, which is not computed at 0
-    entropy_temperature: float = 1.0
+    codebook_weight: float = option(1.0, "weight of |z_q - sg z_e|² (codes that are learned by gradient)", low=0)
+    commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all quantizers but fsq)", low=0)
+    commitment_target: str = option(
+        "code", "t, what encoder outputs are committed to: the code or the projection", choices=COMMITMENT_TARGETS
+    )
+    projection_weight: float = option(0.25, "weight of |P - sg z_q|² (latents that project)", low=0)
+    entropy_weight: float = option(
+        0.0,
+        "weight of E[H(p)] - H(E[p]), p = softmax(-distance² / temperature): each vector sure of its code, all codes "
+        "in use; 0: off",
+        low=0,
+    )
+    entropy_temperature: float = option(1.0, "temperature of that softmax", low=1e-6)
 
 
 @struct.dataclass
 class Losses:
-    """The unweighted terms: `[B]` float32, one value an image; or whatever statistic is taken of those."""
+    """The unweighted terms: `[B]` float32, one value per image, or a statistic of them."""
 
     reconstruction: Any
     codebook: Any
@@ -53,40 +61,59 @@ def losses_per_image(
     z_e: jax.Array,
     latent: HybridLatent,
     *,
-    mode: str,
     commitment_target: str = "code",
 ) -> Losses:
-    """The four terms. The projection term is zero for `vq` and `frequency`, which do not project.
+    """Return the four terms, each `[B]`.
 
-    C = 1 - M is applied by `where`: where the decoder sees the plain code there is nothing to pull.
+    The projection term counts the positions where the decoder sees the projection, by `where` and not by a product.
+
+    Args:
+        images: [B, H, W, C] float32 in [-1, 1].
+        reconstructions: [B, H, W, C] float.
+        z_e: [B, ..., D] float.
+        latent: of `z_e`.
+        commitment_target: "code": t = z_q; "projection": t = P(z_e, z_q).
     """
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
-    projects = mode in ("projected", "combined")
     target = latent.z_q if commitment_target == "code" else latent.projection
     return Losses(
         reconstruction=_mean_per_image(jnp.square(reconstructions.astype(jnp.float32) - images)),
         codebook=_mean_per_image(jnp.square(latent.z_q - stop_gradient(z_e))),
         commitment=_mean_per_image(jnp.square(z_e - stop_gradient(target))),
-        projection=_mean_per_image(jnp.where(latent.discrete, 0.0, pulled) if projects else jnp.zeros_like(pulled)),
+        projection=_mean_per_image(jnp.where(latent.projected, pulled, 0.0)),
     )
 
 
-def total_loss(losses: Losses, weights: LossWeights) -> jax.Array:
-    """The weighted sum `[B]`; its mean over the batch is the training loss."""
+def total_loss(losses: Losses, options: LossOptions) -> jax.Array:
+    """Return the weighted sum `[B]`; its mean over the batch is the training loss.
+
+    >>> terms = Losses(*jnp.array([[1.0], [4.0], [4.0], [8.0]]))
+    >>> total_loss(terms, LossOptions(codebook_weight=0.0)).tolist()
+    [4.0]
+    """
     return (
         losses.reconstruction
-        + weights.codebook * losses.codebook
-        + weights.commitment * losses.commitment
-        + weights.projection * losses.projection
+        + options.codebook_weight * losses.codebook
+        + options.commitment_weight * losses.commitment
+        + options.projection_weight * losses.projection
     )
 
 
 def entropy_term(costs: jax.Array, temperature: float, axis_name: str | None = None) -> jax.Array:
-    """E[H(p)] − H(E[p]) `[]` in nats, p = softmax(−costs / temperature) over the codes; `costs` is `[..., K]`.
+    """Return E[H(p)] − H(E[p]) `[]` in nats, p = softmax(−costs / temperature) over the codes.
 
-    Small where each vector is sure of its code and all codes are used alike (Yu et al., 2023, arXiv:2310.05737). E[p]
-    is the mean over the global batch, over the devices of `axis_name` too; E[H(p)] is this device's mean.
+    It is small where each vector is sure of its code and all codes are used equally (Yu et al., 2023,
+    arXiv:2310.05737). E[p] is the mean over the global batch, also over the devices of `axis_name`; E[H(p)] is this
+    device's mean.
+
+    >>> entropy_term(jnp.array([[0.0, 99.0], [99.0, 0.0]]), temperature=1.0).round(4).item()
+    -0.6930999755859375
+
+    Args:
+        costs: [..., K] float32, from `code_costs`.
+        temperature: of the softmax.
+        axis_name: the axis of devices, or None.
     """
     log_p = jax.nn.log_softmax(-costs / temperature)
     p = jnp.exp(log_p)

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 
-from hvq_jax.training.xla import set_cpu_options
+from hvq_jax.devices.xla import set_cpu_options
 
 set_cpu_options()
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"

@@ -1,8 +1,8 @@
 """Tiny models, one for every way to quantize."""
 
 from hvq_jax.autoencoder import Autoencoder
-from hvq_jax.bottleneck import CodebookOptions, LatentOptions
 from hvq_jax.losses import LossWeights
+from hvq_jax.quantizers.bottleneck import CodebookOptions, LatentOptions
 
 K, D = 8, 4
 

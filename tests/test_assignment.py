@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvq_jax import assignment, latents
-from hvq_jax.assignment import ASSIGNMENTS, nearest_codes
+from hvq_jax.quantizers.assignment import ASSIGNMENTS, nearest_codes
 
 K, D = 6, 4
 SHAPES = [(), (5,), (2, 3), (2, 3, 2)]

@@ -12,9 +12,9 @@ import pytest
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, Variables
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.latents import latent_from_codes
 from hvq_jax.losses import LossWeights
-from hvq_jax.training.parallel import Parallel
 
 K, D, BATCH = 16, 4, 8
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 8, 12, 1)).astype(np.float32)

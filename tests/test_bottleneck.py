@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from hvq_jax import autoencoder, latents
-from hvq_jax.assignment import code_costs
-from hvq_jax.bottleneck import CodebookBottleneck, CodebookOptions, CodebookState, LatentOptions
 from hvq_jax.losses import entropy_term
+from hvq_jax.quantizers.assignment import code_costs
+from hvq_jax.quantizers.bottleneck import CodebookBottleneck, CodebookOptions, CodebookState, LatentOptions
 from tests.methods import METHODS
 
 K, D = 6, 4

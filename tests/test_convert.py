@@ -14,8 +14,8 @@ import train
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import ModelState, Variables
 from hvq_jax.images import to_float, to_uint8
-from hvq_jax.inference import TrainedRun
-from hvq_jax.interop import autoencoder_from_torch
+from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.torch_reference.weights import autoencoder_from_torch
 
 GOLDEN = "tests/golden"
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from hvq_jax.convolution import convolve
-from hvq_jax.layers import Conv
+from hvq_jax.networks.convolution import convolve
+from hvq_jax.networks.layers import Conv
 
 
 def plain(x, kernel, padding):
@@ -76,9 +76,9 @@ def test_the_layer_refuses_what_it_cannot_do():
 def test_materialised_arrays_are_not_fused_with_what_uses_them():
     """With the options of `training.xla`, in a process of its own since XLA reads them once."""
     program = (
-        "from hvq_jax.training.xla import set_cpu_options; set_cpu_options()\n"
+        "from hvq_jax.devices.xla import set_cpu_options; set_cpu_options()\n"
         "import jax, jax.numpy as jnp\n"
-        "from hvq_jax.convolution import materialised\n"
+        "from hvq_jax.networks.convolution import materialised\n"
         "x = jnp.ones((4, 6))\n"
         "for keep in (lambda x: x, lambda x: materialised(x)[0]):\n"
         "    text = jax.jit(lambda x: keep(2 * x).T * 3).lower(x).compile().as_text()\n"

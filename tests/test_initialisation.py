@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax.initialisation import codes_from_data
+from hvq_jax.quantizers.initialisation import codes_from_data
 
 K, D = 6, 3
 

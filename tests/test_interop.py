@@ -10,18 +10,18 @@ from flax.traverse_util import flatten_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvq_jax.assignment import nearest_codes
 from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, ModelState, training_loss
 from hvq_jax.errors import UserError
-from hvq_jax.interop import (
+from hvq_jax.latents import hybrid_latent, latent_from_codes
+from hvq_jax.losses import losses_per_image
+from hvq_jax.networks.encoder_decoder import Decoder, Encoder
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.torch_reference.weights import (
     autoencoder_from_torch,
     autoencoder_to_torch,
     pixelcnn_from_torch,
     pixelcnn_to_torch,
 )
-from hvq_jax.latents import hybrid_latent, latent_from_codes
-from hvq_jax.losses import losses_per_image
-from hvq_jax.networks import Decoder, Encoder
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import latents
-from hvq_jax.assignment import nearest_codes
+from hvq_jax.quantizers.assignment import nearest_codes
 
 K, D = 6, 4
 SHAPES = [(), (5,), (2, 3), (2, 3, 2)]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hvq_jax import latents, losses
-from hvq_jax.assignment import nearest_codes
+from hvq_jax.quantizers.assignment import nearest_codes
 
 B, H, K, D = 3, 2, 5, 4
 MODES = latents.MODES

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import normalization
-from hvq_jax.normalization import batch_normalize, channel_sum
+from hvq_jax.networks.normalization import batch_normalize, channel_sum
 
 EPSILON = 1e-5
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.inference import Drawn
-from hvq_jax.outputs import check_out, write
+from hvq_jax.runs.outputs import check_out, write
+from hvq_jax.runs.trained import Drawn
 
 
 def pieces_of(sizes, channels=1):

@@ -8,10 +8,10 @@ from sklearn.datasets import load_digits
 
 import sample
 import train
-from hvq_jax.bottleneck import LatentOptions
 from hvq_jax.errors import UserError
-from hvq_jax.training.latent_data import ContinuousOptions
-from hvq_jax.training.own_latents import own_latents
+from hvq_jax.quantizers.bottleneck import LatentOptions
+from hvq_jax.runs.latent_data import ContinuousOptions
+from hvq_jax.runs.own_latents import own_latents
 from tests.runs import digests, error_of
 
 SMALL = (

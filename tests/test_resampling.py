@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import resampling
-from hvq_jax.resampling import double_resolution, halve_resolution, kernel_gradient
+from hvq_jax.networks.resampling import double_resolution, halve_resolution, kernel_gradient
 
 sides = st.integers(1, 4)
 channels = st.integers(1, 7)  # images of few and of many channels take different forms

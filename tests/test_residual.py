@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax.assignment import nearest_codes
-from hvq_jax.bottleneck import CodebookOptions, LatentOptions
-from hvq_jax.residual import ResidualBottleneck, sum_of_codes
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.bottleneck import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.residual import ResidualBottleneck, sum_of_codes
 
 K, D, L = 5, 4, 3
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import train
+from hvq_jax.runs.workdir import locked
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.workdir import locked
 from tests.runs import digests, error_of, records
 
 ROOT = Path(__file__).parents[1]

@@ -12,8 +12,8 @@ import sample
 import train
 from hvq_jax import autoencoder
 from hvq_jax.errors import UserError
-from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.sampling import SamplingOptions, all_codes, top_rows
+from hvq_jax.runs.trained import TrainedRun
 
 
 def run(*arguments):
@@ -261,7 +261,7 @@ def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
         "--config.latent.mode=vq",
         "--config.prior.conditional=False",
     ]
-    scalars = ["--config.codebook.method=fsq", "--config.codebook.levels=(5,3)"]
+    scalars = ["--config.codebook.family=fsq", "--config.codebook.levels=(5,3)"]
     assert train.main([*arguments, *scalars, f"--workdir={workdir}"]) == 0
     assert train.main([f"--workdir={workdir}"]) == 0  # JSON has no tuples
     trained = TrainedRun.load(workdir)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax import scalar_quantization as fsq
-from hvq_jax.bottleneck import CodebookOptions, LatentOptions
 from hvq_jax.latents import latent_from_codes
+from hvq_jax.quantizers.bottleneck import CodebookOptions, LatentOptions
 
 LEVELS = (5, 4, 3, 2)
 D = 6

@@ -8,11 +8,11 @@ import pytest
 
 import train
 from hvq_jax import autoencoder
-from hvq_jax.inference import TrainedRun
 from hvq_jax.latents import MODES
-from hvq_jax.training.config import autoencoder_of, prior_of, validate
-from hvq_jax.training.flags import parse_command_line
-from hvq_jax.training.latent_data import FILE, read_arrays
+from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.latent_data import FILE, read_arrays
+from hvq_jax.runs.options import autoencoder_of, prior_of, validate
+from hvq_jax.runs.trained import TrainedRun
 from tests.runs import digests, records
 
 ROOT = Path(__file__).parents[1]

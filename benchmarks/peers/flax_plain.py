@@ -1,7 +1,7 @@
 """The reference's VQ-VAE with Flax's own layers and `jax.jit`, as a newcomer to Flax would write it.
 
 The same mathematics as the other two, NHWC, but for the running variance, which Flax's `BatchNorm` stores biased. The
-modules have the names of `hvq_jax.networks`, so its variables serve here too, once `flipped`.
+modules have the names of `hvq_jax.networks.encoder_decoder`, so its variables serve here too, once `flipped`.
 """
 
 from collections.abc import Callable
@@ -135,7 +135,7 @@ def subject(variables: dict[str, Any], images: np.ndarray) -> tuple[Callable[[],
     """What `benchmarks.speed` times, and the number it compares, from a call's result.
 
     Args:
-        variables: as `hvq_jax.interop` reads them; the model's sizes are read off them.
+        variables: as `hvq_jax.torch_reference.weights` reads them; the model's sizes are read off them.
         images: [B, H, W, C] uint8.
     """
     num_codes, dim = variables["params"]["codebook"].shape

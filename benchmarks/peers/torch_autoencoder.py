@@ -1,6 +1,7 @@
 """The reference's VQ-VAE in plain PyTorch, written from its mathematics: gradient-trained codes, latent `vq`, Adam.
 
-Its state dict has the reference's keys, so `hvq_jax.interop` carries weights over. Images are float NCHW in [-1, 1].
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` carries weights over.
+Images are float NCHW in [-1, 1].
 """
 
 import os

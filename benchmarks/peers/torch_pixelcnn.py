@@ -1,7 +1,7 @@
 """The reference's class-conditional Gated PixelCNN in plain PyTorch, written from its mathematics, and its sampler.
 
-Its state dict has the reference's keys, so `hvq_jax.interop` carries weights over. The sampler makes a full pass of the
-network for every position, as the reference's does.
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` carries weights over. The
+sampler makes a full pass of the network for every position, as the reference's does.
 """
 
 import os

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from hvq_jax.errors import UserError
+from hvq_jax.options import Options, option
 
 _LARGEST_RATIO = 4 / 3  # of a resized crop's width to its height, both relative to the image's; the smallest is 3/4
 _NUM_DRAWS = 7  # for each image
@@ -20,16 +20,14 @@ _PURPOSE = 1  # tells these draws from the order of the epoch, which has the sam
 
 
 @dataclasses.dataclass(frozen=True)
-class Augmentation:
-    """Which changes are made: a resized crop, then a shift, then a flip. By default none."""
+class Augmentation(Options):
+    """Random changes of the autoencoder's training images: a resized crop, then a shift, then a flip."""
 
-    flip: bool = False  # left and right, of every other image
-    crop_padding: int = 0  # pixels of reflected border, out of which a crop of the image's size is taken; 0: off
-    resized_crop_min_scale: float = 0.0  # share of the area that a crop keeps at least before it is resized; 0: off
-
-    def __post_init__(self) -> None:
-        if self.crop_padding < 0 or not 0 <= self.resized_crop_min_scale <= 1:
-            raise UserError(f"{self}: the padding must be 0 or more, and the scale between 0 and 1")
+    flip: bool = option(False, "mirror every other image left and right")
+    crop_padding: int = option(0, "pixels of reflected border before a random crop to the same size; 0: off", low=0)
+    resized_crop_min_scale: float = option(
+        0.0, "smallest share of the area of a random crop that is resized to the same size; 0: off", low=0, high=1
+    )
 
 
 def augment(images: np.ndarray, augmentation: Augmentation, *, rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:

@@ -3,18 +3,18 @@
 import dataclasses
 import hashlib
 import math
-import os
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS
+from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
+from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
-from hvq_jax.data.prepared import class_names, open_prepared, open_split
 from hvq_jax.data.shuffle import permutation
 from hvq_jax.data.streamed import StreamedSplit
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 
 # Not the run's seed: every run of a data set is validated and tested on the same images.
 _CARVING_SEED = 0
@@ -25,18 +25,18 @@ _FINGERPRINTED = 1000  # images a split
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images of one split, decoded and kept in memory."""
+    """One split in memory: images, or latents as tokens."""
 
-    images: np.ndarray  # [N, H, W, C] uint8, or [N, h, w] int32 where the images are grids of codes
+    items: np.ndarray  # images [N, H, W, C] uint8, or tokens [N, h, w, 1 + c] int16 or int32
     labels: np.ndarray  # [N] int32
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def image_shape(self) -> tuple[int, ...]:
-        """Of one image: (H, W, C), or (h, w) of a grid of codes."""
-        return self.images.shape[1:]
+    def item_shape(self) -> tuple[int, ...]:
+        """(H, W, C) of images, (h, w, 1 + c) of tokens."""
+        return self.items.shape[1:]
 
     @property
     def num_threads(self) -> int:
@@ -44,8 +44,8 @@ class Split:
         return 1
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images [n, ...] and labels [n] int32 of the images `rows`, int [n]."""
-        return self.images[rows], self.labels[rows]
+        """Return items [n, ...] and labels [n] int32 of the items `rows`, int [n]."""
+        return self.items[rows], self.labels[rows]
 
 
 AnySplit = Split | StreamedSplit
@@ -64,7 +64,7 @@ class ImageDataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        height, width, channels = self.train.image_shape
+        height, width, channels = self.train.item_shape
         return height, width, channels
 
     def fingerprint(self) -> str:
@@ -77,7 +77,7 @@ class ImageDataset:
         """
         digest = hashlib.sha256()
         for split in (self.train, self.validation, self.test):
-            digest.update(repr((len(split), split.image_shape)).encode())
+            digest.update(repr((len(split), split.item_shape)).encode())
             count = min(len(split), _FINGERPRINTED)
             for rows in np.array_split(np.arange(count) * len(split) // count, _FINGERPRINTED // 50):
                 images, labels = split.read(rows)
@@ -86,63 +86,38 @@ class ImageDataset:
         return digest.hexdigest()
 
 
-def load_dataset(
-    name: str,
-    *,
-    data_dir: str | os.PathLike[str] | None = None,
-    manual_dir: str | os.PathLike[str] | None = None,
-    validation_size: int = 5000,
-    test_size: int = 5000,
-    image_size: int = 0,
-    channels: int = 0,
-    skip_corrupt: bool = False,
-    memory_gib: float = 4.0,
-) -> ImageDataset:
-    """Opens a data set, preparing it on disk first if it is one of ours, and reads it into memory if it fits.
+def load_dataset(name: str, **options: Any) -> ImageDataset:
+    """Open the data set `name` with the other fields of `DataOptions`; see `open_dataset`."""
+    return open_dataset(DataOptions(name=name, **options))
 
-    Args:
-        name: a key of `builders.BUILDERS`, or a TFDS data set (`name[/config][:version]`) already
-            prepared in `data_dir` in array_record format, with a feature "image". Classes are those of its feature
-            "label"; without an integer of that name all images are of one class, "image". A split whose labels are
-            held back (-1) counts as missing.
-        data_dir: where prepared data sets live; `None` is TFDS's default folder, which the
-            environment variable TFDS_DATA_DIR sets.
-        manual_dir: folder with the published files of one of our data sets; `None` downloads them.
-            Not looked at when the data set is prepared already.
-        validation_size: number of training images set aside for validation if the data set has no
-            validation split of its own. Which ones is the same in every run.
-        test_size: likewise for a test split; which ones does not depend on `validation_size`.
-        image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are, and they
-            must all have one size then.
-        channels: 1 makes images grey, 3 colour; 0 takes the number that the data set declares.
-        skip_corrupt: leaves out files that cannot be read, while preparing a data set of ours from files.
-        memory_gib: the splits are kept in memory if they have together no more GiB than this, and are streamed from
-            disk otherwise.
+
+def open_dataset(options: DataOptions) -> ImageDataset:
+    """Open a data set, preparing it on disk first if it is one of ours, and read it into memory if it fits.
+
+    `options.name` is a key of `builders.BUILDERS`, or a TFDS data set (`name[/config][:version]`) already prepared in
+    `data_dir` in array_record format, with a feature "image". Its classes are those of its feature "label"; without an
+    integer of that name all images are of one class, "image". A split whose labels are held back (-1) counts as
+    missing. Which images are set aside for a missing split is the same in every run.
 
     Returns:
         The data set; grey images have one channel.
 
     Raises:
-        UserError: the data set cannot be found, prepared or read, has an empty or missing split, or
-            the sizes leave nothing to train on.
+        UserError: the data set cannot be found, prepared or read, has an empty or missing split, or the sizes leave
+            nothing to train on.
     """
-    if name in BUILDERS:
-        builder = prepare(
-            BUILDERS[name],
-            data_dir=data_dir,
-            manual_dir=manual_dir,
-            image_size=image_size,
-            channels=channels,
-            skip_corrupt=skip_corrupt,
-        )
+    of_images: Any = {"image_size": options.image_size, "channels": options.channels}
+    folders: Any = {"data_dir": options.data_dir, "manual_dir": options.manual_dir}
+    if options.name in BUILDERS:
+        builder = prepare(BUILDERS[options.name], **folders, **of_images, skip_corrupt=options.skip_corrupt)
     else:
-        builder = open_prepared(name, data_dir)
+        builder = open_prepared(options.name, options.data_dir)
     classes = class_names(builder)
-    streamed = _open_splits(builder, num_classes=len(classes), image_size=image_size, channels=channels)
-    streamed = _carve(streamed, {"validation": validation_size, "test": test_size})
-    num_bytes = sum(len(split) * math.prod(split.image_shape) for split in streamed.values())
+    streamed = _open_splits(builder, num_classes=len(classes), **of_images)
+    streamed = _carve(streamed, {"validation": options.validation_size, "test": options.test_size})
+    num_bytes = sum(len(split) * math.prod(split.item_shape) for split in streamed.values())
     splits: dict[str, Any] = streamed
-    if num_bytes <= memory_gib * 2**30:
+    if num_bytes <= options.memory_gib * 2**30:
         splits = {name: Split(*split.load()) for name, split in streamed.items()}
     return ImageDataset(
         **splits,
@@ -161,7 +136,7 @@ def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str,
                 opened = open_split(builder, name, **options)
                 if opened.is_labelled:
                     # An image of another shape than those to train on is refused when it is read.
-                    splits[split] = dataclasses.replace(opened, image_shape=train.image_shape)
+                    splits[split] = dataclasses.replace(opened, item_shape=train.item_shape)
     return splits
 
 
@@ -171,13 +146,14 @@ def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str,
     if not missing:
         return splits
     if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
-        flags = " and ".join(f"--config.data.{split}_size={size}" for split, size in missing.items())
-        together = "" if len(missing) == 1 else " together, and each at least 1"
-        raise UserError(
-            f"{flags}: must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} "
-            "training images"
+        (first, size), *others = missing.items()
+        together = "".join(f" together with data.{other}_size={number}" for other, number in others)
+        raise ArgumentError(
+            f"data.{first}_size={size}",
+            f"must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} training "
+            "images",
         )
     order = permutation(len(train), _CARVING_SEED)
-    first, last = missing.get("validation", 0), len(train) - missing.get("test", 0)
-    rows = {"train": order[first:last], "validation": order[:first], "test": order[last:]}
+    start, stop = missing.get("validation", 0), len(train) - missing.get("test", 0)
+    rows = {"train": order[start:stop], "validation": order[:start], "test": order[stop:]}
     return splits | {split: train.subset(np.sort(rows[split])) for split in ("train", *missing)}

@@ -33,7 +33,7 @@ class StreamedSplit:
     records: Records
     parse: ExampleParser
     rows: np.ndarray  # [N] int64: which of the records make the split
-    image_shape: tuple[int, ...]  # (H, W, C)
+    item_shape: tuple[int, ...]  # (H, W, C)
     num_classes: int
     where: str  # the split, its data set and the folder, for messages
 
@@ -48,16 +48,16 @@ class StreamedSplit:
         """Returns images [n, H, W, C] uint8 and labels [n] int32 of the images `rows`, int [n]. Any thread may.
 
         Raises:
-            UserError: an image is damaged, has another shape than `image_shape`, or a label beyond the classes.
+            UserError: an image is damaged, has another shape than `item_shape`, or a label beyond the classes.
         """
-        images = np.empty((len(rows), *self.image_shape), np.uint8)
+        images = np.empty((len(rows), *self.item_shape), np.uint8)
         labels = np.empty(len(rows), np.int32)
         for place, (row, record) in enumerate(zip(self.rows[rows], self.fetch(rows), strict=True)):
             with damage_named(f"image {row} of {self.where}"):
                 image, label = self.parse(record)
-            if image.shape != self.image_shape:
+            if image.shape != self.item_shape:
                 raise UserError(
-                    f"image {row} of {self.where} is {_by(image.shape)}, others are {_by(self.image_shape)}: "
+                    f"image {row} of {self.where} is {_by(image.shape)}, others are {_by(self.item_shape)}: "
                     "give all one size with --config.data.image_size=SIZE"
                 )
             if not 0 <= label < self.num_classes:
@@ -92,7 +92,7 @@ class StreamedSplit:
 
     def load(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns images [N, H, W, C] uint8 and labels [N] int32 of the whole split; raises as `read` does."""
-        images = np.empty((len(self), *self.image_shape), np.uint8)
+        images = np.empty((len(self), *self.item_shape), np.uint8)
         labels = np.empty(len(self), np.int32)
 
         def fill(rows: np.ndarray) -> int:
@@ -111,7 +111,7 @@ class StreamedSplit:
     def num_threads(self) -> int:
         """In how many threads reading is fastest."""
         # Pillow decodes without the GIL, but for smaller pictures threads lose more in fighting for it.
-        if not self.parse.is_encoded or math.prod(self.image_shape[:2]) < 64 * 64:
+        if not self.parse.is_encoded or math.prod(self.item_shape[:2]) < 64 * 64:
             return 1
         return min(os.cpu_count() or 1, _MOST_THREADS)
 

@@ -1,0 +1,60 @@
+"""Priors over hybrid latents; their networks by the name that `prior.name` takes."""
+
+import dataclasses
+from typing import Any
+
+from hvq_jax import registry
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import PROJECTION, Z_E, find_latent
+from hvq_jax.priors.heads import GainHead, ResidualHead
+from hvq_jax.priors.network import PriorNetwork
+from hvq_jax.priors.options import PriorOptions
+from hvq_jax.priors.pixelcnn import PixelCNN
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.transformer import Transformer
+from hvq_jax.quantizers.options import LatentOptions
+
+# Each is a Linen module with the methods of `PriorNetwork`, and is given the options that it has fields for.
+NETWORKS: dict[str, Any] = {"pixelcnn": PixelCNN, "transformer": Transformer}
+
+
+def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, int]) -> PriorNetwork:
+    """Return the network that `options.name` names, for latents of the sides `grid`.
+
+    Raises ArgumentError for an option that the network does not have, or that does not fit it.
+    """
+    network = registry.find("name", options.name, NETWORKS)
+    fields = {field.name for field in dataclasses.fields(network)}
+    if options.dropout and "dropout" not in fields:
+        raise ArgumentError(f"dropout={options.dropout}", f"a {options.name} has none, choose a transformer")
+    sizes = {name: size for name in ("width", "num_layers") if (size := getattr(options, name)) is not None}
+    given = {
+        "num_classes": num_classes,
+        "grid": grid,
+        "num_heads": options.num_heads,
+        "dropout": options.dropout,
+        "compute_dtype": options.compute_dtype,
+        **sizes,
+    }
+    made: PriorNetwork = network(**{name: value for name, value in given.items() if name in fields})
+    if "num_heads" in fields and made.width % options.num_heads:
+        raise ArgumentError(f"num_heads={options.num_heads}", f"must divide width={made.width}")
+    return made
+
+
+def make_prior(
+    options: PriorOptions, latent: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
+) -> Prior:
+    """Return the prior over latents of the sides `grid`, with `num_codes` codes; `num_classes` is the data set's."""
+    network = make_network(options, num_classes=num_classes if options.conditional else 0, grid=grid)
+    sizes: Any = {"width": network.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
+    row = find_latent(latent.mode)
+    heads: list[Any] = []
+    if row.uses(PROJECTION) and options.num_bins > 1:
+        heads.append(GainHead(num_codes, options.num_bins, latent.projection_groups, **sizes))
+    if row.uses(Z_E):
+        step = options.residual_step
+        # A step well below the deviation of residuals wastes bits, one well above it loses them.
+        head = ResidualHead(num_codes, latent.dim, step, options.num_components, **sizes, initial_scale=2 * step)
+        heads.append(head)
+    return Prior(num_codes, network, tuple(heads), options.head_width)

@@ -1,9 +1,9 @@
-"""What a prior predicts at a position from its network's features: the code, and given it the continuous part.
+"""The heads of a prior: they predict a position's code, and then its continuous parts, from the network's features.
 
-The continuous part is transmitted as c whole numbers. `GainHead` predicts the bins of signed lengths, one for each
-group of channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of
-what is transmitted: over all outcomes it sums to 1. A position without a continuous part has zeros there, and it is the
-prior that leaves out what these heads say of it.
+A continuous part is transmitted as c integers. `GainHead` predicts the bins of signed lengths, one per group of
+channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of what is
+transmitted: over all outcomes it sums to 1. A position without the part has zeros there, and the prior leaves out what
+the head predicts for it.
 """
 
 import math
@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import log_ndtr
 
-from hvq_jax.layers import Dense
+from hvq_jax.networks.layers import Dense
 from hvq_jax.priors.filtering import check_temperature, filter_logits
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
@@ -39,7 +39,7 @@ class CodeHead(nn.Module):
 
 
 class ContinuousHead(Protocol):
-    """What a prior asks of the head for the continuous part, c whole numbers at a position."""
+    """The methods of a head for a continuous part, c integers per position."""
 
     @property
     def channels(self) -> int:
@@ -77,7 +77,7 @@ class ContinuousHead(Protocol):
             [B, c] int32.
 
         Raises:
-            UserError: the temperature is below 0 or not finite.
+            ArgumentError: the temperature is below 0 or not finite.
         """
 
     def embed(self, continuous: jax.Array) -> jax.Array:
@@ -168,7 +168,7 @@ class GainHead(nn.Module):
 
 
 class ResidualHead(nn.Module):
-    """A residual of D channels, in whole multiples of `step`, from a mixture of Gaussians with independent channels.
+    """A residual of D channels, in multiples of `step`, from a mixture of Gaussians with independent channels.
 
     The mixture is GIVT's (Tschannen et al., arXiv:2312.02116); but the probability of a residual is the mass of its
     cell, half a step to either side in every channel, where theirs is a density.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hvq_jax.layers import Conv, Dense
+from hvq_jax.networks.layers import Conv, Dense
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 _embedding_init = nn.initializers.normal(stddev=1.0)

@@ -1,12 +1,13 @@
-"""A prior over hybrid latents: a network over earlier positions, a head for codes, one for their continuous parts.
+"""A prior over hybrid latents: a network over earlier positions, a head for codes, and heads for continuous parts.
 
     p(latent | y) = Π_i p(k_i | <i, y) · p(c_i | k_i, <i, y) where code k_i has a continuous part
 
-A latent is given as what is transmitted: tokens `[B, h, w, 1 + c]` int32, the code in front and then the c whole
-numbers of the continuous part (`heads.py`): c = 0 for plain codes. The network embeds these and nothing else, so
+A latent is given as what is transmitted: tokens `[B, h, w, 1 + c]` int32 (`tokens.py`), the code first and then the c
+integers of its continuous parts (`heads.py`); c = 0 for plain codes. The network embeds these and nothing else, so
 moving a number inside its bin or cell changes nothing.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.heads import CodeHead
 
 
@@ -27,11 +28,11 @@ class Nats:
 
     @property
     def total(self) -> jax.Array:
-        """Of both."""
+        """The sum of both."""
         return self.codes + self.continuous
 
     def of_latents(self) -> "Nats":
-        """Summed over the positions."""
+        """Return the sums over the positions."""
         return jax.tree.map(lambda nats: nats.sum(axis=(1, 2)), self)
 
 
@@ -40,7 +41,7 @@ class Prior(nn.Module):
 
     num_codes: int
     network: Any  # see `network.py`
-    continuous: Any = None  # a head for the continuous part, None for plain codes
+    heads: tuple[Any, ...] = ()  # of the continuous parts, in the order of their tokens; see `heads.py`
     head_width: int = 512
 
     def setup(self) -> None:
@@ -51,86 +52,116 @@ class Prior(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """0: unconditional."""
+        """The number of classes; 0: unconditional."""
         return self.network.num_classes
+
+    @property
+    def num_channels(self) -> int:
+        """The number of tokens per position, 1 + c."""
+        return 1 + sum(head.channels for head in self.heads)
 
     def __call__(
         self,
         tokens: jax.Array,
         labels: jax.Array | None = None,
-        present: jax.Array | None = None,
+        has_continuous: jax.Array | None = None,
         *,
         train: bool = False,
     ) -> Nats:
-        """Scores every position of known latents in one pass.
+        """Score every position of known latents in one pass.
 
         Args:
             tokens: [B, h, w, 1 + c] int32.
             labels: [B] int32, -1 for no class; None where the network is unconditional.
-            present: [K] bool, which codes have a continuous part; not needed for plain codes.
+            has_continuous: [P, K] bool, which codes have the part that each of P heads predicts; not needed without
+                heads.
             train: whether dropout is on; it then needs rngs "dropout".
 
         Returns:
             Nats of every position, [B, h, w]. A code or label past its range makes them NaN.
 
         Raises:
-            UserError: labels are missing from a conditional network or given to an unconditional one.
+            ArgumentError: labels are missing from a conditional network or given to an unconditional one, or
+                `has_continuous` is missing.
         """
-        features = self.features(tokens, labels, present, train=train)
-        return self.nats(features, tokens, present)
+        features = self.features(tokens, labels, has_continuous, train=train)
+        return self.nats(features, tokens, has_continuous)
 
     def features(
-        self, tokens: jax.Array, labels: jax.Array | None, present: jax.Array | None, *, train: bool = False
+        self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array | None, *, train: bool = False
     ) -> jax.Array:
-        """[B, h, w, width] float32, those at a position depending on the ones before it only."""
-        return self.network(self.embed(tokens, present), labels, train=train)
+        """Return [B, h, w, width] float32; the features of a position depend on the positions before it only."""
+        return self.network(self.embed(tokens, has_continuous), labels, train=train)
 
-    def embed(self, tokens: jax.Array, present: jax.Array | None) -> jax.Array:
-        """[..., width] float32 of tokens [..., 1 + c]."""
-        codes = tokens[..., 0]
-        embedded = self.embedding(codes)
-        if not self._has_continuous(present):
-            return embedded
-        return embedded + jnp.where(jnp.asarray(present)[codes][..., None], self.continuous.embed(tokens[..., 1:]), 0.0)
+    def embed(self, tokens: jax.Array, has_continuous: jax.Array | None) -> jax.Array:
+        """Map tokens [..., 1 + c] to [..., width] float32."""
+        embedded = self.embedding(tokens[..., 0])
+        for head, has_part, part in self._parts(tokens[..., 0], tokens[..., 1:], has_continuous):
+            embedded = embedded + jnp.where(has_part[..., None], head.embed(part), 0.0)
+        return embedded
 
-    def _has_continuous(self, present: jax.Array | None) -> bool:
-        if self.continuous is not None and present is None:
-            raise UserError("a prior with a head for the continuous part needs `present`: which codes have one")
-        return self.continuous is not None
+    def _parts(
+        self, codes: jax.Array, continuous: jax.Array, has_continuous: jax.Array | None
+    ) -> Iterator[tuple[Any, jax.Array, jax.Array]]:
+        """Yield each head, where codes [...] have its part, [...] bool, and its tokens [..., c]."""
+        if not self.heads:
+            return
+        if has_continuous is None:
+            raise ArgumentError("has_continuous", "needed by a prior with heads: which codes have a continuous part")
+        first = 0
+        for head, has_part in zip(self.heads, jnp.asarray(has_continuous), strict=True):
+            yield head, has_part[codes], continuous[..., first : first + head.channels]
+            first += head.channels
 
     def code_logits(self, features: jax.Array) -> jax.Array:
-        """[..., K] float32 of features [..., width]."""
+        """Map features [..., width] to logits [..., K] float32."""
         return self.code_head(features)
 
-    def nats(self, features: jax.Array, tokens: jax.Array, present: jax.Array | None) -> Nats:
-        """Of tokens [..., 1 + c], by features [..., width] of the same positions."""
+    def nats(self, features: jax.Array, tokens: jax.Array, has_continuous: jax.Array | None) -> Nats:
+        """Score tokens [..., 1 + c] given the features [..., width] of the same positions."""
         codes = tokens[..., 0]
         log_probabilities = jax.nn.log_softmax(self.code_logits(features))
         nats = -jnp.take_along_axis(log_probabilities, codes[..., None], axis=-1)[..., 0]
-        if not self._has_continuous(present):
-            return Nats(nats, jnp.zeros_like(nats))
-        continuous = -self.continuous.log_probability(features, codes, tokens[..., 1:])
-        return Nats(nats, jnp.where(jnp.asarray(present)[codes], continuous, 0.0))
+        continuous = jnp.zeros_like(nats)
+        for head, has_part, part in self._parts(codes, tokens[..., 1:], has_continuous):
+            continuous = continuous - jnp.where(has_part, head.log_probability(features, codes, part), 0.0)
+        return Nats(nats, continuous)
 
-    def density(self, tokens: jax.Array, labels: jax.Array | None, present: jax.Array) -> jax.Array:
-        """Scores residuals by density, -log p per unit of volume, in place of the probability of their cells.
+    @property
+    def has_density(self) -> bool:
+        """Whether `density` is defined: a head predicts residuals."""
+        return any(hasattr(head, "log_density") for head in self.heads)
 
-        Arguments as in a call of the module, whose head has to be a `ResidualHead`. [B, h, w] float32 nats, 0 where
-        there is no residual. It has no sum with the nats of codes.
+    def density(self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array) -> jax.Array:
+        """Score residuals by density, -log p per unit of volume, instead of the probability of their cells.
+
+        Arguments as in a call of the module. It must not be added to the nats of codes.
+
+        Returns:
+            [B, h, w] float32 nats, 0 where there is no residual.
         """
-        features, codes = self.features(tokens, labels, present), tokens[..., 0]
-        residuals = self.continuous.step * tokens[..., 1:]
-        density = -self.continuous.log_density(features, codes, residuals)
-        return jnp.where(jnp.asarray(present)[codes], density, 0.0)
+        features, codes = self.features(tokens, labels, has_continuous), tokens[..., 0]
+        density = jnp.zeros(codes.shape)
+        for head, has_part, part in self._parts(codes, tokens[..., 1:], has_continuous):
+            if hasattr(head, "log_density"):
+                density = density - jnp.where(has_part, head.log_density(features, codes, head.step * part), 0.0)
+        return density
 
     def draw_continuous(
-        self, features: jax.Array, codes: jax.Array, present: jax.Array | None, keys: jax.Array, temperature: float
+        self,
+        features: jax.Array,
+        codes: jax.Array,
+        has_continuous: jax.Array | None,
+        keys: jax.Array,
+        temperature: float,
     ) -> jax.Array:
-        """[B, 1 + c] tokens of codes [B], their continuous part drawn by features [B, width], 0 where there is none."""
-        if not self._has_continuous(present):
-            return codes[:, None]
-        drawn = self.continuous.draw(features, codes, keys, temperature=temperature)
-        return jnp.concatenate([codes[:, None], jnp.where(jnp.asarray(present)[codes][:, None], drawn, 0)], axis=-1)
+        """Return [B, 1 + c] tokens of codes [B], with continuous parts drawn by features [B, width], 0 without one."""
+        tokens = [codes[:, None]]
+        blank = jnp.zeros((len(codes), self.num_channels - 1), jnp.int32)
+        for head, has_part, _ in self._parts(codes, blank, has_continuous):
+            drawn = head.draw(features, codes, keys, temperature=temperature)
+            tokens.append(jnp.where(has_part[:, None], drawn, 0))
+        return jnp.concatenate(tokens, axis=-1)
 
     def begin_row(self, memory: Any, labels: jax.Array | None) -> Any:
         """See `network.py`."""
@@ -140,6 +171,6 @@ class Prior(nn.Module):
         """See `network.py`."""
         return self.network.next_features(memory, column)
 
-    def remember(self, memory: Any, tokens: jax.Array, present: jax.Array | None, column: jax.Array) -> Any:
-        """The memory once tokens `[B, 1 + c]` of that position are known."""
-        return self.network.remember(memory, self.embed(tokens, present), column)
+    def remember(self, memory: Any, tokens: jax.Array, has_continuous: jax.Array | None, column: jax.Array) -> Any:
+        """Return the memory once tokens `[B, 1 + c]` of that position are known."""
+        return self.network.remember(memory, self.embed(tokens, has_continuous), column)

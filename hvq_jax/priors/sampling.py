@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,38 +10,49 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hvq_jax.errors import UserError
-from hvq_jax.priors.filtering import check_sampling_options, filter_logits
+from hvq_jax.errors import ArgumentError
+from hvq_jax.options import Options, option
+from hvq_jax.priors.filtering import filter_logits
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Nats, Prior
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingOptions:
-    """How a prior is drawn from; the defaults draw from its very distribution."""
+class SamplingOptions(Options):
+    """How a prior is drawn from; the defaults draw from its own distribution."""
 
-    temperature: float = 1.0  # of the codes; 0: the most probable
-    top_k: int = 0  # of the codes; see `filter_logits`
-    top_p: float = 1.0
-    continuous_temperature: float = 1.0  # of bins; of the variance of residuals; 0: the most probable
-    # w of classifier-free guidance (Ho and Salimans, arXiv:2207.12598) of the codes: (1 + w) times the logits of the
-    # class less w times those of no class
-    guidance: float = 0.0
+    temperature: float = option(1.0, "temperature of codes; 0: the most probable", low=0, changeable=True)
+    top_k: int = option(0, "draw codes from the k most probable; 0: off", low=0, changeable=True)
+    top_p: float = option(
+        1.0, "draw codes from the most probable with this mass; 1: off", low=0, high=1, changeable=True
+    )
+    continuous_temperature: float = option(
+        1.0, "temperature of bins, and of the variance of residuals; 0: the most probable", low=0, changeable=True
+    )
+    guidance: float = option(
+        0.0,
+        "w of classifier-free guidance of codes (Ho and Salimans, arXiv:2207.12598): (1 + w) times the logits of the "
+        "class minus w times those of no class; 0: off",
+        low=0,
+        changeable=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options beyond their ranges."""
+        super().__post_init__()
+        for name in ("temperature", "continuous_temperature", "guidance"):
+            if math.isinf(value := getattr(self, name)):
+                raise ArgumentError(f"{name}={value}", "must be finite and at least 0")
+        if not self.top_p:
+            raise ArgumentError(f"top_p={self.top_p}", "must be above 0 and at most 1")
 
     def check(self, num_classes: int) -> None:
-        """Raises UserError for an option out of range."""
-        check_sampling_options(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-        if not 0 <= self.continuous_temperature < float("inf"):
-            raise UserError(
-                f"continuous_temperature is {self.continuous_temperature}; it must be finite and at least 0 (greedy)"
-            )
-        if not 0 <= self.guidance < float("inf"):
-            raise UserError(f"guidance is {self.guidance}; it must be finite and at least 0 (off)")
+        """Raise ArgumentError for guidance where there is no class to guide to."""
         if self.guidance and not num_classes:
-            raise UserError(f"guidance is {self.guidance}; it needs a prior that is conditional on the class")
+            raise ArgumentError(f"guidance={self.guidance}", "needs a prior that is conditional on the class")
 
     def filtered(self, logits: jax.Array) -> jax.Array:
-        """Logits `[..., K]` of codes as they are drawn from."""
+        """Return the logits `[..., K]` of codes that are drawn from."""
         return filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
@@ -49,7 +61,7 @@ DEFAULT_OPTIONS = SamplingOptions()
 
 @struct.dataclass
 class Kept:
-    """Parts of a latent that are not drawn but given."""
+    """Parts of a latent that are given instead of drawn."""
 
     tokens: jax.Array  # [B, h, w, 1 + c] int32
     codes: jax.Array  # [h, w] bool, where the code is kept
@@ -57,23 +69,23 @@ class Kept:
 
 
 def top_rows(tokens: jax.Array, rows: int) -> Kept:
-    """Keeps the first rows of latents, to complete them."""
+    """Keep the first rows of latents, to complete them."""
     kept = jnp.broadcast_to((jnp.arange(tokens.shape[1]) < rows)[:, None], tokens.shape[1:3])
     return Kept(tokens, kept, kept)
 
 
 def all_codes(tokens: jax.Array) -> Kept:
-    """Keeps the codes of latents, to vary their continuous parts."""
+    """Keep the codes of latents, to vary their continuous parts."""
     everywhere = jnp.ones(tokens.shape[1:3], bool)
     return Kept(tokens, everywhere, ~everywhere)
 
 
 @struct.dataclass
-class Drawn:
-    """Latents, and what the prior says of them."""
+class DrawnLatents:
+    """Latents and their nats under the prior."""
 
     tokens: jax.Array  # [B, h, w, 1 + c] int32
-    nats: Nats  # [B, h, w], of what was drawn or kept, by the prior's own distribution whatever the options
+    nats: Nats  # [B, h, w], of what was drawn or kept, under the prior's own distribution whatever the options
 
 
 def sample(
@@ -84,13 +96,13 @@ def sample(
     height: int,
     width: int,
     *,
-    present: jax.Array | None = None,
+    has_continuous: jax.Array | None = None,
     options: SamplingOptions = DEFAULT_OPTIONS,
     kept: Kept | None = None,
-) -> Drawn:
-    """Draws a latent for each key, computing every feature of the network once.
+) -> DrawnLatents:
+    """Draw a latent for each key, computing every feature of the network once.
 
-    Position i (in raster order) of latent b is drawn with `fold_in(keys[b], i)`. So, to the rounding of the features, a
+    Position i (in raster order) of latent b is drawn with `fold_in(keys[b], i)`. So, up to rounding of the features, a
     latent depends on its own key and not on the batch it is drawn in.
 
     Args:
@@ -100,12 +112,12 @@ def sample(
         keys: [B] PRNG keys.
         height: h, rows of the latent.
         width: w, columns of the latent.
-        present: [K] bool, which codes have a continuous part; not needed for plain codes.
+        has_continuous: [P, K] bool, which codes have each continuous part; not needed for plain codes.
         options: fixed under jit.
-        kept: what is given, if anything.
+        kept: what is given instead of drawn, if anything.
 
     Raises:
-        UserError: an option is out of range; labels are missing from a conditional prior or given to an unconditional
+        ArgumentError: labels are missing from a conditional prior or given to an unconditional
             one.
     """
     options.check(prior.num_classes)
@@ -113,14 +125,14 @@ def sample(
     batch, kept = len(keys), kept or _nothing(prior, len(keys), height, width)
     everyone = _with_no_class(labels) if options.guidance else labels
 
-    def draw_position(memory: Any, position: Any) -> tuple[Any, Drawn]:
+    def draw_position(memory: Any, position: Any) -> tuple[Any, DrawnLatents]:
         column, noise, keys, given = position
         memory, features = call(memory, column, method="next_features")
-        drawn = _draw(prior, call, features, noise, keys, given, present, options)
+        drawn = _draw(prior, call, features, noise, keys, given, has_continuous, options)
         embedded = jnp.concatenate([drawn.tokens] * 2) if options.guidance else drawn.tokens
-        return call(memory, embedded, present, column, method="remember"), drawn
+        return call(memory, embedded, has_continuous, column, method="remember"), drawn
 
-    def draw_row(memory: Any, row: Any) -> tuple[Any, Drawn]:
+    def draw_row(memory: Any, row: Any) -> tuple[Any, DrawnLatents]:
         positions, given = row
         memory = call(memory, everyone, method="begin_row")
         noise, continuous_keys = _randomness(keys, positions, prior.num_codes)
@@ -141,30 +153,30 @@ def sample_naive(
     height: int,
     width: int,
     *,
-    present: jax.Array | None = None,
+    has_continuous: jax.Array | None = None,
     options: SamplingOptions = DEFAULT_OPTIONS,
     kept: Kept | None = None,
-) -> Drawn:
-    """What `sample` draws for the same arguments, by a full pass of the network for each position: to test it by.
+) -> DrawnLatents:
+    """Draw what `sample` draws for the same arguments, by a full pass of the network per position; for its tests.
 
-    A draw differs only where the best two codes or bins tie to the rounding of the features.
+    A draw differs only where the best two codes or bins tie up to rounding of the features.
     """
     options.check(prior.num_classes)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
     kept = kept or _nothing(prior, len(keys), height, width)
     everyone = _with_no_class(labels) if options.guidance else labels
 
-    def draw(position: jax.Array, drawn: Drawn) -> Drawn:
+    def draw(position: jax.Array, drawn: DrawnLatents) -> DrawnLatents:
         row, column = position // width, position % width
         seen = jnp.concatenate([drawn.tokens] * 2) if options.guidance else drawn.tokens
-        features = call(seen, everyone, present, method="features")[:, row, column]
+        features = call(seen, everyone, has_continuous, method="features")[:, row, column]
         noise, continuous_keys = _randomness(keys, position[None], prior.num_codes)
         given = Kept(kept.tokens[:, row, column], kept.codes[row, column], kept.continuous[row, column])
-        here = _draw(prior, call, features, noise[0], continuous_keys[0], given, present, options)
+        here = _draw(prior, call, features, noise[0], continuous_keys[0], given, has_continuous, options)
         return jax.tree.map(lambda whole, part: whole.at[:, row, column].set(part), drawn, here)
 
     nothing = jnp.zeros((len(keys), height, width))
-    return jax.lax.fori_loop(0, height * width, draw, Drawn(jnp.zeros_like(kept.tokens), Nats(nothing, nothing)))
+    return jax.lax.fori_loop(0, height * width, draw, DrawnLatents(jnp.zeros_like(kept.tokens), Nats(nothing, nothing)))
 
 
 def _draw(
@@ -174,10 +186,10 @@ def _draw(
     noise: jax.Array,
     keys: jax.Array,
     given: Kept,
-    present: jax.Array | None,
+    has_continuous: jax.Array | None,
     options: SamplingOptions,
-) -> Drawn:
-    """One position: tokens `[B, 1 + c]` and nats `[B]`, from features `[B, width]`, twice as many under guidance."""
+) -> DrawnLatents:
+    """Draw one position: tokens `[B, 1 + c]` and nats `[B]` from features `[B, width]`, 2B under guidance."""
     logits = call(features, method="code_logits")
     if options.guidance:
         with_class, without = jnp.split(logits, 2)
@@ -185,29 +197,28 @@ def _draw(
         features = features[: len(with_class)]
     codes = jnp.argmax(options.filtered(logits) + noise, axis=-1).astype(jnp.int32)
     codes = jnp.where(given.codes, given.tokens[:, 0], codes)
-    tokens = call(features, codes, present, keys, options.continuous_temperature, method="draw_continuous")
+    tokens = call(features, codes, has_continuous, keys, options.continuous_temperature, method="draw_continuous")
     tokens = jnp.where(given.continuous, given.tokens, tokens)
-    return Drawn(tokens, call(features, tokens, present, method="nats"))
+    return DrawnLatents(tokens, call(features, tokens, has_continuous, method="nats"))
 
 
 def _nothing(prior: Prior, batch: int, height: int, width: int) -> Kept:
-    channels = 1 + (prior.continuous.channels if prior.continuous is not None else 0)
     nowhere = jnp.zeros((height, width), bool)
-    return Kept(jnp.zeros((batch, height, width, channels), jnp.int32), nowhere, nowhere)
+    return Kept(jnp.zeros((batch, height, width, prior.num_channels), jnp.int32), nowhere, nowhere)
 
 
 def _with_no_class(labels: jax.Array | None) -> jax.Array | None:
-    """`[2B]`: the labels, and as many times no class."""
+    """Return `[2B]`: the labels, then as many times no class."""
     if labels is None:  # which the network refuses
         return None
     return jnp.concatenate([labels, jnp.full_like(labels, NO_CLASS)])
 
 
 def _randomness(keys: jax.Array, positions: jax.Array, num_codes: int) -> tuple[jax.Array, jax.Array]:
-    """Gumbel noise `[w, B, K]` for the codes of a row, and keys `[w, B]` for the continuous parts.
+    """Return Gumbel noise `[w, B, K]` for the codes of a row, and keys `[w, B]` for the continuous parts.
 
-    `categorical` draws the code where the sum of noise and logits is largest. A row at a time, because XLA on CPU would
-    recompute it in scalar code if it were fused with a position's argmax.
+    `categorical` draws the code where the sum of noise and logits is largest. The noise is drawn one row at a time:
+    fused with a position's argmax, XLA on CPU would recompute it in scalar code.
     """
 
     def of_position(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:

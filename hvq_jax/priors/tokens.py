@@ -1,70 +1,150 @@
-"""What of a hybrid latent is transmitted: whole numbers, from which the decoder's input is made again.
+"""Tokens: what of a hybrid latent is transmitted, as integers from which the decoder's input is made again.
 
-Tokens are `[..., 1 + c]` int32: the code, and behind it, where a prior covers them, the bins of the signed lengths ρ
-(c = g groups; latents `projected` and `combined`) or the residual z_e - e in whole multiples of a step (c = D; latent
-`frequency`). They are 0 where the code has no continuous part.
+A position has the code and, where the decoder sees more than the code, the rest of it: the signed lengths ρ of a
+projection, one per group of channels, or the residual z_e - e of z_e itself (`Parts`). Lengths are transmitted as bins
+and residuals as multiples of a step (`Tables`). Tokens are `[..., 1 + c]` int32: the code, then g bins where a prior
+covers lengths, then D multiples where it covers residuals; each is 0 where the code has no such part.
 """
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from hvq_jax.latents import latent_from_codes
-from hvq_jax.priors.bins import from_bins, to_bins
+from hvq_jax.latents import PROJECTION, Z_E, Latent, latent_from_codes, signed_length, split_channels
+from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
+from hvq_jax.priors.options import TokenOptions
+
+_LARGEST_MULTIPLE = 2**15 - 1  # of a step, either way: tokens are stored in 16 bits
+
+
+@struct.dataclass
+class Parts:
+    """A latent before rounding; lengths and residuals are given at all positions and count where the code has them."""
+
+    indices: Any  # [...] int32
+    lengths: Any = None  # [..., g] float32, where the decoder sees projections
+    residuals: Any = None  # [..., D] float32, where it sees z_e
 
 
 @struct.dataclass
 class Tables:
     """What both sides know: made once, before the prior is trained, and kept with it."""
 
-    present: jax.Array  # [K] bool, which codes have a continuous part: those that are not frequent, by the frozen table
-    centroids: jax.Array | None  # [1, G] or [K·g, G] float32, of bins; None where no length is transmitted
+    has_length: jax.Array  # [K] bool, codes that are transmitted with lengths
+    has_residual: jax.Array  # [K] bool, codes that are transmitted with a residual
+    centroids: jax.Array | None = None  # [1, G] or [K·g, G] float32, of bins; None where no length is transmitted
     step: float = struct.field(pytree_node=False, default=0.0)  # of residuals; 0 where none is transmitted
 
+    @property
+    def has_bins(self) -> bool:
+        """Whether tokens have bins: a single one would say nothing."""
+        return self.centroids is not None and self.centroids.shape[-1] > 1
 
-def to_tokens(indices: jax.Array, continuous: jax.Array, tables: Tables) -> jax.Array:
-    """`[..., 1 + c]` int32.
+    @property
+    def has_continuous(self) -> jax.Array:
+        """[P, K] bool, which codes have each of the continuous parts that tokens hold: lengths, then residuals."""
+        masks = [self.has_length] * self.has_bins + [self.has_residual] * bool(self.step)
+        return jnp.asarray(masks, bool).reshape(len(masks), len(self.has_length))
+
+
+def split_latent(row: Latent, z_e: jax.Array, z_q: jax.Array, indices: jax.Array, groups: int) -> Parts:
+    """Return the parts of the latent `row` of z_e and z_q `[..., D]`, with `groups` lengths per position.
+
+    >>> from hvq_jax.latents import LATENTS
+    >>> z_e, z_q = jnp.array([[3.0, 4.0]]), jnp.array([[2.0, 0.0]])
+    >>> split_latent(LATENTS["projected"], z_e, z_q, jnp.array([7]), groups=1).lengths.tolist()
+    [[3.0]]
+    """
+    lengths = residuals = None
+    if row.uses(PROJECTION):
+        lengths = signed_length(split_channels(z_e, groups), split_channels(z_q, groups))
+        lengths = lengths if groups > 1 else lengths[..., None]
+    if row.uses(Z_E):
+        residuals = z_e - z_q
+    return Parts(indices, lengths, residuals)
+
+
+def make_tables(
+    row: Latent, frequent: np.ndarray, indices: np.ndarray, lengths: np.ndarray | None, options: TokenOptions
+) -> Tables:
+    """Return the tables of the latent `row`; the same every time, since bins are fitted without chance.
 
     Args:
-        indices: [...] int32, the codes.
-        continuous: signed lengths [..., g] or residuals [..., D], float; anything where a code has none.
-        tables: as the prior has them. With a single bin its number says nothing and is left out: c = 0.
+        row: of `LATENTS`.
+        frequent: [K] bool, the frozen choice of frequent codes.
+        indices: [..., h, w] int, training latents to fit bins to.
+        lengths: [..., h, w, g] float, their signed lengths; unused where the latent has none.
+        options: the number of bins, and the step.
     """
+    has_length = np.asarray(row.codes_with(PROJECTION, jnp.asarray(frequent)))
+    has_residual = np.asarray(row.codes_with(Z_E, jnp.asarray(frequent)))
+    centroids = None
+    if row.uses(PROJECTION):
+        assert lengths is not None
+        chosen = has_length[indices]
+        centroids = fit_bins(
+            lengths[chosen],
+            indices[chosen],
+            num_codes=len(has_length),
+            num_bins=options.num_bins,
+            per_code=options.bins_per_code,
+        )
+    return Tables(
+        jnp.asarray(has_length),
+        jnp.asarray(has_residual),
+        None if centroids is None else jnp.asarray(centroids),
+        options.residual_step if row.uses(Z_E) else 0.0,
+    )
+
+
+def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
+    """Return tokens `[..., 1 + c]` int32 of `parts`."""
+    indices = jnp.asarray(parts.indices)
+    tokens = [indices[..., None]]
+    if tables.has_bins:
+        bins = to_bins(parts.lengths, indices, tables.centroids)
+        tokens.append(jnp.where(tables.has_length[indices][..., None], bins, 0))
     if tables.step:
-        parts = jnp.round(continuous / tables.step).astype(jnp.int32)
-    elif tables.centroids is not None and tables.centroids.shape[-1] > 1:
-        parts = to_bins(continuous, indices, tables.centroids)
-    else:
-        return indices[..., None]
-    parts = jnp.where(tables.present[indices][..., None], parts, 0)
-    return jnp.concatenate([indices[..., None], parts], axis=-1)
+        multiples = jnp.clip(jnp.round(parts.residuals / tables.step), -_LARGEST_MULTIPLE - 1, _LARGEST_MULTIPLE)
+        tokens.append(jnp.where(tables.has_residual[indices][..., None], multiples.astype(jnp.int32), 0))
+    return jnp.concatenate(tokens, axis=-1)
 
 
-def continuous_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> jax.Array:
-    """What `to_tokens` was given, rounded: signed lengths `[..., groups]` or residuals `[..., D]`; of `vq` `[..., 0]`.
-
-    They are 0 where the code has none.
-    """
-    indices, parts = tokens[..., 0], tokens[..., 1:]
-    present = tables.present[indices][..., None]
+def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
+    """Return the parts that `tokens` `[..., 1 + c]` stand for, rounded; 0 where a code does not have them."""
+    indices, rest = tokens[..., 0], tokens[..., 1:]
+    lengths = residuals = None
     if tables.centroids is not None:
-        bins = parts if parts.shape[-1] else jnp.zeros((*indices.shape, groups), jnp.int32)
-        return jnp.where(present, from_bins(bins, indices, tables.centroids), 0.0)
-    return jnp.where(present, tables.step * parts, 0.0)
+        num_bins = groups if tables.has_bins else 0
+        bins, rest = rest[..., :num_bins], rest[..., num_bins:]
+        bins = bins if tables.has_bins else jnp.zeros((*indices.shape, groups), jnp.int32)
+        centroids = from_bins(bins, indices, tables.centroids)
+        lengths = jnp.where(tables.has_length[indices][..., None], centroids, 0.0)
+    if tables.step:
+        residuals = jnp.where(tables.has_residual[indices][..., None], tables.step * rest, 0.0)
+    return Parts(indices, lengths, residuals)
 
 
-def from_tokens(tokens: jax.Array, tables: Tables, codebook: jax.Array, groups: int = 1) -> tuple[jax.Array, jax.Array]:
-    """The decoder's input `[..., D]` of tokens `[..., 1 + c]`, and the gains in it: `[...]`, or `[..., g]` for g > 1.
+def from_tokens(tokens: jax.Array, tables: Tables, codes: jax.Array, groups: int = 1) -> tuple[jax.Array, jax.Array]:
+    """Return the decoder's input `[..., D]`, and the gains in it: `[...]`, or `[..., g]` for g > 1 groups.
 
     Gains are 1 where the decoder does not see a multiple of the code.
+
+    Args:
+        tokens: [..., 1 + c] int32.
+        tables: those the tokens were made by.
+        codes: [K, D] float32.
+        groups: g.
     """
-    indices = tokens[..., 0]
-    codes, present = codebook[indices], tables.present[indices][..., None]
-    parts = continuous_parts(tokens, tables, groups)
-    gains = jnp.ones((*indices.shape, groups), jnp.float32)
-    if tables.centroids is not None:
-        lengths = jnp.linalg.norm(codes.reshape(*indices.shape, groups, -1), axis=-1)
-        gains = jnp.where(present, parts / jnp.maximum(lengths, 1e-6), 1.0)
+    parts = to_parts(tokens, tables, groups)
+    gains = jnp.ones((*parts.indices.shape, groups), jnp.float32)
+    if parts.lengths is not None:
+        norms = jnp.linalg.norm(split_channels(codes[parts.indices], groups).reshape(*gains.shape, -1), axis=-1)
+        has_length = tables.has_length[parts.indices][..., None]
+        gains = jnp.where(has_length, parts.lengths / jnp.maximum(norms, 1e-6), 1.0)
     gains = gains if groups > 1 else gains[..., 0]
-    latents = latent_from_codes(indices, codebook, gains)
-    return latents + parts if tables.step else latents, gains
+    latents = latent_from_codes(parts.indices, codes, gains)
+    return latents if parts.residuals is None else latents + parts.residuals, gains

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hvq_jax.errors import UserError
-from hvq_jax.layers import Dense, xavier_uniform
+from hvq_jax.networks.layers import Dense, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 # As large as embedded tokens: at 0.02 (GPT-2's) the places would long be drowned by them.
@@ -38,8 +38,9 @@ class Transformer(nn.Module):
 
     grid: tuple[int, int]  # h, w
     num_classes: int = 0  # 0: unconditional
-    width: int = 64
-    num_layers: int = 6
+    # On CPU a transformer samples the faster the wider and shallower it is (docs/performance.md).
+    width: int = 192
+    num_layers: int = 3
     num_heads: int = 4
     dropout: float = 0.0  # of the embedded positions and of each branch, in training
     compute_dtype: str = "float32"  # of products; normalisation, the sum of branches and features are float32

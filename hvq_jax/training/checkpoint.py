@@ -20,8 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from hvq_jax.devices.cluster import all_of, is_first, wait_for_all
 from hvq_jax.errors import UserError
-from hvq_jax.training.cluster import all_of, is_first, wait_for_all
 
 _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 
@@ -121,6 +121,10 @@ class Checkpoints:
             f"could not write a checkpoint to {self.folder} ({_reason(error)}); {kept}: mend that and start the same "
             "command again"
         )
+
+    def best_step(self) -> int | None:
+        """Return the step with the smallest objective, the newest where none was evaluated; None without any."""
+        return self._manager.best_step()
 
     def restore_latest(self, like: Any) -> Any | None:
         """The newest good state as numpy arrays, of the structure, shapes and dtypes of `like`.

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from hvq_jax.training.parallel import Parallel
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.state import StepReport, TrainState
 
 

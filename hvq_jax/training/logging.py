@@ -12,9 +12,9 @@ import numpy as np
 from tqdm import tqdm
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import write_text
 from hvq_jax.progress import progress_bar
 from hvq_jax.training.imports import without
-from hvq_jax.training.workdir import write_text
 
 with without("torch"):  # where it is installed, tensorboardX takes seconds to import it, for nothing that is used here
     from tensorboardX import summary

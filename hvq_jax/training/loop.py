@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,79 +15,74 @@ import optax
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
+from hvq_jax.devices.cluster import is_first
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import RESUMES, Preemption
 from hvq_jax.errors import Preempted, UserError
+from hvq_jax.options import Options, option
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.cluster import is_first
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
 from hvq_jax.training.logging import RunLog, SilentLog, in_one_line
-from hvq_jax.training.parallel import Parallel
-from hvq_jax.training.preemption import GOES_ON, Preemption
 from hvq_jax.training.profiling import StepProfiler
-from hvq_jax.training.state import (
-    LossFunction,
-    TrainState,
-    create_state,
-    make_optimizer,
-    train_step,
-)
+from hvq_jax.training.stage import Stage
+from hvq_jax.training.state import SCHEDULES, TrainState, create_state, make_optimizer, train_step
 from hvq_jax.training.step_log import NotFiniteError, StepLog
 
-_FIRST_BATCHES = 4  # so many make the codes that start from data: enough vectors for a codebook of usual size
+_FIRST_BATCHES = 4  # codes that start from data are made from these: enough vectors for a codebook of usual size
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """What the loop has to know of a stage. All but `summarise…` and `show` are pure and get compiled."""
+class FitOptions(Options):
+    """How long and how to train a stage."""
 
-    name: str
-    objective: str  # the validation figure whose smallest value makes the best checkpoint
-    init: Callable[[jax.Array], tuple[Any, Any]]  # key -> (params, model_state)
-    loss: LossFunction
-    evaluate: Callable[[Any, Any, Batch], Any]  # (params, model_state, batch) -> sums that add up
-    summarise_steps: Callable[[Any], dict[str, float]]  # metrics with a leading axis of steps
-    summarise: Callable[[Any], dict[str, float]]  # sums over a whole split -> figures
-    show: Callable[[RunLog, int, Any, Any, Any], None]  # (log, step, params, model_state, sums)
-    # (params, model_state, batch, key, axis_name) -> (params, model_state), where step 0 has to know the data
-    start_from_data: Callable[..., tuple[Any, Any]] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class FitOptions:
-    """How long and how to train; the comments of `configs/default.py` explain each."""
-
-    batch_size: int
-    num_epochs: int
-    num_steps: int  # 0: by num_epochs
-    learning_rate: float
-    schedule: str
-    warmup_steps: int
-    clip_norm: float
-    average_decay: float
-    log_every_steps: int
-    eval_every_steps: int  # 0: every epoch
-    checkpoint_every_steps: int  # 0: only after evaluations
-    keep_checkpoints: int
-    check_replicas_every_steps: int  # 0: never
-    steps_per_dispatch: int
+    batch_size: int = option(128, "items per step, over all devices", low=1)
+    num_epochs: int = option(20, "passes over the training split", low=1)
+    num_steps: int = option(0, "training steps; 0: by num_epochs", low=0)
+    learning_rate: float = option(3e-3, "of Adam", low=0)
+    schedule: str = option("cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES)
+    warmup_steps: int = option(100, "steps of linear warm-up from 0", low=0)
+    clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: off", low=0)
+    average_decay: float = option(
+        0.0, "decay of the moving average of parameters that is evaluated; 0: off", low=0, high=0.999999
+    )
+    log_every_steps: int = option(50, "steps per log record", low=1, changeable=True)
+    eval_every_steps: int = option(0, "steps per evaluation on the validation split; 0: one epoch", low=0)
+    checkpoint_every_steps: int = option(
+        0, "steps per checkpoint, besides those after evaluations; 0: only those", low=0, changeable=True
+    )
+    keep_checkpoints: int = option(
+        2, "newest checkpoints to keep, besides the best on validation", low=1, changeable=True
+    )
+    check_replicas_every_steps: int = option(
+        500, "steps per check that all devices hold the same state, bit for bit; 0: never", low=0, changeable=True
+    )
+    steps_per_dispatch: int = option(
+        1,
+        "training steps per compiled dispatch; worth raising where a step is short, best to a divisor of every "
+        "..._every_steps; on CPU, compiling takes that many times as long",
+        low=1,
+        changeable=True,  # within rounding
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """Where and by whom a stage is trained."""
+    """Where and on what a stage is trained."""
 
     workdir: Path
     seed: int
     parallel: Parallel
     preemption: Preemption
+    profile_steps: int = 0  # steps of each stage to trace, 0: none
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
-    """Where the checkpoints of `stage` are."""
+    """Return the folder of the checkpoints of `stage`."""
     return workdir / "checkpoints" / stage.name
 
 
 def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
-    """The state at step 0, from the run's seed."""
+    """Return the state at step 0, from the run's seed."""
     params, model_state = stage.init(jax.random.key(seed))
     optimizer = optimizer_of(options, num_steps)
     return create_state(params, model_state, optimizer, average_decay=options.average_decay)
@@ -100,21 +96,20 @@ def first_state(
     run: RunContext,
     augmentation: Augmentation | None = None,
 ) -> TrainState:
-    """`initial_state` on the devices, with what the stage makes of the first batches, which are trained on as well."""
+    """Return `initial_state` on the devices, with codes from the first batches where the stage starts from data."""
     parallel, num_steps = run.parallel, num_training_steps(options, train)
     state = parallel.replicate(jax.jit(partial(initial_state, stage, options, num_steps, run.seed))())
-    start_from_data = stage.start_from_data
-    if start_from_data is None:
+    if not stage.starts_from_data:
         return state
     key = jax.random.fold_in(jax.random.key(run.seed), 2**32 - 1)  # not that of any step
 
     def start(state: TrainState, batch: Batch) -> TrainState:
-        params, model_state = start_from_data(state.params, state.model_state, batch, key, parallel.axis_name)
+        params, model_state = stage.start_from_data(state.params, state.model_state, batch, key, parallel.axis_name)
         optimizer = optimizer_of(options, num_steps)
         return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
     num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
-    # As one large batch, which every process has its share of.
+    # As one large batch, of which every process has its share.
     batches = train_batches(
         train,
         batch_size=num_batches * options.batch_size,
@@ -128,12 +123,12 @@ def first_state(
 
 
 def num_training_steps(options: FitOptions, train: AnySplit) -> int:
-    """Steps in all."""
+    """Return the number of training steps in all."""
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
 
 
 def optimizer_of(options: FitOptions, num_steps: int) -> optax.GradientTransformation:
-    """Adam and its schedule over `num_steps` steps, as `options` say."""
+    """Return Adam with its schedule over `num_steps` steps."""
     return make_optimizer(
         learning_rate=options.learning_rate,
         num_steps=num_steps,
@@ -152,7 +147,7 @@ def fit(
     run: RunContext,
     augmentation: Augmentation | None = None,
 ) -> TrainState:
-    """Trains `stage` to its last step, from the last checkpoint if there is one; returns the best state (numpy).
+    """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
 
     Raises UserError, after everything already saved is safe, when the loss stops being finite, replicas differ or a
     checkpoint cannot be written; Preempted, with the state saved, when the run is asked to stop.
@@ -166,7 +161,7 @@ def fit(
         keep=options.keep_checkpoints,
     )
     try:
-        state = checkpoints.restore_latest(abstract)
+        best, state = None, checkpoints.restore_latest(abstract)
         if state is None or state.step < num_steps:
             if state is None:
                 state = first_state(stage, train, options=options, run=run, augmentation=augmentation)
@@ -182,10 +177,23 @@ def fit(
             )
             epoch = steps_per_epoch(train, options.batch_size)
             with contextlib.closing(batches), run.preemption.deferred():
-                _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run)
-        return checkpoints.restore_best(abstract)
+                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run)
+        return best if best is not None and best.step == checkpoints.best_step() else checkpoints.restore_best(abstract)
     finally:
         checkpoints.close()
+
+
+@dataclasses.dataclass
+class _Best:
+    """The best state of this start, on the host, so that it need not be read from disk."""
+
+    objective: float = math.inf
+    state: TrainState | None = None
+
+    def offer(self, objective: float, state: TrainState) -> None:
+        if objective <= self.objective:  # of equal ones the newest, as Orbax has it
+            # A copy: on CPU the arrays would be views of buffers that the next step is given to overwrite.
+            self.objective, self.state = objective, jax.tree.map(np.array, state)
 
 
 def _train(
@@ -198,19 +206,21 @@ def _train(
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
-) -> None:
-    parallel = run.parallel
+) -> TrainState | None:
+    """Take the steps that are left; return the best state among those evaluated here."""
+    parallel, best = run.parallel, _Best()
     dispatch = compile_dispatch(_step_function(stage, options, num_steps, run), parallel)
-    evaluate = partial(evaluator(stage, parallel), split=validation, batch_size=options.batch_size)
     start = int(state.step)
     schedule = _schedule(options, steps_per_epoch, num_steps)
     log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps) if is_first() else SilentLog()
     if start:
-        log.say(f"goes on from the checkpoint of step {start}")
-    profiler = StepProfiler(run.workdir, stage.name, start_step=start, last_step=num_steps)
-    step_log = StepLog(log, stage.summarise_steps, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
+        log.say(f"resumes from the checkpoint of step {start}")
+    validate = _Validation(stage, evaluator(stage, parallel), validation, options.batch_size, checkpoints, log)
+    profiler = StepProfiler(run.workdir, stage.name, run.profile_steps, start_step=start, last_step=num_steps)
+    step_log = StepLog(log, stage, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
+    groups = placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel)
     try:
-        for step, group in placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel):
+        for step, group in groups:
             profiler.before(state)
             state, reports = dispatch(state, group)
             step_log.write()  # the interval before, now that the devices have this step to do
@@ -225,17 +235,20 @@ def _train(
                 step_log.write()
             if schedule.checks_replicas(step):
                 _check_replicas(stage, parallel, state, step, checkpoints)
-            figures = _validate(stage, evaluate, state, step, checkpoints, log) if schedule.evaluates(step) else None
+            metrics = validate(state, step) if schedule.evaluates(step) else None
             if saves:
-                checkpoints.save(step, state, figures)
+                checkpoints.save(step, state, metrics)
+                if metrics is not None:
+                    best.offer(metrics[stage.objective], state)
                 step_log.restart_clock()
             if stops:
                 checkpoints.wait()
-                raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {GOES_ON}")
+                raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {RESUMES}")
     except NotFiniteError as error:
         raise _diverged(stage, str(error), error.step, checkpoints) from None
     else:
         checkpoints.wait()
+        return best.state
     finally:
         if line := profiler.close():
             log.say(line)
@@ -264,28 +277,43 @@ def _schedule(options: FitOptions, steps_per_epoch: int, num_steps: int) -> Sche
     )
 
 
-def _validate(
-    stage: Stage,
-    evaluate: Callable[[TrainState], Any],
-    state: TrainState,
-    step: int,
-    checkpoints: Checkpoints,
-    log: RunLog,
-) -> dict[str, float]:
-    """The figures of the validation split, logged; UserError where they are not finite."""
-    sums = evaluate(state)
-    figures = stage.summarise(sums)
-    # Parameters may be spoilt by the very step whose loss was still finite.
-    if not np.isfinite(figures[stage.objective]):
-        raise _diverged(stage, f"the validation {stage.objective} is {figures[stage.objective]}", step, checkpoints)
-    log.record("validation", step, figures)
-    log.say(f"validation at step {step}: {in_one_line(figures)}")
-    stage.show(log, step, state.eval_params, state.model_state, sums)
-    return figures
+class _Validation:
+    """Evaluates the validation split, logs the metrics, and warns of a fault once while it lasts."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        evaluate: Callable[..., Any],
+        split: AnySplit,
+        batch_size: int,
+        checkpoints: Checkpoints,
+        log: RunLog,
+    ) -> None:
+        self._stage, self._checkpoints, self._log = stage, checkpoints, log
+        self._evaluate = partial(evaluate, split=split, batch_size=batch_size)
+        self._warned: set[str] = set()  # kinds of faults at the evaluation before
+
+    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
+        """Return the metrics; UserError where the objective is not finite."""
+        stage, log = self._stage, self._log
+        sums = self._evaluate(state)
+        metrics = stage.summarise(sums)
+        # Parameters may be spoilt by the very step whose loss was still finite.
+        if not np.isfinite(metrics[stage.objective]):
+            what = f"the validation {stage.objective} is {metrics[stage.objective]}"
+            raise _diverged(stage, what, step, self._checkpoints)
+        log.record("validation", step, metrics)
+        log.say(f"validation at step {step}: {in_one_line(metrics)}")
+        stage.show(log, step, state.eval_params, state.model_state, sums)
+        found = stage.warnings(sums)
+        for kind in found.keys() - self._warned:
+            log.say(f"warning: {found[kind]}")
+        self._warned = set(found)
+        return metrics
 
 
 def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
-    """A compiled `evaluate(state, split=..., batch_size=...)` that gives the sums over a whole split, on the host."""
+    """Return a compiled `evaluate(state, split=..., batch_size=...)` that sums over a split, on the host."""
 
     def evaluate_batch(state: tuple[Any, Any], batch: Batch) -> Any:
         sums = stage.evaluate(*state, batch)
@@ -300,7 +328,7 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
         batch_size: int,
         watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
     ) -> Any:
-        """`watch` passes the batches on, and may raise to stop."""
+        """`watch` passes the batches on and may raise to stop."""
         variables = (state.eval_params, state.model_state)
         batches = watch(parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share)))
         # One at a time: a split larger than the device's memory would otherwise be queued on it.

@@ -1,37 +1,22 @@
 """A trace of a few training steps for TensorBoard or Perfetto, where `train.py --profile=N` asks for one."""
 
-import contextlib
-import contextvars
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from hvq_jax.training.cluster import is_first
+from hvq_jax.devices.cluster import is_first
 
 FOLDER = "profile"
 _WARM_UP_STEPS = 10  # of this start: compiling and filling the pipeline would hide what every other step does
-
-_requested: contextvars.ContextVar[int] = contextvars.ContextVar("steps to profile", default=0)
-
-
-@contextlib.contextmanager
-def profiled(num_steps: int) -> Iterator[None]:
-    """Each stage that is trained in the block traces so many of its steps; 0: none."""
-    token = _requested.set(num_steps)
-    try:
-        yield
-    finally:
-        _requested.reset(token)
 
 
 class StepProfiler:
     """Traces steps into `workdir`/profile/`stage`, on the first process of a cluster alone."""
 
-    def __init__(self, workdir: Path, stage: str, *, start_step: int, last_step: int) -> None:
+    def __init__(self, workdir: Path, stage: str, num_steps: int, *, start_step: int, last_step: int) -> None:
         self.folder = workdir / FOLDER / stage
-        self._num_steps = _requested.get() if is_first() else 0
+        self._num_steps = num_steps if is_first() else 0
         self._step = start_step
         self._last_step = last_step
         self._from = start_step + _WARM_UP_STEPS

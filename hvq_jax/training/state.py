@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+SCHEDULES = ("constant", "cosine")
+
 # (params, model_state, batch, key, axis_name) -> (loss, (model_state, metrics)); see `Stage.loss`.
 LossFunction = Callable[..., tuple[jax.Array, tuple[Any, Any]]]
 

@@ -2,13 +2,12 @@
 
 import datetime
 import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 
 from hvq_jax.training.logging import RunLog
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport
 
 
@@ -30,14 +29,14 @@ class StepLog:
     def __init__(
         self,
         log: RunLog,
-        summarise: Callable[[Any], dict[str, float]],
+        stage: Stage,
         *,
         start_step: int,
         num_steps: int,
         batch_size: int,
     ) -> None:
-        """`summarise` makes figures of the stage's metrics, whose leaves have a leading axis of steps."""
-        self._log, self._summarise = log, summarise
+        """Log steps of `stage`, which summarises them."""
+        self._log, self._stage = log, stage
         self._num_steps, self._batch_size = num_steps, batch_size
         self._open: list[StepReport] = []
         self._closed: tuple[int, list[StepReport]] | None = None
@@ -65,12 +64,12 @@ class StepLog:
         scalars = {
             "loss": float(stacked.loss.mean()),
             "gradient_norm": float(stacked.gradient_norm.mean()),
-            **self._summarise(stacked.metrics),
-            "images_per_second": rate,
+            **self._stage.summarise_steps(stacked.metrics),
+            f"{self._stage.items}_per_second": rate,
         }
         self._log.record("train", step, scalars)
         left = datetime.timedelta(seconds=round((self._num_steps - step) * self._batch_size / rate))
-        self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} images/s  {left} left")
+        self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} {self._stage.items}/s  {left} left")
 
     def restart_clock(self) -> None:
         """What was done since the last step, a checkpoint say, does not count as training."""

@@ -19,16 +19,16 @@ import numpy as np
 
 from hvq_jax import autoencoder
 from hvq_jax.data.datasets import load_dataset
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError, exit_status
 from hvq_jax.images import to_float
-from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
-from hvq_jax.training.config import continuous_options_of
-from hvq_jax.training.latent_data import FILE, ContinuousOptions, has_residual, latent_data, read_arrays, tables_of
+from hvq_jax.runs.latent_data import FILE, ContinuousOptions, has_residual, latent_data, read_arrays, tables_of
+from hvq_jax.runs.options import continuous_options_of
+from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.runs.workdir import read_json
 from hvq_jax.training.logging import set_quiet
-from hvq_jax.training.parallel import Parallel
-from hvq_jax.training.preemption import Preemption
-from hvq_jax.training.workdir import read_json
 from studies import results_of
 from studies.figures import radial_share
 

@@ -8,7 +8,7 @@ from studies.cells import Cell
 
 _CODEBOOKS = {
     "default": (),
-    "spherical": ("codebook.method=spherical", "loss.commitment_target=projection"),
+    "spherical": ("codebook.unit_norm=codes", "loss.commitment_target=projection"),
 }
 
 # As large as each other, to 8 %: 385,000 and 393,000 parameters for vq, 414,000 and 447,000 for projected.

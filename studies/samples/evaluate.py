@@ -27,11 +27,11 @@ from hvq_jax.errors import UserError, exit_status
 from hvq_jax.evaluation.classifier import Classifier, Network, accuracy, features, predict, train_classifier
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
 from hvq_jax.images import to_uint8
-from hvq_jax.inference import Drawn, TrainedRun
 from hvq_jax.priors.tokens import Tables, from_tokens
-from hvq_jax.training.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
+from hvq_jax.runs.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
+from hvq_jax.runs.trained import Drawn, TrainedRun
+from hvq_jax.runs.workdir import whole_file
 from hvq_jax.training.logging import set_quiet
-from hvq_jax.training.workdir import whole_file
 from studies import results_of
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats

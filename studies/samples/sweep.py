@@ -17,8 +17,8 @@ import numpy as np
 
 from hvq_jax.data.datasets import load_dataset
 from hvq_jax.errors import exit_status
-from hvq_jax.inference import TrainedRun
 from hvq_jax.priors.sampling import SamplingOptions
+from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import results_of
 from studies.samples import evaluate

@@ -9,9 +9,9 @@ LONG = 40 * 429  # forty epochs of 55,000 images
 
 # Beside the config `reference`. A codebook of unit norm has no length of its own, so nothing may pull vectors to it.
 CODEBOOKS: dict[str, tuple[str, ...]] = {
-    "gradient": ("codebook.method=gradient", "codebook.init=uniform"),
-    "ema": ("codebook.method=ema", "codebook.init=data"),
-    "spherical": ("codebook.method=spherical", "codebook.init=data", "loss.commitment_target=projection"),
+    "gradient": ("codebook.learning=gradient", "codebook.init=uniform"),
+    "ema": ("codebook.learning=ema", "codebook.init=data"),
+    "spherical": ("codebook.unit_norm=codes", "codebook.init=data", "loss.commitment_target=projection"),
 }
 
 

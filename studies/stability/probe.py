@@ -21,14 +21,14 @@ from hvq_jax import autoencoder, latents
 from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.data.datasets import load_dataset
 from hvq_jax.data.pipeline import train_batches
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError, exit_status
 from hvq_jax.images import to_float
-from hvq_jax.training import config as configuration
+from hvq_jax.runs import options as configuration
+from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.flags import parse_command_line
 from hvq_jax.training.loop import RunContext, first_state, optimizer_of
-from hvq_jax.training.parallel import Parallel
-from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import TrainState, train_step
 from studies import results_of
 from studies.cells import Cell

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
-from hvq_jax.training.cluster import Membership, find_membership
-from hvq_jax.training.flags import parse_command_line
+from hvq_jax.devices.cluster import Membership, find_membership
+from hvq_jax.runs.flags import parse_command_line
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "cluster" / "jobset.yaml"

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from benchmarks.scaling import Reduction, Subject, chain_of, kinds_of, random_batch, reductions_of
-from hvq_jax.training.parallel import Parallel
+from hvq_jax.devices.parallel import Parallel
 
 PROGRAM = """
   %psum.1 = f32[32]{0} all-reduce(%a), channel_id=1, to_apply=%add

@@ -8,8 +8,8 @@ import pytest
 from published_files import cifar_rows, labelled_images, python2_pickle, stored, write_tar
 
 from hvq_jax.data.builders.cifar import Cifar10, Cifar100
-from hvq_jax.data.download import PublishedFile
-from hvq_jax.data.pickled_arrays import load_pickled, uint8_array
+from hvq_jax.data.builders.download import PublishedFile
+from hvq_jax.data.builders.pickled_arrays import load_pickled, uint8_array
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 
@@ -122,7 +122,7 @@ def test_nothing_but_a_plain_file_serves_as_member(tmp_path, kind, type_):
 def test_a_member_that_announces_too_much_is_refused_unread(tmp_path, kind, monkeypatch):
     members = members_of(Cifar10, kind)
     write_tar(tmp_path / archive_name(Cifar10, kind), members)
-    monkeypatch.setattr("hvq_jax.data.archive._MAX_MEMBER_BYTES", len(members[next(iter(members))]) - 1)
+    monkeypatch.setattr("hvq_jax.data.builders.archive._MAX_MEMBER_BYTES", len(members[next(iter(members))]) - 1)
     with pytest.raises(UserError, match="more than any published one"):
         read(Cifar10, tmp_path)
 

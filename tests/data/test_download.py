@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from hvq_jax.data.download import PublishedFile, download, find_file
+from hvq_jax.data.builders.download import PublishedFile, download, find_file
 from hvq_jax.errors import UserError
 
 CONTENT = bytes(range(256)) * 10

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from published_files import idx_bytes
 
-from hvq_jax.data.idx import read_idx
+from hvq_jax.data.builders.idx import read_idx
 from hvq_jax.errors import UserError
 
 CONTENT = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))

@@ -11,10 +11,10 @@ from PIL import Image
 from published_files import stored
 
 from hvq_jax.data.builders import base
+from hvq_jax.data.builders.decode_files import decode_files
+from hvq_jax.data.builders.image_files import list_images
 from hvq_jax.data.builders.image_folder import ImageFolder
 from hvq_jax.data.decode import ImageError, decode_image, fit_image
-from hvq_jax.data.decode_files import decode_files
-from hvq_jax.data.image_files import list_images
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 

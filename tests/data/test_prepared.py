@@ -8,7 +8,7 @@ from prepared_files import TWO_CLASSES, encoded, records_of, tensor, write_datas
 from published_files import labelled_images
 
 from hvq_jax.data.decode import decode_image, fit_image
-from hvq_jax.data.prepared import class_names, open_prepared, open_split
+from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.errors import UserError
 
 ANY_SIZE = tfds.features.Image(shape=(None, None, 3))

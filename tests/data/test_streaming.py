@@ -15,8 +15,8 @@ from published_files import labelled_images
 
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import Split
+from hvq_jax.data.open_tfds import open_prepared, open_split
 from hvq_jax.data.pipeline import eval_batches, train_batches
-from hvq_jax.data.prepared import open_prepared, open_split
 from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvq_jax.errors import UserError
-from hvq_jax.interop import pixelcnn_from_torch, pixelcnn_to_torch
+from hvq_jax.torch_reference.weights import pixelcnn_from_torch, pixelcnn_to_torch
 from tests.priors.models import all_logits, logits_of, one_by_one, pixelcnn_prior, random_variables
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pixelcnn_k32_d16_l4_7x7.npz"

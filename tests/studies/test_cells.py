@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from hvq_jax.training.config import validate
-from hvq_jax.training.flags import parse_command_line
+from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.options import validate
 from studies import STUDIES
 from studies.cells import Cell
 from studies.report import groups_of, plot, table

@@ -45,7 +45,7 @@ def test_what_is_said_of_known_steps():
 
 def test_a_short_run(data_dir):
     options = tuple(option.removeprefix("--config.") for option in TINY)
-    gradient = ("codebook.method=gradient", "codebook.init=uniform", "latent.num_codes=64")
+    gradient = ("codebook.learning=gradient", "codebook.init=uniform", "latent.num_codes=64")
     cell = Cell("configs/quickstart.py:projected", {}, 0, (*options, *gradient))
     seen, learning_rate = watched(cell, [f"--config.data.data_dir={data_dir}"], 4)
     assert learning_rate == pytest.approx(3e-3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvq_jax.inference import TrainedRun
+from hvq_jax.runs.trained import TrainedRun
 from studies.rates import measure, report
 
 WHOLE = st.lists(st.integers(0, 5), min_size=1, max_size=30).map(np.array)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hvq_jax.data.datasets import load_dataset
-from hvq_jax.inference import TrainedRun
+from hvq_jax.runs.trained import TrainedRun
 from studies.samples import evaluate, report, sweep
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats

@@ -15,12 +15,12 @@ import numpy as np
 from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions
 from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import train_batches
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.latents import MODES
 from hvq_jax.training import cluster
 from hvq_jax.training.autoencoder_stage import autoencoder_stage
 from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit, optimizer_of
-from hvq_jax.training.parallel import Parallel
-from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with

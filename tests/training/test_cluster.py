@@ -2,8 +2,8 @@
 
 import pytest
 
+from hvq_jax.devices.cluster import Membership, agreed, all_of, find_membership
 from hvq_jax.errors import UserError
-from hvq_jax.training.cluster import Membership, agreed, all_of, find_membership
 
 SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "8", "SLURM_PROCID": "3"}
 OPEN_MPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_LOCAL_RANK": "1"}

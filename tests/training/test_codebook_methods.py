@@ -9,10 +9,10 @@ import pytest
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.metrics import Mean
 from hvq_jax.training.autoencoder_stage import autoencoder_stage, warnings
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.parallel import Parallel
 from tests.methods import GRADIENT, METHODS, model_of
 from tests.training.small_fit import STEPS, VALIDATION, small_fit, small_training
 

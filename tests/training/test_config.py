@@ -4,7 +4,7 @@ import pytest
 
 from configs import default
 from hvq_jax.errors import UserError
-from hvq_jax.training.config import prior_of, validate
+from hvq_jax.runs.options import prior_of, validate
 
 
 def prior(**options):

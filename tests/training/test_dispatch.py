@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hvq_jax.data.pipeline import train_batches
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, in_groups, placed_groups
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.parallel import Parallel
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 from tests.training.small_fit import BATCH_SIZE, TRAIN, small_fit, stage_of
 

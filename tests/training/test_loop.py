@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from hvq_jax.data.datasets import Split
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
 from hvq_jax.metrics import Mean
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
 from hvq_jax.training.loop import FitOptions, RunContext, Stage, checkpoint_folder, evaluator, fit
-from hvq_jax.training.parallel import Parallel
-from hvq_jax.training.preemption import Preemption
 from hvq_jax.training.state import create_state, make_optimizer
 
 TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hvq_jax.devices.parallel import Parallel, checksum
 from hvq_jax.errors import UserError
-from hvq_jax.training.parallel import Parallel, checksum
 
 
 @given(st.integers(0, 11), st.integers(0, 31), st.integers(0, 2**32 - 1))

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import Preempted
-from hvq_jax.training.preemption import Preemption
 
 
 def terminate():

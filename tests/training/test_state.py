@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from hvq_jax.training.parallel import Parallel
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hvq_jax.devices.parallel import Parallel
 from hvq_jax.latents import MODES
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.parallel import Parallel
 from tests.training.small_fit import HANDED_OVER, STEPS, TRAININGS, evaluated, small_fit, small_training, stage_of
 
 ROOT = Path(__file__).parents[2]

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-from hvq_jax.training.xla import keep_compiled_programs
+from hvq_jax.devices.xla import keep_compiled_programs
 keep_compiled_programs()
 import jax
 print(jax.jit(lambda x: x + 1)(1.0), jax.config.jax_compilation_cache_dir)

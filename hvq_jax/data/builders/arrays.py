@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from hvq_jax.data.builders.base import ImageBuilder
-from hvq_jax.data.download import PublishedFile, download, find_file
+from hvq_jax.data.builders.download import PublishedFile, download, find_file
 from hvq_jax.errors import UserError
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.records import RecordWriter, disk_bytes
+from hvq_jax.data.builders.records import RecordWriter, disk_bytes
 from hvq_jax.errors import UserError
 from hvq_jax.progress import progress_bar
 

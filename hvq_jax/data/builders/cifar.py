@@ -10,10 +10,10 @@ from typing import ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.archive import read_members
+from hvq_jax.data.builders.archive import read_members
 from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
-from hvq_jax.data.download import PublishedFile
-from hvq_jax.data.pickled_arrays import load_pickled, uint8_array
+from hvq_jax.data.builders.download import PublishedFile
+from hvq_jax.data.builders.pickled_arrays import load_pickled, uint8_array
 from hvq_jax.errors import UserError
 
 _IMAGE_SHAPE = (32, 32, 3)

@@ -5,13 +5,13 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
+from hvq_jax.data.builders.idx import read_idx
 from hvq_jax.data.builders.mnist import (
     FASHION_MNIST_CLASS_NAMES,
     FASHION_MNIST_HOMEPAGE,
     MNIST_IMAGE_SHAPE,
     read_images,
 )
-from hvq_jax.data.idx import read_idx
 
 _EMBEDDED = pathlib.Path(__file__).parent.parent / "embedded" / "fashion_mnist_test"
 

@@ -12,9 +12,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders.base import ImageBuilder
+from hvq_jax.data.builders.decode_files import decode_files
+from hvq_jax.data.builders.image_files import ImageFiles, list_images
 from hvq_jax.data.decode import ImageError
-from hvq_jax.data.decode_files import decode_files
-from hvq_jax.data.image_files import ImageFiles, list_images
 from hvq_jax.errors import UserError
 
 _DEFAULT_CHANNELS = 3

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
-from hvq_jax.data.download import PublishedFile
-from hvq_jax.data.idx import read_idx
+from hvq_jax.data.builders.download import PublishedFile
+from hvq_jax.data.builders.idx import read_idx
 
 MNIST_IMAGE_SHAPE = (28, 28, 1)
 FASHION_MNIST_HOMEPAGE = "https://github.com/zalandoresearch/fashion-mnist"

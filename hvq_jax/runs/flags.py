@@ -6,19 +6,12 @@ import re
 from pathlib import Path
 
 from absl import flags
-from ml_collections import ConfigDict, config_dict, config_flags
+from ml_collections import ConfigDict, config_flags
 
 from hvq_jax.errors import UserError
-from hvq_jax.training.workdir import CONFIG, flatten, load_config
-
-# Options that are None by default: JSON forgets their type, and without it they could not be overridden.
-_OPTIONAL = {
-    "data.data_dir": str,
-    "data.manual_dir": str,
-    "latent.frequent_mass": float,
-    "prior.width": int,
-    "prior.num_layers": int,
-}
+from hvq_jax.runs.open import flags_named
+from hvq_jax.runs.options import RENAMED, from_dict, to_config
+from hvq_jax.runs.workdir import CONFIG, flatten, load_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,12 +50,8 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
         return _parse(arguments, None).config
     if not (workdir / CONFIG).exists():
         raise UserError(f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)")
-    config = ConfigDict(load_config(workdir))
-    for key, kind in _OPTIONAL.items():
-        section, name = key.split(".")
-        if config[section][name] is None:
-            config[section][name] = config_dict.placeholder(kind)
-    return config
+    with flags_named():
+        return to_config(from_dict(load_config(workdir)))
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:
@@ -78,6 +67,8 @@ def _check_keys(arguments: list[str], config: ConfigDict) -> None:
     known = list(flatten(config.to_dict()))
     for argument in arguments:
         match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
+        if match and match[1] in RENAMED:
+            raise UserError(f"--config.{match[1]}: {RENAMED[match[1]]}")
         if match and match[1] not in known:
             close = difflib.get_close_matches(match[1], known, n=1)
             hint = f"did you mean --config.{close[0]}?" if close else "--help lists them all"

@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from hvq_jax.data.decode import decode_image
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.evaluation import plots
-from hvq_jax.inference import TrainedRun
-from hvq_jax.outputs import check_out, is_picture, write
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
+from hvq_jax.runs.outputs import check_out, is_picture, write
+from hvq_jax.runs.trained import Decoded, TrainedRun
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
@@ -36,7 +36,7 @@ def draw_samples(
     _check_drawing(num_samples, seed)
     check_out(out, num_samples)
     run = TrainedRun.load(workdir)
-    conditional = run.config.prior.conditional
+    conditional = run.options.prior.conditional
     _check_label(run, label)
     if run.image_shape is None and not out.endswith(".npz"):
         raise UserError(f"--out={out}: this run has no autoencoder to make images of its latents: name an .npz")
@@ -44,7 +44,7 @@ def draw_samples(
         labels = np.arange(num_samples, dtype=np.int32) % max(len(run.class_names), 1)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
-    pieces = run.sample(labels, seed=seed, options=SamplingOptions(**options))
+    pieces = _sampled(run, labels, seed, options)
     if note := run.continuous_part_note():
         print(note)
 
@@ -76,11 +76,8 @@ def vary_images(
     for name in sorted({"temperature", "top_k", "top_p", "guidance"} & set(drawing)):
         raise UserError(f"--{name} is of codes, which --vary keeps: leave one of them out")
     run = TrainedRun.load(workdir)
-    if run.prior.continuous is None:
-        raise UserError(
-            f"--vary={path}: this run's prior draws codes only (latent {run.model.latent.mode}, "
-            f"{run.config.prior.num_bins} bins), so there is nothing to vary"
-        )
+    if not run.prior.heads:
+        raise UserError(f"--vary={path}: this run's prior {run.draws_codes_only}, so there is nothing to vary")
     _redraw(run, path, out, all_codes, "codes kept", num_samples=num_samples, label=label, **drawing)
 
 
@@ -100,7 +97,7 @@ def _redraw(
     _check_drawing(num_samples, seed)
     _check_label(run, label)
     number = NO_CLASS if label is None else _label_number(label, run.class_names)
-    if run.prior.num_classes and label is None and not run.config.prior.label_dropout:
+    if run.prior.num_classes and label is None and not run.options.prior.label_dropout:
         raise UserError("this run's prior was always told the class (prior.label_dropout=0): say --label=NAME")
     files = _image_files(Path(path))
     check_out(out, len(files) * (num_samples + 2))
@@ -116,7 +113,7 @@ def _redraw(
             yield from (latent for latent in tokens for _ in range(num_samples))
 
     labels = np.full(len(files) * num_samples, number, np.int32)
-    pieces = run.sample(labels, seed=seed, options=SamplingOptions(**options), tokens=repeated(), keep=keep)
+    pieces = _sampled(run, labels, seed, options, tokens=repeated(), keep=keep)
 
     def picture(drawn: np.ndarray) -> None:
         draws = drawn.reshape(len(files), num_samples, *drawn.shape[1:])
@@ -129,8 +126,18 @@ def _redraw(
     write(out, pieces, len(labels), names=names, picture=picture, sources=sources)
 
 
+def _sampled(
+    run: TrainedRun, labels: np.ndarray, seed: int, options: dict[str, Any], **given: Any
+) -> Iterator[Decoded]:
+    """Return `run.sample`, with errors about its options as errors about the flags."""
+    try:
+        return run.sample(labels, seed=seed, options=SamplingOptions(**options), **given)
+    except ArgumentError as error:
+        raise error.within("--") from None
+
+
 def _check_label(run: TrainedRun, label: str | None) -> None:
-    if label is not None and not run.config.prior.conditional:
+    if label is not None and not run.options.prior.conditional:
         raise UserError("--label: the prior of this run is not conditional on the class")
 
 

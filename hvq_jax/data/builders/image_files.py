@@ -5,7 +5,7 @@ import hashlib
 import os
 import pathlib
 
-from hvq_jax.data.layouts import LabelledPaths, by_folders, by_tables, find_split_folders, find_tables
+from hvq_jax.data.builders.layouts import LabelledPaths, by_folders, by_tables, find_split_folders, find_tables
 from hvq_jax.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from hvq_jax import codebook
-from hvq_jax.assignment import nearest_codes
-from hvq_jax.codebook import MovingAverages
+from hvq_jax.quantizers import codebook
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.codebook import MovingAverages
 
 # How a codebook starts. The iterations of Lloyd's algorithm, from random encoder outputs on; None: not from data.
 INITIALISATIONS: dict[str, int | None] = {"uniform": None, "data": 0, "kmeans": 10}

@@ -1,4 +1,4 @@
-"""A trained run, ready to use: reconstruct images, draw new ones, or latents alone where it has no autoencoder."""
+"""A trained run in use: reconstruct images and draw new ones, or latents alone where it has no autoencoder."""
 
 import dataclasses
 import itertools
@@ -12,38 +12,41 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from ml_collections import ConfigDict
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.files import read_json
 from hvq_jax.images import to_float, to_uint8
+from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
-from hvq_jax.priors.tokens import Tables, continuous_parts, from_tokens, to_tokens
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.priors.tokens import Tables, from_tokens, to_parts, to_tokens
+from hvq_jax.runs.latent_data import check_latents, encode_parts, read_tables
+from hvq_jax.runs.options import RunOptions, from_dict
+from hvq_jax.runs.workdir import DATASET, load_config
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.config import autoencoder_of, fit_options_of, prior_of
-from hvq_jax.training.latent_data import check_latents, encode_whole, read_tables
-from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
-from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.training.loop import checkpoint_folder, initial_state
+from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
-from hvq_jax.training.workdir import load_config, read_json
 
-DATASET = "dataset.json"
-BATCH = 64  # images a compiled call; smaller requests are padded to it, so that each compiles once
+BATCH = 64  # images per compiled call; smaller requests are padded to it, so that each compiles once
 
 
 @struct.dataclass
-class Drawn:
+class Decoded:
     """Images with the latents they were decoded from; numpy arrays, None where a run has no autoencoder."""
 
-    indices: Any  # [N, h, w] int32, [N, h, w, depth] of residual quantization
+    indices: Any  # [N, h, w] int32, [N, h, w, depth] for residual quantization
     images: Any = None  # [N, H, W, C] uint8
     gains: Any = None  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder did not see a multiple of the code
     latents: Any = None  # [N, h, w, D] float32, what the decoder saw
-    continuous: Any = None  # [N, h, w, c] float32, of a run without an autoencoder: signed lengths, or residuals
+    # Of a run without an autoencoder, where its latents have them: [N, h, w, g] and [N, h, w, D] float32.
+    lengths: Any = None
+    residuals: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,43 +54,50 @@ class TrainedRun:
     """The best autoencoder of a workdir and, where it has been trained, the best prior; or a prior alone."""
 
     workdir: Path
-    config: ConfigDict
+    options: RunOptions
     image_shape: tuple[int, int, int] | None  # None: it has no autoencoder
-    latent_shape: tuple[int, int]
+    own_latent_shape: tuple[int, int] | None  # of a prior alone
     class_names: tuple[str, ...]
+    # Best states that are at hand already; None: read from the checkpoints when first needed.
+    given_autoencoder: TrainState | None = None
+    given_prior: TrainState | None = None
 
     @classmethod
     def load(cls, workdir: str | Path) -> "TrainedRun":
-        """Reads what the run is; UserError if `workdir` holds none. Checkpoints are read when first needed."""
+        """Read what the run is; UserError if `workdir` holds none. Checkpoints are read when first needed."""
         workdir = Path(workdir)
-        config = ConfigDict(load_config(workdir))
+        options = from_dict(load_config(workdir))
         dataset = read_json(workdir / DATASET)
         if not dataset:
             raise UserError(f"no run in {workdir}: {workdir / DATASET} does not exist")
         class_names = tuple(dataset["class_names"])
         if "latent_shape" in dataset:
             height, width = dataset["latent_shape"]
-            return cls(workdir, config, None, (height, width), class_names)
+            return cls(workdir, options, None, (height, width), class_names)
         height, width, channels = dataset["image_shape"]
-        shape = (height, width, channels)
-        return cls(workdir, config, shape, autoencoder_of(config, shape).latent_shape, class_names)
+        return cls(workdir, options, (height, width, channels), None, class_names)
 
     @cached_property
     def model(self) -> Autoencoder:
         """The autoencoder; UserError where there is none."""
         if self.image_shape is None:
             raise UserError(f"{self.workdir} has a prior over latents of its own and no autoencoder, so no images")
-        return autoencoder_of(self.config, self.image_shape)
+        return self.options.autoencoder_model(self.image_shape)
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(h, w)."""
+        return self.own_latent_shape or self.model.latent_shape
 
     @cached_property
     def _autoencoder_state(self) -> TrainState:
-        stage = autoencoder_stage(self.model, np.zeros((1, *self.model.image_shape), np.uint8))
-        return self._best(stage, self.config.autoencoder)
+        stage = AutoencoderStage(self.model, np.zeros((1, *self.model.image_shape), np.uint8))
+        return self.given_autoencoder or self._best(stage)
 
     @property
     def autoencoder_step(self) -> int:
-        """The training step of the autoencoder's best checkpoint."""
-        return int(self._autoencoder_state.step)
+        """The training step of the best autoencoder; 0 without one."""
+        return int(self._autoencoder_state.step) if self.image_shape else 0
 
     @property
     def variables(self) -> Variables:
@@ -103,13 +113,19 @@ class TrainedRun:
     @cached_property
     def prior(self) -> Prior:
         """The prior's networks."""
-        return prior_of(self.config, len(self.class_names), self.latent_shape)
+        return self.options.prior_model(num_classes=len(self.class_names), grid=self.latent_shape)
+
+    def prior_stage(self, tables: Tables | None = None) -> PriorStage:
+        """Return the second stage; without `tables` it can be initialised, not trained."""
+        has_continuous = None if tables is None else np.asarray(tables.has_continuous)
+        dropout = self.options.prior.label_dropout
+        return PriorStage(self.prior, self.latent_shape, self.num_pixels, has_continuous, dropout)
 
     @cached_property
-    def prior_params(self) -> Any:
-        """The prior's parameters, from its best checkpoint; UserError before there is one."""
-        nowhere = np.zeros(self.prior.num_codes, bool)  # shapes do not depend on where
-        stage = prior_stage(self.prior, self.latent_shape, self.num_pixels, nowhere)
+    def _prior_state(self) -> TrainState:
+        if self.given_prior is not None:
+            return self.given_prior
+        stage = self.prior_stage()
         if not checkpoint_folder(stage, self.workdir).is_dir():
             raise UserError(
                 f"{self.workdir} has no prior to sample from yet: run "
@@ -117,15 +133,25 @@ class TrainedRun:
             )
         if self.image_shape:
             check_latents(self.workdir, self.autoencoder_step)
-        return self._best(stage, self.config.prior).eval_params
+        return self._best(stage)
+
+    @property
+    def prior_params(self) -> Any:
+        """The prior's parameters, from its best checkpoint; UserError before there is one."""
+        return self._prior_state.eval_params
+
+    @property
+    def steps(self) -> dict[str, int]:
+        """The training steps of the best prior, and of the autoencoder it is from."""
+        return {"step": int(self._prior_state.step), "autoencoder_step": self.autoencoder_step}
 
     @cached_property
     def tables(self) -> Tables:
         """How tokens become latents; UserError before there is a prior."""
         return read_tables(self.workdir)
 
-    def _best(self, stage: Stage, section: ConfigDict) -> TrainState:
-        create = partial(initial_state, stage, fit_options_of(section), 1, 0)
+    def _best(self, stage: Stage) -> TrainState:
+        create = partial(initial_state, stage, getattr(self.options, stage.name), 1, 0)
         folder = checkpoint_folder(stage, self.workdir)
         if not folder.is_dir():
             raise UserError(f"no checkpoint of the {stage.name} in {self.workdir}: train it first")
@@ -136,17 +162,19 @@ class TrainedRun:
             checkpoints.close()
 
     def continuous_part_note(self) -> str:
-        """One line on the continuous part of a drawn latent, "" where there is none."""
-        options, mode = self.config.prior, self.config.latent.mode
-        outside = " outside the mask" if mode == "combined" else ""
-        if mode == "vq":
-            return ""
-        if mode == "frequency":
-            return f"positions outside the mask add a residual, drawn in steps of {options.residual_step}"
-        if options.num_bins == 1:
-            mean = "their code's mean gain" if options.bins_per_code else "the mean length of all"
-            return f"positions{outside} use {mean}, which the prior does not draw"
-        return f"positions{outside} use one of {options.num_bins} gains, drawn with the codes"
+        """Return one line on the continuous part of a drawn latent, "" where there is none."""
+        options, row = self.options.prior, find_latent(self.options.latent.mode)
+        notes = []
+        for part, codes in ((row.frequent, "frequent"), (row.rare, "rare")):
+            where = f"positions of {codes} codes" if row.masked else "positions"
+            if part == Z_E:
+                notes.append(f"{where} add a residual, drawn in steps of {options.residual_step}")
+            elif part == PROJECTION and options.num_bins == 1:
+                mean = "their code's mean gain" if options.bins_per_code else "the mean length of all"
+                notes.append(f"{where} use {mean}, which the prior does not draw")
+            elif part == PROJECTION:
+                notes.append(f"{where} use one of {options.num_bins} gains, drawn with the codes")
+        return "; ".join(notes if row.masked else notes[:1])
 
     def sample(
         self,
@@ -156,7 +184,7 @@ class TrainedRun:
         options: SamplingOptions = DEFAULT_OPTIONS,
         tokens: Iterable[np.ndarray] | None = None,
         keep: Callable[[jax.Array], Kept] | None = None,
-    ) -> Iterator[Drawn]:
+    ) -> Iterator[Decoded]:
         """One image for each of `labels` `[N]` int32 (ignored by an unconditional prior), in pieces of at most `BATCH`.
 
         Image n depends on `seed`, n and its label only; and, where `keep` says what is not drawn of `tokens`, N of
@@ -165,9 +193,9 @@ class TrainedRun:
         options.check(self.prior.num_classes)
         wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
         if self.prior.num_classes and len(wrong):
-            raise UserError(
-                f"label {wrong[0]} is out of range: the classes are 0 to {len(self.class_names) - 1} "
-                f"({', '.join(self.class_names)})"
+            raise ArgumentError(
+                f"label={wrong[0]}",
+                f"is out of range: the classes are 0 to {len(self.class_names) - 1} ({', '.join(self.class_names)})",
             )
         self._check_options(options, labels)
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
@@ -176,7 +204,7 @@ class TrainedRun:
         key = jax.random.key(seed)
         pieces = None if tokens is None else _pieces(tokens)
 
-        def dispatched() -> Iterator[tuple[Drawn, int]]:
+        def dispatched() -> Iterator[tuple[Decoded, int]]:
             for start in range(0, len(labels), BATCH):
                 piece = labels[start : start + BATCH]
                 given = None if pieces is None else _padded(next(pieces))
@@ -185,19 +213,23 @@ class TrainedRun:
 
         return _one_ahead(dispatched())
 
+    @property
+    def draws_codes_only(self) -> str:
+        """The reason why a prior without heads draws nothing but codes, in words."""
+        return f"draws codes only (latent {self.options.latent.mode}, {self.options.prior.num_bins} bins)"
+
     def _check_options(self, options: SamplingOptions, labels: np.ndarray) -> None:
         """Raises UserError for an option that this run's prior has no use for."""
-        if options.guidance and not self.config.prior.label_dropout:
-            raise UserError(
-                f"guidance is {options.guidance}, but this run's prior was always told the class "
-                "(prior.label_dropout=0) and cannot do without"
+        if options.guidance and not self.options.prior.label_dropout:
+            raise ArgumentError(
+                f"guidance={options.guidance}",
+                "this run's prior always saw the class in training (prior.label_dropout=0) and cannot do without",
             )
         if options.guidance and (labels == NO_CLASS).any():
-            raise UserError(f"guidance is {options.guidance}, but there is no class to guide to: name one by --label")
-        if options.continuous_temperature != 1 and self.prior.continuous is None:
-            raise UserError(
-                f"continuous_temperature is {options.continuous_temperature}, but this run's prior draws codes only "
-                f"(latent {self.config.latent.mode}, {self.config.prior.num_bins} bins)"
+            raise ArgumentError(f"guidance={options.guidance}", "there is no class to guide to: name one by --label")
+        if options.continuous_temperature != 1 and not self.prior.heads:
+            raise ArgumentError(
+                f"continuous_temperature={options.continuous_temperature}", f"this run's prior {self.draws_codes_only}"
             )
 
     def _draw(
@@ -212,7 +244,7 @@ class TrainedRun:
         *,
         options: SamplingOptions,
         keep: Callable[[jax.Array], Kept] | None,
-    ) -> Drawn:
+    ) -> Decoded:
         condition = labels if self.prior.num_classes else None
         keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
         drawn = sample(
@@ -221,22 +253,22 @@ class TrainedRun:
             condition,
             keys,
             *self.latent_shape,
-            present=tables.present,
+            has_continuous=tables.has_continuous,
             options=options,
             kept=None if given is None or keep is None else keep(given),
         )
         if variables is None:
-            parts = continuous_parts(drawn.tokens, tables, self.config.latent.projection_groups)
-            return Drawn(drawn.tokens[..., 0], continuous=parts if parts.shape[-1] else None)
+            parts = to_parts(drawn.tokens, tables, self.options.latent.projection_groups)
+            return Decoded(parts.indices, lengths=parts.lengths, residuals=parts.residuals)
         return self._decode(variables, tables, drawn.tokens)
 
-    def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Drawn:
-        codebook, groups = autoencoder.codes(self.model, variables), self.model.latent.projection_groups
-        z_bar, gains = from_tokens(tokens, tables, codebook, groups)
+    def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Decoded:
+        codes, groups = autoencoder.codes(self.model, variables), self.model.latent.projection_groups
+        z_bar, gains = from_tokens(tokens, tables, codes, groups)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
-        return Drawn(tokens[..., 0], images, gains, z_bar)
+        return Decoded(tokens[..., 0], images, gains, z_bar)
 
-    def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Drawn]]:
+    def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and what is made of them again, in pieces.
 
         Unlike in `reconstruct` gains are rounded to their bins and residuals to their steps. UserError before there is
@@ -244,20 +276,20 @@ class TrainedRun:
         """
 
         @jax.jit
-        def through(variables: Variables, tables: Tables, images: jax.Array) -> tuple[jax.Array, Drawn]:
-            tokens = to_tokens(*encode_whole(self.model, variables, images), tables)
+        def through(variables: Variables, tables: Tables, images: jax.Array) -> tuple[jax.Array, Decoded]:
+            tokens = to_tokens(encode_parts(self.model, variables, images), tables)
             return tokens, self._decode(variables, tables, tokens)
 
         return _one_ahead((through(self.variables, self.tables, _padded(x)), len(x)) for x in _pieces(images))
 
-    def reconstruct(self, images: Iterable[np.ndarray]) -> Iterator[Drawn]:
+    def reconstruct(self, images: Iterable[np.ndarray]) -> Iterator[Decoded]:
         """uint8 images `[H, W, C]` through encoder, latent and decoder, in pieces of at most `BATCH`."""
 
         @jax.jit
-        def through(variables: Variables, images: jax.Array) -> Drawn:
+        def through(variables: Variables, images: jax.Array) -> Decoded:
             latent = autoencoder.encode_to_latent(self.model, variables, to_float(images))
             decoded = to_uint8(autoencoder.decode(self.model, variables, latent.z_bar))
-            return Drawn(latent.indices, decoded, latent.gain_seen, latent.z_bar)
+            return Decoded(latent.indices, decoded, latent.gain_seen, latent.z_bar)
 
         return _one_ahead((through(self.variables, _padded(piece)), len(piece)) for piece in _pieces(images))
 

@@ -16,7 +16,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hvq_jax.errors import UserError
-from hvq_jax.networks import Decoder, Encoder
+from hvq_jax.networks.encoder_decoder import Decoder, Encoder
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 
@@ -81,7 +81,7 @@ _AUTOENCODER = [
     *_convolution("encoder.3", "encoder/conv_down"),
     *_residual_block("encoder.4", "encoder/block_0"),
     *_residual_block("encoder.5", "encoder/block_1"),
-    _Entry("codebook.embedding.weight", "params/codebook", _MATRIX),
+    _Entry("codebook.embedding.weight", "params/quantizer/codes", _MATRIX),
     *_residual_block("decoder.0", "decoder/block_0"),
     *_residual_block("decoder.1", "decoder/block_1"),
     *_convolution("decoder.3", "decoder/conv_up", _CONV_TRANSPOSE),
@@ -128,8 +128,8 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
         state_dict: every key of the reference's module; `num_batches_tracked` is ignored.
 
     Returns:
-        {"params": {"encoder", "decoder", "codebook"}, "batch_stats": {"encoder", "decoder"}} of
-        float32 arrays; the codebook is [K, D].
+        {"params": {"encoder", "decoder", "quantizer"}, "batch_stats": {"encoder", "decoder"}} of
+        float32 arrays; the codes are [K, D].
 
     Raises:
         UserError: a key is unknown, missing or wrongly shaped.
@@ -227,7 +227,7 @@ def _autoencoder_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct
         encoder = Encoder(dim).init(key, jnp.zeros((1, 4, 4, channels)), train=False)
         decoder = Decoder(dim, channels).init(key, jnp.zeros((1, 1, 1, dim)), train=False)
         variables = {name: {"encoder": encoder[name], "decoder": decoder[name]} for name in encoder}
-        variables["params"]["codebook"] = jnp.zeros((num_codes, dim))
+        variables["params"]["quantizer"] = {"codes": jnp.zeros((num_codes, dim))}
         return variables
 
     return flatten_dict(jax.eval_shape(initialise, jax.random.key(0)), sep="/")

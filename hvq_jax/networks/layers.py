@@ -15,9 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.convolution import convolve
-from hvq_jax.normalization import batch_normalize
-from hvq_jax.resampling import double_resolution, halve_resolution
+from hvq_jax.networks.convolution import convolve
+from hvq_jax.networks.normalization import batch_normalize
+from hvq_jax.networks.resampling import double_resolution, halve_resolution
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
 

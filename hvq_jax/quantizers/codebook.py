@@ -1,7 +1,7 @@
-"""The codebook's state beside its codes: code frequencies, moving averages, revival. Pure: (state, batch) -> state.
+"""The codebook's state besides its codes: code frequencies, moving averages, revival. Pure: (state, batch) -> state.
 
-Every function that counts or sums over a batch takes `axis_name`: over the devices of that axis it gives each of them
-the result for the whole batch, so replicas stay equal; with None it works on one device.
+Every function that counts or sums over a batch takes `axis_name`: it then reduces over the devices of that axis, so
+that each device gets the result for the whole batch and replicas stay equal. None means one device.
 """
 
 import jax
@@ -14,45 +14,48 @@ class MovingAverages:
     """A codebook learned by exponential moving averages (van den Oord et al., 2017, appendix A.1)."""
 
     codes: jax.Array  # [K, D] float32
-    counts: jax.Array  # [K] float32, moving average of the assignments a step
-    sums: jax.Array  # [K, D] float32, moving average of the assigned vectors' sum a step
+    counts: jax.Array  # [K] float32, moving average of the assignments per step
+    sums: jax.Array  # [K, D] float32, moving average of the sum of assigned vectors per step
 
 
 def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
-    """`[K, D]` float32 from U(−1/K, 1/K), the reference's initialisation."""
+    """Return `[K, D]` float32 from U(−1/K, 1/K), the reference's initialisation."""
     return jax.random.uniform(key, (num_codes, dim), minval=-1 / num_codes, maxval=1 / num_codes)
 
 
 def unassigned(codes: jax.Array) -> MovingAverages:
-    """Averages that have seen nothing: every count is below any threshold, so `revive` draws all codes from data."""
+    """Return averages that have seen nothing: every count is below any threshold, so `revive` replaces all codes."""
     return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes))
 
 
-def assigned_once(codes: jax.Array) -> MovingAverages:
-    """Averages that keep the given codes, each as if it were assigned once a step."""
-    return assigned(codes, 1.0)
-
-
 def assigned(codes: jax.Array, count: float) -> MovingAverages:
-    """Averages that keep the given codes, each as if it were assigned `count` times a step."""
+    """Return averages that keep the given codes, each as if it were assigned `count` times per step."""
     return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], count), sums=count * codes)
 
 
 def count_assignments(indices: jax.Array, num_codes: int, axis_name: str | None = None) -> jax.Array:
-    """How often each code is assigned in the batch, `[K]` int32, from `indices` of any shape."""
+    """Return how often each code is assigned in the batch, `[K]` int32, from `indices` of any shape.
+
+    >>> count_assignments(jnp.array([[0, 2], [2, 2]]), num_codes=4).tolist()
+    [1, 0, 3, 0]
+    """
     counts = jnp.zeros(num_codes, jnp.int32).at[indices.reshape(-1)].add(1)
     return jax.lax.psum(counts, axis_name) if axis_name else counts
 
 
 def update_frequency(frequency: jax.Array, counts: jax.Array, decay: float) -> jax.Array:
-    """The leaky sum F ← decay F + n, `[K]` float32: decay 1 is cumulative, decay 0 is this batch's."""
+    """Return the leaky sum F ← decay F + n, `[K]` float32; decay 1 is cumulative, decay 0 counts this batch only.
+
+    >>> update_frequency(jnp.array([4.0, 2.0]), jnp.array([1, 0]), decay=0.5).tolist()
+    [3.0, 1.0]
+    """
     return decay * frequency + counts
 
 
 def draw_vectors(z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None) -> jax.Array:
-    """`[num_vectors, D]`: random rows of `z_e` `[..., D]` over the whole batch, distinct while there are enough.
+    """Draw `num_vectors` random rows `[num_vectors, D]` of `z_e` `[..., D]`, distinct where there are enough of them.
 
-    `key` must be equal on every device. A device contributes the rows it owns and the sum carries them everywhere, so
+    `key` must be equal on every device. Each device contributes the rows it holds and a sum carries them everywhere, so
     the draw is the same for the same global batch on any number of devices.
     """
     rows = z_e.reshape(-1, z_e.shape[-1])
@@ -77,11 +80,13 @@ def revive(
     below: float,
     axis_name: str | None = None,
 ) -> tuple[MovingAverages, jax.Array, jax.Array]:
-    """Puts every code assigned less than `below` times a step onto a random encoder output (Dhariwal et al., 2020).
+    """Move every code assigned fewer than `below` times per step onto a random encoder output (Dhariwal et al., 2020).
 
-    A revived code starts anew: counts, sums and its frequency F are reset. Done before the assignment, so that at the
-    first step, where all codes are dead, it is the initialisation from data. Returns the averages, F `[K]` and which
-    codes were revived `[K]` bool.
+    A revived code starts over: its counts, sums and frequency F are reset. Call this before the assignment: in the
+    first step, where all codes are dead, it is the initialisation from data.
+
+    Returns:
+        The averages, F [K] and which codes were revived, [K] bool.
     """
     dead = averages.counts < below
     drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
@@ -95,10 +100,10 @@ def revive(
 
 
 def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
-    """`z_e` `[..., D]`, turned round where it points away from its code `[..., D]`.
+    """Return `z_e` `[..., D]`, negated where it points away from its code `[..., D]`.
 
-    A code that is chosen for its line, whatever the sign of the gain, is learned from these: vectors on either side
-    would cancel each other in their mean.
+    A code that is chosen for its line, whatever the sign of the gain, is learned from these vectors: those on opposite
+    sides would cancel in the mean.
     """
     return jnp.where(jnp.sum(z_e * codes, axis=-1, keepdims=True) < 0, -z_e, z_e)
 
@@ -113,9 +118,16 @@ def update_averages(
     smoothing: float = 1e-5,
     axis_name: str | None = None,
 ) -> MovingAverages:
-    """One EMA step with Laplace smoothing of the counts: e = m / n with n ← γ n + (1 − γ) counts, likewise m.
+    """Take one step of the moving averages: e = m / n with n ← γ n + (1 − γ) counts, and m the same with sums.
 
-    `z_e` `[..., D]`, `indices` `[...]`, `counts` `[K]` over the whole batch as from `count_assignments`.
+    Args:
+        averages: before the batch.
+        z_e: [..., D] float32.
+        indices: [...] int32, their codes.
+        counts: [K] int32 over the whole batch, from `count_assignments`.
+        decay: γ.
+        smoothing: of the counts (Laplace).
+        axis_name: the axis of devices, or None.
     """
     num_codes, dim = averages.codes.shape
     sums = jnp.zeros((num_codes, dim)).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 from hvq_jax.errors import UserError
-from hvq_jax.inference import Drawn
 from hvq_jax.progress import progress_bar
+from hvq_jax.runs.trained import Decoded
 
 _MOST_IN_A_PICTURE = 1024
 
@@ -46,7 +46,7 @@ def check_out(out: str, count: int) -> None:
 
 def write(
     out: str,
-    pieces: Iterable[Drawn],
+    pieces: Iterable[Decoded],
     count: int,
     *,
     names: Iterable[str],
@@ -69,20 +69,20 @@ def write(
     print(f"wrote {out}")
 
 
-def _shown(pieces: Iterable[Drawn], count: int) -> Iterator[Drawn]:
+def _shown(pieces: Iterable[Decoded], count: int) -> Iterator[Decoded]:
     with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
         for piece in pieces:
             yield piece
             progress.update(len(piece.indices))
 
 
-def _write_arrays(path: Path, pieces: Iterable[Drawn], count: int, others: dict[str, np.ndarray]) -> None:
+def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: dict[str, np.ndarray]) -> None:
     """An uncompressed .npz as of `np.savez`. Each array grows in a file of its own, then they are packed."""
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
         folder, files = Path(temporary), dict[str, BinaryIO]()
         with contextlib.ExitStack() as stack:
             for piece in pieces:
-                for field in dataclasses.fields(Drawn):
+                for field in dataclasses.fields(Decoded):
                     if (values := getattr(piece, field.name)) is None:
                         continue
                     values = np.ascontiguousarray(values)
@@ -103,7 +103,7 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> No
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _write_folder(path: Path, pieces: Iterable[Drawn], names: Iterable[str]) -> None:
+def _write_folder(path: Path, pieces: Iterable[Decoded], names: Iterable[str]) -> None:
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
         folder = Path(temporary) / "images"
         folder.mkdir()

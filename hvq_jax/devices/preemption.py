@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 
 from hvq_jax.errors import Preempted
 
-GOES_ON = "the same command goes on from the last checkpoint"
+RESUMES = "run the same command again to resume from the last checkpoint"
 
 Item = TypeVar("Item")
 
@@ -43,7 +43,7 @@ class Preemption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
         if not self._deferred:
-            raise Preempted(f"stopped by SIGTERM: {GOES_ON}")
+            raise Preempted(f"stopped by SIGTERM: {RESUMES}")
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -65,5 +65,5 @@ class Preemption:
         """The items; raises `Preempted` between two of them. For work whose loss costs nothing but time."""
         for item in items:
             if self.requested():
-                raise Preempted(f"stopped by SIGTERM: {GOES_ON}")
+                raise Preempted(f"stopped by SIGTERM: {RESUMES}")
             yield item

@@ -11,13 +11,17 @@ from ml_collections import ConfigDict
 
 from hvq_jax.autoencoder import ModelState
 from hvq_jax.data.datasets import AnySplit
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.experiment import Experiment, open_experiment
-from hvq_jax.interop import autoencoder_from_torch, pixelcnn_from_torch
+from hvq_jax.latents import Z_E, find_latent
+from hvq_jax.quantizers.bottleneck import QuantizerState
+from hvq_jax.runs.open import open_run
+from hvq_jax.runs.run import ImageRun
+from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.torch_reference.weights import autoencoder_from_torch, pixelcnn_from_torch
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.config import fit_options_of
-from hvq_jax.training.loop import Stage, checkpoint_folder, initial_state
-from hvq_jax.training.preemption import Preemption
+from hvq_jax.training.loop import checkpoint_folder, initial_state
+from hvq_jax.training.stage import Stage
 
 
 def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
@@ -47,16 +51,16 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
     """
     if (Path(workdir) / "checkpoints").exists():
         raise UserError(f"--workdir={workdir} already holds a run: choose another folder")
-    if prior is not None and config.latent.mode == "frequency":
+    if prior is not None and find_latent(config.latent.mode).uses(Z_E):
         raise UserError(
-            "--prior draws codes only, and --config.latent.mode=frequency needs residuals too: leave it out"
+            f"--prior draws codes only, and --config.latent.mode={config.latent.mode} needs residuals too: leave it out"
         )
     variables = autoencoder_from_torch(read_state_dict(autoencoder))
     prior_params = None if prior is None else pixelcnn_from_torch(read_state_dict(prior))
     with config.unlocked():
-        config.latent.num_codes, config.latent.dim = variables["params"]["codebook"].shape
+        config.latent.num_codes, config.latent.dim = variables["params"]["quantizer"]["codes"].shape
         config.latent.num_frequent = min(config.latent.num_frequent, config.latent.num_codes)
-        config.codebook.update(method="gradient", init="uniform")
+        config.codebook.update(learning="gradient", init="uniform")
         config.network.skip = "rectified"
         config.autoencoder.num_steps = 1  # taken: there is nothing left to train
         if prior_params is None:
@@ -64,14 +68,14 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
         else:
             config.prior.num_steps = 1
             _describe_prior(config, prior_params["params"])
-    with open_experiment(config, workdir, Preemption()) as experiment:
-        assert isinstance(experiment, Experiment)
-        stage = experiment.autoencoder_stage()
-        state = ModelState(variables["batch_stats"], jax.numpy.zeros(config.latent.num_codes), None)
-        _save(experiment, stage, variables["params"], state, experiment.dataset.validation)
+    with open_run(config, workdir, Preemption()) as run:
+        assert isinstance(run, ImageRun)
+        quantizer = QuantizerState(jax.numpy.zeros(config.latent.num_codes))
+        state = ModelState(variables["batch_stats"], quantizer)
+        _save(run, run.autoencoder_stage(), variables["params"], state, run.dataset.validation)
         if prior_params is not None:
-            stage, latents, _ = experiment.prior_stage()
-            _save(experiment, stage, prior_params, None, latents.validation)
+            stage, latents = run.prior_stage(TrainedRun.load(run.workdir))
+            _save(run, stage, prior_params, None, latents.validation)
     print(f"wrote {workdir}: python train.py --workdir={workdir} evaluates it, sample.py uses it")
 
 
@@ -85,19 +89,19 @@ def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
     config.prior.num_bins = 1  # it knows nothing of gains
 
 
-def _save(experiment: Experiment, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:
-    options = fit_options_of(experiment.config[stage.name])
-    fresh = jax.jit(partial(initial_state, stage, options, 1, experiment.config.seed))()
+def _save(run: ImageRun, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:
+    options = getattr(run.options, stage.name)
+    fresh = jax.jit(partial(initial_state, stage, options, 1, run.options.seed))()
     shapes, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, fresh.params))
     if shapes != expected:
         raise UserError(
-            f"the {stage.name}'s arrays do not fit {experiment.config.data.name}: another number of channels, codes or "
-            "classes; choose the data set with --config.data.name=NAME"
+            f"the {stage.name}'s arrays do not fit {run.data_name}: another number of channels, codes or classes; "
+            "choose the data set with --config.data.name=NAME"
         )
     state = fresh.replace(step=jax.numpy.int32(1), params=params, model_state=model_state)
-    checkpoints = Checkpoints(checkpoint_folder(stage, experiment.workdir), objective=stage.objective)
+    checkpoints = Checkpoints(checkpoint_folder(stage, run.workdir), objective=stage.objective)
     try:
-        checkpoints.save(1, state, experiment.evaluate(stage, state, validation))
+        checkpoints.save(1, state, run.evaluate(stage, state, validation))
         checkpoints.wait()
     finally:
         checkpoints.close()

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.convolution import materialised
+from hvq_jax.networks.convolution import materialised
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _THIN = 4  # channels of an image; with no more than these, 16 taps of them are one narrow matrix

@@ -1,0 +1,44 @@
+"""The options of the data set."""
+
+import dataclasses
+
+from hvq_jax.errors import ArgumentError
+from hvq_jax.options import Options, option
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(Options):
+    """The data set, and how its images are stored and split."""
+
+    name: str = option(
+        "fashion_mnist",
+        "mnist, fashion_mnist, fashion_mnist_mini, cifar10, cifar100, image_folder, or any data set that TFDS has "
+        "prepared: name[/config][:version]",
+    )
+    data_dir: str | None = option(None, "folder of prepared data sets; None: TFDS's folder", changeable=True)
+    # The data itself is checked against the run's fingerprint.
+    manual_dir: str | None = option(
+        None, "folder of the published files, None: download them; the folder of image_folder", changeable=True
+    )
+    image_size: int | tuple[int, ...] = option(
+        0, "side, or (height, width): images are resized to cover it and their centre is cropped; 0: as stored", low=0
+    )
+    channels: int = option(0, "1: grey, 3: colour, 0: as stored", choices=(0, 1, 3))
+    validation_size: int = option(5000, "images taken from train where there is no validation split", low=1)
+    test_size: int = option(5000, "images taken from train where there is no test split", low=1)
+    skip_corrupt: bool = option(False, "leave out images of image_folder that cannot be read, and list them")
+    memory_gib: float = option(4.0, "data sets larger than this are streamed from disk", low=0, changeable=True)
+
+    def __post_init__(self) -> None:
+        """Check the options, and that `image_size` is a side or two of them."""
+        super().__post_init__()
+        if isinstance(self.image_size, tuple) and (len(self.image_size) != 2 or min(self.image_size) < 1):
+            raise ArgumentError(f"image_size={self.image_size}", "must be a side, or (height, width), in pixels")
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """(height, width) that images are resized to, None where they stay as stored."""
+        if isinstance(self.image_size, tuple):
+            height, width = self.image_size
+            return height, width
+        return (self.image_size, self.image_size) if self.image_size else None

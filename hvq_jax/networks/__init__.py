@@ -1,0 +1,60 @@
+"""Encoders and decoders, by the names that `network.encoder` and `network.decoder` take."""
+
+from typing import Any, Protocol
+
+import jax
+
+from hvq_jax import registry
+from hvq_jax.networks.encoder_decoder import Decoder, Encoder
+from hvq_jax.networks.options import NetworkOptions
+
+
+class EncoderNetwork(Protocol):
+    """A Linen module, made as `Class(dim, options, axis_name)`, that maps images to z_e.
+
+    Its parameters are trained, and its collection `batch_stats`, if it has one, is kept with them.
+    """
+
+    dim: int  # D, channels of z_e
+    options: NetworkOptions
+    axis_name: str | None
+
+    @property
+    def factor(self) -> int:
+        """Image side per latent side; it has to divide the sides of the images."""
+
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Map images `[B, H, W, C]` in [-1, 1] to z_e `[B, H/factor, W/factor, D]`.
+
+        With `train` it may use the statistics of the batch, and reduce over the devices of `axis_name`.
+        """
+
+
+class DecoderNetwork(Protocol):
+    """A Linen module, made as `Class(dim, channels, options, axis_name)`, that maps latents to images."""
+
+    dim: int  # D, channels of the latent
+    channels: int  # C, channels of the images
+    options: NetworkOptions
+    axis_name: str | None
+
+    @property
+    def factor(self) -> int:
+        """Image side per latent side, that of the encoder."""
+
+    def __call__(self, z_bar: jax.Array, *, train: bool) -> jax.Array:
+        """Map latents `[B, h, w, D]` to images `[B, factor h, factor w, C]` in [-1, 1]."""
+
+
+ENCODERS: dict[str, Any] = {"reference": Encoder}
+DECODERS: dict[str, Any] = {"reference": Decoder}
+
+
+def make_encoder(options: NetworkOptions, dim: int, axis_name: str | None = None) -> Any:
+    """Return the encoder that `options` name, to z_e of `dim` channels."""
+    return registry.find("network.encoder", options.encoder, ENCODERS)(dim, options, axis_name)
+
+
+def make_decoder(options: NetworkOptions, dim: int, channels: int, axis_name: str | None = None) -> Any:
+    """Return the decoder that `options` name, from latents of `dim` channels to images of `channels`."""
+    return registry.find("network.decoder", options.decoder, DECODERS)(dim, channels, options, axis_name)

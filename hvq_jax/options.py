@@ -1,0 +1,123 @@
+"""Options as dataclass fields that carry their range, their choices and their help text.
+
+An option is declared once, where it is used:
+
+    @dataclasses.dataclass(frozen=True)
+    class LatentOptions(Options):
+        num_codes: int = option(512, "number of codes, K", low=1)
+
+Everything else follows from the declaration: the object is checked when it is made, the command line takes its flag
+from it, `--help` and the reference page list it, and `changeable` says whether a run may be continued with another
+value.
+"""
+
+import dataclasses
+import math
+import numbers
+import types
+import typing
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from hvq_jax.errors import ArgumentError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What an option allows, and how it is explained."""
+
+    help: str
+    low: float | None = None
+    high: float | None = None
+    choices: Collection[Any] | None = None  # a registry is one: what is registered later counts too
+    importable: bool = False  # "package.module:Class" is allowed besides the choices
+    changeable: bool = False  # a run may be continued with another value
+
+    def allowed(self) -> str:
+        """Return the allowed values in words, "" where any value of the type will do."""
+        if self.choices is not None:
+            listed = ", ".join(map(str, self.choices))
+            return f"choose one of {listed}" + (", or package.module:Class" if self.importable else "")
+        if self.low is not None and self.high is not None:
+            return f"must be from {self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"must be at least {self.low:g}"
+        return "" if self.high is None else f"must be at most {self.high:g}"
+
+    def accepts(self, value: Any) -> bool:
+        """Return whether `value`, of the right type, is allowed."""
+        if self.choices is not None:
+            return value in self.choices or (self.importable and ":" in value)
+        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
+        return not isinstance(value, int | float) or low <= value <= high
+
+
+def option(default: Any, help: str, **rule: Any) -> Any:
+    """Return a dataclass field with `default` that obeys `Rule(help, **rule)`."""
+    return dataclasses.field(default=default, metadata={"rule": Rule(help, **rule)})
+
+
+def section(default_factory: Any, help: str = "") -> Any:
+    """Return a dataclass field that is itself an `Options` object."""
+    return dataclasses.field(default_factory=default_factory, metadata={"help": help})
+
+
+def redefault(kind: Any, name: str, default: Any) -> Any:
+    """Return the field `name` of the dataclass `kind` with another default, for a subclass."""
+    return dataclasses.field(default=default, metadata=kind.__dataclass_fields__[name].metadata)
+
+
+class Options:
+    """A dataclass whose fields are checked when it is made; ArgumentError names the first bad one."""
+
+    def __post_init__(self) -> None:
+        """Check every option against its own rule; a subclass adds what options have to do with each other."""
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            rule, value = field.metadata.get("rule"), getattr(self, field.name)
+            if rule is None or (value is None and _is_optional(field.type)):
+                continue
+            if not _has_type(value, field.type):
+                raise ArgumentError(f"{field.name}={value!r}", f"must be {type_in_words(field.type)}")
+            if not rule.accepts(value):
+                raise ArgumentError(f"{field.name}={value}", rule.allowed())
+
+
+def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:
+    """Yield the dotted name and the field of every option of the dataclass `kind` and of its sections."""
+    for field in dataclasses.fields(kind):
+        if "rule" in field.metadata:
+            yield prefix + field.name, field
+        else:
+            yield from walk(field.default_factory, f"{prefix}{field.name}.")
+
+
+def type_in_words(kind: Any) -> str:
+    """Return "an integer", "a number or None" and the like."""
+    words = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
+    kinds = _members(kind)
+    named = [words.get(member, "a tuple of integers") for member in kinds if member is not type(None)]
+    return " or ".join([*named, "None"] if type(None) in kinds else named)
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _is_optional(kind: Any) -> bool:
+    return type(None) in _members(kind)
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    return any(_is_a(value, member) for member in _members(kind))
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    if kind is bool:
+        return isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(item, int) for item in value)
+    return isinstance(value, kind)

@@ -1,0 +1,22 @@
+"""Quantizers: what stands between encoder and decoder, by the name that `codebook.family` takes."""
+
+from typing import Any
+
+from hvq_jax import registry
+from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.residual import ResidualQuantizer
+from hvq_jax.quantizers.scalar import ScalarQuantizer
+
+# Each is made from (LatentOptions, CodebookOptions) and has the methods of `Quantizer`.
+QUANTIZERS: dict[str, Any] = {
+    "codebook": CodebookQuantizer,
+    "residual": ResidualQuantizer,
+    "fsq": ScalarQuantizer,
+}
+
+
+def make_quantizer(latent: LatentOptions, codebook: CodebookOptions) -> Quantizer:
+    """Return the quantizer that `codebook.family` names; ArgumentError where the options do not agree."""
+    quantizer: Quantizer = registry.find("codebook.family", codebook.family, QUANTIZERS)(latent, codebook)
+    return quantizer

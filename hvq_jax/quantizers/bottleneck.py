@@ -1,0 +1,228 @@
+"""What stands between encoder and decoder: a quantizer, one of a few with the same methods (`Quantizer`).
+
+    CodebookQuantizer    every latent of `LATENTS` over one codebook          here
+    ResidualQuantizer    a sum of codes, one from each of several codebooks   `residual.py`
+    ScalarQuantizer      a few numbers, each rounded; no codebook             `scalar.py`
+
+A quantizer is a description that can be hashed. All methods are pure, and all arrays are arguments: `params` are
+learned by gradient, and `QuantizerState` is what a training step changes otherwise.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax.lax import stop_gradient
+
+from hvq_jax import latents, registry
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import CODE, HybridLatent
+from hvq_jax.quantizers import codebook
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.initialisation import INITIALISATIONS, codes_from_data
+from hvq_jax.quantizers.learning import LEARNING_RULES, LearningRule
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+
+Params = Any
+
+
+@struct.dataclass
+class QuantizerState:
+    """The arrays of a quantizer that are not learned by gradient."""
+
+    frequency: jax.Array  # [K], or [depth, K], float32, the table F
+    learned: Any = None  # what the learning rule keeps: moving averages, frozen codes, or nothing
+
+
+@struct.dataclass
+class Step:
+    """The result of a training step besides its latent; reductions are over all devices."""
+
+    state: QuantizerState  # after the batch
+    codes: jax.Array  # [K, D], what the indices stand for in this step, differentiable in the parameters
+    indices: jax.Array  # [...] int32
+    counts: jax.Array  # [K] int32, assignments in this batch
+    revived: jax.Array  # bool, which codes were moved onto encoder outputs
+
+
+class Quantizer(Protocol):
+    """The methods of every quantizer. z_e is `[..., D]` float32; several codebooks are a leading axis before K."""
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """Whether the codebook term of the loss is part of the training loss."""
+
+    @property
+    def has_commitment_loss(self) -> bool:
+        """Whether the commitment term is."""
+
+    @property
+    def has_entropy_loss(self) -> bool:
+        """Whether the entropy term can be: the codes have costs, `assignment.code_costs`."""
+
+    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
+        """Return fresh arrays."""
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether `start_from_data` has to be called before the first step."""
+
+    def start_from_data(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[Params, QuantizerState]:
+        """Return the arrays with codes made from the first z_e; `key` is equal on all devices, and so is the result."""
+
+    def codes(self, params: Params, state: QuantizerState) -> jax.Array:
+        """Return what the indices stand for, `[K, D]`."""
+
+    def step(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[HybridLatent, Step]:
+        """Train on a batch: revive dead codes; assign; update F; mask by it; update what the learning rule keeps."""
+
+    def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
+        """Return the latent from the current codes and frequencies; update nothing."""
+
+
+def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
+    """Raise ArgumentError for the first of the `needed` values, by dotted key, that `options` do not have."""
+    for key, value in needed.items():
+        section, _, name = key.partition(".")
+        if (given := getattr(options[section], name)) != value:
+            raise ArgumentError(f"{key}={given}", f"{chosen} needs {key}={value}")
+
+
+def frequent_codes(options: LatentOptions, frequency: jax.Array) -> jax.Array:
+    """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of `options`."""
+    if options.frequent_mass is not None:
+        return latents.frequent_codes(frequency, frequent_mass=options.frequent_mass)
+    return latents.frequent_codes(frequency, num_frequent=options.num_frequent)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookQuantizer:
+    """Every latent over one codebook, learned by any rule."""
+
+    latent: LatentOptions
+    codebook: CodebookOptions
+
+    def __post_init__(self) -> None:
+        """Check that the options agree; ArgumentError."""
+        latent, options = self.latent, self.codebook
+        if options.depth != 1:
+            raise ArgumentError(
+                f"codebook.depth={options.depth}", "more than one codebook needs codebook.family=residual"
+            )
+        if options.assignment == "projection" and latents.find_latent(latent.mode).uses(CODE):
+            raise ArgumentError(
+                "codebook.assignment=projection",
+                f"chooses codes up to their sign, so latent.mode={latent.mode}, which shows them to the decoder, "
+                "cannot use it: choose projected",
+            )
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return self.latent.num_codes
+
+    @cached_property
+    def rule(self) -> LearningRule:
+        """How the codes are learned."""
+        rule = registry.find("codebook.learning", self.codebook.learning, LEARNING_RULES)
+        return rule(decay=self.codebook.decay, revive_below=self.codebook.revive_below)
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """As the learning rule says."""
+        return self.rule.has_codebook_loss
+
+    @property
+    def has_commitment_loss(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def has_entropy_loss(self) -> bool:
+        """Always."""
+        return True
+
+    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
+        """Return random codes; where the rule revives and they start from data, the first step replaces them all."""
+        codes = self.rule.random_codes(key, self.num_codes, self.latent.dim)
+        params, learned = self.rule.init(codes, known=self.codebook.init != "data")
+        return params, QuantizerState(jnp.zeros(self.num_codes), learned)
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether codes must be initialised before step 0: not where the first revival does it."""
+        by_revival = self.codebook.init == "data" and self.rule.revives
+        return INITIALISATIONS[self.codebook.init] is not None and not by_revival
+
+    def start_from_data(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[Params, QuantizerState]:
+        """Return codes as `codebook.init` says; a codebook of unit norm starts from directions."""
+        codes = codes_from_data(
+            latents.unit(z_e) if self._unit_norm else z_e,
+            self.codes(params, state),
+            key,
+            iterations=INITIALISATIONS[self.codebook.init] or 0,
+            axis_name=axis_name,
+        )
+        params, learned = self.rule.init(codes, known=True)
+        return params, QuantizerState(state.frequency, learned)
+
+    @property
+    def _unit_norm(self) -> bool:
+        return self.codebook.unit_norm != "none"
+
+    def codes(self, params: Params, state: QuantizerState) -> jax.Array:
+        """Return `[K, D]` float32, differentiable in `params`; directions for a codebook of unit norm."""
+        codes = self.rule.codes(params, state.learned)
+        return latents.unit(codes) if self._unit_norm else codes
+
+    def learn(
+        self, params: Params, state: QuantizerState, vectors: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> Step:
+        """Revive dead codes; assign the constant `vectors` `[..., D]`; update F; update what the rule keeps."""
+        learned, frequency, revived = self.rule.revive(state.learned, state.frequency, vectors, key, axis_name)
+        codes = self.codes(params, QuantizerState(frequency, learned))
+        indices = nearest_codes(vectors, stop_gradient(codes), self.codebook.assignment)
+        counts = codebook.count_assignments(indices, self.num_codes, axis_name)
+        frequency = codebook.update_frequency(frequency, counts, self.latent.frequency_decay)
+        if self.codebook.assignment == "projection":
+            vectors = codebook.facing(vectors, stop_gradient(codes)[indices])
+        learned = self.rule.update(learned, vectors, indices, counts, axis_name)
+        return Step(QuantizerState(frequency, learned), codes, indices, counts, revived)
+
+    def step(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[HybridLatent, Step]:
+        """Train on a batch: the latent sees F after it, and the codes before the averages have moved."""
+        step = self.learn(params, state, stop_gradient(z_e), key, axis_name)
+        return self._latent(z_e, step.codes, step.indices, step.state.frequency), step
+
+    def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
+        """Return the latent from the current codes and frequencies; update nothing."""
+        codes = self.codes(params, state)
+        return self._latent(z_e, codes, nearest_codes(z_e, codes, self.codebook.assignment), state.frequency)
+
+    def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array, frequency: jax.Array) -> HybridLatent:
+        return latents.hybrid_latent(
+            z_e,
+            codes,
+            indices,
+            frequent_codes(self.latent, frequency),
+            mode=self.latent.mode,
+            projection_gradient=self.latent.projection_gradient,
+            projection_groups=self.latent.projection_groups,
+            estimator=self.latent.estimator,
+        )

@@ -1,0 +1,125 @@
+"""How the codes of a codebook are learned, as rules with the same methods.
+
+    ema         moving averages of the assigned vectors, revived when they die (van den Oord et al., 2017, appendix A.1)
+    gradient    parameters, moved by the codebook term of the loss (van den Oord et al., 2017, arXiv:1711.00937)
+    simvq       a learned linear map of frozen codes, so that every gradient moves all codes (Zhu et al., 2024,
+                arXiv:2411.02038)
+
+A rule is hashable and holds no arrays. Its `params` are learned by gradient; its `state` is what a step changes
+otherwise.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hvq_jax.quantizers import codebook
+from hvq_jax.quantizers.codebook import MovingAverages
+
+
+@dataclasses.dataclass(frozen=True)
+class LearningRule:
+    """Codes that are parameters: the rule `gradient`, and the base of the others."""
+
+    decay: float = 0.99  # of moving averages, per step
+    revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """Whether the codebook term of the loss moves the codes."""
+        return True
+
+    @property
+    def revives(self) -> bool:
+        """Whether dead codes are moved onto encoder outputs, in the first step all of them."""
+        return False
+
+    def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
+        """Return initial codes `[K, D]` that know nothing of the data."""
+        return codebook.uniform_codes(key, num_codes, dim)
+
+    def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
+        """Return params and state that stand for `codes` `[K, D]`; not `known`: the first step revives all of them."""
+        del known
+        return {"codes": codes}, None
+
+    def codes(self, params: Any, state: Any) -> jax.Array:
+        """Return the codes `[K, D]` float32, differentiable in `params`."""
+        del state
+        return params["codes"]
+
+    def revive(
+        self, state: Any, frequency: jax.Array, vectors: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """Return the state, F `[K]` and which codes were revived, bool, before `vectors` `[..., D]` are assigned."""
+        del vectors, key, axis_name
+        return state, frequency, jnp.zeros((), bool)
+
+    def update(
+        self, state: Any, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None
+    ) -> Any:
+        """Return the state after `vectors` `[..., D]` were assigned `indices` `[...]`, `counts` `[K]` times each."""
+        del vectors, indices, counts, axis_name
+        return state
+
+
+@dataclasses.dataclass(frozen=True)
+class MovingAverageRule(LearningRule):
+    """Codes that are moving averages; the state is `MovingAverages`, and there are no parameters."""
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """Their update takes the place of the codebook term."""
+        return False
+
+    @property
+    def revives(self) -> bool:
+        """Dead codes are."""
+        return True
+
+    def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
+        """Count each known code as assigned often enough that none is dead before it has been seen."""
+        return {}, codebook.assigned(codes, max(self.revive_below, 1.0)) if known else codebook.unassigned(codes)
+
+    def codes(self, params: Any, state: MovingAverages) -> jax.Array:
+        """Return the averages as they stand."""
+        del params
+        return state.codes
+
+    def revive(
+        self, state: MovingAverages, frequency: jax.Array, vectors: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[MovingAverages, jax.Array, jax.Array]:
+        """Move dead codes onto encoder outputs."""
+        return codebook.revive(state, frequency, vectors, key, below=self.revive_below, axis_name=axis_name)
+
+    def update(
+        self, state: MovingAverages, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None
+    ) -> MovingAverages:
+        """Move the averages."""
+        return codebook.update_averages(state, vectors, indices, counts, decay=self.decay, axis_name=axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimVQ(LearningRule):
+    """Codes C W: the frozen codes C `[K, D]` are the state, the map W `[D, D]`, at first the identity, a parameter.
+
+    Every gradient moves W and with it all codes, used or not, so that codes do not die for want of a gradient.
+    """
+
+    def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
+        """Return codes from N(0, 1/D), whose lengths are about 1."""
+        return jax.random.normal(key, (num_codes, dim)) / jnp.sqrt(dim)
+
+    def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
+        """Freeze the codes."""
+        del known
+        return {"map": jnp.eye(codes.shape[-1])}, codes
+
+    def codes(self, params: Any, state: jax.Array) -> jax.Array:
+        """Return C W."""
+        return jnp.matmul(state, params["map"], precision=jax.lax.Precision.HIGHEST)
+
+
+LEARNING_RULES: dict[str, type[LearningRule]] = {"ema": MovingAverageRule, "gradient": LearningRule, "simvq": SimVQ}

@@ -1,0 +1,88 @@
+"""The options of the latent and of the codebook."""
+
+import dataclasses
+
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import ESTIMATORS, LATENTS, PROJECTION_GRADIENTS
+from hvq_jax.options import Options, option
+from hvq_jax.quantizers.assignment import ASSIGNMENTS
+from hvq_jax.quantizers.initialisation import INITIALISATIONS
+from hvq_jax.quantizers.learning import LEARNING_RULES
+
+UNIT_NORMS = ("none", "codes", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentOptions(Options):
+    """The latent that the decoder sees; see `latents.py`."""
+
+    mode: str = option("projected", "the latent the decoder sees", choices=LATENTS)
+    num_codes: int = option(512, "K, number of codes; fsq takes the product of codebook.levels instead", low=1)
+    dim: int = option(64, "D, channels of the latent and of the codes", low=1)
+    num_frequent: int = option(312, "S, number of frequent codes (latents with a mask)", low=0)
+    frequent_mass: float | None = option(
+        None, "m, replaces S: the most frequent codes up to this share of all assignments are frequent", low=0, high=1
+    )
+    frequency_decay: float = option(
+        0.99, "decay of the frequency table F per step; 1: cumulative, 0: the latest batch only", low=0, high=1
+    )
+    projection_gradient: str = option("straight_through", "gradient of the projection P", choices=PROJECTION_GRADIENTS)
+    projection_groups: int = option(
+        1, "g, gains per position, one per group of D/g channels; must divide D, and g = D is z_e itself", low=1
+    )
+    estimator: str = option("straight_through", "gradient of plain codes", choices=ESTIMATORS)
+
+    def __post_init__(self) -> None:
+        """Check the options, and that the groups divide the channels."""
+        super().__post_init__()
+        if self.dim % self.projection_groups:
+            raise ArgumentError(f"projection_groups={self.projection_groups}", f"must divide dim={self.dim}")
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookOptions(Options):
+    """The quantizer, and how its codes are learned."""
+
+    family: str = option(
+        "codebook",
+        "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or finite scalar "
+        "quantization without a codebook (latent vq)",
+        choices=("codebook", "residual", "fsq"),
+        importable=True,
+    )
+    learning: str = option(
+        "ema",
+        "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; or a "
+        "learned linear map of frozen codes",
+        choices=LEARNING_RULES,
+        importable=True,
+    )
+    unit_norm: str = option(
+        "none",
+        "what is put on the unit sphere: nothing; the codes, whose length is left to the gain; or codes and encoder "
+        "outputs",
+        choices=UNIT_NORMS,
+    )
+    init: str = option(
+        "data",
+        "initial codes: encoder outputs of the first batches, the centres of their clusters, or random (U(-1/K, 1/K); "
+        "simvq N(0, 1/D))",
+        choices=INITIALISATIONS,
+    )
+    decay: float = option(0.99, "decay of the moving averages per step (ema)", low=0, high=1)
+    revive_below: float = option(
+        1.0, "codes assigned fewer times per step are moved onto encoder outputs; 0: never (ema)", low=0
+    )
+    assignment: str = option(
+        "euclidean",
+        "rule that assigns codes: nearest vector, nearest direction, or nearest line whatever the sign (projected)",
+        choices=ASSIGNMENTS,
+    )
+    depth: int = option(1, "number of codebooks, K codes each, that are summed; more than 1: residual", low=1, high=4)
+    levels: tuple[int, ...] = option((8, 8, 8), "levels of each number (fsq); K is their product")
+
+    def __post_init__(self) -> None:
+        """Check the options, and that there are levels to round to."""
+        super().__post_init__()
+        if not self.levels or min(self.levels) < 2:
+            raise ArgumentError(f"levels={self.levels}", "must be integers of at least 2, such as (8, 8, 8)")

@@ -1,0 +1,133 @@
+"""Residual quantization: a sum of codes, each from a codebook of its own and nearest to what the previous ones left.
+
+Zeghidour et al., SoundStream, 2021 (arXiv:2107.03312), with moving averages as there. A baseline for codes with gains:
+K codes with G gains make a codebook of K·G constrained vectors, and so do two codebooks of K and G codes.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from hvq_jax import latents
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import HybridLatent
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step, require
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+
+_NEEDED = {
+    "latent.mode": "vq",
+    "codebook.learning": "ema",
+    "codebook.assignment": "euclidean",
+    "codebook.unit_norm": "none",
+}
+
+
+def sum_of_codes(indices: jax.Array, codebooks: jax.Array) -> jax.Array:
+    """Return z_q `[..., D]` from `indices` `[..., L]` and L `codebooks` `[L, K, D]`.
+
+    >>> sum_of_codes(jnp.array([1, 0]), jnp.array([[[1.0], [2.0]], [[0.5], [0.25]]])).tolist()
+    [2.5]
+    """
+    first, *others = (codes[indices[..., level]] for level, codes in enumerate(codebooks))
+    return sum(others, first)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualQuantizer:
+    """L = `codebook.depth` codebooks of K codes: indices are `[..., L]`, and every array leads with an axis L."""
+
+    latent: LatentOptions
+    codebook: CodebookOptions
+
+    def __post_init__(self) -> None:
+        """Check that the options agree; ArgumentError."""
+        if self.codebook.depth == 1:
+            raise ArgumentError("codebook.depth=1", "codebook.family=residual needs from 2 to 4 codebooks")
+        require("codebook.family=residual", vars(self), _NEEDED)
+
+    @property
+    def _level(self) -> CodebookQuantizer:
+        return CodebookQuantizer(self.latent, dataclasses.replace(self.codebook, family="codebook", depth=1))
+
+    def _keys(self, key: jax.Array) -> jax.Array:
+        return jax.random.split(key, self.codebook.depth)
+
+    @property
+    def num_codes(self) -> int:
+        """K, of each level."""
+        return self.latent.num_codes
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """As of one codebook."""
+        return self._level.has_codebook_loss
+
+    @property
+    def has_commitment_loss(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def has_entropy_loss(self) -> bool:
+        """Never: a sum of codes has no costs."""
+        return False
+
+    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
+        """Return L codebooks, each from its own key."""
+        return jax.vmap(self._level.init)(self._keys(key))
+
+    @property
+    def starts_from_data(self) -> bool:
+        """As of one codebook."""
+        return self._level.starts_from_data
+
+    def start_from_data(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[Params, QuantizerState]:
+        """Start each codebook from what the previous ones leave of z_e."""
+
+        def start(
+            rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]
+        ) -> tuple[jax.Array, tuple[Params, QuantizerState]]:
+            params, state, level_key = level
+            started = self._level.start_from_data(params, state, rest, level_key, axis_name)
+            codes = self._level.codes(*started)
+            return rest - codes[nearest_codes(rest, codes)], started
+
+        return jax.lax.scan(start, z_e, (params, state, self._keys(key)))[1]
+
+    def codes(self, params: Params, state: QuantizerState) -> jax.Array:
+        """Return `[L, K, D]`."""
+        return self._level.codes(params, state)
+
+    def step(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[HybridLatent, Step]:
+        """Train each codebook on what the previous ones leave."""
+
+        def learn(rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]) -> tuple[jax.Array, Step]:
+            params, state, level_key = level
+            step = self._level.learn(params, state, rest, level_key, axis_name)
+            return rest - step.codes[step.indices], step
+
+        _, step = jax.lax.scan(learn, stop_gradient(z_e), (params, state, self._keys(key)))
+        step = dataclasses.replace(step, indices=jnp.moveaxis(step.indices, 0, -1))
+        return self._latent(z_e, step.codes, step.indices), step
+
+    def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
+        """Return the latent from the current codes; update nothing."""
+
+        def assign(rest: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array]:
+            indices = nearest_codes(rest, codes)
+            return rest - codes[indices], indices
+
+        codes = self.codes(params, state)
+        _, indices = jax.lax.scan(assign, z_e, codes)
+        return self._latent(z_e, codes, jnp.moveaxis(indices, 0, -1))
+
+    def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array) -> HybridLatent:
+        z_q = sum_of_codes(indices, codes)
+        return latents.plain_latent(z_e, z_q, indices, latents.ESTIMATORS[self.latent.estimator](z_e, z_q))

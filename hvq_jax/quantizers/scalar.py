@@ -1,0 +1,167 @@
+"""Finite scalar quantization: z_e becomes a few numbers, each bounded and rounded to one of its levels; no codebook.
+
+Mentzer et al., 2023 (arXiv:2309.15505). The K = Π levels combinations are numbered, so that a prior over codes serves
+here too. Learned linear maps lead from the D channels of z_e to the d numbers and back to the D of the decoder.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.lax import stop_gradient
+
+from hvq_jax import latents
+from hvq_jax.latents import HybridLatent
+from hvq_jax.quantizers import codebook
+from hvq_jax.quantizers.bottleneck import Params, QuantizerState, Step, require
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+
+_MARGIN = 1e-3  # keeps tanh from ever rounding to one level too many
+
+_NEEDED = {
+    "latent.mode": "vq",
+    "latent.estimator": "straight_through",
+    "codebook.depth": 1,
+    "codebook.assignment": "euclidean",
+    "codebook.unit_norm": "none",
+}
+
+Levels = tuple[int, ...]
+
+
+def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
+    """Bound `numbers` `[..., d]` so that each rounds to one of `level` integers, from −⌊level/2⌋ on.
+
+    An even number of levels lies half an integer lower, and the input is shifted so that numbers near 0 stay there
+    (the paper's appendix A.1).
+
+    >>> bound(jnp.array([-9.0, 0.0, 9.0]), (3, 3, 3)).round().tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    sizes = jnp.array(levels, jnp.float32)
+    half = (sizes - 1) * (1 - _MARGIN) / 2
+    offset = jnp.where(sizes % 2 == 0, 0.5, 0.0)
+    return half * jnp.tanh(numbers + jnp.tan(offset / half)) - offset
+
+
+def indices_of(numbers: jax.Array, levels: Levels) -> jax.Array:
+    """Return the indices `[...]` int32, in 0 … K − 1, of integers `[..., d]`; the first integer changes fastest.
+
+    >>> indices_of(jnp.array([[-1, -1], [0, -1], [1, 1]]), (3, 3)).tolist()
+    [0, 1, 8]
+    """
+    digits = numbers.astype(jnp.int32) + _halves(levels)
+    return jnp.sum(digits * jnp.array(_factors(levels)), axis=-1, dtype=jnp.int32)
+
+
+def integers(levels: Levels) -> jax.Array:
+    """Return the integers of every index, `[K, d]` float32: the inverse of `indices_of`.
+
+    >>> integers((2, 2)).tolist()
+    [[-1.0, -1.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]
+    """
+    indices = jnp.arange(math.prod(levels))[:, None]
+    digits = indices // jnp.array(_factors(levels)) % jnp.array(levels)
+    return (digits - _halves(levels)).astype(jnp.float32)
+
+
+def _factors(levels: Levels) -> list[int]:
+    return [math.prod(levels[:i]) for i in range(len(levels))]
+
+
+def _halves(levels: Levels) -> jax.Array:
+    return jnp.array([level // 2 for level in levels])
+
+
+def round_straight_through(numbers: jax.Array) -> jax.Array:
+    """Round in the forward pass, exactly; pass the gradient on unchanged."""
+    return latents.straight_through(numbers, jnp.round(numbers))
+
+
+def _linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    return jnp.matmul(x, params["kernel"], precision=jax.lax.Precision.HIGHEST) + params["bias"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScalarQuantizer:
+    """The latent `vq` with the codes up(rounded numbers), `[K, D]`; `params` hold the maps "down" and "up"."""
+
+    latent: LatentOptions
+    codebook: CodebookOptions
+
+    def __post_init__(self) -> None:
+        """Check that the options agree; ArgumentError."""
+        require("codebook.family=fsq", vars(self), _NEEDED)
+
+    @property
+    def num_codes(self) -> int:
+        """K, the product of the levels."""
+        return math.prod(self.codebook.levels)
+
+    @property
+    def has_codebook_loss(self) -> bool:
+        """Never: no codes are learned."""
+        return False
+
+    @property
+    def has_commitment_loss(self) -> bool:
+        """Never: there is no code to commit to."""
+        return False
+
+    @property
+    def has_entropy_loss(self) -> bool:
+        """Never: codes have no costs."""
+        return False
+
+    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
+        """Return Xavier-uniform maps with zero bias, as everywhere in the networks."""
+        dim, size = self.latent.dim, len(self.codebook.levels)
+        kernel = jax.nn.initializers.xavier_uniform()
+        down, up = jax.random.split(key)
+        params: dict[str, Any] = {
+            "down": {"kernel": kernel(down, (dim, size)), "bias": jnp.zeros(size)},
+            "up": {"kernel": kernel(up, (size, dim)), "bias": jnp.zeros(dim)},
+        }
+        return params, QuantizerState(jnp.zeros(self.num_codes))
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Never: there is no codebook."""
+        return False
+
+    def start_from_data(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[Params, QuantizerState]:
+        """Return the arrays unchanged."""
+        del z_e, key, axis_name
+        return params, state
+
+    def _up(self, params: Params, numbers: jax.Array) -> jax.Array:
+        """Return the decoder's input `[..., D]` of integers `[..., d]`, each scaled to [-1, 1] first."""
+        return _linear(params["up"], numbers / _halves(self.codebook.levels))
+
+    def codes(self, params: Params, state: QuantizerState) -> jax.Array:
+        """Return `[K, D]`, what the decoder sees of each combination of levels."""
+        del state
+        return self._up(params, integers(self.codebook.levels))
+
+    def step(
+        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+    ) -> tuple[HybridLatent, Step]:
+        """Update F; everything else is learned by gradient."""
+        del key
+        latent = self.quantize(params, state, z_e)
+        counts = codebook.count_assignments(latent.indices, self.num_codes, axis_name)
+        frequency = codebook.update_frequency(state.frequency, counts, self.latent.frequency_decay)
+        after = dataclasses.replace(state, frequency=frequency)
+        return latent, Step(after, self.codes(params, state), latent.indices, counts, jnp.zeros((), bool))
+
+    def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
+        """Return the latent; its value is taken from `codes`, so that decoding the indices gives the same bits."""
+        levels = self.codebook.levels
+        rounded = round_straight_through(bound(_linear(params["down"], z_e), levels))
+        indices = indices_of(stop_gradient(rounded), levels)
+        z_q = self.codes(params, state)[indices]
+        return latents.plain_latent(z_e, z_q, indices, latents.straight_through(self._up(params, rounded), z_q))

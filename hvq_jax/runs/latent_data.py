@@ -1,0 +1,183 @@
+"""The training data of the second stage: every image as its latent, encoded once and kept, and as tokens.
+
+`latents.npz` holds what the latents consist of before rounding, so that other bins or steps need no encoding. For each
+split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where the latent has them, `train_lengths`
+`[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose code is transmitted with a residual,
+in raster order; besides, `frequent` `[K]` bool, the frozen choice of frequent codes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hvq_jax import autoencoder
+from hvq_jax.autoencoder import Autoencoder, Variables
+from hvq_jax.data.datasets import ImageDataset, Split
+from hvq_jax.data.pipeline import Batch, eval_batches
+from hvq_jax.devices.cluster import is_first, wait_for_all
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
+from hvq_jax.errors import UserError
+from hvq_jax.files import read_arrays, write_arrays
+from hvq_jax.images import to_float
+from hvq_jax.latents import Z_E, Latent
+from hvq_jax.priors.options import TokenOptions
+from hvq_jax.priors.tokens import Parts, Tables, make_tables, split_latent, to_tokens
+from hvq_jax.quantizers.bottleneck import frequent_codes
+from hvq_jax.runs.workdir import CHECKPOINTS, LATENTS, TABLES
+
+SPLITS = ("train", "validation", "test")
+
+_PIECE = 1024  # latents whose residuals are in memory at all positions at once
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentData:
+    """The splits as tokens: items are `[N, h, w, 1 + c]`, int16 where that is enough, else int32."""
+
+    train: Split
+    validation: Split
+    test: Split
+    tables: Tables
+
+
+def encode_parts(model: Autoencoder, variables: Variables, images: jax.Array) -> Parts:
+    """Return what a prior has to transmit of uint8 images `[B, H, W, C]`, before rounding."""
+    z_e = autoencoder.encode(model, variables, to_float(images))
+    latent = autoencoder.quantize(model, variables, z_e)
+    return split_latent(model.row, z_e, latent.z_q, latent.indices, model.latent.projection_groups)
+
+
+def latent_data(
+    model: Autoencoder,
+    variables: Variables,
+    dataset: ImageDataset,
+    *,
+    workdir: Path,
+    checkpoint_step: int,
+    batch_size: int,
+    options: TokenOptions,
+    parallel: Parallel,
+    preemption: Preemption,
+) -> LatentData:
+    """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if it has them."""
+    path = workdir / LATENTS
+    if not path.exists():
+        arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel, preemption=preemption)
+        if is_first():
+            write_arrays(path, {"checkpoint_step": np.array(checkpoint_step), **arrays})
+        wait_for_all("latents are written")
+    check_latents(workdir, checkpoint_step)
+    return tokenize(model.row, read_arrays(path), options)
+
+
+def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> LatentData:
+    """Return what a prior is trained on, from the arrays of a `latents.npz`."""
+    tables = tables_of(row, stored, options)
+    splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in SPLITS}
+    return LatentData(**splits, tables=tables)
+
+
+def tables_of(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> Tables:
+    """Return the tables that fit the training latents of a `latents.npz`."""
+    return make_tables(row, stored["frequent"], stored["train_indices"], stored.get("train_lengths"), options)
+
+
+def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables) -> np.ndarray:
+    """Return `[N, h, w, 1 + c]` of a split, a piece at a time."""
+    indices, lengths = stored[f"{split}_indices"], stored.get(f"{split}_lengths")
+    dtype = np.int16 if len(tables.has_length) <= 2**15 else np.int32
+    encode = jax.jit(to_tokens)
+    pieces, first = [], 0
+    for start in range(0, len(indices), _PIECE):
+        rows = slice(start, start + _PIECE)
+        residuals = None
+        if tables.step:
+            residuals, first = _at_all_positions(stored, split, np.asarray(tables.has_residual), rows, first)
+        parts = Parts(indices[rows], None if lengths is None else lengths[rows], residuals)
+        pieces.append(np.asarray(encode(parts, tables)).astype(dtype))
+    return np.concatenate(pieces)
+
+
+def _at_all_positions(
+    stored: Mapping[str, np.ndarray], split: str, has_residual: np.ndarray, rows: slice, first: int
+) -> tuple[np.ndarray, int]:
+    """Return residuals `[n, h, w, D]` of latents `rows`, 0 where there is none, and where the next begin."""
+    indices, residuals = stored[f"{split}_indices"][rows], stored[f"{split}_residuals"]
+    chosen = has_residual[indices]
+    dense = np.zeros((*indices.shape, residuals.shape[-1]), np.float32)
+    last = first + int(np.count_nonzero(chosen))
+    dense[chosen] = residuals[first:last]
+    return dense, last
+
+
+def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:
+    """Keep the tables with the prior, on the first process; the step is the autoencoder's, or 0 without one."""
+    if is_first():
+        arrays = {name: value for name, value in vars(tables).items() if value is not None}
+        write_arrays(workdir / TABLES, {"checkpoint_step": np.array(checkpoint_step), **arrays})
+
+
+def read_tables(workdir: Path) -> Tables:
+    """Return the tables that the workdir's prior was trained with; UserError if they are missing or damaged."""
+    arrays = read_arrays(workdir / TABLES)
+    centroids = arrays.get("centroids")
+    return Tables(
+        jnp.asarray(arrays["has_length"]),
+        jnp.asarray(arrays["has_residual"]),
+        None if centroids is None else jnp.asarray(centroids),
+        float(arrays["step"]),
+    )
+
+
+def check_latents(workdir: Path, checkpoint_step: int) -> None:
+    """Raise UserError if the workdir's latents or its prior belong to another autoencoder than this step's."""
+    for path in (workdir / LATENTS, workdir / TABLES):
+        if not path.exists():
+            continue
+        made_by = int(read_arrays(path, "checkpoint_step")["checkpoint_step"])
+        if made_by != checkpoint_step:
+            raise UserError(
+                f"{path} and the prior belong to the autoencoder of step {made_by}, but the best is now that of step "
+                f"{checkpoint_step}: delete {workdir / LATENTS}, {workdir / TABLES} and "
+                f"{workdir / CHECKPOINTS / 'prior'} and train the prior again"
+            )
+
+
+def _encode(
+    model: Autoencoder,
+    variables: Variables,
+    dataset: ImageDataset,
+    *,
+    batch_size: int,
+    parallel: Parallel,
+    preemption: Preemption,
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a `latents.npz`, but for the step."""
+
+    def encode_batch(variables: Variables, batch: Batch) -> tuple[Parts, jax.Array]:
+        return encode_parts(model, variables, batch.items), batch.labels
+
+    encode = parallel.compile(encode_batch, sharded_result=True)
+    frequent = np.ones(model.num_codes, bool)
+    if model.row.masked:
+        frequent = np.asarray(frequent_codes(model.latent, variables.state.quantizer.frequency))
+    has_residual = np.asarray(model.row.codes_with(Z_E, jnp.asarray(frequent)))
+    variables = parallel.replicate(variables)
+    arrays: dict[str, np.ndarray] = {"frequent": frequent}
+    for name in SPLITS:
+        split: Split = getattr(dataset, name)
+        batches = parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share))
+        pieces = []
+        for batch in preemption.watch(batches):
+            parts, labels = parallel.gather(encode(variables, batch))
+            pieces.append({**{key: value for key, value in vars(parts).items() if value is not None}, "labels": labels})
+        whole = {key: np.concatenate([piece[key] for piece in pieces])[: len(split)] for key in pieces[0]}
+        if "residuals" in whole:
+            whole["residuals"] = whole["residuals"][has_residual[whole["indices"]]]
+        arrays |= {f"{name}_{key}": value for key, value in whole.items()}
+    return arrays

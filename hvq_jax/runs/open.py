@@ -1,0 +1,121 @@
+"""Opening a run: check everything that can be checked, read the data, and hold the workdir."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hvq_jax.data.datasets import ImageDataset, open_dataset
+from hvq_jax.devices.cluster import agreed, is_first, say
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.preemption import Preemption
+from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.files import read_json, write_json
+from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
+from hvq_jax.runs.own_latents import OwnLatents, own_latents
+from hvq_jax.runs.run import ImageRun, LatentRun, Run
+from hvq_jax.runs.workdir import CONFIG, DATASET, check_config, locked, write_format
+from hvq_jax.training.loop import RunContext
+
+
+def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, profile_steps: int = 0) -> None:
+    """Run the stages that `config.stage` names, resuming what `workdir` already holds.
+
+    In a cluster every process calls this, and the first one writes.
+
+    Args:
+        config: the options, as they are or as nested dictionaries (a ConfigDict is one).
+        workdir: the folder of the run.
+        profile_steps: training steps of each stage to trace into the workdir; 0: none.
+
+    Raises:
+        UserError: the config does not fit the workdir, the data or the devices; nothing in the workdir has changed.
+        Preempted: after SIGTERM.
+    """
+    with Preemption().noticed() as preemption, open_run(config, workdir, preemption, profile_steps) as run:
+        run.work()
+
+
+@contextlib.contextmanager
+def open_run(
+    config: Mapping[str, Any] | RunOptions, workdir: str, preemption: Preemption, profile_steps: int = 0
+) -> Iterator[Run]:
+    """Yield the run of `config`, and hold `workdir` for the block; raise UserError for what is wrong.
+
+    With `prior.latents` it is a `LatentRun`, without an autoencoder.
+    """
+    with contextlib.ExitStack() as held:
+        with agreed(), flags_named():
+            options = config if isinstance(config, RunOptions) else from_dict(config)
+            parallel = Parallel(options.parallel)
+            parallel.check()
+            for stage in _stages_of(options):
+                parallel.check_batch_size(f"{stage}.batch_size", getattr(options, stage).batch_size)
+            folder = held.enter_context(locked(workdir)) if is_first() else Path(os.path.abspath(workdir))
+            dataset = _data_of(options, folder)
+            context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
+            run: Run
+            if isinstance(dataset, OwnLatents):
+                run = LatentRun(options, context, dataset)
+            else:
+                run = ImageRun(options, context, dataset, options.autoencoder_model(dataset.image_shape))
+            if is_first():
+                write_format(folder)
+                write_json(folder / CONFIG, to_dict(options))
+                write_json(folder / DATASET, _description(options, dataset))
+        say(f"data: {run.data_name}: {run.data_description}")
+        yield run
+
+
+@contextlib.contextmanager
+def flags_named() -> Iterator[None]:
+    """Turn errors of the block about an option into errors about its flag."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise error.within("--config.") if error.name in KEYS else UserError(str(error)) from None
+
+
+def _stages_of(options: RunOptions) -> tuple[str, ...]:
+    return ("prior",) if options.prior.latents else ("autoencoder", "prior")
+
+
+def _data_of(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
+    """Return the data set, after checking that what `folder` already holds was trained on it, with these options."""
+    free: tuple[str, ...] = CHANGEABLE
+    if not (folder / "checkpoints" / "prior").exists():
+        free = (*free, "prior")  # nothing depends on them yet
+    trained = (folder / "checkpoints").exists()
+    if trained:
+        check_config(folder, to_dict(options), free=free)
+    dataset: ImageDataset | OwnLatents
+    if options.prior.latents:
+        dataset = own_latents(options.prior.latents, options.latent, options.codebook, options.prior, options.data)
+    else:
+        dataset = open_dataset(options.data)
+    for stage in _stages_of(options):
+        if (batch_size := getattr(options, stage).batch_size) > len(dataset.train):
+            items = "latents" if options.prior.latents else "images"
+            raise ArgumentError(
+                f"{stage}.batch_size={batch_size}", f"there are only {len(dataset.train)} training {items}"
+            )
+    if trained and read_json(folder / DATASET) != _description(options, dataset):
+        name = options.prior.latents or options.data.name
+        raise UserError(
+            f"{name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
+            "use that one or another --workdir"
+        )
+    return dataset
+
+
+def _description(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:
+    if isinstance(dataset, OwnLatents):
+        of_kind = {"name": "latents", "latent_shape": list(dataset.latent_shape)}
+    else:
+        of_kind = {"name": options.data.name, "image_shape": list(dataset.image_shape)}
+    return {
+        **of_kind,
+        "class_names": list(dataset.class_names),
+        "fingerprint": dataset.fingerprint(),
+    }

@@ -1,0 +1,215 @@
+"""All options of a run, as one tree of dataclasses, and its two other forms: a ConfigDict and a dictionary.
+
+Each option is declared once, in the dataclass of its section (`hvq_jax/options.py`). `configs/default.py`, the flags of
+the commands, `--help` and docs/options.md all follow from `RunOptions`.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, FieldReference
+
+from hvq_jax.autoencoder import Autoencoder, check_options
+from hvq_jax.data.augment import Augmentation
+from hvq_jax.data.options import DataOptions
+from hvq_jax.devices.parallel import FORMS
+from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.losses import LossOptions
+from hvq_jax.networks.options import NetworkOptions
+from hvq_jax.options import Options, Rule, option, redefault, section, type_in_words, walk
+from hvq_jax.priors import make_network, make_prior
+from hvq_jax.priors.options import PriorOptions
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import SamplingOptions
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
+from hvq_jax.training.loop import FitOptions
+
+STAGES = ("all", "autoencoder", "prior")
+
+
+@dataclasses.dataclass(frozen=True)
+class PriorStageOptions(PriorOptions, FitOptions):
+    """The second stage: the prior and its training."""
+
+    latents: str | None = option(
+        None, "an .npz of latents of one's own, in place of an autoencoder's (stage=prior)", changeable=True
+    )
+    learning_rate: float = redefault(FitOptions, "learning_rate", 1e-3)
+    clip_norm: float = redefault(FitOptions, "clip_norm", 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSheetOptions(SamplingOptions):
+    """samples.png, which is drawn at the end of the second stage."""
+
+    per_class: int = option(8, "samples per class", low=1, changeable=True)
+    classify: bool = option(
+        False,
+        "train a small classifier on the images and report its accuracy on 100 samples per class",
+        changeable=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(Options):
+    """A run: what is trained on what, and how."""
+
+    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)
+    stage: str = option("all", "which stages to run; all: both, one after the other", choices=STAGES, changeable=True)
+    parallel: str = option("pmap", "all devices of all hosts share each batch, or one device", choices=FORMS)
+    data: DataOptions = section(DataOptions)
+    augment: Augmentation = section(Augmentation)
+    latent: LatentOptions = section(LatentOptions)
+    network: NetworkOptions = section(NetworkOptions)
+    codebook: CodebookOptions = section(CodebookOptions)
+    loss: LossOptions = section(LossOptions)
+    autoencoder: FitOptions = section(FitOptions)
+    prior: PriorStageOptions = section(PriorStageOptions)
+    sampling: SampleSheetOptions = section(SampleSheetOptions)
+
+    def __post_init__(self) -> None:
+        """Check what sections have to do with each other; ArgumentError."""
+        super().__post_init__()
+        if self.prior.latents:
+            make_quantizer(self.latent, self.codebook)  # which codes are frequent, the file says
+        else:
+            check_options(self.latent, self.codebook, self.loss)
+        try:
+            make_network(self.prior, num_classes=0, grid=(1, 1))
+        except ArgumentError as error:
+            raise error.within("prior.") from None
+        if self.prior.latents and self.stage != "prior":
+            raise ArgumentError(
+                f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: say stage=prior"
+            )
+        if self.codebook.family == "residual" and self.stage != "autoencoder":
+            raise ArgumentError(
+                "codebook.family=residual",
+                "gives several codes per position, and there is no prior over these: choose stage=autoencoder",
+            )
+        if self.sampling.guidance and not self.prior.conditional:
+            raise ArgumentError(f"sampling.guidance={self.sampling.guidance}", "needs prior.conditional=True")
+        if self.sampling.guidance and not self.prior.label_dropout:
+            raise ArgumentError(
+                f"sampling.guidance={self.sampling.guidance}",
+                "needs a prior that does not always see the class: choose a positive prior.label_dropout",
+            )
+
+    def autoencoder_model(self, image_shape: tuple[int, int, int]) -> Autoencoder:
+        """Return the autoencoder of images of this shape, (H, W, C)."""
+        return Autoencoder(image_shape, self.network, self.latent, self.codebook, self.loss)
+
+    def prior_model(self, *, num_classes: int, grid: tuple[int, int]) -> Prior:
+        """Return the prior over latents of the sides `grid`, (h, w); `num_classes` is the data set's."""
+        num_codes = make_quantizer(self.latent, self.codebook).num_codes
+        return make_prior(self.prior, self.latent, num_codes=num_codes, num_classes=num_classes, grid=grid)
+
+
+# Options of earlier versions, and what takes their place.
+RENAMED = {
+    "codebook.method": "it is codebook.learning=ema|gradient now; spherical is codebook.unit_norm=codes, and fsq "
+    "codebook.family=fsq",
+    "codebook.normalize": "it is codebook.unit_norm=both now",
+}
+
+KEYS: dict[str, dataclasses.Field[Any]] = dict(walk(RunOptions))
+
+CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].changeable)
+
+
+def default_config(**options: Any) -> ConfigDict:
+    """Return the ConfigDict of `RunOptions(**options)`, unlocked."""
+    return to_config(RunOptions(**options))
+
+
+def to_config(options: Any) -> ConfigDict:
+    """Return `options` as a ConfigDict in which options that may be None, or of several types, can be overridden."""
+    return ConfigDict(
+        {field.name: _field_value(field, getattr(options, field.name)) for field in dataclasses.fields(options)}
+    )
+
+
+def _field_value(field: dataclasses.Field[Any], value: Any) -> Any:
+    if "rule" not in field.metadata:
+        return to_config(value)
+    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    if len(kinds) == 1:
+        return value
+    named = [kind for kind in kinds if kind is not type(None)]
+    return FieldReference(value, field_type=named[0] if len(named) == 1 else object)
+
+
+def to_dict(options: Any) -> dict[str, Any]:
+    """Return `options` as nested dictionaries, as they are stored in config.json."""
+    return dataclasses.asdict(options)
+
+
+def from_dict(values: Mapping[str, Any]) -> RunOptions:
+    """Return the options of nested dictionaries, such as a ConfigDict or the content of a config.json.
+
+    Raises ArgumentError, with a dotted name, for the first one that is out of range; UserError where an option is
+    missing or unknown, since another version's config must not fall back on defaults.
+    """
+    options: RunOptions = _section_from(RunOptions, values, "")
+    return options
+
+
+def _section_from(kind: Any, values: Any, prefix: str) -> Any:
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    given = dict(values.items())
+    if differing := sorted(set(fields) ^ set(given)):
+        listed = ", ".join(prefix + name for name in differing)
+        raise UserError(f"the config is of another version: {listed} is missing or unknown")
+    arguments = {}
+    for name, field in fields.items():
+        if "rule" not in field.metadata:
+            arguments[name] = _section_from(field.default_factory, given[name], f"{prefix}{name}.")
+        else:
+            # JSON makes tuples lists.
+            arguments[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
+    try:
+        return kind(**arguments)
+    except ArgumentError as error:
+        raise error.within(prefix) from None
+
+
+def describe() -> str:
+    """Return every option with its default, its range and its help text, for `--help`."""
+    lines = []
+    for key, field in KEYS.items():
+        rule: Rule = field.metadata["rule"]
+        lines.append(f"--config.{key}={field.default}")
+        lines.append(f"    {rule.help}{_allowed(field)}")
+    return "\n".join(lines)
+
+
+def _allowed(field: dataclasses.Field[Any]) -> str:
+    allowed = field.metadata["rule"].allowed() or f"must be {type_in_words(field.type)}"
+    return f" ({allowed.removeprefix('must be ')})"
+
+
+def reference_page() -> str:
+    """Return docs/options.md: a table per section."""
+    parts = [
+        "# Options\n\nEvery option of a run, set with `--config.KEY=VALUE`. Options marked * may be changed when a run "
+        "is resumed.\n\nThis page is written by `python -m hvq_jax.runs.options > docs/options.md`.\n"
+    ]
+    sections: dict[str, list[str]] = {}
+    for key, field in KEYS.items():
+        name, _, short = key.rpartition(".")
+        mark = "*" if field.metadata["rule"].changeable else ""
+        help_text = field.metadata["rule"].help.replace("|", "\\|")
+        allowed = _allowed(field).strip(" ()").removeprefix("choose ")
+        row = f"| `{short or key}`{mark} | `{field.default}` | {allowed} | {help_text} |"
+        sections.setdefault(name, []).append(row)
+    for name, rows in sections.items():
+        head = f"\n## {name or 'run'}\n\n| option | default | values | meaning |\n| --- | --- | --- | --- |\n"
+        parts.append(head + "\n".join(rows) + "\n")
+    return "".join(parts)
+
+
+if __name__ == "__main__":
+    print(reference_page(), end="")

@@ -1,0 +1,194 @@
+"""Latents that the user brings along, to train a prior on without an autoencoder: any grids of integers."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from hvq_jax.data.datasets import Split
+from hvq_jax.data.options import DataOptions
+from hvq_jax.data.shuffle import permutation
+from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.files import read_arrays
+from hvq_jax.latents import PROJECTION, Z_E, Latent, find_latent
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
+from hvq_jax.runs.latent_data import SPLITS, LatentData, tokenize
+from hvq_jax.runs.options import PriorStageOptions
+
+_HELD_OUT = ("validation", "test")
+_CARVING_SEED = 0  # not the run's: every run is tested on the same latents
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnLatents:
+    """The data set of a run that has a prior only."""
+
+    data: LatentData
+    class_names: tuple[str, ...]  # their numbers; none without labels
+    description: str
+    digest: str  # of all that was read
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(h, w)."""
+        height, width, _ = self.data.train.item_shape
+        return height, width
+
+    @property
+    def train(self) -> Split:
+        """The tokens to train on."""
+        return self.data.train
+
+    def fingerprint(self) -> str:
+        """Return a digest that tells data sets apart."""
+        return self.digest
+
+
+@dataclasses.dataclass(frozen=True)
+class _Expected:
+    """What the arrays of a file have to be like."""
+
+    path: str
+    row: Latent
+    mode: str
+    num_codes: int
+    channels: dict[str, int]  # of each continuous part that the latent has: "lengths" g, "residuals" D
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the arrays of a split, without the split's."""
+        return ("indices", "labels", *self.channels)
+
+
+def own_latents(
+    path: str, latent: LatentOptions, codebook: CodebookOptions, options: PriorStageOptions, data: DataOptions
+) -> OwnLatents:
+    """Read an .npz like the `latents.npz` of a run (see `latent_data.py`).
+
+    Labels may be missing; then there are no classes. Residuals may also be given at all positions, `[N, h, w, D]`.
+    Splits `validation` and `test` that are missing are taken out of `train`, of the sizes that `data` says. `frequent`
+    `[K]` bool says which codes are frequent; no code is where it is missing.
+
+    Raises:
+        UserError: the file, an array's shape or a value in it is not like that.
+        ArgumentError: the options do not fit the file.
+    """
+    row = find_latent(latent.mode)
+    channels = {"lengths": latent.projection_groups} if row.uses(PROJECTION) else {}
+    channels |= {"residuals": latent.dim} if row.uses(Z_E) else {}
+    expected = _Expected(path, row, latent.mode, make_quantizer(latent, codebook).num_codes, channels)
+    arrays = read_arrays(Path(path), advice="it has to be an .npz of arrays, written without pickle")
+    if "train_indices" not in arrays:
+        raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
+    if "train_continuous" in arrays:
+        raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
+    arrays["frequent"] = _frequent(expected, arrays)
+    has_residual = np.asarray(row.codes_with(Z_E, arrays["frequent"]))
+    arrays = _at_all_positions(expected, arrays, has_residual)
+    arrays = _carve(expected, arrays, {"validation": data.validation_size, "test": data.test_size})
+    has_labels = "train_labels" in arrays
+    if options.conditional and not has_labels:
+        raise UserError(f"{path} has no train_labels, so no classes: choose --config.prior.conditional=False")
+    for split in SPLITS:
+        _check(expected, arrays, split, has_labels)
+        indices = arrays[f"{split}_indices"] = arrays[f"{split}_indices"].astype(np.int32)
+        arrays[f"{split}_labels"] = arrays.get(f"{split}_labels", np.zeros(len(indices))).astype(np.int32)
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
+    for split in SPLITS if "residuals" in channels else ():
+        chosen = has_residual[arrays[f"{split}_indices"]]
+        arrays[f"{split}_residuals"] = arrays[f"{split}_residuals"][chosen]
+    num_classes = 1 + max(int(arrays[f"{split}_labels"].max()) for split in SPLITS) if has_labels else 0
+    count = len(arrays["train_indices"])
+    return OwnLatents(
+        data=tokenize(row, arrays, options),
+        class_names=tuple(map(str, range(num_classes))),
+        description=f"{count} latents to train on, from {Path(path).name}",
+        digest=digest.hexdigest(),
+    )
+
+
+def _frequent(expected: _Expected, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Return which codes are frequent, `[K]` bool."""
+    found = arrays.get("frequent", np.zeros(expected.num_codes, bool))
+    if found.shape != (expected.num_codes,) or found.dtype != bool:
+        raise UserError(
+            f"{expected.path}: frequent must be bool [{expected.num_codes}], not {found.dtype} of {found.shape}"
+        )
+    return found
+
+
+def _at_all_positions(
+    expected: _Expected, arrays: dict[str, np.ndarray], has_residual: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return `arrays` with residuals `[n, D]`, as a run stores them, spread to `[N, h, w, D]`."""
+    spread = dict(arrays)
+    for split in SPLITS:
+        indices, residuals = arrays.get(f"{split}_indices"), arrays.get(f"{split}_residuals")
+        if indices is None or residuals is None or residuals.ndim != 2 or indices.dtype.kind not in "iu":
+            continue
+        in_range = indices.size and indices.min() >= 0 and indices.max() < expected.num_codes
+        chosen = has_residual[indices] if in_range else np.zeros(indices.shape, bool)
+        if np.count_nonzero(chosen) != len(residuals):
+            raise UserError(
+                f"{expected.path}: {split}_residuals has {len(residuals)} rows, but {np.count_nonzero(chosen)} "
+                "positions of that split have a residual"
+            )
+        spread[f"{split}_residuals"] = np.zeros((*indices.shape, residuals.shape[-1]), residuals.dtype)
+        spread[f"{split}_residuals"][chosen] = residuals
+    return spread
+
+
+def _carve(expected: _Expected, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Return the arrays that count, with splits that are missing taken out of train."""
+    path, kinds = expected.path, expected.kinds
+    missing = {split: sizes[split] for split in _HELD_OUT if f"{split}_indices" not in arrays}
+    of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
+    count = len(of_train["indices"])
+    if any(len(values) != count for values in of_train.values()):
+        counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
+        raise UserError(f"{path}: arrays of one split must be of equally many latents: {counts}")
+    if sum(missing.values()) >= count:
+        (first, size), *others = missing.items()
+        together = "".join(f" together with data.{split}_size={size}" for split, size in others)
+        raise ArgumentError(f"data.{first}_size={size}", f"leaves nothing of {count} latents in {path}{together}")
+    order, start = permutation(count, _CARVING_SEED), 0
+    found = {name: values for name, values in arrays.items() if name.partition("_")[2] in kinds or name == "frequent"}
+    for split, size in missing.items():
+        rows = np.sort(order[start : start + size])
+        found |= {f"{split}_{kind}": values[rows] for kind, values in of_train.items()}
+        start += size
+    rest = np.sort(order[start:])
+    return found | {f"train_{kind}": values[rest] for kind, values in of_train.items()}
+
+
+def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_labels: bool) -> None:
+    path, num_codes = expected.path, expected.num_codes
+    indices, grid = arrays[f"{split}_indices"], arrays["train_indices"].shape[1:]
+    if indices.ndim != 3 or indices.shape[1:] != grid or not len(indices) or indices.dtype.kind not in "iu":
+        raise UserError(
+            f"{path}: {split}_indices must be integers [N, h, w], those of train alike; they are {indices.dtype} "
+            f"of shape {indices.shape}"
+        )
+    if indices.min() < 0 or indices.max() >= num_codes:
+        raise UserError(
+            f"{path}: {split}_indices are from {indices.min()} to {indices.max()}, and --config.latent.num_codes="
+            f"{num_codes} allows 0 to {num_codes - 1}"
+        )
+    labels = arrays.get(f"{split}_labels")
+    if has_labels != (labels is not None):
+        raise UserError(f"{path}: {split}_labels and train_labels must both be there or both be missing")
+    if labels is not None and (labels.shape != indices.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
+        raise UserError(f"{path}: {split}_labels must be integers [{len(indices)}], not below 0")
+    for kind, channels in expected.channels.items():
+        part = arrays.get(f"{split}_{kind}")
+        if part is None or part.shape != (*indices.shape, channels) or part.dtype.kind != "f":
+            found = "missing" if part is None else f"{part.dtype} of shape {part.shape}"
+            raise UserError(
+                f"{path}: --config.latent.mode={expected.mode} needs {split}_{kind}, floats of shape "
+                f"{(*indices.shape, channels)}; it is {found}"
+            )
+        if not np.isfinite(part).all():
+            raise UserError(f"{path}: {split}_{kind} is not finite everywhere")

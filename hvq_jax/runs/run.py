@@ -1,0 +1,266 @@
+"""A run at work: train the stages, evaluate them, draw samples, and report what came of it."""
+
+import abc
+import dataclasses
+import math
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.data.augment import Augmentation
+from hvq_jax.data.datasets import AnySplit, ImageDataset
+from hvq_jax.devices.cluster import is_first, say, wait_for_all
+from hvq_jax.evaluation import plots
+from hvq_jax.evaluation.classifier import accuracy, train_classifier
+from hvq_jax.files import read_json, write_json
+from hvq_jax.runs import workdir as names
+from hvq_jax.runs.latent_data import LatentData, latent_data, write_tables
+from hvq_jax.runs.options import RunOptions
+from hvq_jax.runs.own_latents import OwnLatents
+from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.logging import in_one_line, read_records
+from hvq_jax.training.loop import RunContext, evaluator, fit
+from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.stage import Stage
+from hvq_jax.training.state import TrainState
+
+_SHOWN_IMAGES = 16  # in TensorBoard and in reconstructions.png
+_CLASSIFIED_PER_CLASS = 100
+_CLASSIFIER_BYTES = 2**30  # of images to train the classifier on
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(abc.ABC):
+    """A run that has been opened: its options are checked, its data are read, its workdir is held."""
+
+    options: RunOptions
+    context: RunContext
+
+    @property
+    def workdir(self) -> Path:
+        """The run's folder."""
+        return self.context.workdir
+
+    @property
+    @abc.abstractmethod
+    def data_name(self) -> str:
+        """The name of what the run is trained on."""
+
+    @property
+    @abc.abstractmethod
+    def data_description(self) -> str:
+        """A sentence or two on what the run is trained on."""
+
+    @abc.abstractmethod
+    def work(self) -> None:
+        """Run the stages that the options name, resuming what the workdir already holds."""
+
+    @abc.abstractmethod
+    def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
+        """Return the second stage and its data, by the autoencoder of `trained` if there is one."""
+
+    def train_prior(self, trained: TrainedRun) -> TrainedRun:
+        """Train the prior, or resume it; report on the test split."""
+        stage, latents = self.prior_stage(trained)
+        state = self.fit(stage, latents.train, latents.validation)
+        trained = dataclasses.replace(trained, given_prior=state)
+        self.report("prior", trained.steps, lambda: {"test": self.evaluate(stage, state, latents.test)})
+        return trained
+
+    def fit(
+        self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
+    ) -> TrainState:
+        """Train a stage from where it was stopped; return its best state."""
+        options = getattr(self.options, stage.name)
+        return fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
+
+    def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:
+        """Return the metrics of `state` over a whole split."""
+        sums = evaluator(stage, self.context.parallel)(
+            self.context.parallel.replicate(state),
+            split=split,
+            batch_size=getattr(self.options, stage.name).batch_size,
+            watch=self.context.preemption.watch,
+        )
+        return stage.summarise(sums)
+
+    def report(
+        self,
+        section: str,
+        made_from: dict[str, Any],
+        make: Callable[[], dict[str, Any]],
+        picture: str | None = None,
+    ) -> None:
+        """Put `make()` into the summary, unless it is already there, made from the same inputs."""
+        summary = read_json(self.workdir / names.SUMMARY)
+        written = summary.get(section, {})
+        up_to_date = all(written.get(key) == value for key, value in made_from.items())
+        if up_to_date and (picture is None or (self.workdir / picture).exists()):
+            return
+        metrics = {**made_from, **make()}
+        say(f"{section}  {in_one_line(metrics)}")
+        if is_first():
+            self._write(summary | {section: metrics})
+        wait_for_all(f"{section} is reported")
+
+    def _write(self, summary: dict[str, Any]) -> None:
+        """Write the summary, with what its metrics were made by, and the loss curves."""
+        context = {
+            "data": self.data_name,
+            "data_description": self.data_description,
+            "latent": self.options.latent.mode,
+            "jax": jax.__version__,
+            "python": platform.python_version(),
+            "devices": f"{self.context.parallel.num_devices} × {jax.devices()[0].device_kind}",
+            "processes": jax.process_count(),
+        }
+        if records := read_records(self.workdir):  # a converted run has none
+            plots.save_loss_curves(self.workdir / names.LOSS_CURVES, records)
+        write_json(self.workdir / names.SUMMARY, {**summary, **context})
+
+    def list_files(self) -> None:
+        """Print what is in the workdir."""
+        say(f"Everything is in {self.workdir}:")
+        for name, what in names.MADE.items():
+            if (self.workdir / name).exists():
+                say(f"  {name:22}{what}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRun(Run):
+    """A run of both stages on images."""
+
+    dataset: ImageDataset
+    model: Autoencoder
+
+    @property
+    def data_name(self) -> str:
+        """The data set's name."""
+        return self.options.data.name
+
+    @property
+    def data_description(self) -> str:
+        """The data set's description."""
+        return self.dataset.description
+
+    def work(self) -> None:
+        """Run the stages that the options name, then draw samples."""
+        trained = TrainedRun.load(self.workdir)
+        if self.options.stage in ("all", "autoencoder"):
+            trained = self.train_autoencoder(trained)
+        if self.options.stage in ("all", "prior"):
+            trained = self.train_prior(trained)
+            options = {**dataclasses.asdict(self.options.sampling), "seed": self.options.seed}
+            self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), names.SAMPLES)
+        self.list_files()
+
+    def autoencoder_stage(self) -> AutoencoderStage:
+        """Return the first stage."""
+        return AutoencoderStage(self.model, _first_images(self.dataset.validation))
+
+    def train_autoencoder(self, trained: TrainedRun) -> TrainedRun:
+        """Train the autoencoder, or resume it; report on the test split."""
+        stage = self.autoencoder_stage()
+        state = self.fit(stage, self.dataset.train, self.dataset.validation, self.options.augment)
+        trained = dataclasses.replace(trained, given_autoencoder=state)
+
+        def report() -> dict[str, Any]:
+            originals = _first_images(self.dataset.test)
+            reconstructions = next(trained.reconstruct(originals)).images
+            if is_first():
+                plots.save_reconstructions(
+                    self.workdir / names.RECONSTRUCTIONS,
+                    originals,
+                    reconstructions,
+                    title=f"{self.data_name}, test images, latent: {self.model.latent.mode}",
+                )
+            return {"test": self.evaluate(stage, state, self.dataset.test)}
+
+        self.report("autoencoder", {"step": int(state.step)}, report, names.RECONSTRUCTIONS)
+        return trained
+
+    def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
+        """Return the second stage, and its data from the best autoencoder."""
+        latents = latent_data(
+            self.model,
+            trained.variables,
+            self.dataset,
+            workdir=self.workdir,
+            checkpoint_step=trained.autoencoder_step,
+            batch_size=self.options.prior.batch_size,
+            options=self.options.prior,
+            parallel=self.context.parallel,
+            preemption=self.context.preemption,
+        )
+        write_tables(self.workdir, latents.tables, trained.autoencoder_step)
+        return trained.prior_stage(latents.tables), latents
+
+    def _sample(self, trained: TrainedRun) -> dict[str, Any]:
+        note, options = trained.continuous_part_note(), self.options.sampling
+        if note:
+            say(f"samples: {note}")
+        num_classes = len(trained.class_names)
+        conditional = bool(trained.prior.num_classes)
+        classify = options.classify and conditional
+        per_class = max(options.per_class, _CLASSIFIED_PER_CLASS if classify else 0)
+        labels = np.repeat(np.arange(num_classes, dtype=np.int32), per_class)
+        pieces = trained.sample(labels, seed=self.options.seed, options=options)
+        images = np.concatenate([piece.images for piece in self.context.preemption.watch(pieces)])
+        rows = images.reshape(num_classes, per_class, *images.shape[1:])
+        if is_first():
+            plots.save_samples(
+                self.workdir / names.SAMPLES,
+                rows[:, : options.per_class],
+                trained.class_names if conditional else [""] * num_classes,
+                title=f"Samples, {self.data_name}, latent: {self.model.latent.mode}",
+            )
+        metrics: dict[str, Any] = {"continuous_part": note or "none"}
+        if classify:
+            classifier = train_classifier(*_some(self.dataset.train), num_classes, seed=self.options.seed)
+            metrics["classifier_test_accuracy"] = accuracy(classifier, *_some(self.dataset.test))
+            metrics["class_accuracy"] = accuracy(classifier, images, labels)
+        return metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentRun(Run):
+    """A run of the second stage alone, on latents of the user's own (`prior.latents`)."""
+
+    dataset: OwnLatents
+
+    @property
+    def data_name(self) -> str:
+        """The file of latents."""
+        return str(self.options.prior.latents)
+
+    @property
+    def data_description(self) -> str:
+        """How many latents there are."""
+        return self.dataset.description
+
+    def work(self) -> None:
+        """Train the prior."""
+        self.train_prior(TrainedRun.load(self.workdir))
+        self.list_files()
+
+    def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
+        """Return the second stage and its data."""
+        latents = self.dataset.data
+        write_tables(self.workdir, latents.tables, 0)
+        return trained.prior_stage(latents.tables), latents
+
+
+def _first_images(split: AnySplit) -> np.ndarray:
+    return split.read(np.arange(min(len(split), _SHOWN_IMAGES)))[0]
+
+
+def _some(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels of a split, evenly spaced where all would take too much memory."""
+    count = min(len(split), max(_CLASSIFIER_BYTES // math.prod(split.item_shape), 1))
+    return split.read(np.linspace(0, len(split) - 1, count).astype(int))

@@ -1,0 +1,113 @@
+"""A run's folder: its files, one run at a time, one configuration for good."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hvq_jax.errors import UserError
+from hvq_jax.files import read_json, write_json
+
+CONFIG = "config.json"
+DATASET = "dataset.json"
+FORMAT_FILE = "format.json"
+LATENTS = "latents.npz"
+TABLES = "tables.npz"
+SUMMARY = "summary.json"
+LOSS_CURVES = "loss_curves.png"
+RECONSTRUCTIONS = "reconstructions.png"
+SAMPLES = "samples.png"
+METRICS = "metrics.jsonl"
+EVENTS = "events"
+CHECKPOINTS = "checkpoints"
+
+# What a run leaves for people to look at.
+MADE = {
+    SUMMARY: "metrics on the test split",
+    LOSS_CURVES: "losses of both stages",
+    RECONSTRUCTIONS: "originals over reconstructions",
+    SAMPLES: "one row of samples per class",
+    METRICS: "every logged metric",
+    EVENTS: "the same for TensorBoard: tensorboard --logdir",
+    CHECKPOINTS: "the newest and the best of each stage",
+}
+
+# Of config.json, checkpoints, latents.npz and tables.npz together; 1 had no number.
+FORMAT = 2
+
+
+def write_format(workdir: Path) -> None:
+    """Write down in what format the run's files are."""
+    write_json(workdir / FORMAT_FILE, {"format": FORMAT})
+
+
+def check_format(workdir: Path) -> None:
+    """Raise UserError where `workdir` holds a run in another format than this version reads."""
+    if not (workdir / CONFIG).exists():
+        return
+    found = read_json(workdir / FORMAT_FILE).get("format", 1)
+    if found != FORMAT:
+        raise UserError(
+            f"{workdir} was written by another version of hvq_jax (format {found}, this one reads {FORMAT}): use that "
+            "version, or train again in another --workdir"
+        )
+
+
+@contextlib.contextmanager
+def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the absolute path of `workdir`, made if missing, and hold it against other runs during the block."""
+    path = Path(os.path.abspath(workdir))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} is not writable ({error.strerror}): choose another folder") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"--workdir={workdir} is in use by another run: wait for it or choose another folder"
+            ) from None
+        yield path
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested dicts as one dict with dotted keys; tuples become lists, as in JSON."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
+    """Raise UserError, naming the keys, where `workdir` was written with other values than `config`.
+
+    Keys that equal or lie below one of `free` (dotted) may change when a run is resumed.
+    """
+    if not (workdir / CONFIG).exists():
+        return
+    old, new = flatten(load_config(workdir)), flatten(config)
+    changed = [
+        f"{key} ({old.get(key)} there, {new.get(key)} now)"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and not any(key == name or key.startswith(f"{name}.") for name in free)
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} was written with another config: {', '.join(changed)}; use those values or another --workdir"
+        )
+
+
+def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the config of a run as nested dicts; UserError if there is no run, or one in another format."""
+    check_format(Path(workdir))
+    config = read_json(Path(workdir) / CONFIG)
+    if not config:
+        raise UserError(f"no run in {workdir}: {Path(workdir) / CONFIG} does not exist")
+    return config

@@ -1,0 +1,62 @@
+"""What the training loop asks of a stage."""
+
+import abc
+from typing import Any, ClassVar
+
+import jax
+
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.training.logging import RunLog
+
+Params = Any
+ModelState = Any  # what the loss changes without a gradient
+
+
+class Stage(abc.ABC):
+    """A stage of a run. Subclasses are frozen dataclasses; `init`, `loss` and `evaluate` are pure and get compiled."""
+
+    name: ClassVar[str]
+    objective: ClassVar[str]  # the validation metric whose smallest value makes the best checkpoint
+    items: ClassVar[str]  # what a batch holds, in logs: "images" or "latents"
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array) -> tuple[Params, ModelState]:
+        """Return fresh params and model state."""
+
+    @abc.abstractmethod
+    def loss(
+        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+    ) -> tuple[jax.Array, tuple[ModelState, Any]]:
+        """Return the loss of a batch, and the model state and the metrics after it."""
+
+    @abc.abstractmethod
+    def evaluate(self, params: Params, state: ModelState, batch: Batch) -> Any:
+        """Return sums over a batch, which add up over a split."""
+
+    @abc.abstractmethod
+    def summarise_steps(self, metrics: Any) -> dict[str, float]:
+        """Return the log record of several training steps; each leaf of `metrics` has a leading axis of steps."""
+
+    @abc.abstractmethod
+    def summarise(self, sums: Any) -> dict[str, float]:
+        """Return the log record of a whole split."""
+
+    @property
+    def starts_from_data(self) -> bool:
+        """Whether `start_from_data` has to be called before the first step."""
+        return False
+
+    def start_from_data(
+        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+    ) -> tuple[Params, ModelState]:
+        """Return fresh params and model state that know the data."""
+        del batch, key, axis_name
+        return params, state
+
+    def warnings(self, sums: Any) -> dict[str, str]:
+        """Return one line for each kind of fault that the sums over a split show."""
+        del sums
+        return {}
+
+    def show(self, log: RunLog, step: int, params: Params, state: ModelState, sums: Any) -> None:  # noqa: B027
+        """Log pictures at an evaluation; nothing by default."""
