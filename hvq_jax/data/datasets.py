@@ -1,4 +1,4 @@
-"""Image data sets by name: our own builders, or anything TFDS has prepared; in memory where they fit."""
+"""Image data sets by name: our own builders or any prepared TFDS data set; in memory if they fit."""
 
 import dataclasses
 import hashlib
@@ -16,16 +16,16 @@ from hvq_jax.data.shuffle import permutation
 from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
 
-# Not the run's seed: every run of a data set is validated and tested on the same images.
+# Not the run's seed, so that every run on a data set is validated and tested on the same images.
 _CARVING_SEED = 0
-# Under what names data sets store the other splits.
+# Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
-_FINGERPRINTED = 1000  # images a split
+_FINGERPRINTED = 1000  # images per split
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images of one split, decoded and kept in memory."""
+    """A split of images in memory."""
 
     images: np.ndarray  # [N, H, W, C] uint8, or [N, h, w] int32 where the images are grids of codes
     labels: np.ndarray  # [N] int32
@@ -35,16 +35,16 @@ class Split:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Of one image: (H, W, C), or (h, w) of a grid of codes."""
+        """Shape of one image: (H, W, C), or (h, w) for a grid of codes."""
         return self.images.shape[1:]
 
     @property
     def num_threads(self) -> int:
-        """In how many threads reading is fastest: more than one would fight for the GIL."""
+        """Number of threads with which reading is fastest; more than one would compete for the GIL."""
         return 1
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images [n, ...] and labels [n] int32 of the images `rows`, int [n]."""
+        """Return images [n, ...] and labels [n] int32 of the images `rows`, int [n]."""
         return self.images[rows], self.labels[rows]
 
 
@@ -59,18 +59,18 @@ class ImageDataset:
     validation: AnySplit
     test: AnySplit
     class_names: tuple[str, ...]
-    description: str = ""  # in its author's words
+    description: str = ""  # by the authors of the data set
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """Shape (H, W, C) of the images."""
         height, width, channels = self.train.image_shape
         return height, width, channels
 
     def fingerprint(self) -> str:
-        """A digest of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
+        """Return a hash of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
 
-        It is the same whether the images are in memory or streamed, and tells data sets apart.
+        It identifies the data set, and is the same whether the images are in memory or streamed.
 
         Raises:
             UserError: one of those images is damaged.
@@ -98,33 +98,33 @@ def load_dataset(
     skip_corrupt: bool = False,
     memory_gib: float = 4.0,
 ) -> ImageDataset:
-    """Opens a data set, preparing it on disk first if it is one of ours, and reads it into memory if it fits.
+    """Open a data set, preparing it on disk first if it is one of ours, and load it into memory if it fits.
 
     Args:
         name: a key of `builders.BUILDERS`, or a TFDS data set (`name[/config][:version]`) already
             prepared in `data_dir` in array_record format, with a feature "image". Classes are those of its feature
             "label"; without an integer of that name all images are of one class, "image". A split whose labels are
-            held back (-1) counts as missing.
-        data_dir: where prepared data sets live; `None` is TFDS's default folder, which the
-            environment variable TFDS_DATA_DIR sets.
-        manual_dir: folder with the published files of one of our data sets; `None` downloads them.
-            Not looked at when the data set is prepared already.
-        validation_size: number of training images set aside for validation if the data set has no
-            validation split of its own. Which ones is the same in every run.
-        test_size: likewise for a test split; which ones does not depend on `validation_size`.
-        image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are, and they
-            must all have one size then.
-        channels: 1 makes images grey, 3 colour; 0 takes the number that the data set declares.
-        skip_corrupt: leaves out files that cannot be read, while preparing a data set of ours from files.
-        memory_gib: the splits are kept in memory if they have together no more GiB than this, and are streamed from
-            disk otherwise.
+            withheld (-1) counts as missing.
+        data_dir: folder of prepared data sets; `None` for TFDS's default, which the environment
+            variable TFDS_DATA_DIR sets.
+        manual_dir: folder of the published files of one of our data sets; `None` to download them.
+            Ignored if the data set is already prepared.
+        validation_size: number of training images held out for validation if the data set has no
+            validation split. They are the same in every run.
+        test_size: the same for a test split; the images chosen do not depend on `validation_size`.
+        image_size: resize the shorter side to this number of pixels and crop the centre; 0 keeps images as they
+            are, and they must then all have the same size.
+        channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
+        skip_corrupt: skip files that cannot be read, when preparing one of our data sets from files.
+        memory_gib: load the splits into memory if their total size is at most this many GiB; otherwise stream them
+            from disk.
 
     Returns:
         The data set; grey images have one channel.
 
     Raises:
         UserError: the data set cannot be found, prepared or read, has an empty or missing split, or
-            the sizes leave nothing to train on.
+            the sizes leave no images to train on.
     """
     if name in BUILDERS:
         builder = prepare(
@@ -152,7 +152,7 @@ def load_dataset(
 
 
 def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str, StreamedSplit]:
-    """Train, and validation and test where the data set has them; without labels they are as good as missing."""
+    """Open train, and validation and test if the data set has them; splits without labels count as missing."""
     train = open_split(builder, "train", **options)
     splits = {"train": train}
     for split, names in _HELD_OUT_NAMES.items():
@@ -160,13 +160,13 @@ def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str,
             if split not in splits and name in builder.info.splits:
                 opened = open_split(builder, name, **options)
                 if opened.is_labelled:
-                    # An image of another shape than those to train on is refused when it is read.
+                    # An image whose shape differs from the training images' is rejected when it is read.
                     splits[split] = dataclasses.replace(opened, image_shape=train.image_shape)
     return splits
 
 
 def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str, StreamedSplit]:
-    """Takes the splits that are missing, of the `sizes` asked for, out of train; all keep the stored order."""
+    """Take missing splits, with the requested `sizes`, from the train split; all keep the stored order."""
     train, missing = splits["train"], {split: size for split, size in sizes.items() if split not in splits}
     if not missing:
         return splits
@@ -174,7 +174,7 @@ def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str,
         flags = " and ".join(f"--config.data.{split}_size={size}" for split, size in missing.items())
         together = "" if len(missing) == 1 else " together, and each at least 1"
         raise UserError(
-            f"{flags}: must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} "
+            f"{flags}: must be between 1 and {len(train) - 1}{together}, because it is taken from the {len(train)} "
             "training images"
         )
     order = permutation(len(train), _CARVING_SEED)

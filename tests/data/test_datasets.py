@@ -143,7 +143,7 @@ def test_splits_of_several_sizes_are_refused(tmp_path):
     splits = {"train": numbered(0, 40, (2, 2, 1)), "test": numbered(0, 2, (3, 2, 1))}
     write_dataset(tmp_path, splits, image=tensor(None, 2, 1), label=TWO_CLASSES)
     with pytest.raises(
-        UserError, match=r"image 0 of the test split .* is 3×2×1, others are 2×2×1: .*--config.data.image_size=SIZE"
+        UserError, match=r"image 0 of the test split .* is 3×2×1, but others are 2×2×1: .*--config.data.image_size=SIZE"
     ):
         load(tmp_path)
 

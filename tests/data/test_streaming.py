@@ -128,13 +128,13 @@ def damaged_picture(folder) -> str:
 def other_size(folder) -> str:
     good, wide = (encoded(np.zeros((8, width, 3), np.uint8)) for width in (8, 9))
     write_pictures(folder, [good] * 150 + [wide] + [good] * 49)
-    return r"8×9×3, others are 8×8×3: .*--config.data.image_size=SIZE"
+    return r"8×9×3, but others are 8×8×3: .*--config.data.image_size=SIZE"
 
 
 def label_beyond(folder) -> str:
     examples = [{"image": np.zeros((8, 8, 1), np.uint8), "label": 9 if i == 150 else 0} for i in range(200)]
     write_dataset(folder, examples, image=tensor(8, 8, 1), label=tfds.features.ClassLabel(num_classes=10))
-    return "has the label 9, which is none of the 2 classes"
+    return "has the label 9, out of range for the 2 classes 0 to 1"
 
 
 @pytest.mark.parametrize("write", [damaged_record, damaged_picture, other_size, label_beyond])
