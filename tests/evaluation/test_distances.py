@@ -66,8 +66,8 @@ def test_many_are_compared_in_parts():
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (np.ones((3, 2)), np.ones((3, 4)), "two or more each"),
-        (np.ones((1, 2)), np.ones((3, 2)), "two or more each"),
+        (np.ones((3, 2)), np.ones((3, 4)), "N and M at least 2"),
+        (np.ones((1, 2)), np.ones((3, 2)), "N and M at least 2"),
         (np.full((3, 2), np.nan), np.ones((3, 2)), "not all finite"),
     ],
 )

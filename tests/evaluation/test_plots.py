@@ -147,7 +147,7 @@ def test_wrong_shapes_are_refused(tmp_path, shape):
 
 
 def test_numbers_that_do_not_match_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be set against"):
+    with pytest.raises(UserError, match="cannot be compared with"):
         plots.save_reconstructions(tmp_path / "r.png", plain(RED, RED), plain(RED), title="")
     with pytest.raises(UserError, match="2 rows of images need as many names, not 1"):
         plots.save_samples(tmp_path / "s.png", np.stack([plain(RED)] * 2), ["a"], title="")
