@@ -192,5 +192,5 @@ def test_many_bins_come_close_to_the_law_of_high_rates():
 
 @pytest.mark.parametrize(("values", "num_bins"), [([1.0, np.nan], 2), ([1.0, np.inf], 2), ([1.0, 2.0], 0)])
 def test_what_cannot_be_fitted_is_one_clear_line(values, num_bins):
-    with pytest.raises(UserError, match=r"^(num_bins is 0; it must|signed lengths to fit bins to are not) .*$"):
+    with pytest.raises(UserError, match=r"^(num_bins is 0; it must|cannot fit bins: signed lengths are not) .*$"):
         fit(np.array(values), np.zeros(2, int), num_bins)

@@ -166,7 +166,7 @@ def test_labels_are_given_exactly_to_conditional_models(variables):
 
 
 def test_another_grid_or_a_width_that_heads_do_not_divide_is_refused(variables):
-    with pytest.raises(UserError, match=r"^Transformer was given a grid of 5×4: its own is 4×5"):
+    with pytest.raises(UserError, match=r"^Transformer was built for a grid of 4×5, not 5×4"):
         MODEL.apply(variables, np.zeros((1, 5, 4, 8)), np.array([1]))
     with pytest.raises(UserError, match=r"^Transformer has width 8 and 3 heads: [^\n]*"):
         MODEL.clone(num_heads=3).init(jax.random.key(0), random_embedded(MODEL, 1), np.array([1]))
