@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, one configuration for good, files written whole or not at all."""
+"""The folder of a run: locked by one run at a time, with one fixed configuration, and with files written atomically."""
 
 import contextlib
 import fcntl
@@ -15,26 +15,26 @@ CONFIG = "config.json"
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
-    """The absolute path of `workdir`, made if need be and held against other runs until the end of the block."""
+    """Create `workdir` if necessary, lock it against other runs during the block, and yield its absolute path."""
     path = Path(os.path.abspath(workdir))
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
     except OSError as error:
-        raise UserError(f"--workdir={workdir} is not writable ({error.strerror}): choose another folder") from None
+        raise UserError(f"--workdir={workdir}: not writable ({error.strerror}); choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"--workdir={workdir} is in use by another run: wait for it or choose another folder"
+                f"--workdir={workdir}: in use by another run; wait for it or choose another folder"
             ) from None
         yield path
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to, which becomes `path` at the end of the block, or nothing does; UserError where it cannot."""
+    """Yield a temporary path that is renamed to `path` after the block, or removed on failure, which is a UserError."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
@@ -45,13 +45,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
+    """Write a file atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys; tuples become lists, as in JSON."""
+    """Flatten nested dicts to one dict with dotted keys; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
@@ -62,9 +62,15 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
-    """Raises UserError naming the keys whose values differ from those `workdir` was written with, if it was.
+    """Check that `config` equals the one that `workdir` was written with, if it exists.
 
-    Keys that equal or lie below one of `free` (dotted) may change between the runs of one workdir.
+    Args:
+        workdir: folder of the run.
+        config: nested dicts.
+        free: dotted keys that may change between runs in one workdir, with all keys below them.
+
+    Raises:
+        UserError: other keys differ; the message names them.
     """
     if not (workdir / CONFIG).exists():
         return
@@ -76,17 +82,17 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
     ]
     if changed:
         raise UserError(
-            f"{workdir} was written with another config: {', '.join(changed)}; use those values or another --workdir"
+            f"{workdir} was written with another config: {', '.join(changed)}; use its values or another --workdir"
         )
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, {} where there is none; UserError if it is damaged."""
+    """Return the content of a JSON file, {} if it does not exist; raise UserError if it is damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -96,7 +102,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """The config of a run as nested dicts; UserError if there is no run."""
+    """Return the config of a run as nested dicts; raise UserError if there is no run."""
     config = read_json(Path(workdir) / CONFIG)
     if not config:
         raise UserError(f"no run in {workdir}: {Path(workdir) / CONFIG} does not exist")

@@ -22,7 +22,7 @@ def test_it_interrupts_at_once():
             terminate()
             done.append("after")
 
-    with pytest.raises(Preempted, match="goes on from the last checkpoint"):
+    with pytest.raises(Preempted, match="resume from the last checkpoint"):
         work()
     assert done == ["before"]
 

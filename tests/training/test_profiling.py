@@ -39,7 +39,7 @@ def test_it_ends_with_the_last_step(tmp_path, capsys):
 def test_a_training_too_short_for_it_says_so(tmp_path, capsys):
     with profiled(2):
         small_fit(tmp_path, num_steps=4)
-    assert "profile: none, since training ended within the first 10 steps" in capsys.readouterr().out
+    assert "profile: none, because training ended within the first 10 steps" in capsys.readouterr().out
     assert not (tmp_path / "profile").exists()
 
 
