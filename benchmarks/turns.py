@@ -121,7 +121,7 @@ def measure(name: str, repetitions: int) -> Measurement:
 
 
 def serve(subject: Subject) -> None:
-    """In the subject's process, print the number to compare, then perform a repetition for every line on stdin."""
+    """Print the number to compare, then perform a repetition per line on stdin; called in the subject's process."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # so that output of libraries is not taken for an answer
     call, number = subject

@@ -1,4 +1,4 @@
-"""What is written of images that come in pieces, and that nothing is lost where they end early."""
+"""Writing images in pieces, without losing anything if they end early."""
 
 import numpy as np
 import pytest

@@ -1,7 +1,7 @@
 """A small convolutional classifier for judging class-conditional samples; it trains in seconds.
 
 Its accuracy on samples measures whether they show the class they were drawn for, and sets of images are compared by its
-features. It is trained on the data set at hand, so its metrics compare runs on that data set only.
+features. It is trained on the given data set, so its metrics compare runs on that data set only.
 """
 
 import dataclasses

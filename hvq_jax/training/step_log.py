@@ -36,7 +36,7 @@ class StepLog:
         num_steps: int,
         batch_size: int,
     ) -> None:
-        """Create the log; `summarise` reduces the metrics of a stage, which have a leading axis of steps, to scalars."""
+        """Create the log; `summarise` reduces a stage's metrics, with a leading axis of steps, to scalars."""
         self._log, self._summarise = log, summarise
         self._num_steps, self._batch_size = num_steps, batch_size
         self._open: list[StepReport] = []

@@ -1,4 +1,4 @@
-"""What `benchmarks/growth.py` makes of its measurements, and one real run on tiny sizes."""
+"""How `benchmarks/growth.py` reports its measurements, and one real run on tiny sizes."""
 
 import dataclasses
 import json

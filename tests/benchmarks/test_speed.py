@@ -1,4 +1,4 @@
-"""What `benchmarks/speed.py` makes of its measurements."""
+"""How `benchmarks/speed.py` reports its measurements."""
 
 import os
 import subprocess

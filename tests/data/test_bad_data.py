@@ -29,7 +29,7 @@ def image_bytes(file_format: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-# File name, content and what is said of it.
+# File name, content and the error message.
 CORRUPT = {
     "truncated.png": (image_bytes()[:-100], "truncated"),
     "header.jpg": (image_bytes("JPEG")[:30], "."),
@@ -54,7 +54,7 @@ def prepare_folder(folder: pathlib.Path, **options):
 
 
 def incomplete(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    """What a preparation leaves behind: records in any folder, and folders that have not got their name."""
+    """Return what a preparation leaves behind: records in any folder, and temporary folders."""
     return [*data_dir.rglob("*.array_record*"), *data_dir.rglob("incomplete.*")]
 
 
@@ -93,7 +93,7 @@ def test_corrupt_images_are_left_out_counted_and_listed(folder, capsys):
 def test_nothing_is_listed_where_nothing_is_left_out(folder, capsys):
     builder = prepare_folder(folder, skip_corrupt=True)
     assert not (pathlib.Path(builder.data_path) / "skipped.txt").exists()
-    assert "left out" not in capsys.readouterr().err
+    assert "skipped" not in capsys.readouterr().err
 
 
 def test_a_split_without_a_single_good_image_is_an_error(folder):
@@ -138,7 +138,7 @@ def test_a_data_set_that_cannot_fit_is_refused_before_it_is_written(folder, tiny
 
 @contextlib.contextmanager
 def disk_that_is_full_after(num_bytes: int):
-    """Lets no file grow beyond: writing fails as it does on a full disk, whoever runs the tests."""
+    """Limit the size of files, so that writing fails as on a full disk, for any user."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:

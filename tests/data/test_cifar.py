@@ -33,7 +33,7 @@ def python_member(builder, images, labels) -> bytes:
 
 
 def members_of(builder, kind: str) -> dict[str, bytes]:
-    """Two images in each member of an archive, made from the member's number."""
+    """Return two images per member of an archive, made from the member's index."""
     names, write = (
         (builder.BINARY_MEMBERS, binary_member) if kind == "binary" else (builder.PYTHON_MEMBERS, python_member)
     )
@@ -203,7 +203,7 @@ def test_arrays_are_those_that_numpy_itself_would_make(order):
 
 
 class Hostile:
-    """Runs whatever it is given when it is unpickled."""
+    """An object that runs a given function when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

@@ -153,7 +153,7 @@ def test_images_of_any_size_get_one_size(tmp_path):
 def test_a_copy_is_found_at_once(tmp_path, monkeypatch):
     folder = write_images(tmp_path / "in", "a/1.png", "b/1.png")
     first = prepared(folder, tmp_path / "out")
-    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", None)  # would be called to prepare anew
+    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", None)  # would be called to prepare again
     again = prepared(folder, tmp_path / "out")
     assert again.data_path == first.data_path
     assert again.info.splits["train"].num_examples == 2

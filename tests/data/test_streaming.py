@@ -107,7 +107,7 @@ def test_larger_pictures_are_decoded_in_as_many_threads_as_there_are_cores(tmp_p
     np.testing.assert_array_equal(opened(tmp_path).load()[0], images, strict=True)
 
 
-# Each writes 200 images, of which number 150 is bad, and returns what is said of it.
+# Each writes 200 images, of which image 150 is bad, and returns the expected message.
 def damaged_record(folder) -> str:
     images, _ = labelled_images(200, (16, 16, 3), 2)
     files = write_dataset(

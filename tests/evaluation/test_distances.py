@@ -1,4 +1,4 @@
-"""Distances of sets of features against what is known of them."""
+"""Distances of sets of features, compared with known values."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def features_of(seed, count=40, size=3):
 
 
 def whitened(x):
-    """With mean 0 and covariance 1 exactly."""
+    """Return features with exactly zero mean and unit covariance."""
     x = x - x.mean(axis=0)
     return x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
 

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, and what becomes of the file when something is wrong."""
+"""Figures: what is drawn where, and what happens to the file if something fails."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def test_originals_stand_over_their_reconstructions(tmp_path):
     red, blue = block(picture, RED), block(picture, BLUE)
     assert red[1:] == blue[1:]
     assert red[0] < blue[0]
-    # The names stand at the left of the images.
+    # The names are to the left of the images.
     assert (picture[red[0] : red[0] + red[2], : red[1]] < 128).any()
     assert (picture[blue[0] : blue[0] + blue[2], : blue[1]] < 128).any()
 

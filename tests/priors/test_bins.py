@@ -13,7 +13,7 @@ from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
 
 N, K = 40, 3
 floats = st.floats(-100, 100, width=32, allow_subnormal=False)
-# Any values; or few, so that bins outnumber them.
+# Any values, or only a few distinct ones, so that there are more bins than values.
 any_values = hnp.arrays(np.float32, N, elements=floats) | hnp.arrays(
     np.float32, N, elements=st.sampled_from([-3.0, -0.0, 0.0, 1.0, 1 + 2**-23, 64.0])
 )
@@ -31,12 +31,12 @@ def tables(codes, centroids):
 
 
 def squared_errors(values, codes, centroids):
-    """Of the nearest centroid, by looking at all."""
+    """Return the index of the nearest centroid by comparing all."""
     return np.square(values.astype(np.float64)[:, None] - tables(codes, centroids)).min(axis=1)
 
 
 def rounding(values):
-    """What float32 centroids may add to a squared error."""
+    """Return a bound on what rounding centroids to float32 adds to a squared error."""
     return 1e-6 * (1 + np.square(values.astype(np.float64)).max())
 
 

@@ -1,4 +1,4 @@
-"""Which cluster a process finds itself in, by flags and by the environment."""
+"""Detection of a process's cluster from flags and the environment."""
 
 import pytest
 

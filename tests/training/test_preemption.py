@@ -1,4 +1,4 @@
-"""SIGTERM to a process on its own; clusters are in tests/faults."""
+"""SIGTERM to a single process; tests/faults covers clusters."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A trace of a few steps, where one is asked for."""
+"""A trace of a few steps, if requested."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ from tests.training.small_fit import small_fit
 
 
 def traced_steps(folder):
-    """How often the compiled step was started in the trace."""
+    """Return how often the compiled step was started in the trace."""
     (trace,) = folder.rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))
     events = events["traceEvents"] if isinstance(events, dict) else events
