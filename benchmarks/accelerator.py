@@ -1,26 +1,26 @@
-"""How much of a device the training steps use: images a second, model FLOP utilisation and memory, as a table.
+"""How well the training steps use a device: images per second, model FLOP utilisation and memory, as a table.
 
     python -m benchmarks.accelerator                                         # GPU, TPU or CPU, whatever JAX finds
     python -m benchmarks.accelerator --rows=train128,prior32 --dtypes=bfloat16 --batch=64,128,256 --json=here.json
 
-What is timed is what `train.py` runs, with the config `reference` in the row's size: the step under pmap over all
-devices at hand, its state donated, the batches on the devices as uint8, and off the CPU ten steps in a dispatch. Each
-row is measured in a process of its own, so that its peak memory is its own, after a first dispatch that is not counted.
+The benchmark times what `train.py` runs, with the config `reference` in the row's size: the step under pmap over all
+available devices, with a donated state, batches on the devices as uint8, and, except on CPU, ten steps per dispatch.
+Each row is measured in its own process, so that its peak memory is its own, after a first dispatch that is not counted.
 
-*FLOP an image* is the model's, by the shapes of its convolutions and products: two for each weight and each position
-that the weight meets inside the image or grid (not in its padding). A training step counts three forward passes, for
-forward and backward together, and the codebook search, which has no backward pass, once. What is computed anew for the
-backward pass, or besides by another form of the same convolution, is not counted; neither are normalisation,
-activations, losses and the optimizer.
+*FLOP per image* is that of the model, from the shapes of its convolutions and products: two per weight and position at
+which the weight lies inside the image or grid (not in its padding). A training step counts as three forward passes, for
+forward and backward together, plus the codebook search once, which has no backward pass. Recomputation in the backward
+pass, additional work of another form of the same convolution, normalisation, activations, losses and the optimizer are
+not counted.
 
-*MFU* is FLOP an image times images a second, over the peak of all devices. The peak is the published one of dense
-products (`benchmarks/peaks.py`): for float32 that of TF32 on NVIDIA's GPUs that have it and that of bfloat16 on TPUs,
-since JAX's default precision uses those. For any other device, a CPU too, it is what one large matrix product in that
-dtype reaches there, and the table says "measured". MFU may then be above 100 %, as it was in bfloat16 on CPU: one
-product need not be the fastest that the device can do.
+*MFU* is FLOP per image times images per second, divided by the peak of all devices. The peak is the published one of
+dense products (`benchmarks/peaks.py`): for float32 that of TF32 on NVIDIA GPUs that have it, and that of bfloat16 on
+TPUs, because these are what JAX's default precision uses. For any other device, including CPUs, it is the rate of one
+large matrix product in that dtype, and the table says "measured". MFU may then exceed 100 %, as it did in bfloat16 on
+CPU, because one product is not necessarily the fastest operation of the device.
 
-*Memory* is the peak of the fullest device where JAX tells it (GPU and TPU); elsewhere it is what XLA plans for the
-compiled dispatch: arguments, results and temporaries, less what the donated state shares ("planned").
+*Memory* is the peak of the fullest device if JAX reports it (GPU and TPU). Otherwise it is what XLA plans for the
+compiled dispatch: arguments, results and temporaries, minus what they share with the donated state ("planned").
 """
 
 import argparse
@@ -58,13 +58,13 @@ from hvq_jax.training.state import train_step
 _ROOT = Path(__file__).parents[1]
 _MIB = 2**20
 NUM_CLASSES = 10
-STEPS_PER_DISPATCH = 10  # off the CPU
-HEADER = "work | dtype | batch | images/s | ms a step | MFLOP an image | peak TFLOP/s | MFU | memory MiB"
+STEPS_PER_DISPATCH = 10  # except on CPU
+HEADER = "work | dtype | batch | images/s | ms per step | MFLOP per image | peak TFLOP/s | MFU | memory MiB"
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A training step of the config `reference` in one size."""
+    """A training step of the config `reference` with given sizes."""
 
     title: str
     shape: tuple[int, ...]  # H, W, C: the autoencoder's; h, w: the prior's
@@ -72,11 +72,11 @@ class Row:
     dim: int = 256  # D
     codes: int = 512  # K
     layers: int = 15  # of the prior
-    extra: bool = False  # only where it is asked for
+    extra: bool = False  # measured only on request
 
     @property
     def is_prior(self) -> bool:
-        """Whether it is the prior's."""
+        """Whether it is a step of the prior."""
         return len(self.shape) == 2
 
 
@@ -86,7 +86,7 @@ ROWS = {
     "train128": Row("autoencoder, 128×128×3, D = 256", (128, 128, 3), 64),
     "prior7": Row("PixelCNN, 7×7", (7, 7), 128),
     "prior32": Row("PixelCNN, 32×32", (32, 32), 64),
-    # In seconds on any machine, to see that the command works.
+    # These take seconds on any machine and serve to check that the command works.
     "tiny": Row("autoencoder, 8×8×1, D = 8", (8, 8, 1), 16, dim=8, codes=16, extra=True),
     "tiny_prior": Row("PixelCNN, 3×4, 2 layers", (3, 4), 16, codes=16, layers=2, extra=True),
 }
@@ -97,7 +97,7 @@ ROWS = {
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Of one row."""
+    """The measurement of one row."""
 
     row: str
     dtype: str
@@ -117,17 +117,17 @@ class Measurement:
 
     @property
     def images_per_second(self) -> float:
-        """Over all devices."""
+        """Images per second over all devices."""
         return self.batch / self.seconds_per_step
 
     @property
     def utilisation(self) -> float:
-        """Model FLOP utilisation, 1 at the peak."""
+        """Model FLOP utilisation; 1 at the peak."""
         return self.images_per_second * self.flop_per_image / (self.num_devices * self.peak)
 
 
 def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Batch, int]:
-    """What is trained: the stage, its options, a batch of noise, and the FLOP an image of a training step."""
+    """Return the stage, its options, a batch of noise, and the FLOP per image of a training step."""
     config = reference.get_config("vq")
     config.latent.dim, config.latent.num_codes = row.dim, row.codes
     config.network.compute_dtype = config.prior.compute_dtype = dtype
@@ -149,7 +149,7 @@ def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Bat
 
 
 def memory_of(compiled: Any) -> tuple[int, str]:
-    """Bytes of the fullest device, and where they are from: its peak so far, or XLA's plan."""
+    """Return the bytes of the fullest device and their source: its peak so far, or XLA's plan."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in of_device for of_device in stats):
         return max(of_device["peak_bytes_in_use"] for of_device in stats), "peak"
@@ -159,7 +159,7 @@ def memory_of(compiled: Any) -> tuple[int, str]:
 
 
 def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
-    """Trains in this process, on all its devices."""
+    """Train in this process, on all its devices."""
     parallel, device = Parallel("pmap"), jax.devices()[0]
     parallel.check_batch_size("--batch", batch)
     stage, options, one_batch, flop = subject_of(ROWS[name], dtype, batch)
@@ -181,7 +181,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     start = time.perf_counter()
     for _ in range(dispatches):
         state, reports = compiled(state, batches)
-    loss = float(jax.device_get(reports.loss)[-1])  # waits for all of them
+    loss = float(jax.device_get(reports.loss)[-1])  # waits for all dispatches
     seconds = (time.perf_counter() - start) / (dispatches * group)
     memory, memory_source = memory_of(compiled)
     published = published_peak(device.device_kind, dtype)
@@ -205,12 +205,12 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
 
 
 def in_a_process_of_its_own(name: str, dtype: str, batch: int, steps: int) -> Measurement:
-    """`measure` there; UserError with the last line it said where it fails."""
+    """Run `measure` in a new process; raise UserError with its last line of output if it fails."""
     command = [sys.executable, "-m", "benchmarks.accelerator", "--measure"]
     command += [f"--rows={name}", f"--dtypes={dtype}", f"--batch={batch}", f"--steps={steps}"]
     done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it said nothing"]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no output"]
         raise UserError(
             f"{name} in {dtype} with a batch of {batch} ended with status {done.returncode}: "
             f"{lines[-1].removeprefix('error: ')}"
@@ -222,7 +222,7 @@ def in_a_process_of_its_own(name: str, dtype: str, batch: int, steps: int) -> Me
 
 
 def cells(measurement: Measurement) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     m = measurement
     rate = f"{m.images_per_second:,.0f}" if m.images_per_second >= 100 else f"{m.images_per_second:.3g}"
     return (
@@ -233,17 +233,17 @@ def cells(measurement: Measurement) -> str:
 
 
 def conditions(measurement: Measurement) -> str:
-    """One line on what was measured with."""
+    """Return one line that describes the conditions of the measurement."""
     m = measurement
     cores = f", {len(os.sched_getaffinity(0))} cores" if m.platform == "cpu" else ""
     return (
         f"{m.num_devices} × {m.device_kind} ({m.platform}{cores}); jax {jax.__version__}; "
-        f"{m.steps_per_dispatch} steps a dispatch"
+        f"{m.steps_per_dispatch} steps per dispatch"
     )
 
 
 def record(measurement: Measurement) -> dict[str, Any]:
-    """A row of the JSON file."""
+    """Return a row of the JSON file."""
     return {
         **dataclasses.asdict(measurement),
         "work": ROWS[measurement.row].title,
@@ -256,23 +256,23 @@ def record(measurement: Measurement) -> dict[str, Any]:
 
 
 def batch_sizes(text: str) -> list[int]:
-    """Numbers parted by commas; UserError unless each is at least 1."""
+    """Parse integers separated by commas; raise UserError unless each is at least 1."""
     if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,\s*0*[1-9]\d*\s*)*", text):
-        raise UserError(f"--batch={text}: must be whole numbers of at least 1, parted by commas")
+        raise UserError(f"--batch={text}: must be integers of at least 1, separated by commas")
     return [int(size) for size in text.split(",")]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, lists where they are lists; UserError where they make no sense."""
+    """Parse the options, splitting lists; raise UserError if they are invalid."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     ordinary = ",".join(name for name, row in ROWS.items() if not row.extra)
     extra = ",".join(name for name, row in ROWS.items() if row.extra)
     parser.add_argument("--rows", default=ordinary, help=f"default %(default)s; there are also {extra}")
     parser.add_argument("--dtypes", default=",".join(COMPUTE_DTYPES), help="default %(default)s")
-    parser.add_argument("--batch", help="sizes over all devices, for every row; default: each row's own")
-    parser.add_argument("--steps", type=int, default=20, help="timed of each row, default %(default)s")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # what the processes are started with
+    parser.add_argument("--batch", help="global batch sizes for every row; default: each row's own")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per row, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # set when starting the processes
     options = parser.parse_args(arguments)
     options.rows = chosen("--rows", options.rows, "row", ROWS)
     options.dtypes = chosen("--dtypes", options.dtypes, "dtype", COMPUTE_DTYPES)
@@ -284,14 +284,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     options = parse(arguments)
     if options.measure:
         (name,), (dtype,), (batch,) = options.rows, options.dtypes, options.batch
         set_cpu_options()
         try:
             measurement = measure(name, dtype, batch, options.steps)
-        except jax.errors.JaxRuntimeError as error:  # no memory left, for one
+        except jax.errors.JaxRuntimeError as error:  # out of memory, for example
             raise UserError(str(error).splitlines()[0]) from error
         print(json.dumps(dataclasses.asdict(measurement)))
         return
@@ -304,7 +304,7 @@ def run(arguments: list[str]) -> None:
                     print(f"{conditions(measurement)}\n\n| {HEADER} |\n|{'---|' * (HEADER.count('|') + 1)}")
                 print(f"| {cells(measurement)} |", flush=True)
                 measurements.append(measurement)
-                if options.json:  # after every row, so that none is lost where a later one fails
+                if options.json:  # written after every row, so that no row is lost if a later one fails
                     report = {"jax": jax.__version__, "rows": [record(m) for m in measurements]}
                     Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
 

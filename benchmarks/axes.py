@@ -1,4 +1,4 @@
-"""What is varied, each alone around a base that is small enough for two cores."""
+"""The sizes that are varied, each alone, around a base that is small enough for two cores."""
 
 import dataclasses
 
@@ -9,24 +9,24 @@ BASE = Sizes()
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One size, the values it takes, and the works that are measured at each."""
+    """One size, its values, and the works that are measured at each value."""
 
     field: str  # of Sizes
     label: str
     values: tuple[int, ...]
-    works: dict[str, int]  # with the power of the size that its time is compared with
-    is_side: bool = False  # of a square, whose area is what grows
+    works: dict[str, int]  # with the exponent of the size to which its time is compared
+    is_side: bool = False  # of a square, in which case the area is the size
 
     def size(self, value: int) -> int:
-        """What time and memory are set against: the value, or the area of a square of that side."""
+        """Return the size to plot time and memory against: the value, or the area of a square of that side."""
         return value**2 if self.is_side else value
 
     def name(self, value: int) -> str:
-        """Of a value in tables and plots."""
+        """Return the name of a value in tables and plots."""
         return f"{value}×{value}" if self.is_side else f"{value:,}"
 
     def points(self) -> list[tuple[int, Sizes]]:
-        """Each value, and all sizes there."""
+        """Return each value with all sizes at that point."""
         return [(value, dataclasses.replace(BASE, **{self.field: value})) for value in self.values]
 
 

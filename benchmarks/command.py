@@ -1,4 +1,4 @@
-"""What the command lines of the benchmarks have in common."""
+"""Shared parts of the benchmarks' command lines."""
 
 import argparse
 import datetime
@@ -13,15 +13,15 @@ from hvq_jax.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """One line for a mistake, without the usage."""
+    """A parser that reports errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError."""
+        """Raise UserError."""
         raise UserError(message)
 
 
 def chosen(option: str, text: str, kind: str, names: Iterable[str]) -> list[str]:
-    """Those of `names` that `text` lists, parted by commas, in their own order; UserError for one that there is not."""
+    """Return those of `names` listed in `text`, separated by commas, in their own order; raise UserError for others."""
     wanted, names = [name.strip() for name in text.split(",")], list(names)
     for name in wanted:
         if name not in names:
@@ -30,35 +30,35 @@ def chosen(option: str, text: str, kind: str, names: Iterable[str]) -> list[str]
 
 
 def check_repetitions(repetitions: int) -> None:
-    """Raises UserError unless there is one at least."""
+    """Raise UserError unless there is at least one repetition."""
     if repetitions < 1:
         raise UserError(f"--repetitions={repetitions}: must be at least 1")
 
 
 def check_json(path: str | None) -> None:
-    """Raises UserError where a file cannot be written there."""
+    """Raise UserError if the file cannot be written."""
     if path and not os.access(Path(path).absolute().parent, os.W_OK):
-        raise UserError(f"--json={path}: the folder does not exist or cannot be written to")
+        raise UserError(f"--json={path}: the folder does not exist or is not writable")
 
 
 def print_line(line: Iterable[str]) -> None:
-    """A line of a table in Markdown."""
+    """Print a line of a Markdown table."""
     print(f"| {' | '.join(line)} |", flush=True)
 
 
 def print_header(header: list[str]) -> None:
-    """The first two lines of a table in Markdown."""
+    """Print the first two lines of a Markdown table."""
     print_line(header)
     print_line(["---"] * len(header))
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
-    """Of Python and of these."""
+    """Return the versions of Python and of the given packages."""
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def conditions(packages: Iterable[str], repetitions: int) -> str:
-    """One line on what was measured with."""
+    """Return one line that describes the conditions of the measurement."""
     names = ", ".join(f"{name} {number}" for name, number in versions(packages).items())
     cores = len(os.sched_getaffinity(0))
     return f"{names}; {cores} cores; {repetitions} repetitions; {datetime.date.today().isoformat()}"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.data
 
-Every data set is made of noise in a temporary folder. Rates are of batches of 128, after a warm-up, the median of
-several repetitions; they are worth comparing only within a run, for the load of the machine is in all of them.
+Every data set is noise in a temporary folder. Rates are those of batches of 128 after a warm-up, as the median of
+several repetitions. Compare them only within a run, because they depend on the load of the machine.
 """
 
 import argparse
@@ -27,17 +27,17 @@ from hvq_jax.data.pipeline import train_batches
 BATCH_SIZE = 128
 FLIP_AND_CROP = Augmentation(flip=True, crop_padding=4)
 RESIZED_CROP = Augmentation(flip=True, resized_crop_min_scale=0.5)
-FLAT_MIB = 32  # streaming is called flat if memory grows by less once a tenth of the images are read
+FLAT_MIB = 32  # streaming counts as flat if memory grows by less than this after a tenth of the images
 FOLDER_IMAGE_SIZE = 128
 
 
 def main() -> None:
-    """Measures everything and prints a table."""
+    """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000, help="32×32×3 images to stream (default %(default)s)")
     parser.add_argument("--pictures", type=int, default=2000, help="files in the image folder (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a repetition (default %(default)s)")
-    parser.add_argument("--repetitions", type=int, default=5, help="of each rate (default %(default)s)")
+    parser.add_argument("--repetitions", type=int, default=5, help="repetitions per rate (default %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_noise(folder, options.images)
@@ -80,7 +80,7 @@ class Noise(tfds.core.GeneratorBasedBuilder):
 
 
 def write_noise(folder: str, count: int) -> None:
-    """Prepares the data set "noise" in `folder`."""
+    """Prepare the data set "noise" in `folder`."""
     tfds.disable_progress_bar()
     start = time.monotonic()
     with contextlib.redirect_stdout(None):
@@ -89,7 +89,7 @@ def write_noise(folder: str, count: int) -> None:
 
 
 def write_pictures(folder: pathlib.Path, count: int) -> None:
-    """Writes blurred noise of many sizes as JPEG and PNG files in two classes."""
+    """Write blurred noise of many sizes as JPEG and PNG files in two classes."""
     random = np.random.default_rng(0)
     for number in range(count):
         width, height = random.integers(130, 400, 2).tolist()
@@ -100,7 +100,7 @@ def write_pictures(folder: pathlib.Path, count: int) -> None:
 
 
 def print_memory(split: AnySplit) -> None:
-    """Streams the whole split once and prints how much memory the process holds on the way."""
+    """Stream the whole split once and print the resident memory along the way."""
     print("\nmemory while streaming")
     sizes = []
     steps = len(split) // BATCH_SIZE
@@ -115,7 +115,7 @@ def print_memory(split: AnySplit) -> None:
 
 
 def resident_mib() -> float:
-    """The process's resident set size."""
+    """Return the resident set size of the process."""
     pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
@@ -127,7 +127,7 @@ def print_rates(
     augmentation: Augmentation | None = None,
     bar: int | None = None,
 ) -> None:
-    """Prints a row of the table: training batches of a split."""
+    """Print a row of the table for training batches of a split."""
     rates = []
     with contextlib.closing(train_batches(split, batch_size=BATCH_SIZE, seed=0, augmentation=augmentation)) as batches:
         for _ in range(20):
@@ -142,7 +142,7 @@ def print_rates(
 
 
 def print_row(name: str, rates: list[float], bar: int | None) -> None:
-    """Prints a row of the table."""
+    """Print a row of the table."""
     median = statistics.median(rates)
     verdict = "" if bar is None else f"{bar:10,}  {'met' if median >= bar else 'MISSED'}"
     load, _, _ = os.getloadavg()
@@ -150,7 +150,7 @@ def print_row(name: str, rates: list[float], bar: int | None) -> None:
 
 
 def print_folder_rates(options: argparse.Namespace, folder: str) -> None:
-    """Prepares the image folder, then prints the rows of both."""
+    """Prepare the image folder, then print its rows, streamed and in memory."""
 
     def load(**choices: Any) -> AnySplit:
         return load_dataset(

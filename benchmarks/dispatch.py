@@ -1,9 +1,9 @@
-"""What it costs the host to start a training step: pmap against jit of shard_map, in one process and in two.
+"""Host time to dispatch a training step: pmap compared with jit of shard_map, in one process and in two.
 
     python -m benchmarks.dispatch
 
-The step adds one to a state of as many small arrays as a training state has, so there is nothing but the start to
-measure. Each process has one simulated device; the two are on this machine and talk over loopback.
+The step adds one to a state with as many small arrays as a training state, so only the dispatch is measured. Each
+process has one simulated device; both processes are on this machine and communicate over loopback.
 """
 
 import argparse
@@ -29,13 +29,13 @@ _ROOT = Path(__file__).parents[1]
 
 
 def step(state: list[jax.Array], batch: jax.Array) -> list[jax.Array]:
-    """One more than before, everywhere."""
+    """Add one to every array of the state."""
     del batch
     return [x + 1 for x in state]
 
 
 def median_ms(function: Callable[..., Any], state: Any, batch: Any, repetitions: int) -> float:
-    """Milliseconds from the call to the result; the first calls, which compile, are not counted."""
+    """Return the median time in milliseconds from call to result, excluding the first calls, which compile."""
     times = []
     for _ in range(repetitions + 5):
         start = time.perf_counter()
@@ -45,7 +45,7 @@ def median_ms(function: Callable[..., Any], state: Any, batch: Any, repetitions:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Measures in this process, which is one of `--processes`, and lets the first of them print."""
+    """Measure in this process, one of `--processes`; the first one prints."""
     if options.processes > 1:
         join(f"localhost:{options.port}", options.processes, options.measure)
     parallel = Parallel("pmap")
@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def start(count: int, port: int) -> list[subprocess.Popen[bytes]]:
-    """This program as `count` processes of one cluster."""
+    """Start this program as `count` processes of one cluster."""
     command = [sys.executable, "-m", "benchmarks.dispatch", *sys.argv[1:], f"--processes={count}", f"--port={port}"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     return [
@@ -73,11 +73,11 @@ def start(count: int, port: int) -> list[subprocess.Popen[bytes]]:
 
 
 def main() -> int:
-    """Measures and prints; the exit status."""
+    """Measure, print a table and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--arrays", type=int, default=200, help="in the state, default %(default)s")
+    parser.add_argument("--arrays", type=int, default=200, help="arrays in the state, default %(default)s")
     parser.add_argument("--repetitions", type=int, default=100, help="default %(default)s")
-    for name in ("processes", "port", "measure"):  # what the processes are started with
+    for name in ("processes", "port", "measure"):  # set by this program when it starts the processes
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:

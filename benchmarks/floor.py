@@ -1,12 +1,12 @@
-"""How far sampling is from its arithmetic floor: the products of the network, each computed once a position.
+"""How far sampling is from its arithmetic floor: the network's products, each computed once per position.
 
     python -m benchmarks.floor                                                          # half a minute on two cores
     python -m benchmarks.floor --grid=32 --batch=16
 
-Cached sampling multiplies every feature by every kernel entry that it can see, once. At the rate of one large matrix
-product so many multiplications and additions take as long as the floor says. What is above it: products of few rows are
-slower, a row of positions at a time in the vertical stack and one position at a time elsewhere; and there are gates,
-copies, draws, and the start of about twenty operations a layer and position.
+Cached sampling multiplies every feature by every kernel entry that can see it, once. The floor is the time of these
+multiplications and additions at the rate of one large matrix product. Sampling takes longer because products with few
+rows are slower (one row of positions at a time in the vertical stack, one position at a time elsewhere), and because of
+gates, copies, draws, and the overhead of about twenty operations per layer and position.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from benchmarks.timing import calls_that_fill, seconds_of
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 
-LARGE = 2048  # sides of the product whose rate is the machine's
-SHORTEST = 0.2  # seconds of one timing
+LARGE = 2048  # side of the matrices in the product that defines the machine's rate
+SHORTEST = 0.2  # seconds per timing
 
 
 @dataclasses.dataclass(frozen=True)
 class Product:
-    """[rows, inner] times [inner, outer], so many times while all grids are drawn."""
+    """A product [rows, inner] times [inner, outer], performed `times` times while all grids are drawn."""
 
     rows: int
     inner: int
@@ -38,15 +38,15 @@ class Product:
 
     @property
     def flop(self) -> int:
-        """A product and a sum for each entry, all times together."""
+        """One multiplication and one addition per entry, over all times."""
         return 2 * self.rows * self.inner * self.outer * self.times
 
 
 def products(model: Any, batch: int, height: int, width: int) -> Iterator[Product]:
-    """All matrix products of `sample` for the prior `model` by a PixelCNN; the first layer hides what mask A hides."""
+    """Yield all matrix products of `sample` for a PixelCNN prior, without the entries that mask A hides."""
     features, positions = model.network.width, height * width
     for layer in range(model.network.num_layers):
-        reach = 3 if layer == 0 else 1  # kernels of 7 and of 3
+        reach = 3 if layer == 0 else 1  # kernels of size 7 and 3
         seen = reach + (layer > 0)  # rows of the vertical kernel, columns of the horizontal one
         yield Product(batch * width, seen * (2 * reach + 1) * features, 2 * features, height)
         yield Product(batch * width, 2 * features, 2 * features, height)
@@ -57,7 +57,7 @@ def products(model: Any, batch: int, height: int, width: int) -> Iterator[Produc
 
 
 def seconds_of_large_product() -> float:
-    """Of one matrix product, compiled."""
+    """Return the time of one compiled matrix product."""
     import jax
 
     matrix = jax.device_put(np.ones((LARGE, LARGE), np.float32))
@@ -71,7 +71,7 @@ def seconds_of_large_product() -> float:
 
 
 def seconds_of_sampling(model: Any, batch: int, height: int, width: int) -> float:
-    """Of drawing `batch` class-conditional grids."""
+    """Return the time of drawing `batch` class-conditional grids."""
     import jax
 
     from hvq_jax.priors.sampling import sample
@@ -90,7 +90,7 @@ def seconds_of_sampling(model: Any, batch: int, height: int, width: int) -> floa
 
 
 def main(arguments: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", type=int, default=7, help="side of a grid, default %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")

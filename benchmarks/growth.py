@@ -1,19 +1,19 @@
-"""How time and memory grow with batch, D, K, the image's side and the prior's positions, each varied alone.
+"""Growth of time and memory with batch, D, K, the image's side and the prior's positions, each varied alone.
 
     python -m benchmarks.growth                                           # 13 minutes on two busy cores
     python -m benchmarks.growth --axes=dim,codes --json=growth.json --plots=docs/performance
 
-The base is the config `default` with D = 64, K = 512, 28×28×1, batch 64, and a prior over 7×7 positions, batch 16.
-Measured are the training step of the autoencoder, the codebook search of its batch alone, the training step of the
-PixelCNN and a batch of its samples. They take turns, a repetition of each at every point and then the next of each, so
-that what else the machine does falls on all points. A repetition is a call, or as many as fill a fifth of a second.
+The base is the config `default` with D = 64, K = 512, 28×28×1, batch 64, and a prior over 7×7 positions, batch 16. The
+benchmark measures the training step of the autoencoder, the codebook search of its batch alone, the training step of
+the PixelCNN, and drawing a batch of its samples. All works and points take turns, one repetition each, so that other
+load on the machine affects all of them. A repetition is a call, or as many calls as fill a fifth of a second.
 
-Memory is what XLA has laid out for the compiled program: arguments, outputs and temporaries, donated ones once. It is
-the same at every run, without noise; scratch space of XLA's library kernels, libraries and the interpreter are not in
-it.
+Memory is what XLA plans for the compiled program: arguments, outputs and temporaries, with donated ones counted once.
+It is the same in every run and free of noise. It does not include scratch space of XLA's library kernels, libraries and
+the interpreter.
 
-An exponent is that of the growth since the row above: 1 is proportional, to the area of images and grids. The share of
-the search is the median, over repetitions, of its time by that of the step in the same repetition.
+An exponent describes the growth since the row above: 1 is proportional, relative to the area for images and grids. The
+share of the search is the median, over repetitions, of its time divided by that of the step in the same repetition.
 """
 
 import argparse
@@ -46,20 +46,20 @@ from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 
 PACKAGES = ("jax", "flax", "numpy")
-SHORTEST = 0.2  # seconds of a repetition, at the least
-LIMIT = 0.1  # the share of the search that is called small
+SHORTEST = 0.2  # minimum seconds of a repetition
+LIMIT = 0.1  # a smaller share of the search counts as small
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Of one work at one point: seconds of every repetition, and memory."""
+    """Seconds of every repetition, and memory, of one work at one point."""
 
     seconds: list[float]
     mib: float
 
     @property
     def ms(self) -> float:
-        """The median."""
+        """Median in milliseconds."""
         return 1e3 * statistics.median(self.seconds)
 
 
@@ -67,7 +67,7 @@ Measurements = dict[tuple[str, Sizes], Measurement]
 
 
 def measure(axes: list[Axis], repetitions: int) -> Measurements:
-    """Every work at every point of the axes; the base is a point of several and measured once."""
+    """Measure every work at every point of the axes; the base, which is on several axes, is measured once."""
     keys = {(work, sizes): None for axis in axes for _, sizes in axis.points() for work in axis.works}
     programs = {(work, sizes): WORKS[work](sizes) for work, sizes in keys}
     calls = {}
@@ -82,20 +82,20 @@ def measure(axes: list[Axis], repetitions: int) -> Measurements:
 
 
 def exponents(sizes: list[float], numbers: list[float]) -> list[float | None]:
-    """Of the growth from each number to the next, by size; None for the first."""
+    """Return the exponent of the growth from each number to the next, relative to size; None for the first."""
     steps = zip(pairwise(sizes), pairwise(numbers), strict=True)
     return [None, *(math.log(b / a) / math.log(larger / smaller) for (smaller, larger), (a, b) in steps)]
 
 
 def shares(step: Measurement, search: Measurement) -> list[float]:
-    """The search's part of the step, in every repetition."""
+    """Return the search's share of the step in every repetition."""
     return [part / whole for part, whole in zip(search.seconds, step.seconds, strict=True)]
 
 
 def crossing(sizes: list[float], numbers: list[float], limit: float) -> float | None:
-    """The size where the numbers come to `limit`, from the end where they are below; None if they do not.
+    """Return the size at which the numbers reach `limit`, coming from the end where they are below; None if never.
 
-    Between two points it is read off the straight line through them, both axes logarithmic.
+    Between two points it is interpolated along a straight line with both axes logarithmic.
     """
     points = list(zip(sizes, numbers, strict=True))
     if numbers[0] >= limit:
@@ -110,23 +110,23 @@ def crossing(sizes: list[float], numbers: list[float], limit: float) -> float | 
 
 
 def median_shares(axis: Axis, measurements: Measurements) -> list[float]:
-    """At every point of an axis."""
+    """Return the median share of the search at every point of an axis."""
     works = [(measurements["step", sizes], measurements["search", sizes]) for _, sizes in axis.points()]
     return [statistics.median(shares(*pair)) for pair in works]
 
 
 def verdict(axis: Axis, median: list[float]) -> str:
-    """Where the search is small, in a sentence."""
+    """Return a sentence that states where the search is small."""
     at = crossing([float(value) for value in axis.values], median, LIMIT)
     if at is None:
         end = f"{'less' if median[0] < LIMIT else 'more'} than {LIMIT:.0%} at every {axis.label}"
     else:
         end = f"less than {LIMIT:.0%} {'up to' if median[0] < LIMIT else 'from'} {axis.label} = {at:,.0f}"
-    return f"Of the step, the search takes {end}."
+    return f"The search's share of the step is {end}."
 
 
 def columns(axis: Axis, work: str, measurements: Measurements) -> list[list[str]]:
-    """The columns of a work in the table of an axis, each under its header."""
+    """Return the columns for a work in the table of an axis, each with its header first."""
     sizes = [float(axis.size(value)) for value in axis.values]
     found = [measurements[work, point] for _, point in axis.points()]
     times, memory = [m.ms for m in found], [m.mib for m in found]
@@ -140,7 +140,7 @@ def columns(axis: Axis, work: str, measurements: Measurements) -> list[list[str]
 
 
 def print_table(axis: Axis, measurements: Measurements) -> None:
-    """Of one axis, with the search's share if it is measured there."""
+    """Print the table of one axis, with the search's share if it is measured there."""
     table = [[axis.label, *map(axis.name, axis.values)]]
     for work in axis.works:
         table += columns(axis, work, measurements)
@@ -155,7 +155,7 @@ def print_table(axis: Axis, measurements: Measurements) -> None:
 
 
 def record(name: str, axis: Axis, measurements: Measurements) -> list[dict[str, Any]]:
-    """An axis in the JSON file: each point and work."""
+    """Return the entries of an axis in the JSON file, one per point and work."""
     return [
         {
             "axis": name,
@@ -171,7 +171,7 @@ def record(name: str, axis: Axis, measurements: Measurements) -> list[dict[str, 
 
 
 def save_plots(folder: Path, names: list[str], measurements: Measurements) -> None:
-    """One picture an axis, and one of the search's share."""
+    """Save one plot per axis, and one of the search's share."""
     for name in names:
         axis = AXES[name]
         lines = {work: [measurements[work, sizes] for _, sizes in axis.points()] for work in axis.works}
@@ -185,23 +185,23 @@ def save_plots(folder: Path, names: list[str], measurements: Measurements) -> No
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; UserError where they make no sense."""
+    """Parse the options; raise UserError if they are invalid."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--axes", default=",".join(AXES), help="default %(default)s")
-    parser.add_argument("--repetitions", type=int, default=7, help="of each point, default %(default)s")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
-    parser.add_argument("--plots", metavar="FOLDER", help="draw growth_AXIS.png there")
+    parser.add_argument("--repetitions", type=int, default=7, help="repetitions per point, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
+    parser.add_argument("--plots", metavar="FOLDER", help="save growth_AXIS.png in this folder")
     options = parser.parse_args(arguments)
     options.axes = chosen("--axes", options.axes, "axis", AXES)
     check_repetitions(options.repetitions)
     check_json(options.json)
     if options.plots and not (Path(options.plots).is_dir() and os.access(options.plots, os.W_OK)):
-        raise UserError(f"--plots={options.plots}: the folder does not exist or cannot be written to")
+        raise UserError(f"--plots={options.plots}: the folder does not exist or is not writable")
     return options
 
 
 def run(arguments: list[str]) -> None:
-    """Measures, prints and draws."""
+    """Measure, print and plot."""
     options = parse(arguments)
     set_cpu_options()
     measurements = measure([AXES[name] for name in options.axes], options.repetitions)

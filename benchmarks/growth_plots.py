@@ -1,4 +1,4 @@
-"""The pictures of `benchmarks.growth`: lines on logarithmic axes, with a straight one for comparison."""
+"""Plots of `benchmarks.growth`: curves on logarithmic axes, with a straight line for comparison."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,13 +10,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from benchmarks.axes import Axis
 
-_SIZE = (8.6, 3.6)  # inches; 860 pixels wide, which is read as it is
+_SIZE = (8.6, 3.6)  # inches; 860 pixels wide, shown at full size
 _PIXELS_PER_INCH = 100
 _DASHES = {1: "--", 2: ":"}  # by slope
 
 
 def save_axis(path: Path, axis: Axis, seconds: dict[str, list[list[float]]], mib: dict[str, list[float]]) -> None:
-    """Time and memory of every work along an axis; of `seconds` median and range, by work and point."""
+    """Plot time and memory of every work along an axis; `seconds` holds the repetitions by work and point."""
     figure = Figure(_SIZE, dpi=_PIXELS_PER_INCH, layout="constrained")
     time, memory = figure.subplots(1, 2)
     sizes = [axis.size(value) for value in axis.values]
@@ -36,7 +36,7 @@ def save_axis(path: Path, axis: Axis, seconds: dict[str, list[list[float]]], mib
 def save_shares(
     path: Path, panels: Sequence[tuple[Axis, list[float]]], marks: Sequence[float | None], limit: float
 ) -> None:
-    """The search's share of the step along every axis, with the limit and where it is crossed."""
+    """Plot the search's share of the step along every axis, with the limit and where it is crossed."""
     figure = Figure(_SIZE, dpi=_PIXELS_PER_INCH, layout="constrained")
     for axes, (axis, shares), mark in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels, marks, strict=True
@@ -50,12 +50,12 @@ def save_shares(
 
 
 def _compare(axes: Axes, sizes: list[int], last: float, slope: int) -> None:
-    """A straight line of that slope, which ends at the last point."""
+    """Draw a straight line of the given slope that ends at the last point."""
     known = {line.get_label() for line in axes.lines}
     label = f"slope {slope}"
     start = last * (sizes[0] / sizes[-1]) ** slope
     (line,) = axes.plot([sizes[0], sizes[-1]], [start, last], _DASHES[slope], color="0.4", linewidth=1, zorder=1)
-    line.set_label("_" if label in known else label)  # each slope once in the legend
+    line.set_label("_" if label in known else label)  # list each slope once in the legend
 
 
 def _dress(axes: Axes, axis: Axis, unit: str) -> None:

@@ -1,4 +1,4 @@
-"""The largest resident set of this process: since its start, or since it was last forgotten."""
+"""The largest resident set of this process, since its start or since the last reset."""
 
 import contextlib
 import ctypes
@@ -13,9 +13,9 @@ _RESET = Path("/proc/self/clear_refs")
 
 
 def forget_peak() -> bool:
-    """Gives what was freed back to the system and lets the peak begin anew; False where the system cannot."""
+    """Return freed memory to the system and reset the peak; return False if the system does not support it."""
     gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # only glibc has it
+    with contextlib.suppress(AttributeError, OSError):  # available only in glibc
         ctypes.CDLL(None).malloc_trim(0)
     try:
         _RESET.write_text("5")
@@ -25,7 +25,7 @@ def forget_peak() -> bool:
 
 
 def peak_mib() -> float:
-    """Since `forget_peak`; since the start of the process where there was none, or it could not."""
+    """Return the peak since `forget_peak`, or since the start of the process if it was not called or not supported."""
     with contextlib.suppress(OSError):
         if found := re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE):
             return int(found[1]) / 2**10

@@ -1,10 +1,11 @@
-"""The time a transformer takes to sample beside the cached PixelCNN's, at equal parameters.
+"""Sampling time of transformers relative to the cached PixelCNN, with equal numbers of parameters.
 
     python -m benchmarks.networks                                                       # a minute on two cores
     python -m benchmarks.networks --grid=16 --batch=16
 
-The PixelCNN is the default one; a transformer of each width has the layers that bring it nearest to as many parameters.
-Both draw class-conditional grids of codes in one compiled loop, taking turns; a ratio is the median over the turns.
+The PixelCNN is the default one. A transformer of each width has the number of layers that brings its number of
+parameters closest. Both draw class-conditional grids of codes in one compiled loop and take turns; a ratio is the
+median over the turns.
 """
 
 import argparse
@@ -22,12 +23,12 @@ from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 
 WIDTHS = (128, 192, 256)  # of transformers
-SHORTEST = 0.5  # seconds of one timing
+SHORTEST = 0.5  # seconds per timing
 _NUM_CODES, _NUM_CLASSES, _NUM_HEADS = 512, 10, 4
 
 
 def pixelcnn() -> Any:
-    """The default prior over codes alone."""
+    """Return the default prior over codes alone."""
     from hvq_jax.priors.pixelcnn import PixelCNN
     from hvq_jax.priors.prior import Prior
 
@@ -35,7 +36,7 @@ def pixelcnn() -> Any:
 
 
 def transformer(grid: int, width: int, num_layers: int) -> Any:
-    """A prior with the same heads."""
+    """Return a prior with the same heads and a transformer."""
     from hvq_jax.priors.prior import Prior
     from hvq_jax.priors.transformer import Transformer
 
@@ -43,7 +44,7 @@ def transformer(grid: int, width: int, num_layers: int) -> Any:
 
 
 def num_parameters(model: Any, grid: int) -> int:
-    """Of a prior."""
+    """Return the number of parameters of a prior."""
     import jax
 
     params = jax.eval_shape(model.init, jax.random.key(0), *_arguments(1, grid))
@@ -51,13 +52,13 @@ def num_parameters(model: Any, grid: int) -> int:
 
 
 def transformer_like(parameters: int, grid: int, width: int) -> Any:
-    """The transformer of this width that comes nearest to so many parameters."""
+    """Return the transformer of this width whose number of parameters is closest."""
     one, two = (num_parameters(transformer(grid, width, layers), grid) for layers in (1, 2))
     return transformer(grid, width, max(1, 1 + round((parameters - one) / (two - one))))
 
 
 def sampler_of(model: Any, batch: int, grid: int) -> Callable[[], Any]:
-    """Draws `batch` grids; compiled."""
+    """Return a compiled function that draws `batch` grids."""
     import jax
 
     from hvq_jax.priors.sampling import sample
@@ -74,7 +75,7 @@ def _arguments(batch: int, grid: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--grid", type=int, default=8, help="side of a grid, default %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")
@@ -93,7 +94,7 @@ def main(arguments: list[str]) -> None:
         [seconds_of(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
         for _ in range(options.repetitions)
     ]
-    print_header(["network", "width", "layers", "parameters", "median", "of the PixelCNN's time"])
+    print_header(["network", "width", "layers", "parameters", "median", "relative to the PixelCNN"])
     for number, model in enumerate(models):
         name, network = type(model.network).__name__, model.network
         seconds = statistics.median(turn[number] for turn in turns)

@@ -1,4 +1,4 @@
-"""Our side of the rows. It starts JAX, so it is imported only in the process that is ours."""
+"""Our subjects of the rows. This module starts JAX, so only our process imports it."""
 
 from functools import partial
 from pathlib import Path
@@ -25,12 +25,12 @@ from hvq_jax.training.prior_stage import prior_stage
 
 
 def subject(row: Row, work: str, weights: Path) -> Subject:
-    """Our side of a row; writes the weights for the others."""
+    """Return our subject of a row, and write the weights for the others."""
     return (_prior if row.is_prior else _autoencoder)(row, work, weights)
 
 
 def _reference_config(row: Row) -> Any:
-    """The config `reference`, with the row's sizes."""
+    """Return the config `reference` with the row's sizes."""
     config = reference.get_config("vq")
     config.latent.dim, config.latent.num_codes = row.dim, NUM_CODES
     return config

@@ -1,12 +1,12 @@
-"""The share of a training step that is spent outside the compiled computation: the loop against its step alone.
+"""The share of a training step spent outside the compiled computation: the training loop compared with its step alone.
 
     python -m benchmarks.overhead                                                        # a minute on two cores
     python -m benchmarks.overhead --config=fashion_mnist --steps=200 --rounds=10
 
-The loop trains the autoencoder on random images, with everything it does between evaluations: shuffled batches,
-transfers, logs and events on disk. The step alone is the same step, called again and again with one batch that is on
-the device. They take turns, so that whatever else the machine does falls on both. Of the loop the first interval
-between logs, in which it compiles, and the last one, which waits for its end, are not counted.
+The loop trains the autoencoder on random images and does everything that happens between evaluations: shuffling
+batches, transfers, and writing logs and events to disk. The step alone is the same step, called repeatedly with one
+batch that is on the device. The two take turns, so that other load on the machine affects both. The loop's first
+logging interval, in which it compiles, and its last one, which waits for the end, are not counted.
 """
 
 import argparse
@@ -31,10 +31,10 @@ CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (
 
 
 class Subjects:
-    """The loop and the step alone of one config; each call gives milliseconds a step."""
+    """The loop and the step alone for one config; each call returns milliseconds per step."""
 
     def __init__(self, config: ConfigDict, shape: tuple[int, int, int], steps: int, folder: Path):
-        # Here and not above: JAX is imported once its options are set.
+        # Imported here because the options must be set before JAX is imported.
         from benchmarks.training_step import TrainingStep
         from hvq_jax.data.datasets import Split
         from hvq_jax.data.pipeline import Batch
@@ -54,7 +54,7 @@ class Subjects:
         self._workdirs = (folder / str(i) for i in itertools.count())
 
     def loop(self) -> float:
-        """A run of its own in a new folder."""
+        """Train in a new folder and return milliseconds per step."""
         from hvq_jax.devices.parallel import Parallel
         from hvq_jax.devices.preemption import Preemption
         from hvq_jax.training.logging import read_records
@@ -69,22 +69,22 @@ class Subjects:
         return 1e3 * self._options.batch_size / statistics.harmonic_mean(rates[1:-1])
 
     def step(self) -> float:
-        """As many steps as the loop counts."""
+        """Call the step as often as the loop's counted steps, and return milliseconds per step."""
         return 1e3 * seconds_of(self._step, self._options.num_steps - 2 * self.log_every)
 
 
 def main(arguments: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="quickstart", help=f"of {', '.join(CONFIGS)}; default %(default)s")
-    parser.add_argument("--steps", type=int, default=300, help="of each, default %(default)s")
+    parser.add_argument("--config", default="quickstart", help=f"one of {', '.join(CONFIGS)}; default %(default)s")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each subject, default %(default)s")
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     options = parser.parse_args(arguments)
     (name,) = chosen("--config", options.config, "config", CONFIGS)[:1]
     config = importlib.import_module(f"configs.{name}").get_config("projected")
     fewest = 4 * config.autoencoder.log_every_steps
     if options.rounds < 1 or options.steps < fewest:
-        raise UserError(f"--rounds must be at least 1 and --steps at least {fewest}, four logs")
+        raise UserError(f"--rounds must be at least 1 and --steps at least {fewest}, four logging intervals")
     set_cpu_options()
     keep_compiled_programs()
     with tempfile.TemporaryDirectory(prefix="hvq_jax_overhead_") as folder:
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
         subjects.loop(), subjects.step()  # compiles
         pairs = [(subjects.loop(), subjects.step()) for _ in range(options.rounds)]
     shares = sorted(1 - step / loop for loop, step in pairs)
-    print_header(["config", "a step of the loop", "the step alone", "outside, median (range)"])
+    print_header(["config", "step in the loop", "step alone", "outside, median (range)"])
     loop, step = (statistics.median(times) for times in zip(*pairs, strict=True))
     share = f"{statistics.median(shares):.1%} ({shares[0]:.1%} to {shares[-1]:.1%})"
     print_line([name, f"{loop:.2f} ms", f"{step:.2f} ms", share])

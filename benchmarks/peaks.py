@@ -1,4 +1,4 @@
-"""FLOP/s of dense products that a device can reach: published, or measured with one large product."""
+"""Peak FLOP/s of dense products on a device: published, or measured with one large product."""
 
 import math
 import re
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 
-# Kind of device, as JAX spells it -> TFLOP/s of dense products in float32 (see above) and bfloat16; None: it has none.
-# NVIDIA's data sheets of H100, H200, A100, L4 and V100 (half of what they give "with sparsity"; H100 and H200 from the
-# Hopper architecture's white paper), Google Cloud's pages on TPU v4, v5e, v5p and v6e.
+# Kind of device, as reported by JAX -> TFLOP/s of dense products in float32 (on NVIDIA GPUs that have TF32 and on TPUs,
+# what JAX's default precision uses instead) and in bfloat16; None: not supported. Sources: NVIDIA's data sheets of
+# H100, H200, A100, L4 and V100 (half of the values "with sparsity"; H100 and H200 from the white paper on the Hopper
+# architecture), and Google Cloud's pages on TPU v4, v5e, v5p and v6e.
 PEAKS: dict[str, tuple[float | None, float | None]] = {
     r"NVIDIA H100 80GB HBM3": (494.7, 989.4),  # SXM
     r"NVIDIA H100 PCIe": (378.0, 756.0),
@@ -28,7 +29,7 @@ PEAKS: dict[str, tuple[float | None, float | None]] = {
 
 
 def published_peak(device_kind: str, dtype: str) -> float | None:
-    """FLOP/s of one device, None where the table has none. A part of a device (MIG) is another kind."""
+    """Return the FLOP/s of one device, or None if not in the table. A part of a device (MIG) is a different kind."""
     for kind, peaks in PEAKS.items():
         if re.fullmatch(kind, device_kind):
             peak = peaks[COMPUTE_DTYPES.index(dtype)]
@@ -37,7 +38,7 @@ def published_peak(device_kind: str, dtype: str) -> float | None:
 
 
 def measured_peak(dtype: str, side: int, repetitions: int = 5) -> float:
-    """FLOP/s that a product of two square matrices reaches on the first device, in the best of the repetitions."""
+    """Return the best FLOP/s, over repetitions, of a product of two square matrices on the first device."""
     a = jnp.ones((side, side), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(a, a))

@@ -1,4 +1,4 @@
-"""The compiled programs whose growth is measured, of given sizes, with the memory that XLA plans for each."""
+"""The compiled programs whose growth is measured, with given sizes, and the memory that XLA plans for each."""
 
 import dataclasses
 from collections.abc import Callable
@@ -23,27 +23,27 @@ _NUM_CLASSES = 10
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Of the models of `configs/default.py` and their batches."""
+    """Sizes of the models of `configs/default.py` and of their batches."""
 
     batch: int = 64
     dim: int = 64  # D
     codes: int = 512  # K
-    image: int = 28  # side of a square, one channel
-    grid: int = 7  # side of the square of positions that the prior sees
+    image: int = 28  # side of a square image with one channel
+    grid: int = 7  # side of the square grid of positions that the prior models
     prior_batch: int = 16
     layers: int = 15  # of the prior
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A call that returns when its result is there, and the memory of its compiled program."""
+    """A function that waits for its result, and the memory of its compiled program."""
 
     call: Callable[[], Any]
     mib: float
 
 
 def planned_mib(compiled: Any) -> float:
-    """Arguments, outputs and temporaries as XLA has laid them out; what is donated counts once."""
+    """Return the memory of arguments, outputs and temporaries as planned by XLA, with donated ones counted once."""
     plan = compiled.memory_analysis()
     outputs = plan.output_size_in_bytes - plan.alias_size_in_bytes
     return float(plan.argument_size_in_bytes + outputs + plan.temp_size_in_bytes) / 2**20
@@ -70,7 +70,7 @@ def _prior(sizes: Sizes) -> tuple[Prior, Batch]:
 
 
 def autoencoder_step(sizes: Sizes) -> Program:
-    """The autoencoder's training step on noise: the time does not depend on what the images show."""
+    """Return the autoencoder's training step on noise; the time does not depend on the content of the images."""
     config, shape = _config(sizes), (sizes.image, sizes.image, 1)
     images = np.random.default_rng(0).integers(0, 256, (sizes.batch, *shape), np.uint8)
     stage = autoencoder_stage(autoencoder_of(config, shape), images[:1])
@@ -79,7 +79,7 @@ def autoencoder_step(sizes: Sizes) -> Program:
 
 
 def codebook_search(sizes: Sizes) -> Program:
-    """`nearest_codes` alone, for the latents of a batch."""
+    """Return `nearest_codes` alone, for the latents of a batch."""
     side = sizes.image // 4
     z_e = jax.random.normal(jax.random.key(0), (sizes.batch, side, side, sizes.dim))
     codebook = jax.random.normal(jax.random.key(1), (sizes.codes, sizes.dim))
@@ -88,7 +88,7 @@ def codebook_search(sizes: Sizes) -> Program:
 
 
 def prior_step(sizes: Sizes) -> Program:
-    """The PixelCNN's training step."""
+    """Return the PixelCNN's training step."""
     model, batch = _prior(sizes)
     stage = prior_stage(model, (sizes.grid, sizes.grid), 16 * sizes.grid**2)
     step = TrainingStep(stage, fit_options_of(_config(sizes).prior), batch)
@@ -96,7 +96,7 @@ def prior_step(sizes: Sizes) -> Program:
 
 
 def sampling(sizes: Sizes) -> Program:
-    """A batch of samples of the PixelCNN, each feature computed once."""
+    """Return the sampling of a batch with the PixelCNN, in which each feature is computed once."""
     model, batch = _prior(sizes)
     params = jax.jit(model.init)(jax.random.key(0), batch.images[:1], batch.labels[:1])
     keys = jax.random.split(jax.random.key(1), sizes.prior_batch)

@@ -1,4 +1,4 @@
-"""The rows of the comparison: which work, how much of it, and on what."""
+"""The rows of the comparison: the kinds of work and their sizes."""
 
 import dataclasses
 import math
@@ -11,25 +11,25 @@ NUM_CODES, NUM_CLASSES = 512, 10
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One kind of work, and how much of it."""
+    """One kind of work with its sizes."""
 
     title: str
     work: str  # train, encode or decode; train_prior or sample
     shape: tuple[int, ...]  # H, W, C of images; h, w of grids of codes
     batch: int
-    bar: float  # the largest ratio to PyTorch that is good enough
+    bar: float  # the largest acceptable ratio to PyTorch
     dim: int = 256
     peers: tuple[str, ...] = (TORCH,)
-    torch_positions: int = 0  # PyTorch draws so many of the h·w positions, in proportion; 0: all
+    torch_positions: int = 0  # number of the h·w positions that PyTorch draws, extrapolated to all; 0: all
 
     @property
     def is_prior(self) -> bool:
-        """Whether the work is the prior's."""
+        """Whether this is work of the prior."""
         return len(self.shape) == 2
 
     @property
     def extrapolation(self) -> float:
-        """What PyTorch's time is multiplied by: its sampler takes the same time for every position."""
+        """Factor for PyTorch's time; its sampler takes the same time for every position."""
         return math.prod(self.shape) / self.torch_positions if self.torch_positions else 1.0
 
 
@@ -54,16 +54,16 @@ ROWS = {
 
 
 def images_of(row: Row) -> np.ndarray:
-    """A batch of noise, uint8: the time does not depend on what the images show."""
+    """Return a batch of noise, uint8; the time does not depend on the content of the images."""
     return np.random.default_rng(0).integers(0, 256, (row.batch, *row.shape), np.uint8)
 
 
 def indices_of(row: Row) -> np.ndarray:
-    """A batch of grids of codes, int32."""
+    """Return a batch of grids of codes, int32."""
     height, width = row.shape if row.is_prior else (row.shape[0] // 4, row.shape[1] // 4)
     return np.random.default_rng(1).integers(0, NUM_CODES, (row.batch, height, width), np.int32)
 
 
 def labels_of(row: Row) -> np.ndarray:
-    """A class for each of the batch, int32."""
+    """Return a class for each item of the batch, int32."""
     return np.arange(row.batch, dtype=np.int32) % NUM_CLASSES

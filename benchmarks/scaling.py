@@ -1,15 +1,15 @@
-"""What the autoencoder's training step costs on 1, 2, 4 and 8 devices: memory, time, and what crosses between them.
+"""The cost of the autoencoder's training step on 1, 2, 4 and 8 devices: memory, time, and traffic between devices.
 
     python -m benchmarks.scaling                          # two minutes on two cores
     python -m benchmarks.scaling --dim=256 --image=32,32,3
 
-The devices are simulated on the CPU, a process for each number of them, and share one global batch. So the memory and
-the bytes are those of so many devices; the step time is not: eight of them on two cores say nothing of speed.
+The devices are simulated on the CPU, with one process per number of devices, and share one global batch. Memory and
+bytes are therefore those of real devices. The step time is not: eight devices on two cores say nothing about speed.
 
-The share of collectives is measured twice. *Left out* is the time of the step less that of the same step without its
-reductions, which includes waiting for the slowest device. *Alone* is the time of the step's own list of all-reduces, by
-shape, each waiting for the one before, with nothing between them. All times are the shortest of several rounds in which
-the three take turns: what else the machine does can only add to them.
+The share of collectives is measured in two ways. *Left out* is the time of the step minus that of the same step without
+its reductions, which includes waiting for the slowest device. *Alone* is the time of the step's all-reduces, with the
+same shapes, each waiting for the previous one, with nothing in between. All times are the shortest of several rounds in
+which the three take turns, because other load on the machine can only increase them.
 """
 
 import argparse
@@ -47,7 +47,7 @@ _MIB = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class Reduction:
-    """One all-reduce of the compiled step: it may reduce several arrays at once."""
+    """One all-reduce of the compiled step, which may reduce several arrays at once."""
 
     shapes: list[list[int]]
     num_bytes: int
@@ -55,13 +55,13 @@ class Reduction:
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """One number of devices; bytes are per device, times in seconds."""
+    """The measurement for one number of devices; bytes are per device, times in seconds."""
 
     num_devices: int
     state_bytes: int  # parameters, Adam's moments, codebook and batch statistics
-    parameter_bytes: int  # thereof
-    batch_bytes: int  # this device's share
-    temporary_bytes: int  # activations, gradients and scratch, at their peak
+    parameter_bytes: int  # the part of `state_bytes` that is parameters
+    batch_bytes: int  # of this device's slice
+    temporary_bytes: int  # peak of activations, gradients and scratch space
     reductions: list[Reduction]
     kinds: dict[str, tuple[int, int]]  # see `kinds_of`
     step: float
@@ -71,7 +71,7 @@ class Measurement:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """The training step under measurement, as `training.loop` puts it together."""
+    """The training step to measure, constructed as in `training.loop`."""
 
     stage: Stage
     config: Any
@@ -79,7 +79,7 @@ class Subject:
 
     @staticmethod
     def of(options: argparse.Namespace) -> "Subject":
-        """The step of the model that the command line asks for."""
+        """Return the step of the model selected on the command line."""
         config = (reference if options.config == "reference" else default).get_config(options.latent)
         config.latent.dim = options.dim
         config.latent.num_codes = options.codes
@@ -87,12 +87,12 @@ class Subject:
         return Subject(autoencoder_stage(model, np.zeros((1, *options.image), np.uint8)), config, Parallel("pmap"))
 
     def state(self) -> TrainState:
-        """The state at step 0, on every device."""
+        """Return the state at step 0, on every device."""
         options = configuration.fit_options_of(self.config.autoencoder)
         return self.parallel.replicate(jax.jit(partial(initial_state, self.stage, options, 1000, 0))())
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:
-        """The compiled step; without `axis_name` each device trains on its own share, and nothing is reduced."""
+        """Return the compiled step; without `axis_name` each device trains on its slice without any reductions."""
         optimizer = optimizer_of(configuration.fit_options_of(self.config.autoencoder), 1000)
         step = partial(train_step, loss_function=self.stage.loss, optimizer=optimizer, seed=0, axis_name=axis_name)
         function: Any = self.parallel.compile(step)
@@ -100,13 +100,13 @@ class Subject:
 
 
 def random_batch(batch_size: int, image_shape: tuple[int, ...]) -> Batch:
-    """A global batch of noise: the cost of a step does not depend on what the images show."""
+    """Return a global batch of noise; the cost of a step does not depend on the content of the images."""
     images = np.random.default_rng(0).integers(0, 256, (batch_size, *image_shape), np.uint8)
     return Batch(images, np.zeros(batch_size, np.int32), np.ones(batch_size, bool))
 
 
 def reductions_of(program: str) -> list[Reduction]:
-    """The all-reduces in the text of an optimised HLO module, in the order of the program."""
+    """Return the all-reduces in the text of an optimised HLO module, in program order."""
     found = []
     for types in re.findall(r"^\s*(?:ROOT )?%?\S+ = (.+?) all-reduce(?:-start)?\(", program, re.MULTILINE):
         arrays = [
@@ -119,14 +119,14 @@ def reductions_of(program: str) -> list[Reduction]:
 
 
 def num_bytes(tree: Any) -> int:
-    """Of all arrays, abstract ones too."""
+    """Return the size of all arrays, which may be abstract."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def kinds_of(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tuple[int, int]]:
-    """What the step has to reduce, by its mathematics: name -> (arrays, bytes).
+    """Return what the step must reduce according to its mathematics: name -> (arrays, bytes).
 
-    Batch norm takes the mean and then the variance forward, and their gradients backward.
+    Batch norm reduces the mean and then the variance forward, and their gradients backward.
     """
     model_state, counts = state.model_state, jax.ShapeDtypeStruct((subject.config.latent.num_codes,), jnp.int32)
     per_device = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
@@ -145,12 +145,12 @@ def kinds_of(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tup
 
 
 def chain_of(reductions: list[Reduction]) -> Callable[..., Any]:
-    """A function for pmap that makes just these reductions, one after the other."""
+    """Return a function for pmap that performs only these reductions, one after the other."""
 
     def run(_: Any, arrays: list[list[jax.Array]]) -> jax.Array:
         last = jnp.zeros(())
         for group in arrays:
-            # XLA may not drop a product with zero, for it could be NaN: so each reduction waits for the one before.
+            # XLA may not remove a product with zero, which could be NaN, so each reduction waits for the previous one.
             group = jax.lax.psum([array + 0.0 * last for array in group], DEVICES)
             last = sum((jnp.max(array) for array in group), jnp.zeros(()))
         return last
@@ -159,7 +159,7 @@ def chain_of(reductions: list[Reduction]) -> Callable[..., Any]:
 
 
 def shortest_times(functions: list[Callable[[], Any]], rounds: int) -> list[float]:
-    """Seconds a call of each, the shortest of rounds in which they take turns; the first round is not counted."""
+    """Return the shortest time in seconds of a call of each; they take turns, and the first round is not counted."""
     times: list[list[float]] = [[] for _ in functions]
     for _ in range(rounds + 1):
         for function, seconds in zip(functions, times, strict=True):
@@ -170,7 +170,7 @@ def shortest_times(functions: list[Callable[[], Any]], rounds: int) -> list[floa
 
 
 def measure(options: argparse.Namespace) -> Measurement:
-    """Measures on all devices of this process."""
+    """Measure on all devices of this process."""
     subject = Subject.of(options)
     parallel = subject.parallel
     parallel.check_batch_size("--batch", options.batch)
@@ -202,30 +202,30 @@ def measure(options: argparse.Namespace) -> Measurement:
 
 
 def in_a_process_of_its_own(options: argparse.Namespace, num_devices: int) -> Measurement:
-    """`measure` with so many simulated devices; UserError with its last line where it fails."""
+    """Run `measure` with this number of simulated devices in a new process; raise UserError if it fails."""
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], "--measure"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(num_devices)}
     done = subprocess.run(command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
-        raise UserError(f"the measurement on {num_devices} devices failed, see above")
+        raise UserError(f"the measurement on {num_devices} devices failed; see above")
     fields = json.loads(done.stdout.splitlines()[-1])
     reductions = [Reduction(**reduction) for reduction in fields.pop("reductions")]
     return Measurement(reductions=reductions, **fields)
 
 
 def print_table(header: str, rows: list[str]) -> None:
-    """A table in Markdown, cells parted by `|`."""
+    """Print a Markdown table, with cells separated by `|`."""
     print(f"\n| {header} |\n|{'---|' * (header.count('|') + 1)}")
     for row in rows:
         print(f"| {row} |")
 
 
 def print_devices(measurements: list[Measurement]) -> None:
-    """Memory and times, a row a number of devices."""
+    """Print memory and times, one row per number of devices."""
     rows = []
     for m in measurements:
         mib = [m.parameter_bytes, m.state_bytes, m.batch_bytes, m.temporary_bytes]
-        left_out = max(0.0, 1 - m.step_without_reductions / m.step)  # below zero it is noise
+        left_out = max(0.0, 1 - m.step_without_reductions / m.step)  # negative values are noise
         rows.append(
             f"{m.num_devices} | {' | '.join(f'{x / _MIB:.2f}' for x in mib)} | {1e3 * m.step:.0f} | "
             f"{1e3 * m.step_without_reductions:.0f} | {left_out:.0%} | {1e3 * m.reductions_alone:.1f} | "
@@ -239,7 +239,7 @@ def print_devices(measurements: list[Measurement]) -> None:
 
 
 def print_reductions(measurement: Measurement) -> None:
-    """What crosses between devices in a step: by the mathematics, and as XLA has compiled it."""
+    """Print the traffic between devices per step: by the mathematics, and as compiled by XLA."""
     kinds = measurement.kinds
     rows = [f"{name} | {arrays} | {size:,}" for name, (arrays, size) in kinds.items() if arrays]
     arrays = sum(len(reduction.shapes) for reduction in measurement.reductions)
@@ -253,7 +253,7 @@ def print_reductions(measurement: Measurement) -> None:
 
 
 def shape(text: str) -> list[int]:
-    """H,W,C."""
+    """Parse "H,W,C"."""
     sizes = [int(size) for size in text.split(",")]
     if len(sizes) != 3:
         raise ValueError(text)
@@ -261,17 +261,17 @@ def shape(text: str) -> list[int]:
 
 
 def main() -> int:
-    """Measures and prints; the exit status."""
+    """Measure, print tables and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", choices=["default", "reference"], default="default", help="codebook and optimizer")
     parser.add_argument("--latent", choices=MODES, default="projected", help="default %(default)s")
     parser.add_argument("--image", type=shape, default=[28, 28, 1], metavar="H,W,C", help="default 28,28,1")
     parser.add_argument("--dim", type=int, default=64, help="D, default %(default)s")
     parser.add_argument("--codes", type=int, default=512, help="K, default %(default)s")
-    parser.add_argument("--batch", type=int, default=128, help="over all devices, default %(default)s")
+    parser.add_argument("--batch", type=int, default=128, help="global batch, default %(default)s")
     parser.add_argument("--steps", type=int, default=20, help="timed rounds, default %(default)s")
     parser.add_argument("--devices", default="1,2,4,8", help="default %(default)s")
-    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # what the processes are started with
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # set when starting the processes
     options = parser.parse_args()
     set_cpu_options()
     try:

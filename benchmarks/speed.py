@@ -1,23 +1,23 @@
-"""Speed and memory side by side with plain PyTorch, and with Flax as a newcomer would write it.
+"""Speed and memory compared with plain PyTorch, and with Flax as a newcomer would write it.
 
     python -m benchmarks.speed                                  # or make bench, which installs PyTorch first
     python -m benchmarks.speed --rows=train28,sample7 --repetitions=20 --json=speed.json
 
-Every subject is a process of its own that stays alive; they take turns, a repetition each, so that whatever else the
-machine does falls on all of them. A repetition is a call, or as many as fill half a second. The ratio is that of
+Every subject is a separate process that stays alive. Subjects take turns, one repetition each, so that other load on
+the machine affects all of them. A repetition is a call, or as many calls as fill half a second. The ratio is that of
 neighbouring repetitions: median, smallest and largest.
 
-Peak memory is the process's largest resident set: while it steps, that is after compilation, when everything that was
-only needed until then has been given back to the system, by both sides in the same way; and of the whole process. Both
-have interpreter and libraries in them, the second what XLA needs to compile too.
+Peak memory is the largest resident set of the process. It is reported while stepping, that is after compilation, once
+both sides have returned to the system what they no longer need, and for the whole process. Both values include the
+interpreter and libraries; the second also includes what XLA needs to compile.
 
-Ours is what `train.py` and `sample.py` run: the step under pmap with the config `reference` and its state donated, the
-batch on the device as uint8. The PyTorch side is in `benchmarks/peers`, with as many threads as there are cores; its
-images are float already. Both JAX subjects get the XLA options of `hvq_jax.devices.xla`.
+Our subject is what `train.py` and `sample.py` run: the step under pmap with the config `reference`, a donated state and
+the batch on the device as uint8. The PyTorch subject is in `benchmarks/peers` and uses as many threads as there are
+cores; its images are already float. Both JAX subjects get the XLA options of `hvq_jax.devices.xla`.
 
-Before anything is timed, all subjects of a row have to compute the same number from the same weights and batch: of a
-training step its loss, of `encode` the distance to the codes, of `decode` the mean square of the images, and in place
-of samples, which are random, the prior's loss.
+Before anything is timed, all subjects of a row must compute the same number from the same weights and batch: the loss
+of a training step, the distance to the codes for `encode`, the mean square of the images for `decode`, and the prior's
+loss in place of samples, which are random.
 """
 
 import argparse
@@ -63,28 +63,28 @@ HEADER = [
 
 
 def pairwise_ratio(ours: list[float], theirs: list[float]) -> tuple[float, float, float]:
-    """Median, smallest and largest of the ratios of neighbouring repetitions."""
+    """Return the median, smallest and largest ratio of neighbouring repetitions."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
 def verdict(ratio: float, bar: float) -> str:
-    """Whether the ratio is good enough."""
+    """Return whether the ratio meets the bar, in a word."""
     return "met" if ratio <= bar else "MISSED"
 
 
 def duration(seconds: float) -> str:
-    """In ms below ten seconds."""
+    """Format a time, in ms if it is below ten seconds."""
     return f"{1e3 * seconds:,.0f} ms" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 def shown(ratio: float) -> str:
-    """With two digits at least."""
+    """Format a ratio with at least two digits."""
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.3f}"
 
 
 def cells(row: Row, measurement: Measurement) -> list[str]:
-    """A row of the table."""
+    """Return a row of the table."""
     median, smallest, largest = pairwise_ratio(measurement.seconds[OURS], measurement.seconds[TORCH])
     times = {name: duration(statistics.median(seconds)) for name, seconds in measurement.seconds.items()}
     stepping, whole = measurement.stepping_mib, measurement.process_mib
@@ -101,7 +101,7 @@ def cells(row: Row, measurement: Measurement) -> list[str]:
 
 
 def record(name: str, row: Row, measurement: Measurement) -> dict[str, Any]:
-    """A row of the JSON file."""
+    """Return a row of the JSON file."""
     median, smallest, largest = pairwise_ratio(measurement.seconds[OURS], measurement.seconds[TORCH])
     return {
         "row": name,
@@ -114,11 +114,11 @@ def record(name: str, row: Row, measurement: Measurement) -> dict[str, Any]:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options; UserError where they make no sense."""
+    """Parse the options; raise UserError if they are invalid."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--rows", default=",".join(ROWS), help="default %(default)s")
-    parser.add_argument("--repetitions", type=int, default=7, help="of each subject, default %(default)s")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there too")
+    parser.add_argument("--repetitions", type=int, default=7, help="repetitions per subject, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
     options = parser.parse_args(arguments)
     options.rows = chosen("--rows", options.rows, "row", ROWS)
     check_repetitions(options.repetitions)
@@ -127,10 +127,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def run(arguments: list[str]) -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     options = parse(arguments)
     if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch is not installed: make bench, or pip install -r requirements-bench.txt")
+        raise UserError("PyTorch is not installed: run make bench, or pip install -r requirements-bench.txt")
     records = []
     for number, name in enumerate(options.rows):
         measurement = measure(name, options.repetitions)
@@ -140,7 +140,7 @@ def run(arguments: list[str]) -> None:
         records.append(record(name, ROWS[name], measurement))
     print(f"\n{conditions(PACKAGES, options.repetitions)}")
     if not forget_peak():
-        print("This system cannot reset the peak: that while stepping is that of the process, compilation and all.")
+        print("This system cannot reset peak memory: the peak while stepping is that of the whole process.")
     if options.json:
         report = {"versions": versions(PACKAGES), "conditions": conditions(PACKAGES, options.repetitions)}
         Path(options.json).write_text(json.dumps({**report, "rows": records}, indent=1) + "\n")

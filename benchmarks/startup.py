@@ -1,11 +1,11 @@
-"""Seconds from starting `train.py` to its first training step, as a user sees them, with and without compiled programs.
+"""Seconds from starting `train.py` to its first training step, as seen by a user, with and without compiled programs.
 
     python -m benchmarks.startup                                                    # two minutes on two cores
     python -m benchmarks.startup --runs=5 --config=configs/fashion_mnist.py --options=--config.data.manual_dir=DIR
 
-Cold is the first start of all: every program is compiled, into a folder that was empty. With the cache is every later
-start, of any run with the same shapes. The clock runs from before the process is started until its report of the first
-step is read; the data set has been prepared. Python's own files are in the memory of the system, as after any import.
+"cold" is the very first start, which compiles every program into an empty cache folder. "with the cache" is any later
+start, of any run with the same shapes. The clock runs from before the process starts until its report of the first step
+is read; the data set is already prepared. Python's own files are in the system's memory, as after any earlier import.
 """
 
 import argparse
@@ -22,7 +22,7 @@ _ROOT = Path(__file__).parents[1]
 
 
 def seconds_to_first_step(arguments: Sequence[str], folder: Path, cache: Path) -> float:
-    """Starts one run in a workdir of its own and ends it after its first step."""
+    """Return the time of one run in a new workdir, which is stopped after its first step."""
     workdir = tempfile.mkdtemp(dir=folder)
     own = (f"--workdir={workdir}", "--config.stage=autoencoder", "--config.autoencoder.log_every_steps=1")
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
@@ -40,11 +40,11 @@ def seconds_to_first_step(arguments: Sequence[str], folder: Path, cache: Path) -
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3, help="of each kind, default %(default)s")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each kind, default %(default)s")
     parser.add_argument("--config", default="configs/quickstart.py", help="default %(default)s")
-    parser.add_argument("--options", nargs="*", default=[], help="more arguments for train.py; written --options=ONE")
+    parser.add_argument("--options", nargs="*", default=[], help="further arguments for train.py, as --options=ONE")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hvq_jax_startup_") as name:
         folder = Path(name)

@@ -1,8 +1,9 @@
-"""One subject of one row, in a process of its own: what `benchmarks.turns` starts.
+"""A subject of a row, in its own process; started by `benchmarks.turns`.
 
     python -m benchmarks.subjects SUBJECT ROW FOLDER [--check]
 
-The folder is where ours leaves the weights and the others find them; --check computes the prior's loss instead.
+Our subject writes the weights to FOLDER, where the others read them; --check computes the prior's loss instead of the
+row's work.
 """
 
 import argparse
@@ -19,12 +20,12 @@ from hvq_jax.devices.xla import set_cpu_options
 
 
 def module(name: str) -> Any:
-    """A module of `benchmarks`, imported only in the process that needs it, for its library's sake."""
+    """Import a module of `benchmarks` only in the process that needs it, because of the library that it imports."""
     return importlib.import_module(f"benchmarks.{name}")
 
 
 def torch_subject(row: Row, work: str, state_dict: dict[str, np.ndarray]) -> Subject:
-    """PyTorch's side of a row."""
+    """Return PyTorch's subject of a row."""
     subject: Subject
     if row.is_prior:
         positions = row.torch_positions or math.prod(row.shape)
@@ -36,7 +37,7 @@ def torch_subject(row: Row, work: str, state_dict: dict[str, np.ndarray]) -> Sub
 
 
 def plain_flax_subject(row: Row, state_dict: dict[str, np.ndarray]) -> Subject:
-    """The newcomer's side of a row."""
+    """Return the plain Flax subject of a row."""
     from hvq_jax.torch_reference.weights import autoencoder_from_torch
 
     subject: Subject = module("peers.flax_plain").subject(autoencoder_from_torch(state_dict), images_of(row))
@@ -44,7 +45,7 @@ def plain_flax_subject(row: Row, state_dict: dict[str, np.ndarray]) -> Subject:
 
 
 def main() -> None:
-    """Serves the subject that the command line names."""
+    """Serve the subject named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("subject", choices=[OURS, TORCH, PLAIN])
     parser.add_argument("row", choices=list(ROWS))

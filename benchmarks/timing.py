@@ -1,4 +1,4 @@
-"""Wall-clock time of a call, long enough to be worth reading."""
+"""Wall-clock time of a call, repeated for long enough to be meaningful."""
 
 import math
 import time
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def seconds_of(call: Callable[[], Any], calls: int) -> float:
-    """Seconds a call, the mean of so many."""
+    """Return the mean time in seconds of `calls` calls."""
     start = time.perf_counter()
     for _ in range(calls):
         call()
@@ -15,5 +15,5 @@ def seconds_of(call: Callable[[], Any], calls: int) -> float:
 
 
 def calls_that_fill(seconds: float, call: Callable[[], Any]) -> int:
-    """How many calls take so long together, at the least one; calls once to find out."""
+    """Return how many calls take this long in total, at least one; this makes one call to find out."""
     return max(1, math.ceil(seconds / seconds_of(call, 1)))

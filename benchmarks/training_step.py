@@ -1,4 +1,4 @@
-"""Our training step as `train.py` runs it: under pmap, one a dispatch, its state donated, its batch on the device."""
+"""Our training step as `train.py` runs it: under pmap, one step per dispatch, donated state, batch on the device."""
 
 from functools import partial
 from typing import Any
@@ -10,11 +10,11 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
 from hvq_jax.training.state import StepReport, train_step
 
-_NUM_STEPS = 1000  # what the schedule is told; a step takes the same time anywhere in it
+_NUM_STEPS = 1000  # length of the schedule; a step takes the same time anywhere in it
 
 
 class TrainingStep:
-    """The step of a stage, its state and one batch; a call trains on that batch once more."""
+    """The training step of a stage with its state and one batch; each call trains on that batch again."""
 
     def __init__(self, stage: Stage, options: FitOptions, batch: Batch):
         parallel = Parallel("pmap")
@@ -31,11 +31,11 @@ class TrainingStep:
         self._batch = parallel.shard(batch)
 
     def __call__(self) -> StepReport:
-        """Returns once the step is done."""
+        """Run one step and wait for its result."""
         self.state, report = self._function(self.state, self._batch)
         return jax.block_until_ready(report)
 
     def compile(self) -> Any:
-        """Compiles before the first call, and returns what XLA made of the step."""
+        """Compile before the first call, and return the compiled step."""
         self._function = self._function.lower(self.state, self._batch).compile()
         return self._function

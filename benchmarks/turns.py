@@ -1,4 +1,4 @@
-"""Subjects that take turns: each a process of its own, told over a pipe to do a repetition. Both ends of the pipe."""
+"""Subjects that take turns: processes that perform a repetition on request over a pipe. Both ends of the pipe."""
 
 import contextlib
 import dataclasses
@@ -19,17 +19,17 @@ from benchmarks.timing import calls_that_fill, seconds_of
 from hvq_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
-TOLERANCE = 1e-4  # relative, of the number that both sides compute
-SHORTEST = 0.5  # seconds of a repetition, at the least
-PAUSE = 0.05  # seconds between repetitions: threads of the one before may still be spinning
+TOLERANCE = 1e-4  # relative, of the number that all subjects compute
+SHORTEST = 0.5  # minimum seconds of a repetition
+PAUSE = 0.05  # seconds between repetitions, because threads of the previous one may still be spinning
 
-# A subject's call, and the number that must agree, from what the call returns.
+# A subject's function, and a function from its result to the number that must agree.
 Subject = tuple[Callable[[], Any], Callable[[Any], float]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """Of one row, by subject: seconds of every repetition, the whole work's, and peak memory."""
+    """Times in seconds of all repetitions, for the whole work, and peak memory, by subject, for one row."""
 
     seconds: dict[str, list[float]]
     stepping_mib: dict[str, float]  # while the repetitions run
@@ -37,7 +37,7 @@ class Measurement:
 
 
 class Process:
-    """A subject in a process of its own, told over a pipe to do a repetition."""
+    """A subject in a separate process, which performs a repetition on request over a pipe."""
 
     def __init__(self, subject: str, name: str, folder: Path, *, check: bool):
         self.subject = subject
@@ -55,9 +55,9 @@ class Process:
         self.number: float = self._answer()["number"]
 
     def repeat(self) -> dict[str, float]:
-        """One more repetition: what `serve` answers."""
+        """Perform another repetition and return the answer of `serve`."""
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+        with contextlib.suppress(BrokenPipeError):  # `_answer` then reports that the process has ended
             self._process.stdin.write("\n")
             self._process.stdin.flush()
         return self._answer()
@@ -69,11 +69,11 @@ class Process:
             return answer
         self._log.seek(0)
         lines = self._log.read().split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "it said nothing")
+        last = next((line for line in reversed(lines) if line.strip()), "no output")
         raise UserError(f"the process of {self.subject} ended with status {self._process.wait()}: {last}")
 
     def close(self) -> None:
-        """Ends the process."""
+        """Kill the process."""
         self._process.kill()
         self._process.communicate()
         self._log.close()
@@ -81,7 +81,7 @@ class Process:
 
 @contextlib.contextmanager
 def started(name: str, *, check: bool = False) -> Iterator[list[Process]]:
-    """The processes of a row, which have found to compute the same; ours first, since it writes the weights."""
+    """Start the processes of a row and check that they agree; ours is started first because it writes the weights."""
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         processes: list[Process] = []
         for subject in (OURS, *ROWS[name].peers):
@@ -93,17 +93,17 @@ def started(name: str, *, check: bool = False) -> Iterator[list[Process]]:
 
 
 def require_agreement(name: str, numbers: dict[str, float]) -> None:
-    """Raises UserError unless all subjects of row `name` have computed the same number as PyTorch."""
+    """Raise UserError unless all subjects of row `name` have computed the same number as PyTorch."""
     for subject, number in numbers.items():
         if not math.isclose(number, numbers[TORCH], rel_tol=TOLERANCE):
             raise UserError(
                 f"{name}: {subject} computes {number:.7g} and PyTorch {numbers[TORCH]:.7g} from the same weights and "
-                f"batch; they may differ by {TOLERANCE:g} of it, so there is nothing to compare"
+                f"batch; they may differ by at most {TOLERANCE:g} (relative), so they cannot be compared"
             )
 
 
 def measure(name: str, repetitions: int) -> Measurement:
-    """All repetitions of a row."""
+    """Measure all repetitions of a row."""
     if ROWS[name].work == "sample":
         with started(name, check=True):
             pass
@@ -115,21 +115,21 @@ def measure(name: str, repetitions: int) -> Measurement:
                 subject, answer = process.subject, process.repeat()
                 factor = ROWS[name].extrapolation if subject == TORCH else 1.0
                 measurement.seconds.setdefault(subject, []).append(factor * answer["seconds"])
-                measurement.stepping_mib[subject] = answer["stepping_mib"]  # peaks: the last is the largest
+                measurement.stepping_mib[subject] = answer["stepping_mib"]  # a peak, so the last is the largest
                 measurement.process_mib[subject] = answer["process_mib"]
     return measurement
 
 
 def serve(subject: Subject) -> None:
-    """In the subject's process: answers every line on stdin with a repetition, after the number to compare."""
+    """Print the number to compare, then perform a repetition per line on stdin; called in the subject's process."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # so that output of libraries is not taken for an answer
     call, number = subject
     first = number(call())  # compiles
     start_up_mib = peak_mib()
     forget_peak()
     calls = calls_that_fill(SHORTEST, call)
-    # Only now, when this process has fallen silent: the others start upon it.
+    # Print this last, once this process is idle: the others start on receiving it.
     print(json.dumps({"number": first}), file=answers, flush=True)
     for _ in sys.stdin:
         seconds, stepping_mib = seconds_of(call, calls), peak_mib()

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# One training by N processes of M devices each on this machine, as a cluster would run it: to try things out before
-# they cost money, and what the tests use.
+# Trains with N processes of M devices each on this machine, as a cluster would. Use it to try things out before paying
+# for machines; the tests use it too.
 #
 #   cluster/local.sh 2 2 --config=configs/quickstart.py --workdir=runs/cluster
 #
-# Process I writes to WORKDIR-logs/I.log, process 0 also to the terminal. Ctrl-C and SIGTERM go to all of them: the run
-# saves and ends with status 0. If a process dies, a line says which, and the others end within the heartbeat timeout.
+# Process I writes to WORKDIR-logs/I.log, and process 0 also to the terminal. Ctrl-C and SIGTERM are sent to all of them:
+# the run saves and exits with status 0. If a process dies, a line names it, and the others exit within the heartbeat
+# timeout.
 set -euo pipefail
 
 if (($# < 3)) || ! [[ $1 =~ ^[1-9][0-9]*$ && $2 =~ ^[1-9][0-9]*$ ]]; then
@@ -25,7 +26,7 @@ mkdir -p "$logs"
 
 root=$(dirname "$(dirname "$(realpath "$0")")")
 python=${PYTHON:-$root/.venv/bin/python}
-# Any free port will do.
+# Use any free port.
 port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)); print(s.getsockname()[1])')
 export HVQ_COORDINATOR=localhost:$port HVQ_NUM_PROCESSES=$processes
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES=$devices
@@ -41,13 +42,13 @@ for ((i = 0; i < processes; i++)); do
 done
 trap 'kill -TERM "${pids[@]}" 2>/dev/null' TERM INT
 
-# The first to fail is the one to name: the others fail because of it.
+# Report the first process to fail: the others fail because of it.
 status=0
 running=("${pids[@]}")
 while ((${#running[@]})); do
   ended=0
   code=0
-  { wait -n -p ended "${running[@]}" || code=$?; } 2>/dev/null # where bash itself would report signals
+  { wait -n -p ended "${running[@]}" || code=$?; } 2>/dev/null # otherwise bash itself reports signals
   if [[ -z ${ended:-} || $ended == 0 ]]; then
     continue # a signal interrupted the wait
   fi
@@ -62,7 +63,7 @@ while ((${#running[@]})); do
       [[ ${pids[i]} == "$ended" ]] && died=$i
     done
     if ((code > 128)); then
-      echo "error: process $died was killed by signal $((code - 128)); see $logs/$died.log; start the same command again to go on" >&2
+      echo "error: process $died was killed by signal $((code - 128)); see $logs/$died.log; run the same command again to resume" >&2
     else
       echo "error: process $died ended with status $code; see $logs/$died.log" >&2
     fi

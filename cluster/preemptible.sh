@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs a command and tells a scheduler whether it has to be started again:
+# Runs a command and reports to a scheduler whether it has to be started again:
 #
 #   cluster/preemptible.sh python train.py ...
 #
 # status 0    the command is done
-# status 143  SIGTERM stopped it, and it can go on: train.py saves and ends with 0 then, as if it were done
-# any other   the command's own
+# status 143  SIGTERM stopped the command, and it can be resumed: train.py then saves and exits with 0, as if it were done
+# any other   the status of the command
 #
-# To schedulers a status of 0 means that there is nothing left to do, whatever was signalled before.
+# Schedulers take a status of 0 to mean that nothing is left to do, regardless of earlier signals.
 set -euo pipefail
 
 signals=0
@@ -16,10 +16,10 @@ trap 'signals=$((signals + 1)); [[ -z $child ]] || kill -TERM "$child" 2>/dev/nu
 "$@" &
 child=$!
 if ((signals > 0)); then
-  kill -TERM "$child" # it came before there was anyone to tell
+  kill -TERM "$child" # the signal arrived before the child was started
 fi
 
-# A signal interrupts `wait`, which then has to be called again for the command's own status.
+# A signal interrupts `wait`, which must then be called again to get the status of the command.
 seen=-1
 status=0
 while ((seen != signals)); do

@@ -1,7 +1,7 @@
-"""Figures of merit: exact sums over ragged batches and devices, image quality, use of the codebook.
+"""Metrics: exact means over ragged batches and devices, image quality, and codebook usage.
 
-Images are float32 `[B, H, W, C]` in [-1, 1]; every image metric gives one figure an image, `[B]`.
-All functions are pure and work under jit.
+Images are float32 `[B, H, W, C]` in [-1, 1]; every image metric returns one value per image, `[B]`. All functions are
+pure and work under jit.
 """
 
 import dm_pix
@@ -9,28 +9,28 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-# The PSNR of identical images is infinite and would spoil every mean. 100 dB is an MSE of 1e-10 on
-# [0, 1]; rounding to 8 bits alone leaves 59 dB.
+# The PSNR of identical images is infinite and would make every mean infinite. 100 dB is an MSE of 1e-10 on [0, 1];
+# rounding to 8 bits alone gives 59 dB.
 _MAX_PSNR = 100.0
 
-# The window of Wang et al.
+# Window of Wang et al., in pixels.
 _SSIM_WINDOW = 11
 
-# Spreads are computed about this value: gains lie near 1, and from squares of the gains themselves
-# float32 loses what is left of a small variance after subtracting the squared mean.
+# Standard deviations are computed about this value. Gains lie near 1, and with squares of the gains themselves, a small
+# variance would be lost in float32 when the squared mean is subtracted.
 _ORIGIN = 1.0
 
 
 @struct.dataclass
 class Mean:
-    """A mean in the making: add up the parts of a set, or `jax.lax.psum` over devices."""
+    """A running mean. Add instances to combine parts of a set, or use `jax.lax.psum` to combine devices."""
 
     total: jax.Array  # [] float32
     count: jax.Array  # [] float32
 
     @classmethod
     def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Mean":
-        """Takes `values` (any shape) where `mask` (bool, same shape) is True, all if it is None."""
+        """Return the mean of `values` (any shape) where `mask` (bool, same shape) is True; None selects all."""
         return cls(total=_masked_sum(values, mask), count=_masked_count(values, mask))
 
     def __add__(self, other: "Mean") -> "Mean":
@@ -38,13 +38,13 @@ class Mean:
 
     @property
     def value(self) -> jax.Array:
-        """The mean `[]`; NaN where nothing was counted."""
+        """The mean `[]`; NaN if nothing was counted."""
         return self.total / self.count
 
 
 @struct.dataclass
 class Moments:
-    """Mean and standard deviation in the making, adding up as `Mean` does; meant for gains."""
+    """A running mean and standard deviation, combined in the same way as `Mean`; intended for gains."""
 
     total: jax.Array  # [] float32, of value − 1
     total_of_squares: jax.Array  # [] float32, of (value − 1)²
@@ -52,7 +52,7 @@ class Moments:
 
     @classmethod
     def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Moments":
-        """Takes `values` (any shape) where `mask` (bool, same shape) is True, all if it is None."""
+        """Return the moments of `values` (any shape) where `mask` (bool, same shape) is True; None selects all."""
         differences = values.astype(jnp.float32) - _ORIGIN
         return cls(
             total=_masked_sum(differences, mask),
@@ -65,45 +65,45 @@ class Moments:
 
     @property
     def mean(self) -> jax.Array:
-        """The mean `[]`; NaN where nothing was counted."""
+        """The mean `[]`; NaN if nothing was counted."""
         return _ORIGIN + self.total / self.count
 
     @property
     def std(self) -> jax.Array:
-        """The standard deviation `[]`, over the count itself; NaN where nothing was counted."""
+        """The population standard deviation `[]` (divided by the count); NaN if nothing was counted."""
         variance = self.total_of_squares / self.count - jnp.square(self.total / self.count)
         return jnp.sqrt(jnp.maximum(variance, 0.0))
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Mean squared error on [-1, 1] `[B]`: four times that of the same images on [0, 1]."""
+    """Return the mean squared error `[B]` on [-1, 1], which is four times that of the same images on [0, 1]."""
     return dm_pix.mse(x, y)
 
 
 def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Peak signal-to-noise ratio `[B]` in dB, stated on [0, 1]; identical images get 100 dB.
+    """Return the peak signal-to-noise ratio `[B]` in dB, computed on [0, 1]; 100 dB for identical images.
 
-    A data set's PSNR is the mean over its images, not the PSNR of its mean squared error.
+    The PSNR of a data set is the mean over its images, not the PSNR of the mean squared error.
     """
     return jnp.minimum(dm_pix.psnr(_to_unit(x), _to_unit(y)), _MAX_PSNR)
 
 
 def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Structural similarity `[B]`, stated on [0, 1], the channels' mean; 1 for identical images.
+    """Return the structural similarity `[B]`, computed on [0, 1] and averaged over channels; 1 for identical images.
 
-    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004:
-    a Gaussian window of 11 × 11 pixels, σ = 1.5, or of the image's shorter side if that is less.
+    Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004. The Gaussian window
+    has 11 × 11 pixels and σ = 1.5; its side is the image's shorter side if that is less.
     """
     window = min(_SSIM_WINDOW, *x.shape[1:3])
     return dm_pix.ssim(_to_unit(x), _to_unit(y), filter_size=window)
 
 
 def perplexity(counts: jax.Array) -> jax.Array:
-    """Effective number of codes in use `[]`: exp of the entropy, in nats, of `counts` `[K]`.
+    """Return the effective number of codes in use `[]`: exp of the entropy, in nats, of `counts` `[K]`.
 
-    Between 1 (one code) and K (all alike); 0 where nothing was counted. Take the counts over the
-    whole evaluation set: the perplexity of a batch depends on its size. Of several codebooks,
-    `[..., K]`, the mean.
+    The result lies between 1 (one code is used) and K (all are used equally); it is 0 if nothing was counted. Count
+    over the whole evaluation set, since the perplexity of a batch depends on its size. For several codebooks,
+    `[..., K]`, the mean is returned.
     """
     counts = counts.astype(jnp.float32)
     total = jnp.sum(counts, axis=-1)
@@ -112,13 +112,13 @@ def perplexity(counts: jax.Array) -> jax.Array:
 
 
 def share_used(counts: jax.Array) -> jax.Array:
-    """Share `[]`, in [0, 1], of the codes that `counts` `[..., K]` saw at least once."""
+    """Return the fraction `[]`, in [0, 1], of codes that occur at least once in `counts` `[..., K]`."""
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 
 def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     values = values.astype(jnp.float32)
-    # `where` and not a product: padding may hold NaN.
+    # `where` instead of a product, because padding may hold NaN.
     return jnp.sum(values if mask is None else jnp.where(mask, values, 0.0))
 
 

@@ -1,4 +1,4 @@
-"""Progress bars on stderr that never stop the work they show."""
+"""Progress bars on stderr that never interrupt the work they show."""
 
 import contextlib
 import sys
@@ -8,16 +8,19 @@ import tqdm
 
 
 def progress_bar(**options: Any) -> "tqdm.tqdm[Any]":
-    """A `tqdm` bar with these options, to which it is nothing that stderr cannot be written to.
+    """Return a `tqdm` bar that ignores write errors on stderr.
 
-    Where stderr is a file on a full disk, tqdm alone raises OSError with a lock held for good that the bars of all
-    threads share, and the next of them waits for ever.
+    If stderr is a file on a full disk, plain tqdm raises OSError without releasing a lock that the bars of all threads
+    share, and the next bar waits forever.
+
+    Args:
+        **options: arguments of `tqdm.tqdm`.
     """
     return tqdm.tqdm(file=_Forgiving(sys.stderr), **options)
 
 
 class _Forgiving:
-    """A text stream without errors of writing."""
+    """A text stream that ignores write errors."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -38,7 +38,7 @@ def test_ties_go_to_the_lowest_index():
 @pytest.mark.parametrize("at_once", [1, 2, 4, 5])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once, shape):
-    # Small whole numbers: exact in any order, and full of ties.
+    # Small integers: exact in any order, and full of ties.
     random = np.random.default_rng(0)
     z_e, codebook = random.integers(-2, 3, (*shape, D)), random.integers(-1, 2, (11, D))
     whole = nearest_codes(jnp.asarray(z_e), jnp.asarray(codebook))

@@ -204,7 +204,7 @@ def test_parallel_refuses_batches_that_devices_cannot_share():
     assert parallel.num_devices == 4
     parallel.check_batch_size("key", 8)
     for size in (2, 6):
-        with pytest.raises(UserError, match=f"key={size} does not divide over 4 devices"):
+        with pytest.raises(UserError, match=f"key={size}: must be a multiple of 4, the number of devices"):
             parallel.check_batch_size("key", size)
     Parallel("jit").check_batch_size("key", 2)
 

@@ -22,8 +22,8 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.latent.frequent_mass=1.5", "must be from 0 to 1"),
         ("--config.latent.num_kodes=3", "did you mean --config.latent.num_codes?"),
         ("--config.latent.num_codes=many", "--config.latent.num_codes=many"),
-        ("--config.autoencoder.batch_size=2", "does not divide over 4 devices"),
-        ("--config.autoencoder.batch_size=18", "does not divide over 4 devices"),
+        ("--config.autoencoder.batch_size=2", "must be a multiple of 4, the number of devices"),
+        ("--config.autoencoder.batch_size=18", "must be a multiple of 4, the number of devices"),
         ("--config.autoencoder.batch_size=9000", "there are only 8000 training images"),
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
@@ -110,7 +110,7 @@ def test_help_explains_itself_and_lists_every_option(capsys):
 
 def test_an_unwritable_workdir(tmp_path, tiny_arguments, capsys):
     (tmp_path / "file").write_text("not a folder")
-    assert "is not writable" in error_of([*tiny_arguments, f"--workdir={tmp_path / 'file' / 'run'}"], capsys)
+    assert ": not writable" in error_of([*tiny_arguments, f"--workdir={tmp_path / 'file' / 'run'}"], capsys)
 
 
 def test_an_empty_data_folder(tmp_path, tiny_arguments, capsys):

@@ -37,7 +37,7 @@ def test_value_and_gradients_are_those_of_the_plain_convolution(sides, kernel_si
     outputs = [side + sum(pads) - k + 1 for side, pads, k in zip(sides, padding, kernel_size, strict=True)]
     if min(outputs) < 1:
         return
-    # Small whole numbers: every product and sum is exact, so nothing depends on the order of additions.
+    # Small integers: every product and sum is exact, so nothing depends on the order of additions.
     draw = np.random.default_rng(seed)
     x, kernel, cotangent = (
         jnp.asarray(draw.integers(-4, 5, shape), jnp.float32)
@@ -74,7 +74,7 @@ def test_the_layer_refuses_what_it_cannot_do():
 
 
 def test_materialised_arrays_are_not_fused_with_what_uses_them():
-    """With the options of `training.xla`, in a process of its own since XLA reads them once."""
+    """With the options of `training.xla`, in a new process because XLA reads them once."""
     program = (
         "from hvq_jax.devices.xla import set_cpu_options; set_cpu_options()\n"
         "import jax, jax.numpy as jnp\n"

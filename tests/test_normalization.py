@@ -16,7 +16,7 @@ EPSILON = 1e-5
 
 
 def plain(x, scale, bias):
-    """As one would write it, differentiated by JAX."""
+    """Normalise in plain JAX, differentiated automatically."""
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes)
     var = jnp.square(x - mean).mean(axes)

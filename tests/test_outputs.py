@@ -1,4 +1,4 @@
-"""What is written of images that come in pieces, and that nothing is lost where they end early."""
+"""Writing images in pieces, without losing anything if they end early."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_where_images_cannot_go(tmp_path):
     (tmp_path / "full" / "file").touch()
     for name, count, says in (
         ("a.gif", 1, "must end in .png or .npz"),
-        ("a.png", 1025, "too many for a picture"),
+        ("a.png", 1025, "too many for one .png"),
         ("full", 1, "not an empty folder"),
         ("full/file", 1, "not an empty folder"),
         ("nowhere/a.npz", 1, "does not exist"),

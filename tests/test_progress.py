@@ -1,4 +1,4 @@
-"""Bars whose output goes nowhere."""
+"""Progress bars whose output cannot be written."""
 
 import errno
 import sys

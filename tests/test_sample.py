@@ -125,7 +125,7 @@ def test_a_folder_has_a_file_for_each_image(trained_run, tmp_path, capsys):
     assert [file.name for file in files] == [f"{i:06d}-class_3.png" for i in range(70)]
     found = np.stack([np.asarray(Image.open(file)) for file in files])
     np.testing.assert_array_equal(found, arrays(tmp_path / "all.npz")["images"][..., 0])
-    assert "is there already" in error_of(capsys, workdir, f"--out={tmp_path / 'all'}")
+    assert "already exists" in error_of(capsys, workdir, f"--out={tmp_path / 'all'}")
     given = tmp_path / "given"
     (given / "sub").mkdir(parents=True)
     for name in ("a.png", "a.bmp", "sub/a.png"):
@@ -135,7 +135,7 @@ def test_a_folder_has_a_file_for_each_image(trained_run, tmp_path, capsys):
     complete = [f"--complete={given / 'a.png'}", "--num_samples=2", "--label=3"]
     assert run(workdir, *complete, f"--out={tmp_path / 'completed'}") == 0
     assert names_in(tmp_path / "completed") == ["a-00.png", "a-01.png"]
-    assert "too many for a picture" in error_of(capsys, workdir, "--num_samples=1025", f"--out={tmp_path / 'b.png'}")
+    assert "too many for one .png" in error_of(capsys, workdir, "--num_samples=1025", f"--out={tmp_path / 'b.png'}")
 
 
 def names_in(folder):

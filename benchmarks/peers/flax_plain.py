@@ -1,7 +1,7 @@
 """The reference's VQ-VAE with Flax's own layers and `jax.jit`, as a newcomer to Flax would write it.
 
-The same mathematics as the other two, NHWC, but for the running variance, which Flax's `BatchNorm` stores biased. The
-modules have the names of `hvq_jax.networks.encoder_decoder`, so its variables serve here too, once `flipped`.
+The mathematics is that of the other two, in NHWC, except that Flax's `BatchNorm` stores the biased running variance.
+The modules have the names of `hvq_jax.networks.encoder_decoder`, so its variables can be used here after `flipped`.
 """
 
 from collections.abc import Callable
@@ -19,13 +19,13 @@ LEARNING_RATE = 2e-4
 
 
 class ResidualBlock(nn.Module):
-    """relu(x) + f(relu(x))."""
+    """A residual block: relu(x) + f(relu(x))."""
 
     dim: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, D]` to the same."""
+        """Map `[B, h, w, D]` to the same shape."""
         x = nn.relu(x)
         y = nn.Conv(self.dim, (3, 3), padding=1, name="conv_3x3")(x)
         y = nn.relu(_batch_norm("norm_3x3")(y))
@@ -34,13 +34,13 @@ class ResidualBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Images `[B, H, W, C]` to `z_e` `[B, H/4, W/4, D]`."""
+    """A network from images `[B, H, W, C]` to `z_e` `[B, H/4, W/4, D]`."""
 
     dim: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """In training mode."""
+        """Apply the network in training mode."""
         x = nn.Conv(self.dim, (4, 4), strides=2, padding=1, name="conv_in")(x)
         x = nn.relu(_batch_norm("norm_in")(x))
         x = nn.Conv(self.dim, (4, 4), strides=2, padding=1, name="conv_down")(x)
@@ -49,14 +49,14 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents `[B, h, w, D]` to images `[B, 4h, 4w, C]`."""
+    """A network from latents `[B, h, w, D]` to images `[B, 4h, 4w, C]`."""
 
     dim: int
     channels: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """In training mode."""
+        """Apply the network in training mode."""
         x = ResidualBlock(self.dim, name="block_0")(x)
         x = nn.relu(ResidualBlock(self.dim, name="block_1")(x))
         x = nn.ConvTranspose(self.dim, (4, 4), strides=(2, 2), padding="SAME", name="conv_up")(x)
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
 
 
 class VQVAE(nn.Module):
-    """Encoder, codes and decoder; the loss of a batch."""
+    """Encoder, codebook and decoder, whose output is the loss of a batch."""
 
     channels: int
     dim: int
@@ -74,7 +74,7 @@ class VQVAE(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Reconstruction, codebook and commitment term, all of weight 1; a scalar."""
+        """Return the sum of reconstruction, codebook and commitment terms, a scalar."""
         codebook = self.param("codebook", nn.initializers.uniform(), (self.num_codes, self.dim))
         z_e = Encoder(self.dim, name="encoder")(images)
         distances = jnp.sum(codebook**2, axis=-1) - 2 * z_e @ codebook.T
@@ -89,7 +89,7 @@ class VQVAE(nn.Module):
 
 
 class TrainState(train_state.TrainState):
-    """With batch statistics."""
+    """A training state with batch statistics."""
 
     batch_stats: Any
 
@@ -99,7 +99,7 @@ def _batch_norm(name: str) -> nn.BatchNorm:
 
 
 def flipped(variables: dict[str, Any]) -> dict[str, Any]:
-    """Variables of `hvq_jax` for the modules here: Flax turns the kernels of transposed convolutions about."""
+    """Convert variables of `hvq_jax` for these modules: Flax flips the kernels of transposed convolutions."""
 
     def turn(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path)
@@ -109,7 +109,7 @@ def flipped(variables: dict[str, Any]) -> dict[str, Any]:
 
 
 def create_state(model: VQVAE, variables: dict[str, Any]) -> TrainState:
-    """The state at step 0, with Adam."""
+    """Return the state at step 0, with Adam."""
     return TrainState.create(
         apply_fn=model.apply,
         params=variables["params"],
@@ -120,7 +120,7 @@ def create_state(model: VQVAE, variables: dict[str, Any]) -> TrainState:
 
 @partial(jax.jit, donate_argnums=0)
 def training_step(state: TrainState, images: jax.Array) -> tuple[TrainState, jax.Array]:
-    """One step of Adam; the loss before it."""
+    """Take one step of Adam, and return the new state and the loss before the step."""
 
     def loss_function(params: Any) -> Any:
         variables = {"params": params, "batch_stats": state.batch_stats}
@@ -132,10 +132,10 @@ def training_step(state: TrainState, images: jax.Array) -> tuple[TrainState, jax
 
 
 def subject(variables: dict[str, Any], images: np.ndarray) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """What `benchmarks.speed` times, and the number it compares, from a call's result.
+    """Return the function that `benchmarks.speed` times, and a function from its result to the number to compare.
 
     Args:
-        variables: as `hvq_jax.torch_reference.weights` reads them; the model's sizes are read off them.
+        variables: as read by `hvq_jax.torch_reference.weights`; they determine the sizes of the model.
         images: [B, H, W, C] uint8.
     """
     num_codes, dim = variables["params"]["codebook"].shape

@@ -1,7 +1,6 @@
-"""The reference's VQ-VAE in plain PyTorch, written from its mathematics: gradient-trained codes, latent `vq`, Adam.
+"""The reference's VQ-VAE in plain PyTorch, written from its equations: codes trained by gradient, latent `vq`, Adam.
 
-Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` carries weights over.
-Images are float NCHW in [-1, 1].
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights. Images are float NCHW in [-1, 1].
 """
 
 import os
@@ -17,7 +16,7 @@ LEARNING_RATE = 2e-4
 
 
 class ResidualBlock(nn.Module):
-    """relu(x) + f(relu(x)): the first ReLU works in place, so the sum sees its result too."""
+    """A residual block: relu(x) + f(relu(x)). The first ReLU is in place, so it also affects the first term."""
 
     def __init__(self, dim: int):
         super().__init__()
@@ -31,12 +30,12 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, D, h, w]` to the same; overwrites `x`."""
+        """Map `[B, D, h, w]` to the same shape, overwriting `x`."""
         return x + self.block(x)
 
 
 class Codebook(nn.Module):
-    """K codes of D numbers."""
+    """A codebook of K codes with D numbers each."""
 
     def __init__(self, num_codes: int, dim: int):
         super().__init__()
@@ -44,19 +43,19 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def nearest(self, z_e: Tensor) -> Tensor:
-        """Indices `[B, h, w]` of the codes nearest to `z_e` `[B, D, h, w]`."""
+        """Return the indices `[B, h, w]` of the codes nearest to `z_e` `[B, D, h, w]`."""
         codes = self.embedding.weight
         vectors = z_e.permute(0, 2, 3, 1)
         distances = torch.addmm(codes.square().sum(1), vectors.flatten(0, 2), codes.t(), alpha=-2.0)
         return distances.argmin(1).view(vectors.shape[:-1])
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Codes `[B, D, h, w]` of indices `[B, h, w]`."""
+        """Return the codes `[B, D, h, w]` of indices `[B, h, w]`."""
         return self.embedding(indices).permute(0, 3, 1, 2).contiguous()
 
 
 class VQVAE(nn.Module):
-    """Encoder, codes and decoder."""
+    """Encoder, codebook and decoder."""
 
     def __init__(self, channels: int, dim: int, num_codes: int):
         super().__init__()
@@ -81,7 +80,7 @@ class VQVAE(nn.Module):
         )
 
     def loss(self, images: Tensor) -> Tensor:
-        """Reconstruction, codebook and commitment term, all of weight 1; a scalar."""
+        """Return the sum of reconstruction, codebook and commitment terms, a scalar."""
         z_e = self.encoder(images)
         z_q = self.codebook(self.codebook.nearest(z_e))
         straight_through = z_e + (z_q - z_e).detach()
@@ -90,24 +89,24 @@ class VQVAE(nn.Module):
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """`z_e` `[B, D, h, w]` and indices `[B, h, w]`."""
+        """Return `z_e` `[B, D, h, w]` and indices `[B, h, w]`."""
         z_e = self.encoder(images)
         return z_e, self.codebook.nearest(z_e)
 
     @torch.inference_mode()
     def distance(self, z_e: Tensor, indices: Tensor) -> Tensor:
-        """Mean square between what `encode` returns and the codes, a scalar."""
+        """Return the mean squared distance between `z_e` and its codes, a scalar."""
         return functional.mse_loss(self.codebook(indices), z_e)
 
     @torch.inference_mode()
     def decode(self, indices: Tensor) -> Tensor:
-        """Images of indices `[B, h, w]`."""
+        """Return the images of indices `[B, h, w]`."""
         images: Tensor = self.decoder(self.codebook(indices))
         return images
 
 
 def training_step(model: VQVAE, optimizer: torch.optim.Optimizer, images: Tensor) -> Tensor:
-    """One step of Adam; the loss before it."""
+    """Take one step of Adam, and return the loss before the step."""
     optimizer.zero_grad()
     loss = model.loss(images)
     loss.backward()
@@ -118,13 +117,13 @@ def training_step(model: VQVAE, optimizer: torch.optim.Optimizer, images: Tensor
 def subject(
     work: str, state_dict: dict[str, np.ndarray], images: np.ndarray, indices: np.ndarray
 ) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """What `benchmarks.speed` times, and the number it compares, from a call's result.
+    """Return the function that `benchmarks.speed` times, and a function from its result to the number to compare.
 
     Args:
         work: "train", "encode" or "decode".
-        state_dict: the weights; the model's sizes are read off them.
+        state_dict: the weights; they determine the sizes of the model.
         images: [B, H, W, C] uint8.
-        indices: [B, h, w] int32, what is decoded.
+        indices: [B, h, w] int32, the codes to decode.
     """
     torch.set_num_threads(os.cpu_count() or 1)
     num_codes, dim = state_dict["codebook.embedding.weight"].shape

@@ -1,7 +1,7 @@
-"""The reference's class-conditional Gated PixelCNN in plain PyTorch, written from its mathematics, and its sampler.
+"""The reference's class-conditional Gated PixelCNN in plain PyTorch, written from its equations, and its sampler.
 
-Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` carries weights over. The
-sampler makes a full pass of the network for every position, as the reference's does.
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights. The sampler makes a full pass through
+the network for every position, like that of the reference.
 """
 
 import os
@@ -17,7 +17,7 @@ LEARNING_RATE = 3e-4
 
 
 class GatedLayer(nn.Module):
-    """One layer of both stacks; the first has mask A, a larger kernel and no residual."""
+    """One layer of both stacks; the first has mask A, a larger kernel and no residual connection."""
 
     def __init__(self, width: int, num_classes: int, *, first: bool):
         super().__init__()
@@ -31,7 +31,7 @@ class GatedLayer(nn.Module):
         self.horiz_resid = nn.Conv2d(width, width, 1)
 
     def forward(self, vertical: Tensor, horizontal: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, width, h, w]` of both stacks to the same."""
+        """Map the features of both stacks, `[B, width, h, w]`, to the same shape."""
         if self.first:
             self.hide_the_current_position()
         height, width = horizontal.shape[-2:]
@@ -42,19 +42,19 @@ class GatedLayer(nn.Module):
         return gate(above + condition), output if self.first else horizontal + output
 
     def hide_the_current_position(self) -> None:
-        """Mask A, in place on the weights."""
+        """Apply mask A to the weights, in place."""
         self.vert_stack.weight.data[:, :, -1].zero_()
         self.horiz_stack.weight.data[..., -1].zero_()
 
 
 def gate(features: Tensor) -> Tensor:
-    """tanh(a)·sigmoid(b), the two halves of the channels."""
+    """Return tanh(a)·sigmoid(b), where a and b are the two halves of the channels."""
     a, b = features.chunk(2, 1)
     return torch.tanh(a) * torch.sigmoid(b)
 
 
 class GatedPixelCNN(nn.Module):
-    """Logits `[B, K, h, w]` of codes `[B, h, w]` given those before them in raster order and labels `[B]`."""
+    """A network from codes `[B, h, w]` and labels `[B]` to logits `[B, K, h, w]` given the preceding codes."""
 
     def __init__(self, num_codes: int, num_classes: int, *, width: int = 64, num_layers: int = 15, head: int = 512):
         super().__init__()
@@ -67,7 +67,7 @@ class GatedPixelCNN(nn.Module):
         )
 
     def forward(self, indices: Tensor, labels: Tensor) -> Tensor:
-        """All positions in one pass."""
+        """Compute the logits of all positions in one pass."""
         vertical = horizontal = self.embedding(indices).permute(0, 3, 1, 2).contiguous()
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal, labels)
@@ -75,12 +75,12 @@ class GatedPixelCNN(nn.Module):
         return logits
 
     def loss(self, indices: Tensor, labels: Tensor) -> Tensor:
-        """Nats a position, a scalar."""
+        """Return nats per position, a scalar."""
         return functional.cross_entropy(self(indices, labels), indices)
 
 
 def training_step(model: GatedPixelCNN, optimizer: torch.optim.Optimizer, indices: Tensor, labels: Tensor) -> Tensor:
-    """One step of Adam; the loss before it."""
+    """Take one step of Adam, and return the loss before the step."""
     optimizer.zero_grad()
     loss = model.loss(indices, labels)
     loss.backward()
@@ -90,7 +90,7 @@ def training_step(model: GatedPixelCNN, optimizer: torch.optim.Optimizer, indice
 
 @torch.inference_mode()
 def sample(model: GatedPixelCNN, labels: Tensor, height: int, width: int, positions: int) -> Tensor:
-    """Grids `[B, height, width]` of which the first `positions` in raster order are drawn, the others zero."""
+    """Draw the first `positions` of grids `[B, height, width]` in raster order; the others are zero."""
     indices = torch.zeros(len(labels), height, width, dtype=torch.int64)
     for position in range(positions):
         row, column = divmod(position, width)
@@ -102,14 +102,14 @@ def sample(model: GatedPixelCNN, labels: Tensor, height: int, width: int, positi
 def subject(
     work: str, state_dict: dict[str, np.ndarray], indices: np.ndarray, labels: np.ndarray, positions: int
 ) -> tuple[Callable[[], Any], Callable[[Any], float]]:
-    """What `benchmarks.speed` times, and the number it compares, from a call's result.
+    """Return the function that `benchmarks.speed` times, and a function from its result to the number to compare.
 
     Args:
         work: "train", "loss" or "sample"; samples have no number to compare.
-        state_dict: the weights; the model's sizes are read off them.
+        state_dict: the weights; they determine the sizes of the model.
         indices: [B, h, w] int32.
         labels: [B] int32.
-        positions: how many of the h·w positions to draw.
+        positions: number of the h·w positions to draw.
     """
     torch.set_num_threads(os.cpu_count() or 1)
     num_codes, width = state_dict["embedding.weight"].shape

@@ -1,10 +1,10 @@
-"""Random changes of training images that leave their class and size alone.
+"""Random augmentations of training images that preserve their class and size.
 
-What is drawn depends on the seed, the epoch and the image's number and on nothing else: in an epoch an image looks the
-same on any number of hosts, wherever in its batch it stands, and whether or not the run was resumed.
+The random numbers depend only on the seed, the epoch and the index of the image. Within an epoch, an image is therefore
+augmented in the same way on any number of hosts, at any place in its batch, and whether or not the run was resumed.
 
-Each change says, for every row and column of the new image, where in the old one it is found; so changes follow each
-other without rounding in between, and the images are sampled once. Positions are whole numbers, in 256ths of a pixel.
+Each augmentation maps every row and column of the new image to a position in the old one. These maps are composed
+without rounding in between, and the images are sampled once. Positions are integers, in units of 1/256 pixel.
 """
 
 import dataclasses
@@ -14,9 +14,9 @@ import numpy as np
 from hvq_jax.options import Options, option
 
 _LARGEST_RATIO = 4 / 3  # of a resized crop's width to its height, both relative to the image's; the smallest is 3/4
-_NUM_DRAWS = 7  # for each image
-_PIECE_BYTES = 1 << 17  # of images sampled at once: with larger arrays on the way it takes half as long again
-_PURPOSE = 1  # tells these draws from the order of the epoch, which has the same seed
+_NUM_DRAWS = 7  # per image
+_PIECE_BYTES = 1 << 17  # of images sampled at once; larger intermediate arrays take 1.5 times as long
+_PURPOSE = 1  # separates these draws from the shuffling of the epoch, which uses the same seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,14 @@ class Augmentation(Options):
 
 
 def augment(images: np.ndarray, augmentation: Augmentation, *, rows: np.ndarray, epoch: int, seed: int) -> np.ndarray:
-    """Returns images of one epoch, changed at random.
+    """Return randomly augmented images of one epoch.
 
     Args:
         images: [n, H, W, C] uint8.
-        augmentation: what to do.
-        rows: int [n], the images' numbers in their split.
-        epoch: its number.
-        seed: of the run.
+        augmentation: which augmentations to apply.
+        rows: int [n], indices of the images in their split.
+        epoch: index of the epoch.
+        seed: seed of the run.
 
     Returns:
         [n, H, W, C] uint8.
@@ -51,7 +51,7 @@ def augment(images: np.ndarray, augmentation: Augmentation, *, rows: np.ndarray,
     x = np.tile(np.arange(width) * 256, (count, 1))
     if augmentation.resized_crop_min_scale:
         area = augmentation.resized_crop_min_scale + (1 - augmentation.resized_crop_min_scale) * area
-        # As often wide as tall, and never beyond the image.
+        # Wide and tall crops are equally likely, and none is larger than the image.
         ratio = np.minimum(_LARGEST_RATIO, 1 / area) ** (2 * ratio - 1)
         y, x = _crop(height, np.sqrt(area / ratio), top), _crop(width, np.sqrt(area * ratio), left)
     if augmentation.crop_padding:
@@ -64,14 +64,14 @@ def augment(images: np.ndarray, augmentation: Augmentation, *, rows: np.ndarray,
 
 
 def _crop(size: int, share: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """Positions [n, size] that spread over a `share` [n] of an axis, as far along it as `place` [n] in [0, 1] says."""
+    """Return positions [n, size] spread over a fraction `share` [n] of an axis; `place` [n] in [0, 1] locates it."""
     start = (place * (1 - share) * size)[:, np.newaxis]
     centres = start + (np.arange(size) + 0.5) * share[:, np.newaxis] - 0.5
     return np.rint(np.clip(centres, 0, size - 1) * 256).astype(int)
 
 
 def _shift(positions: np.ndarray, padding: int, draws: np.ndarray) -> np.ndarray:
-    """Positions [n, size] moved by -padding .. padding pixels and reflected at both ends, as often as it takes."""
+    """Shift positions [n, size] by -padding to padding pixels, reflecting at both ends as often as necessary."""
     _, size = positions.shape
     steps = np.floor(draws * (2 * padding + 1)).astype(int) - padding
     moved = np.arange(size) + steps[:, np.newaxis]
@@ -80,7 +80,7 @@ def _shift(positions: np.ndarray, padding: int, draws: np.ndarray) -> np.ndarray
 
 
 def _sample(images: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Images at the positions y [n, H], x [n, W], linear between pixels; nothing is ever shrunk, so nothing aliases."""
+    """Sample images at y [n, H] and x [n, W] by linear interpolation. They never shrink, so nothing aliases."""
     _, height, width, channels = images.shape
     rows = _rows(images, y >> 8)
     if (y & 255).any():
@@ -93,15 +93,15 @@ def _sample(images: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def _rows(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """The `rows`, int [n, H], of each image."""
+    """Return the given `rows`, int [n, H], of each image."""
     count, height, width, channels = images.shape
-    # A whole row as one element, and a pixel below: gathering single bytes takes four times as long.
+    # Gather a row (below, a pixel) as a single element: gathering bytes takes four times as long.
     elements = np.ascontiguousarray(images).reshape(-1).view(f"V{width * channels}")
     return elements.take(np.arange(count)[:, np.newaxis] * height + rows).view(np.uint8).reshape(images.shape)
 
 
 def _columns(images: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The `columns`, int [n, W], of each image."""
+    """Return the given `columns`, int [n, W], of each image."""
     count, height, width, channels = images.shape
     elements = images.reshape(-1).view(f"V{channels}")
     first = np.arange(count * height).reshape(count, height, 1) * width
@@ -109,18 +109,18 @@ def _columns(images: np.ndarray, columns: np.ndarray) -> np.ndarray:
 
 
 def _blend(near: np.ndarray, far: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """What lies `weight`, [n, H, 1] or [n, 1, WC], 256ths of the way from `near` to `far`, uint8 [n, H, W, C]."""
+    """Interpolate from `near` to `far`, uint8 [n, H, W, C], with `weight`, [n, H, 1] or [n, 1, WC], in 256ths."""
     count, height, _, _ = near.shape
     a, b = near.reshape(count, height, -1), far.reshape(count, height, -1)
-    weight = weight.astype(np.uint16)  # 255 · 256 + 128 just fits
+    weight = weight.astype(np.uint16)  # 255 · 256 + 128 still fits
     return ((a * (256 - weight) + b * weight + 128) >> 8).astype(np.uint8).reshape(near.shape)
 
 
 def _uniforms(rows: np.ndarray, seed: int, epoch: int) -> np.ndarray:
-    """Draws in [0, 1), float64 [_NUM_DRAWS, n], determined by seed, epoch and row, the same in every release of NumPy.
+    """Draw from [0, 1), float64 [_NUM_DRAWS, n], depending only on seed, epoch and row in every release of NumPy.
 
-    The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), whose outputs can be had in any order; where it
-    starts is taken from the raw bits of PCG64, which NumPy promises never to change.
+    The generator is SplitMix64 (Steele, Lea and Flood, OOPSLA 2014), whose outputs can be computed in any order. Its
+    initial state is taken from the raw bits of PCG64, which NumPy guarantees never to change.
     """
     start = np.random.PCG64((seed, epoch, _PURPOSE)).random_raw(1)
     number = rows.astype(np.uint64) * _NUM_DRAWS + np.arange(1, _NUM_DRAWS + 1, dtype=np.uint64)[:, np.newaxis]

@@ -1,4 +1,4 @@
-"""Image data sets by name: our own builders, or anything TFDS has prepared; in memory where they fit."""
+"""Image data sets by name: our own builders or any prepared TFDS data set; in memory if they fit."""
 
 import dataclasses
 import hashlib
@@ -16,11 +16,11 @@ from hvq_jax.data.shuffle import permutation
 from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import ArgumentError
 
-# Not the run's seed: every run of a data set is validated and tested on the same images.
+# Not the run's seed, so that every run on a data set is validated and tested on the same images.
 _CARVING_SEED = 0
-# Under what names data sets store the other splits.
+# Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
-_FINGERPRINTED = 1000  # images a split
+_FINGERPRINTED = 1000  # images per split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Split:
 
     @property
     def num_threads(self) -> int:
-        """In how many threads reading is fastest: more than one would fight for the GIL."""
+        """Number of threads with which reading is fastest; more than one would compete for the GIL."""
         return 1
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +59,7 @@ class ImageDataset:
     validation: AnySplit
     test: AnySplit
     class_names: tuple[str, ...]
-    description: str = ""  # in its author's words
+    description: str = ""  # by the authors of the data set
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -68,9 +68,9 @@ class ImageDataset:
         return height, width, channels
 
     def fingerprint(self) -> str:
-        """A digest of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
+        """Return a hash of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
 
-        It is the same whether the images are in memory or streamed, and tells data sets apart.
+        It identifies the data set, and is the same whether the images are in memory or streamed.
 
         Raises:
             UserError: one of those images is damaged.
@@ -127,7 +127,7 @@ def open_dataset(options: DataOptions) -> ImageDataset:
 
 
 def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str, StreamedSplit]:
-    """Train, and validation and test where the data set has them; without labels they are as good as missing."""
+    """Open train, and validation and test if the data set has them; splits without labels count as missing."""
     train = open_split(builder, "train", **options)
     splits = {"train": train}
     for split, names in _HELD_OUT_NAMES.items():
@@ -141,7 +141,7 @@ def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str,
 
 
 def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str, StreamedSplit]:
-    """Takes the splits that are missing, of the `sizes` asked for, out of train; all keep the stored order."""
+    """Take missing splits, with the requested `sizes`, from the train split; all keep the stored order."""
     train, missing = splits["train"], {split: size for split, size in sizes.items() if split not in splits}
     if not missing:
         return splits

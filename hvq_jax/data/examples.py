@@ -1,4 +1,4 @@
-"""One record of a prepared data set, a serialised `tf.train.Example`, as an image and its label."""
+"""Parsing of a record of a prepared data set, a serialised `tf.train.Example`, into an image and its label."""
 
 import io
 from typing import Any
@@ -15,28 +15,30 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of chann
 
 
 class ExampleParser:
-    """Reads the features "image" and "label" of a record and leaves all others alone.
+    """A parser of the features "image" and "label" of a record, which ignores all other features.
 
-    So features of any other kind do no harm, and it takes half the time of TFDS's parser, which goes through them all.
+    Features of unsupported kinds therefore do no harm, and parsing takes half the time of TFDS's parser, which parses
+    every feature.
     """
 
     def __init__(self, features: tfds.features.FeaturesDict, where: str, *, image_size: int = 0, channels: int = 0):
-        """Checks that there are images of a kind that can be read.
+        """Check that the images of the data set can be read.
 
         Args:
-            features: of the data set.
-            where: the data set and its folder, for messages.
-            image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are.
-            channels: 1 makes them grey, 3 colour; 0 takes the number that the data set declares.
+            features: features of the data set.
+            where: name and folder of the data set, for error messages.
+            image_size: resize the shorter side to this number of pixels and crop the centre; 0 keeps the images as
+                they are.
+            channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
 
         Raises:
             UserError: there is no feature "image", it is not uint8 [H, W] or [H, W, C], or it cannot be converted.
         """
         feature = dict(features.items()).get("image")
         if not isinstance(feature, tfds.features.Image | tfds.features.Tensor):
-            raise UserError(f"{where} needs a feature image, has {', '.join(map(str, features))}")
+            raise UserError(f"{where} has no image feature called image, only {', '.join(map(str, features))}")
         if feature.np_dtype != np.uint8 or len(feature.shape) not in (2, 3):
-            raise UserError(f"{where}: images must be uint8 [H, W] or [H, W, C], are {feature}")
+            raise UserError(f"{where}: images must be uint8 [H, W] or [H, W, C], not {feature}")
         self._feature = feature
         self._has_label = has_label(features)
         self._image_size = image_size
@@ -46,30 +48,30 @@ class ExampleParser:
         if self.is_encoded:
             self._channels = channels or stored_channels or 3
         if (image_size or self._channels) and (stored_channels or 3) not in _MODES:
-            raise UserError(f"{where}: images of {stored_channels} channels can be neither decoded nor converted")
+            raise UserError(f"{where}: images of {stored_channels} channels cannot be decoded or converted")
 
     def __call__(self, record: bytes) -> tuple[np.ndarray, int]:
-        """Returns the image, uint8 [H, W, C], and its label, 0 where there are none; raises on whatever is wrong."""
+        """Return the image, uint8 [H, W, C], and its label, 0 if the data set has none; raise if either is invalid."""
         fields = tf_example_pb2.Example.FromString(record).features.feature
         image = self._decoded(fields) if self.is_encoded else self._stored(fields)
         return image, self._label_of(fields)
 
     def label(self, record: bytes) -> int:
-        """The label alone, without decoding the image."""
+        """Return the label without decoding the image."""
         return self._label_of(tf_example_pb2.Example.FromString(record).features.feature)
 
     def _label_of(self, fields: Any) -> int:
         return fields["label"].int64_list.value[0] if self._has_label else 0
 
     def _decoded(self, fields: Any) -> np.ndarray:
-        """An image that was stored as a file."""
-        # TFDS would give whatever channels the file has, not those declared.
+        """Decode an image stored as a file."""
+        # TFDS would return the channels that the file has instead of those declared.
         file = io.BytesIO(fields["image"].bytes_list.value[0])
         image = decode_image(file, self._channels, min_side=self._image_size)
         return _as_array(fit_image(image, self._image_size) if self._image_size else image)
 
     def _stored(self, fields: Any) -> np.ndarray:
-        """An image that was stored as numbers."""
+        """Return an image stored as an array of numbers."""
         value: Any
         if self._feature.shape.count(None) > 1:
             shape = np.array(fields["image/shape"].int64_list.value)
@@ -87,13 +89,13 @@ class ExampleParser:
 
 
 def has_label(features: tfds.features.FeaturesDict) -> bool:
-    """Whether each example has one integer called "label"; whatever else goes by that name is no class."""
+    """Return whether each example has one integer called "label"; other features of that name are not classes."""
     label = dict(features.items()).get("label")
     return isinstance(label, tfds.features.Tensor) and label.shape == () and np.issubdtype(label.np_dtype, np.integer)
 
 
 def _numbers(field: Any) -> bytes | np.ndarray:
-    """The bytes, or else the list, in which TFDS stores a tensor."""
+    """Return the data of a tensor in the form in which TFDS stores it: bytes or a list."""
     if field.HasField("bytes_list"):
         return field.bytes_list.value[0]
     return np.array(field.int64_list.value, np.uint8)

@@ -1,4 +1,4 @@
-"""Opening data sets that TFDS has prepared in array_record format, without TensorFlow."""
+"""Data sets that TFDS has prepared in array_record format, opened without TensorFlow."""
 
 import os
 
@@ -10,23 +10,23 @@ from hvq_jax.data.examples import ExampleParser, has_label
 from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
 
-_MOST_CLASSES = 100_000  # integer labels beyond are no classes
+_MOST_CLASSES = 100_000  # larger integer labels are not taken for classes
 
 
 def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> tfds.core.DatasetBuilder:
-    """Opens a prepared data set without the code that prepared it.
+    """Open a prepared data set without the code that prepared it.
 
     Args:
         name: `name[/config][:version]`, as TFDS writes it.
-        data_dir: where prepared data sets live; `None` is TFDS's default folder.
+        data_dir: folder of prepared data sets; `None` for TFDS's default.
 
     Raises:
-        UserError: it is not there, or its description is damaged.
+        UserError: the data set does not exist, or its description is damaged.
     """
     folder = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
     unknown = (
-        f"no data set {name!r} in {folder}: ours are {', '.join(sorted(BUILDERS))}; "
-        "prepare any other of TFDS where TensorFlow is installed: "
+        f"no data set {name!r} in {folder}: choose one of {', '.join(sorted(BUILDERS))}, "
+        "or prepare another one of TFDS's where TensorFlow is installed: "
         f"tfds build {name} --file_format=array_record --data_dir={folder}"
     )
     try:
@@ -41,13 +41,14 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
 
 
 def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
-    """Returns the names of the classes, in the order of the labels.
+    """Return the names of the classes, in the order of the labels.
 
-    They are those of the feature "label" if it is a ClassLabel. Of any other integer label the classes are 0 to the
-    largest one in the train split, which is read through for it. Without such a label there is one class, "image".
+    If the feature "label" is a ClassLabel, they are its names. If it is any other integer, the classes are 0 to the
+    largest label in the train split, which takes a pass over that split. Without such a feature there is one class,
+    "image".
 
     Raises:
-        UserError: the train split is missing or damaged, or its labels are too large for classes.
+        UserError: the train split is missing or damaged, or its labels are too large to be classes.
     """
     features = builder.info.features
     if not has_label(features):
@@ -58,25 +59,29 @@ def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
     with damage_named(train.where):
         largest = max(train.parse.label(record) for rows in train.pieces() for record in train.fetch(rows))
     if largest >= _MOST_CLASSES:
-        raise UserError(f"{train.where} has the label {largest}: prepare it with a ClassLabel, or without label")
+        raise UserError(
+            f"{train.where} has the label {largest}, too large for a class: prepare it with a ClassLabel, or without "
+            "labels"
+        )
     return tuple(map(str, range(largest + 1)))
 
 
 def open_split(
     builder: tfds.core.DatasetBuilder, split: str, *, num_classes: int, image_size: int = 0, channels: int = 0
 ) -> StreamedSplit:
-    """Opens a split for reading its features "image" and "label", in stored order.
+    """Open a split for reading its features "image" and "label", in stored order.
 
     Args:
         builder: an opened data set.
-        split: the split's name.
-        num_classes: labels are below it.
-        image_size: the shorter side is resized to it and the centre cropped; 0 leaves images as they are.
-        channels: 1 makes images grey, 3 colour; 0 takes the number that the data set declares.
+        split: name of the split.
+        num_classes: number of classes; labels are below it.
+        image_size: resize the shorter side to this number of pixels and crop the centre; 0 keeps the images as they
+            are.
+        channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
 
     Raises:
-        UserError: the split is missing, empty or damaged, is not in array_record format, or its images are not of a
-            kind that `ExampleParser` reads.
+        UserError: the split is missing, empty or damaged, is not in array_record format, or has images that
+            `ExampleParser` cannot read.
     """
     where = f"data set {builder.info.full_name} in {builder.data_path}"
     if split not in builder.info.splits:
@@ -92,7 +97,7 @@ def open_split(
             )
         except (NotImplementedError, ValueError) as error:
             raise UserError(
-                f"{where} is in another format: prepare it again with --file_format=array_record"
+                f"{where} is not in array_record format: prepare it again with --file_format=array_record"
             ) from error
     with damage_named(f"image 0 of {where}"):
         first, _ = parse(records.__getitems__([0])[0])

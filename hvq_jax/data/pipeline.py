@@ -1,8 +1,8 @@
-"""Batches of a split: shuffled without end for training, in order and once for evaluation.
+"""Batches of a split: shuffled and repeated indefinitely for training, or in order and once for evaluation.
 
-A batch is named by one global number, counted from the start of training, and depends on nothing
-but the seed and that number. So the data position of a run is one integer, and a run resumed there
-on any number of processes sees the images that it would have seen.
+A batch is identified by one global number, counted from the start of training, and depends only on the seed and that
+number. So the data position of a run is a single integer, and a run resumed there on any number of processes sees the
+same images as without the interruption.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Batch:
 
 
 def steps_per_epoch(split: AnySplit, batch_size: int) -> int:
-    """Returns the number of training batches in one pass; the ragged last one is dropped.
+    """Return the number of training batches per epoch; an incomplete last batch is dropped.
 
     Raises:
         UserError: `batch_size` is not positive or exceeds the split.
@@ -53,30 +53,30 @@ def train_batches(
     process_count: int = 1,
     augmentation: Augmentation | None = None,
 ) -> Generator[Batch, None, None]:
-    """Yields training batches without end, each epoch in an order of its own.
+    """Yield training batches indefinitely, reshuffled every epoch.
 
-    A few batches are read ahead; close the generator to end the threads that do it.
+    A few batches are read ahead in background threads; close the generator to stop them.
 
     Args:
         split: the images.
         batch_size: images per global batch, over all processes.
-        seed: determines, with the epoch's number, the order of the epoch.
-        start: number of global batches already consumed; the first batch yielded is number `start`.
-        process_index: which contiguous slice of every global batch to yield.
+        seed: determines, together with the epoch, the order of the images.
+        start: number of global batches already consumed; the first batch yielded has this number.
+        process_index: index of the contiguous slice of every global batch to yield.
         process_count: number of slices.
-        augmentation: random changes of the images, other ones each epoch; the images must be [H, W, C] uint8.
+        augmentation: random changes to the images, different in each epoch; requires images [H, W, C] uint8.
 
     Returns:
-        Batches of `batch_size / process_count` images; the mask is all True.
+        A generator of batches of `batch_size / process_count` images; the mask is all True.
 
     Raises:
         UserError: `batch_size` is larger than the split, not positive or not divisible by
-            `process_count`, or the seed is negative; from the generator, an image that cannot be read.
+            `process_count`, or the seed is negative; while iterating, an image cannot be read.
     """
     steps = steps_per_epoch(split, batch_size)
     local = _local_slice(batch_size, process_index, process_count)
 
-    @functools.lru_cache(maxsize=2)  # threads may be on either side of an epoch's end
+    @functools.lru_cache(maxsize=2)  # at the end of an epoch, threads may need both orders
     def order(epoch: int) -> np.ndarray:
         return permutation(len(split), seed, epoch)
 
@@ -88,27 +88,27 @@ def train_batches(
             images = augment(images, augmentation, rows=rows, epoch=epoch, seed=seed)
         return Batch(images, labels, np.ones(len(rows), bool))
 
-    order(start // steps)  # a bad seed is reported here, not from a thread
+    order(start // steps)  # raises here, and not in a thread, if the seed is invalid
     return _read_ahead(grain.MapDataset.range(start, sys.maxsize).map(batch), split)
 
 
 def eval_batches(
     split: AnySplit, *, batch_size: int, process_index: int = 0, process_count: int = 1
 ) -> Generator[Batch, None, None]:
-    """Yields the batches of one pass in stored order, each image exactly once.
+    """Yield the batches of one pass in stored order, each image exactly once.
 
     The last global batch is padded to `batch_size` by repeating the split's last image, with the
-    mask False there. Every process gets the same number of batches. A few of them are read ahead.
+    mask False there. Every process gets the same number of batches. A few are read ahead.
 
     Args:
         split: the images.
         batch_size: images per global batch, over all processes; may exceed the split.
-        process_index: which contiguous slice of every global batch to yield.
+        process_index: index of the contiguous slice of every global batch to yield.
         process_count: number of slices.
 
     Raises:
-        UserError: `batch_size` is not positive or not divisible by `process_count`; from the generator, an image that
-            cannot be read.
+        UserError: `batch_size` is not positive or not divisible by `process_count`; while iterating, an image cannot
+            be read.
     """
     local = _local_slice(batch_size, process_index, process_count)
 
@@ -121,7 +121,7 @@ def eval_batches(
 
 
 def _local_slice(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Returns the part of a global batch that belongs to one process."""
+    """Return the slice of a global batch that belongs to one process."""
     if batch_size <= 0 or batch_size % process_count:
         raise UserError(f"batch size {batch_size}: must be positive and divisible by the {process_count} processes")
     size = batch_size // process_count

@@ -1,4 +1,4 @@
-"""Preparing a data set once, whole or not at all, however many processes ask for it."""
+"""Preparation of a data set: once and atomically, no matter how many processes request it."""
 
 import contextlib
 import fcntl
@@ -24,25 +24,24 @@ def prepare(
     channels: int = 0,
     skip_corrupt: bool = False,
 ) -> tfds.core.DatasetBuilder:
-    """Returns a builder whose data set is on disk, preparing it if it is not.
+    """Return a builder whose data set is on disk, preparing the data set first if necessary.
 
-    TFDS writes into `incomplete.*` and renames at the end. Processes take turns by a lock that all copies of a data set
-    share, so the second finds the first one's work; what a killed process left of any copy is removed under the same
-    lock.
+    TFDS writes into `incomplete.*` and renames it at the end. All copies of a data set share a lock, so that a second
+    process waits and then finds the work of the first. Files left behind by a killed process are removed under the
+    same lock.
 
     Args:
-        builder_class: which data set.
-        data_dir: where prepared data sets live; `None` is TFDS's default folder.
-        manual_dir: folder of the published files; `None` downloads them. Not looked at when a published data set is
-            prepared already.
-        image_size: passed to builders that have it in their `OPTIONS`, as the following are; the others store
-            images as they were published.
-        channels: likewise.
-        skip_corrupt: likewise.
+        builder_class: the data set.
+        data_dir: folder of prepared data sets; `None` for TFDS's default.
+        manual_dir: folder of the published files; `None` to download them. Ignored if a published data set has
+            already been prepared.
+        image_size: passed to builders that list it in their `OPTIONS`; the others store images as published.
+        channels: passed on in the same way.
+        skip_corrupt: passed on in the same way.
 
     Raises:
         UserError: a file is missing or damaged, a download failed, `data_dir` is not writable or full, or the
-            description of a data set that was prepared before is damaged.
+            description of a data set prepared earlier is damaged.
     """
     options: dict[str, Any] = {"image_size": image_size, "channels": channels, "skip_corrupt": skip_corrupt}
     taken = {name: options[name] for name in builder_class.OPTIONS}
@@ -50,14 +49,14 @@ def prepare(
         builder = builder_class(data_dir=data_dir, manual_dir=manual_dir, **taken)
     except UserError:
         raise
-    except Exception as error:  # TFDS has no class for what it finds wrong in a description
+    except Exception as error:  # TFDS has no common class for errors in a description
         where = f"the description of {builder_class.name} in {data_dir or tfds.core.constants.DATA_DIR}"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{where} is damaged ({reason}): delete its folder and prepare it again") from error
     folder = pathlib.Path(builder.data_path)
     if folder.exists():
         if not builder.info.splits:
-            raise UserError(f"{folder} has lost the description of its data set: delete it and prepare it again")
+            raise UserError(f"{folder} lacks the description of its data set: delete it and prepare it again")
         return builder
     try:
         copies = pathlib.Path(builder.data_dir_root, builder.name)
@@ -67,16 +66,16 @@ def prepare(
             _download_and_prepare(builder)
     except OSError as error:
         raise UserError(
-            f"cannot prepare {builder.name} in {folder.parent} ({error}): name a folder with space "
-            "that you may write to with --config.data.data_dir=DIR"
+            f"cannot prepare {builder.name} in {folder.parent} ({error}): set --config.data.data_dir=DIR to a writable "
+            "folder with enough space"
         ) from error
-    # Read from the description on disk, whichever process wrote it.
+    # Read the description from disk: another process may have written it.
     return tfds.builder_from_directory(folder)
 
 
 def _download_and_prepare(builder: ImageBuilder) -> None:
-    """Prepares the data set, unless another process has done so meanwhile."""
-    # TFDS has several progress bars and messages; the builder shows one line a split.
+    """Prepare the data set unless another process has done so in the meantime."""
+    # Hide the progress bars and messages of TFDS: the builder shows one line per split.
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
@@ -84,12 +83,12 @@ def _download_and_prepare(builder: ImageBuilder) -> None:
 
 @contextlib.contextmanager
 def _exclusive(path: pathlib.Path) -> Iterator[None]:
-    """Holds the lock on `path`; the system frees it even if this process is killed."""
+    """Hold the lock on `path`; the operating system releases it even if this process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"waiting for another process that prepares {path.parent}", file=sys.stderr)
+            print(f"waiting for another process to prepare {path.parent}", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,6 @@
-"""Several processes that train as one: joining them, agreeing on errors, and speaking with one voice.
+"""Training with several processes: joining a cluster, agreeing on errors, and logging from one process.
 
-Every process runs the same program on its own slice of each batch; process 0 alone writes logs and pictures.
+Every process runs the same program on its own slice of each batch; only process 0 writes logs and figures.
 """
 
 import contextlib
@@ -17,24 +17,32 @@ from jax.experimental import multihost_utils
 
 from hvq_jax.errors import UserError
 
-# A process that has not been heard of for so long is dead, and the others end too.
+# A process that has not responded for this long counts as dead, and the other processes exit.
 HEARTBEAT_SECONDS = 30
 
 
 @dataclasses.dataclass(frozen=True)
 class Membership:
-    """This process's place in a cluster; None: as `jax.distributed` detects it."""
+    """The place of this process in a cluster; fields that are None are detected by `jax.distributed`."""
 
     coordinator: str | None = None  # HOST:PORT of process 0
     num_processes: int | None = None
     process_id: int | None = None
-    local_device: int | None = None  # the one GPU of this process; None: all of the machine's
+    local_device: int | None = None  # the one GPU of this process; None: all GPUs of the machine
 
 
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the cluster that the arguments or the environment tell of; does nothing for a process on its own.
+    """Join the cluster given by the arguments or the environment; do nothing for a single process.
 
-    To be called before anything uses a device. Raises UserError where the cluster cannot be joined.
+    Call this before anything uses a device.
+
+    Args:
+        coordinator: HOST:PORT of process 0.
+        num_processes: number of processes in the cluster.
+        process_id: index of this process.
+
+    Raises:
+        UserError: the cluster cannot be joined.
     """
     explicit = Membership(coordinator, num_processes, process_id)
     membership = find_membership(os.environ, explicit, has_tpu=_has_tpu())
@@ -50,15 +58,18 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
             shutdown_timeout_seconds=HEARTBEAT_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
-        where = membership.coordinator or "the coordinator found in the environment"
+        where = membership.coordinator or "the coordinator from the environment"
         raise UserError(f"cannot join the cluster at {where}: {' '.join(str(error).split())}") from None
 
 
 def find_membership(environment: Mapping[str, str], explicit: Membership, *, has_tpu: bool) -> Membership | None:
-    """The place of this process, None where it is on its own.
+    """Return the place of this process in a cluster, or None if it runs alone.
 
-    In this order: what is `explicit` (flags), HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID (Kubernetes), Open
-    MPI, SLURM, TPU pods. Raises UserError where something is missing or no number.
+    Sources are tried in this order: `explicit` (flags), HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID
+    (Kubernetes), Open MPI, SLURM, TPU pods.
+
+    Raises:
+        UserError: a value is missing or not a number.
     """
     coordinator = explicit.coordinator or environment.get("HVQ_COORDINATOR")
     count = _number(environment, "HVQ_NUM_PROCESSES", explicit.num_processes)
@@ -69,30 +80,30 @@ def find_membership(environment: Mapping[str, str], explicit: Membership, *, has
         if not coordinator or count is None or index is None:
             raise UserError(
                 "--coordinator=HOST:PORT, --num_processes=N and --process_id=I (or HVQ_COORDINATOR, HVQ_NUM_PROCESSES "
-                "and HVQ_PROCESS_ID in the environment) belong together: give all three"
+                "and HVQ_PROCESS_ID in the environment) must be given together: add the missing ones"
             )
         if not re.fullmatch(r".+:\d+", coordinator):
-            raise UserError(f"--coordinator={coordinator}: must be HOST:PORT, of process 0")
+            raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
         if not 0 <= index < count:
-            raise UserError(f"--process_id={index}: must be from 0 to {count - 1}, for --num_processes={count}")
+            raise UserError(f"--process_id={index}: must be between 0 and {count - 1} for --num_processes={count}")
         return Membership(coordinator, count, index) if count > 1 else None
-    # Without a step (a batch script itself, an allocation's shell) there is one process, whatever was allocated.
+    # Outside a job step (in the batch script or in an allocation's shell) there is one process, whatever was allocated.
     if "SLURM_STEP_NODELIST" in environment and (_number(environment, "SLURM_NTASKS") or 1) > 1:
         return Membership()
     return Membership() if has_tpu else None
 
 
 def _under_open_mpi(environment: Mapping[str, str], coordinator: str | None, count: int) -> Membership:
-    """Rank and size are Open MPI's; only version 4 tells JAX where process 0 is."""
+    """Return the rank and size given by Open MPI; only version 4 also tells JAX where process 0 is."""
     index = _number(environment, "OMPI_COMM_WORLD_RANK")
     local = _number(environment, "OMPI_COMM_WORLD_LOCAL_RANK")
     if coordinator is None and "OMPI_MCA_orte_hnp_uri" in environment:
         return Membership()
     if coordinator is None:
-        # Version 5 names a job after the host that started it, where rank 0 is by default.
+        # Version 5 names a job after the host that started it, which runs rank 0 by default.
         job = re.fullmatch(r"prterun-(.+)-(\d+)@\d+", environment.get("PMIX_NAMESPACE", ""))
         if job is None:
-            raise UserError("this Open MPI does not say where process 0 is: add --coordinator=HOST:PORT of rank 0")
+            raise UserError("this Open MPI does not provide the address of rank 0: add --coordinator=HOST:PORT")
         on_one_host = _number(environment, "OMPI_COMM_WORLD_LOCAL_SIZE") == count
         coordinator = f"{'localhost' if on_one_host else job[1]}:{61440 + int(job[2]) % 4096}"
     return Membership(coordinator, count, index, local)
@@ -103,36 +114,36 @@ def _number(environment: Mapping[str, str], name: str, given: int | None = None)
     if given is not None or text is None:
         return given
     if not text.isdigit():
-        raise UserError(f"the environment variable {name}={text} is not a number")
+        raise UserError(f"environment variable {name}={text}: must be a number")
     return int(text)
 
 
 def _has_tpu() -> bool:
-    # Asking JAX would start the backend, after which it is too late to join.
+    # Querying JAX would start the backend, after which it is too late to join.
     return importlib.util.find_spec("libtpu") is not None and bool(
         glob.glob("/dev/accel*") + glob.glob("/dev/vfio/[0-9]*")
     )
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes logs and pictures."""
+    """Return whether this is the process that writes logs and figures."""
     return jax.process_index() == 0
 
 
 def say(line: str) -> None:
-    """Prints a line once, however many processes say it."""
+    """Print a line on process 0 only."""
     if is_first():
         print(line, flush=True)
 
 
 def wait_for_all(name: str) -> None:
-    """Returns when every process has come here, so that the others find what the first has written."""
+    """Block until every process has reached this call, so that the others see what the first has written."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 def all_of(condition: bool) -> bool:
-    """Whether `condition` holds on every process."""
+    """Return whether `condition` holds on every process."""
     return (
         bool(np.all(multihost_utils.process_allgather(np.array(condition)))) if jax.process_count() > 1 else condition
     )
@@ -140,9 +151,11 @@ def all_of(condition: bool) -> bool:
 
 @contextlib.contextmanager
 def agreed() -> Iterator[None]:
-    """Runs a block, without collectives of its own, on every process: an error in one of them stops them all.
+    """Run a block on every process and raise on all of them if it fails on one. The block may not use collectives.
 
-    Raises what the block raises; a UserError that names the others where only they failed.
+    Raises:
+        UserError: the block failed on other processes only; the message names the first of them.
+        Exception: whatever the block raised on this process.
     """
     failure: Exception | None = None
     try:
@@ -152,6 +165,6 @@ def agreed() -> Iterator[None]:
     if jax.process_count() > 1:
         failed = np.flatnonzero(multihost_utils.process_allgather(np.array(failure is not None)))
         if failure is None and len(failed):
-            raise UserError(f"stopped with process {failed[0]}: see its message")
+            raise UserError(f"stopped because process {failed[0]} failed: see its message")
     if failure is not None:
         raise failure

@@ -1,6 +1,6 @@
-"""Devices: where the state lives, how a batch is cut, and how a per-device function becomes a compiled one.
+"""Devices: where the state is placed, how a batch is split, and how a per-device function is compiled.
 
-Two forms of the same step: `pmap` over all devices of all processes (axis `DEVICES`), or plain `jit` on one device.
+A step has two forms: `pmap` over all devices of all processes (axis `DEVICES`), or plain `jit` on one device.
 """
 
 import collections
@@ -20,40 +20,40 @@ from hvq_jax.errors import UserError
 DEVICES = "devices"
 FORMS = ("pmap", "jit")
 
-_BATCHES_AHEAD = 2  # on the device, so that a step never waits for a transfer
+_BATCHES_AHEAD = 2  # kept on the device, so that a step never waits for a transfer
 
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of the only process)."""
+    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of a single process)."""
 
     form: str = "pmap"
 
     @property
     def axis_name(self) -> str | None:
-        """The axis to reduce over, None under plain jit."""
+        """Name of the axis to reduce over; None under plain jit."""
         return DEVICES if self.form == "pmap" else None
 
     @property
     def num_devices(self) -> int:
-        """Devices that share a batch, over all processes."""
+        """Number of devices that share a batch, over all processes."""
         return jax.device_count() if self.form == "pmap" else 1
 
     @property
     def share(self) -> dict[str, int]:
-        """Which slice of each global batch is this process's, as the keyword arguments of `data.pipeline`."""
+        """This process's slice of each global batch, as keyword arguments of the functions in `data.pipeline`."""
         return {"process_index": jax.process_index(), "process_count": jax.process_count()}
 
     @cached_property
     def mesh(self) -> Mesh:
-        """All devices in the order of `pmap`, which is that of the slices of a global batch."""
+        """All devices in the order of `pmap`, which is also that of the slices of a global batch."""
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
         return Mesh(np.array(devices), (DEVICES,))
 
     def _placement(self, spec: PartitionSpec) -> Sharding:
         if self.form == "jit":
             return SingleDeviceSharding(jax.local_devices()[0])
-        # Of this process's devices, but cut from the mesh of all: another mesh would compile the step twice.
+        # Only this process's devices, but taken from the mesh of all: another mesh would compile the step twice.
         return NamedSharding(self.mesh.local_mesh, spec)
 
     def compile(
@@ -63,9 +63,12 @@ class Parallel:
         donate_state: bool = False,
         sharded_result: bool = False,
     ) -> Callable[..., Any]:
-        """Compiles `function(state, batch) -> pytree`.
+        """Compile `function(state, batch) -> pytree`.
 
-        Its result is either equal on all devices, by reductions over `axis_name`, or cut like the batch.
+        Args:
+            function: its result must be equal on all devices, by reductions over `axis_name`, or split like the batch.
+            donate_state: reuse the memory of `state` for the result.
+            sharded_result: whether the result is split like the batch.
         """
         donated = (0,) if donate_state else ()
         if self.form == "jit":
@@ -74,11 +77,11 @@ class Parallel:
         return jax.pmap(function, DEVICES, in_axes=(None, 0), out_axes=out_axes, donate_argnums=donated)
 
     def replicate(self, state: Any) -> Any:
-        """Places `state` on every device in the form that the compiled step returns, so that it compiles once."""
+        """Place `state` on every device, laid out as the compiled step returns it, so that the step compiles once."""
         return jax.device_put(state, self._placement(PartitionSpec()))
 
     def shard(self, batch: Any) -> Any:
-        """Places this process's part of a batch, leaves `[B / processes, ...]`, on its devices.
+        """Place this process's part of a batch, with leaves `[B / processes, ...]`, on its devices.
 
         Under pmap the leaves become `[local devices, B / devices, ...]`.
         """
@@ -87,7 +90,7 @@ class Parallel:
         return jax.device_put(batch, self._placement(PartitionSpec(DEVICES)))
 
     def shard_steps(self, batches: Sequence[Any]) -> Any:
-        """Places this process's parts of several batches, leaves `[B / processes, ...]` each, on its devices.
+        """Place this process's parts of several batches, with leaves `[B / processes, ...]`, on its devices.
 
         The leaves become `[steps, B, ...]`, or under pmap `[local devices, steps, B / devices, ...]`.
         """
@@ -98,7 +101,7 @@ class Parallel:
         return jax.device_put(stacked, self._placement(PartitionSpec(DEVICES)))
 
     def prefetch(self, batches: Iterable[Any], place: Callable[[Any], Any] | None = None) -> Iterator[Any]:
-        """`place` (default: `shard`) of each batch, a few ahead of the one in use."""
+        """Yield `place` (by default `shard`) of each batch, computed a few batches ahead of use."""
         place = place or self.shard
         ahead: collections.deque[Any] = collections.deque()
         for batch in batches:
@@ -108,7 +111,7 @@ class Parallel:
         yield from ahead
 
     def gather(self, result: Any) -> Any:
-        """Undoes `shard` on a sharded result, on every process: numpy leaves `[B, ...]` of the global batch."""
+        """Undo `shard` on a sharded result, on every process: return numpy leaves `[B, ...]` of the global batch."""
         result = jax.device_get(result)
         if self.form == "jit":
             return result
@@ -120,43 +123,43 @@ class Parallel:
         return self.compile(lambda state, _: jax.lax.all_gather(checksum(state), DEVICES))
 
     def drifted_devices(self, state: Any) -> list[int]:
-        """The devices, by their number in a batch, whose copy of `state` differs from that of the first."""
+        """Return the devices, by their number in a batch, whose copy of `state` differs from the first device's."""
         if self.form == "jit":
             return []
-        nothing = np.zeros(jax.local_device_count())  # pmap insists on an argument that is cut
+        nothing = np.zeros(jax.local_device_count())  # pmap requires an argument that is split
         checksums = np.asarray(self._checksums(state, nothing))
         return [int(device) for device in np.flatnonzero(checksums != checksums[0])]
 
     def check(self) -> None:
-        """Raises UserError where the processes at hand cannot run in this form."""
+        """Raise UserError if the current processes cannot run in this form."""
         if self.form == "jit" and jax.process_count() > 1:
-            raise UserError(f"--config.parallel=jit uses one device: {jax.process_count()} processes need pmap")
+            raise UserError(f"--config.parallel=jit: uses one device; run {jax.process_count()} processes with pmap")
         if jax.device_count() != jax.local_device_count() * jax.process_count():
             raise UserError(
-                f"the {jax.process_count()} processes have {jax.device_count()} devices in all, this one "
-                f"{jax.local_device_count()}: give each the same number"
+                f"the {jax.process_count()} processes have {jax.device_count()} devices in total, this one "
+                f"{jax.local_device_count()}: give every process the same number"
             )
 
     def check_batch_size(self, key: str, batch_size: int) -> None:
-        """Raises UserError unless the devices can share a batch evenly; `key` is the option to name."""
+        """Raise UserError unless the batch size is a multiple of the number of devices; `key` names the option."""
         if batch_size < self.num_devices or batch_size % self.num_devices:
             raise UserError(
-                f"{key}={batch_size} does not divide over {self.num_devices} devices: choose a multiple of "
-                f"{self.num_devices}, or --config.parallel=jit to use one device"
+                f"{key}={batch_size}: must be a multiple of {self.num_devices}, the number of devices; or use one "
+                "device with --config.parallel=jit"
             )
 
 
 def _cut(x: Any) -> Any:
-    """A slice for each of this process's devices, along a new leading axis."""
+    """Split an array into one slice per device of this process, along a new leading axis."""
     count = jax.local_device_count()
     return x.reshape(count, len(x) // count, *x.shape[1:])
 
 
 def checksum(tree: Any) -> jax.Array:
-    """A number `[]` uint32 of the bits of all leaves: a flip of any single bit changes it, so do most others.
+    """Return a checksum `[]` uint32 of the bits of all leaves. Any flip of a single bit changes it, as do most others.
 
-    Each 32-bit word is multiplied by an odd number of its own, and the products are added modulo 2³², which is exact in
-    any order.
+    Each 32-bit word is multiplied by a distinct odd number. The products are added modulo 2³², which is exact in any
+    order.
     """
     return sum((_leaf_checksum(leaf) for leaf in jax.tree.leaves(tree)), jnp.uint32(0))
 

@@ -1,4 +1,4 @@
-"""SIGTERM, by which schedulers take a machine back: the run saves, ends with status 0, and can be started again."""
+"""Handling of SIGTERM, which schedulers send to reclaim a machine: save, exit with status 0, and allow a restart."""
 
 import contextlib
 import signal
@@ -17,10 +17,10 @@ Item = TypeVar("Item")
 
 
 class Preemption:
-    """Notices SIGTERM. A process on its own is interrupted at once, except in a `deferred` block.
+    """A listener for SIGTERM. The signal interrupts a single process at once, except in a `deferred` block.
 
-    In a cluster the signal to any one process stops all of them at the same call of `requested`, which each must make
-    equally often: JAX's coordination service receives the signal there, and Python does not.
+    In a cluster, a signal to any process stops all of them at the same call of `requested`, which all must call equally
+    often. There, JAX's coordination service receives the signal instead of Python.
     """
 
     def __init__(self) -> None:
@@ -30,8 +30,8 @@ class Preemption:
 
     @contextlib.contextmanager
     def noticed(self) -> Iterator["Preemption"]:
-        """Listens for the signal during the block."""
-        if jax.distributed.is_initialized():  # a handler of ours would displace that of the coordination service
+        """Listen for the signal during the block."""
+        if jax.distributed.is_initialized():  # our handler would replace that of the coordination service
             yield self
             return
         before = signal.signal(signal.SIGTERM, self._receive)
@@ -47,7 +47,7 @@ class Preemption:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Leaves it to the block to ask `requested`, at moments when it can save."""
+        """Let the block poll `requested` when it can save, instead of interrupting it."""
         self._deferred = True
         try:
             yield
@@ -55,14 +55,14 @@ class Preemption:
             self._deferred = False
 
     def requested(self) -> bool:
-        """Whether to stop now; in a cluster, equal on all processes."""
+        """Return whether to stop now; in a cluster, the same on all processes."""
         self._calls += 1
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(self._calls)
         return self._signalled
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items; raises `Preempted` between two of them. For work whose loss costs nothing but time."""
+        """Yield the items, raising `Preempted` between two of them; for work that costs only time to repeat."""
         for item in items:
             if self.requested():
                 raise Preempted(f"stopped by SIGTERM: {RESUMES}")

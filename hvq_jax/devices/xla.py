@@ -1,4 +1,4 @@
-"""Options of JAX and XLA that have to be in the environment before JAX is imported or first uses a device."""
+"""Options of JAX and XLA that must be set in the environment before JAX is imported or first uses a device."""
 
 import hashlib
 import importlib.util
@@ -10,33 +10,33 @@ from pathlib import Path
 import jaxlib
 
 _CPU_OPTIONS = (
-    # Library kernels for matrix products, convolutions and reductions: they halve a training step.
+    # Library kernels for matrix products, convolutions and reductions: they halve the time of a training step.
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    # Otherwise XLA removes optimisation barriers before it fuses, and `convolution.materialised` does nothing.
+    # Otherwise XLA removes optimisation barriers before fusion, and `convolution.materialised` has no effect.
     "--xla_disable_hlo_passes=cse_barrier_expander",
 )
-# An unknown option ends the process when the backend starts, so only versions it was seen in get it.
+# An unknown option aborts the process when the backend starts, so only versions that were tested get these.
 _KNOWN_JAXLIB = ("0.10.2",)
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
 
 def set_cpu_options() -> None:
-    """Sets the fast options where JAX will run on CPU. XLA_FLAGS that the user has set are left as they are."""
+    """Set the fast options if JAX will run on CPU. XLA_FLAGS set by the user are kept."""
     accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
     if jaxlib.__version__ in _KNOWN_JAXLIB and not accelerator:
         os.environ.setdefault("XLA_FLAGS", " ".join(_CPU_OPTIONS))
 
 
 def keep_compiled_programs() -> None:
-    """Lets JAX keep what XLA compiles in the user's cache folder, for the next start; to be called before its import.
+    """Let JAX cache compiled programs in the user's cache folder for the next start; call this before importing JAX.
 
-    JAX_COMPILATION_CACHE_DIR and the other options of JAX that the user has set are left as they are. Where the folder
-    cannot be written, nothing is kept.
+    JAX_COMPILATION_CACHE_DIR and other options of JAX that the user has set are kept. If the folder is not writable,
+    nothing is cached.
     """
-    # What another process is just writing, or did not finish, is compiled anew: nothing to tell the user.
+    # A program that another process is writing, or did not finish writing, is compiled again; no need to warn the user.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # others put the folder's path into the key
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # others add the folder's path to the key
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -50,7 +50,7 @@ def keep_compiled_programs() -> None:
 
 
 def _processor() -> str:
-    """A name for the kind of CPU: a program for one may not run on another, and JAX keeps them under the same key."""
+    """Return a name for the kind of CPU: a program for one may not run on another, but JAX gives both the same key."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
     kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))} or lines[:1])

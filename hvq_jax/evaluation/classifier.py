@@ -1,8 +1,7 @@
-"""A small convolutional classifier that judges class-conditional samples; it trains in seconds.
+"""A small convolutional classifier for judging class-conditional samples; it trains in seconds.
 
-Its accuracy on samples says whether they show the class they were drawn for; its features are where
-sets of images are compared. It is trained on the images at hand, so its figures compare runs on one
-data set and nothing else.
+Its accuracy on samples measures whether they show the class they were drawn for, and sets of images are compared by its
+features. It is trained on the given data set, so its metrics compare runs on that data set only.
 """
 
 import dataclasses
@@ -27,13 +26,13 @@ _PREDICTED_AT_ONCE = 500
 
 
 class Network(nn.Module):
-    """Patches of 4 × 4, one convolution, one hidden layer."""
+    """A network with 4 × 4 patches, one convolution and one hidden layer."""
 
     num_classes: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images `[B, H, W, C]` in [-1, 1] to logits `[B, num_classes]` and features `[B, 64]`."""
+        """Map images `[B, H, W, C]` in [-1, 1] to logits `[B, num_classes]` and features `[B, 64]`."""
         x = nn.relu(nn.Conv(32, (4, 4), strides=4)(x))
         x = nn.relu(nn.Conv(64, (3, 3), strides=2)(x))
         features = nn.relu(nn.Dense(NUM_FEATURES)(x.reshape(len(x), -1)))
@@ -58,10 +57,20 @@ def train_classifier(
     epochs: int = 8,
     batch_size: int = 128,
 ) -> Classifier:
-    """Trains on uint8 images `[N, H, W, C]`, sides ≥ 8, and labels `[N]` in 0…num_classes − 1.
+    """Train a classifier with Adam and cosine decay on shuffled batches.
 
-    Adam with cosine decay on shuffled batches; an epoch drops what does not fill its last batch.
-    The same seed gives the same parameters. Raises UserError for other images or labels.
+    The same seed gives the same parameters.
+
+    Args:
+        images: `[N, H, W, C]` uint8, with sides of at least 8 pixels.
+        labels: `[N]` in 0…num_classes − 1.
+        num_classes: number of classes.
+        seed: seed of the parameters and of the shuffling.
+        epochs: number of epochs.
+        batch_size: images per batch; an incomplete last batch of an epoch is dropped.
+
+    Raises:
+        UserError: images or labels do not meet these conditions.
     """
     _check_images(images)
     _check_labels(labels, len(images), num_classes)
@@ -70,7 +79,7 @@ def train_classifier(
     network, num_steps = Network(num_classes), epochs * steps_per_epoch
     variables, moments = _init(network, num_steps, jax.random.key(seed), images[:1])
     shuffle = np.random.default_rng(seed)
-    # Not a `lax.scan`: inside one, XLA's convolutions on CPU are an order of magnitude slower.
+    # No `lax.scan`: XLA's convolutions on CPU are an order of magnitude slower inside one.
     for _ in range(epochs):
         order = shuffle.permutation(len(images))[: steps_per_epoch * batch_size]
         for batch in order.reshape(steps_per_epoch, batch_size):
@@ -79,18 +88,18 @@ def train_classifier(
 
 
 def predict(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """The most probable class of each uint8 image `[N, H, W, C]`: int32 `[N]`."""
+    """Return the most probable class, int32 `[N]`, of each uint8 image `[N, H, W, C]`."""
     return np.concatenate([logits.argmax(-1) for logits, _ in _outputs(classifier, images)])
 
 
 def accuracy(classifier: Classifier, images: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the uint8 images `[N, H, W, C]` whose predicted class is their label."""
+    """Return the fraction of uint8 images `[N, H, W, C]` whose predicted class is their label."""
     _check_labels(labels, len(images), classifier.network.num_classes)
     return float(np.mean(predict(classifier, images) == labels))
 
 
 def features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
-    """The hidden layer's activations for uint8 images `[N, H, W, C]`: float32 `[N, 64]`."""
+    """Return the activations of the hidden layer, float32 `[N, 64]`, for uint8 images `[N, H, W, C]`."""
     return np.concatenate([features for _, features in _outputs(classifier, images)])
 
 
@@ -127,11 +136,11 @@ def _apply(network: Network, variables: Any, images: jax.Array) -> Any:
 
 
 def _outputs(classifier: Classifier, images: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Logits and features, part by part; the last is padded so that one shape is compiled."""
+    """Yield logits and features in parts; the last part is padded so that only one shape is compiled."""
     _check_images(images)
     if images.shape[1:] != classifier.image_shape:
         raise UserError(
-            f"the classifier was trained on images of shape {classifier.image_shape}, these are {images.shape[1:]}"
+            f"the classifier was trained on images of shape {classifier.image_shape}, not {images.shape[1:]}"
         )
     for start in range(0, len(images), _PREDICTED_AT_ONCE):
         part = images[start : start + _PREDICTED_AT_ONCE]
@@ -143,18 +152,16 @@ def _outputs(classifier: Classifier, images: np.ndarray) -> Iterator[tuple[np.nd
 def _check_images(images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or len(images) == 0:
         raise UserError(
-            "the classifier takes uint8 images [N, H, W, C], at least one; "
-            f"these are {images.dtype} of shape {images.shape}"
+            f"the classifier takes at least one uint8 image [N, H, W, C], not {images.dtype} of shape {images.shape}"
         )
     if min(images.shape[1:3]) < _SMALLEST_SIDE:
         raise UserError(
-            f"the classifier takes images of {_SMALLEST_SIDE} pixels a side or more; "
-            f"these are of shape {images.shape[1:]}"
+            f"the classifier takes images of at least {_SMALLEST_SIDE} pixels per side, not of shape {images.shape[1:]}"
         )
 
 
 def _check_labels(labels: np.ndarray, num_images: int, num_classes: int) -> None:
     if labels.shape != (num_images,):
-        raise UserError(f"{num_images} images need labels [{num_images}], not {labels.shape}")
+        raise UserError(f"{num_images} images need labels of shape [{num_images}], not {labels.shape}")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise UserError(f"labels must lie in 0…{num_classes - 1}; these go from {labels.min()} to {labels.max()}")
+        raise UserError(f"labels must lie in 0…{num_classes - 1}, but range from {labels.min()} to {labels.max()}")

@@ -1,8 +1,8 @@
-"""Pictures of a run: reconstructions, samples and loss curves, as PNG files.
+"""Figures of a run: reconstructions, samples and loss curves, saved as PNG files.
 
-Images are uint8, or float in [-1, 1], with one channel (grey) or three. They are drawn pixel for
-pixel, small ones enlarged without smoothing. A picture replaces an older one only when it is
-complete; a folder that is missing or cannot be written to raises UserError.
+Images are uint8, or float in [-1, 1], with one channel (grey) or three. They are drawn pixel by pixel; small images are
+enlarged without smoothing. An existing file is replaced only once the new one is complete. A folder that is missing or
+not writable raises UserError.
 """
 
 import contextlib
@@ -27,11 +27,11 @@ from matplotlib.ticker import MaxNLocator
 from hvq_jax.errors import UserError
 from hvq_jax.images import to_uint8
 
-# A power of two, so that a size in inches gives back whole pixels.
+# A power of two, so that sizes in inches convert back to whole pixels.
 _PIXELS_PER_INCH = 128
 
 # In pixels.
-_TILE_SIDE = 96  # images are enlarged by the whole number that comes closest to it
+_TILE_SIDE = 96  # images are enlarged by the integer factor that comes closest to this side
 _MAX_ROW_WIDTH = 1440
 _MARGIN = 12
 _GAP = 4
@@ -42,14 +42,21 @@ _LABEL_FONT = FontProperties(size=7.5)
 
 
 def save_reconstructions(path: str | Path, originals: np.ndarray, reconstructions: np.ndarray, *, title: str) -> None:
-    """Rows of originals `[N, H, W, C]`, each over the row of its reconstructions (same shape).
+    """Save rows of originals, each above the row of its reconstructions.
 
-    Raises UserError for images of other or unequal shapes.
+    Args:
+        path: PNG file to write.
+        originals: `[N, H, W, C]`.
+        reconstructions: same shape.
+        title: title of the figure.
+
+    Raises:
+        UserError: the shapes are unsupported or differ, or the file cannot be written.
     """
     _check_images(originals, 4)
     if originals.shape != np.shape(reconstructions):
         raise UserError(
-            f"originals of shape {originals.shape} cannot be set against reconstructions of shape "
+            f"originals of shape {originals.shape} cannot be compared with reconstructions of shape "
             f"{np.shape(reconstructions)}"
         )
     tile_width = originals.shape[2] * _enlargement(originals.shape) + _GAP
@@ -62,9 +69,17 @@ def save_reconstructions(path: str | Path, originals: np.ndarray, reconstruction
 
 
 def save_samples(path: str | Path, images: np.ndarray, row_names: Sequence[str], *, title: str) -> None:
-    """Images `[rows, columns, H, W, C]`, one row a class, its name at the left.
+    """Save images in rows, one row per class, with its name on the left.
 
-    Raises UserError for images of another shape, or when there is not one name a row.
+    Args:
+        path: PNG file to write.
+        images: `[rows, columns, H, W, C]`.
+        row_names: one name per row.
+        title: title of the figure.
+
+    Raises:
+        UserError: the images have another shape, the number of names differs from that of rows, or the file cannot be
+            written.
     """
     _check_images(images, 5)
     if len(row_names) != len(images):
@@ -79,9 +94,17 @@ def save_grid(
     labels: Sequence[str] | None = None,
     title: str | None = None,
 ) -> None:
-    """Images `[N, H, W, C]` in a grid as square as N allows, each over its label if there are any.
+    """Save images in a grid that is as square as N allows, each above its label if labels are given.
 
-    Raises UserError for images of another shape, or when there is not one label an image.
+    Args:
+        path: PNG file to write.
+        images: `[N, H, W, C]`.
+        labels: one label per image, or None.
+        title: title of the figure, or None.
+
+    Raises:
+        UserError: the images have another shape, the number of labels differs from that of images, or the file cannot
+            be written.
     """
     _check_images(images, 4)
     if labels is not None and len(labels) != len(images):
@@ -91,11 +114,15 @@ def save_grid(
 
 
 def save_loss_curves(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
-    """The losses of both stages over training steps, on the training and the validation split.
+    """Save the losses of both stages over training steps, on the training and validation splits.
 
-    `records` are those of `metrics.jsonl`: `stage`, `split` ("train" or "validation"), `step` and
-    figures, of which any may be missing. Of two records of one step the later counts. Raises
-    UserError when there is nothing to draw.
+    Args:
+        path: PNG file to write.
+        records: records of `metrics.jsonl`, with the keys `stage`, `split` ("train" or "validation"), `step` and
+            metrics, any of which may be missing. Of two records of the same step the later one is used.
+
+    Raises:
+        UserError: there is nothing to draw, or the file cannot be written.
     """
     panels = [panel for panel in _PANELS if _curves(panel, records)]
     if not panels:
@@ -112,7 +139,7 @@ class _Panel:
     stage: str
     title: str
     unit: str
-    quantities: tuple[str, ...]  # as they are called in the records
+    quantities: tuple[str, ...]  # their keys in the records
     scale: str
 
 
@@ -140,7 +167,7 @@ _PANELS = (
     ),
 )
 
-# Validation stands in front of the noise of training; they differ even where each is one point.
+# Validation is drawn over the noise of training; the two look different even if each is a single point.
 _SPLIT_STYLES: dict[str, dict[str, Any]] = {
     "train": {"linestyle": "-", "linewidth": 0.9, "alpha": 0.5, "marker": "."},
     "validation": {
@@ -152,7 +179,7 @@ _SPLIT_STYLES: dict[str, dict[str, Any]] = {
     },
 }
 
-# Up to here every point is marked: more would run into each other.
+# Up to this number every point has a marker; more markers would overlap.
 _MAX_MARKED_POINTS = 40
 
 _Curves = dict[tuple[str, str], tuple[list[int], list[float]]]  # (quantity, split) -> steps, values
@@ -204,7 +231,7 @@ def _check_images(images: np.ndarray, rank: int) -> None:
     shape = np.shape(images)
     if len(shape) != rank or 0 in shape or shape[-1] not in (1, 3):
         expected = "[N, H, W, C]" if rank == 4 else "[rows, columns, H, W, C]"
-        raise UserError(f"a picture needs images {expected} with C = 1 or 3, not of shape {shape}")
+        raise UserError(f"a figure needs images {expected} with C = 1 or 3, not of shape {shape}")
 
 
 def _to_rgb(images: np.ndarray) -> np.ndarray:
@@ -214,7 +241,7 @@ def _to_rgb(images: np.ndarray) -> np.ndarray:
 
 
 def _in_rows(images: np.ndarray, num_columns: int) -> np.ndarray:
-    """Images `[N, H, W, C]` as `[rows, columns, H, W, 3]`, the last row filled up with white."""
+    """Arrange images `[N, H, W, C]` as `[rows, columns, H, W, 3]`, filling up the last row with white."""
     num_rows = math.ceil(len(images) / num_columns)
     tiles = np.full((num_rows * num_columns, *images.shape[1:3], 3), 255, np.uint8)
     tiles[: len(images)] = _to_rgb(images)
@@ -233,9 +260,9 @@ def _tile_figure(
     captions: Sequence[str] | None = None,
     title: str | None,
 ) -> Figure:
-    """Tiles uint8 `[rows, columns, H, W, 3]` with names left of rows and captions below tiles.
+    """Return a figure of tiles, uint8 `[rows, columns, H, W, 3]`, with names left of rows and captions below tiles.
 
-    The gap between groups of rows is wider than within. Every text gets the room it needs.
+    Gaps between groups of rows are wider than gaps within a group. Every text gets the space it needs.
     """
     scale = _enlargement(tiles.shape)
     tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
@@ -251,7 +278,7 @@ def _tile_figure(
     lefts = [left + column * (column_width + _GAP) for column in range(num_columns)]
     right = max(lefts[-1] + column_width, _MARGIN + _widest([title or ""], _TITLE_FONT))
     picture = np.full((tops[-1] + row_height + _MARGIN, right + _MARGIN, 3), 255, np.uint8)
-    texts = []  # (x, y, text, alignment, font): the middle of the line is at y
+    texts = []  # (x, y, text, alignment, font); y is the middle of the line
     if title:
         texts.append((_MARGIN, _MARGIN + _LINE_HEIGHT // 2, title, "left", _TITLE_FONT))
     for y, name in zip(tops, row_names, strict=False):
@@ -283,7 +310,7 @@ def _figure_of(picture: np.ndarray, texts: Sequence[tuple[float, float, str, str
 
 
 def _widest(texts: Sequence[str], font: FontProperties) -> int:
-    """Pixels that the widest of `texts` takes."""
+    """Return the width in pixels of the widest of `texts`."""
     renderer = FigureCanvasAgg(Figure(dpi=_PIXELS_PER_INCH)).get_renderer()
     widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in set(texts)]
     return math.ceil(max(widths, default=0))
@@ -292,7 +319,7 @@ def _widest(texts: Sequence[str], font: FontProperties) -> int:
 def _write(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+        raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         figure.savefig(unfinished, format="png", dpi=_PIXELS_PER_INCH, facecolor="white")

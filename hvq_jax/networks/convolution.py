@@ -1,9 +1,10 @@
 """Convolutions of stride 1 with a backward pass that XLA runs fast on CPU.
 
-The gradient of the kernel is a convolution of the image with the gradient of the output, for which XLA on CPU first
-makes the channels the batch of both. Left alone, it fuses that transposition with whatever computes them, the whole of
-a batch normalisation say, and evaluates it in the transposed order, where neighbouring numbers are pages apart: ten
-times as long as to compute them and then to transpose them. `materialised` keeps the two apart.
+The gradient of the kernel is a convolution of the image with the gradient of the output. XLA on CPU first transposes
+both so that channels become the batch. By default it fuses this transposition with the computation of its operand, such
+as a whole batch normalisation, and evaluates that computation in transposed order, where neighbouring numbers are pages
+apart. This takes ten times as long as computing the operand first and then transposing it. `materialised` prevents the
+fusion.
 """
 
 from typing import Any
@@ -16,15 +17,15 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def materialised(*arrays: jax.Array) -> Any:
-    """The arrays as they are, computed before what uses them: XLA does not fuse across.
+    """Return the arrays unchanged, computed before their consumers: XLA does not fuse across this point.
 
-    On CPU this takes an option of XLA, see `training/xla.py`; without it the results are the same, only later.
+    On CPU this requires an option of XLA (see `training/xla.py`); without it the results are the same, but slower.
     """
     return jax.lax.optimization_barrier(arrays)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """The convolution of `x` `[B, h, w, I]` with `kernel` `[kh, kw, I, O]`, zeros before and after rows and columns."""
+    """Convolve `x` `[B, h, w, I]` with `kernel` `[kh, kw, I, O]` at stride 1, padding rows and columns with zeros."""
 
     @jax.custom_vjp
     def function(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -49,7 +50,7 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
 
 
 def _image_gradient(kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Array:
-    """A convolution of `g` with the kernel turned round."""
+    """Return the gradient of the image: `g` convolved with the rotated kernel."""
     (turned,) = materialised(kernel[::-1, ::-1])
     (turned,) = materialised(turned.swapaxes(2, 3))
     rest = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(kernel.shape, padding, strict=False)]

@@ -1,10 +1,10 @@
-"""Convolution and normalisation layers with the reference's conventions (PyTorch's), NHWC, float32 parameters.
+"""Convolution and normalisation layers with the conventions of the PyTorch reference; NHWC, float32 parameters.
 
-The mathematics that has a fast form of its own is in `resampling.py` and `normalization.py`.
+Operations with a specialised fast implementation are in `resampling.py` and `normalization.py`.
 
-Convolutions and products are computed in a layer's `dtype`, float32 or bfloat16, and so is its result rounded, unless
-`result_dtype` says otherwise. Biases are added in float32: then their gradients, sums over all positions, are summed in
-it too. So are the sums of batch normalisation.
+Convolutions and products are computed in the layer's `dtype`, float32 or bfloat16, and the result is rounded to it,
+unless `result_dtype` is given. Biases are added in float32, so that their gradients, which are sums over all positions,
+are also accumulated in float32. So are the sums of batch normalisation.
 """
 
 import math
@@ -23,9 +23,10 @@ COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Xavier-uniform weights (Glorot and Bengio, 2010) for a kernel `[..., in, out]`.
+    """Draw Xavier-uniform weights (Glorot and Bengio, 2010) for a kernel `[..., in, out]`.
 
-    The values of Flax's initialiser, drawn flat: XLA takes ten times longer to compile a four-dimensional draw on CPU.
+    The values equal those of Flax's initialiser but are drawn flat: on CPU, XLA takes ten times longer to compile a
+    four-dimensional draw.
     """
     size = math.prod(shape)
     fans = size // shape[-1] + size // shape[-2]
@@ -36,22 +37,22 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
 def _all_but_the_bias(
     inputs: jax.Array, kernel: jax.Array, bias: jax.Array, *, dtype: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What Flax's layers compute with: its own choice would round the bias too."""
+    """Promote the operands of Flax's layers, except the bias, which Flax's default would round too."""
     return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
 def _convolve_as_flax_asks(
     x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, lhs_dilation: Any, rhs_dilation: Any, **options: Any
 ) -> jax.Array:
-    """`convolve`, called as `lax.conv_general_dilated` is."""
+    """Call `convolve` with the signature of `lax.conv_general_dilated`."""
     del options
     if {*strides, *lhs_dilation, *rhs_dilation} != {1}:
-        raise ValueError("Conv has stride 1 and no dilation; halve_resolution and double_resolution have others")
+        raise ValueError("Conv supports only stride 1 without dilation; see halve_resolution and double_resolution")
     return convolve(x, kernel, tuple(padding))
 
 
 class Conv(nn.Conv):
-    """Flax's convolution with stride 1, Xavier-uniform."""
+    """Flax's convolution with stride 1 and Xavier-uniform weights."""
 
     dtype: Any = "float32"
     kernel_init: Any = xavier_uniform
@@ -59,12 +60,12 @@ class Conv(nn.Conv):
     conv_general_dilated: Any = _convolve_as_flax_asks
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """`[B, h, w, I]` to `[B, h, w, features]`."""
+        """Map `[B, h, w, I]` to `[B, h, w, features]`."""
         return super().__call__(inputs).astype(self.dtype)
 
 
 class Dense(nn.Dense):
-    """Flax's dense layer, Xavier-uniform."""
+    """Flax's dense layer with Xavier-uniform weights."""
 
     dtype: Any = "float32"
     kernel_init: Any = xavier_uniform
@@ -72,30 +73,30 @@ class Dense(nn.Dense):
     result_dtype: str | None = None
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        """`[..., I]` to `[..., features]`."""
+        """Map `[..., I]` to `[..., features]`."""
         return super().__call__(inputs).astype(self.result_dtype or self.dtype)
 
 
 def conv(features: int, kernel: int, dtype: str = "float32", *, name: str | None = None) -> Conv:
-    """A square convolution with bias, stride 1 and unchanged sides: Xavier-uniform weights, zero bias."""
+    """Return a square convolution that keeps the image size: stride 1, Xavier-uniform weights and zero bias."""
     padding = (kernel - 1) // 2
     return Conv(features, (kernel, kernel), padding=padding, dtype=dtype, name=name)
 
 
 class Conv4x4(nn.Module):
-    """`halve_resolution` with bias: 4×4, stride 2, padding 1, PyTorch's `Conv2d` conventions."""
+    """`halve_resolution` with bias: 4×4, stride 2, padding 1, with the conventions of PyTorch's `Conv2d`."""
 
     features: int
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, 2h, 2w, I]` to `[B, h, w, features]`."""
+        """Map `[B, 2h, 2w, I]` to `[B, h, w, features]`."""
         return _convolve(self, halve_resolution, x).astype(self.dtype)
 
 
 class ConvTranspose4x4(nn.Module):
-    """`double_resolution` with bias: 4×4, stride 2, padding 1, PyTorch's `ConvTranspose2d` conventions."""
+    """`double_resolution` with bias: 4×4, stride 2, padding 1, with the conventions of PyTorch's `ConvTranspose2d`."""
 
     features: int
     dtype: str = "float32"
@@ -103,22 +104,22 @@ class ConvTranspose4x4(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[B, h, w, I]` to `[B, 2h, 2w, features]`."""
+        """Map `[B, h, w, I]` to `[B, 2h, 2w, features]`."""
         return _convolve(self, double_resolution, x).astype(self.result_dtype or self.dtype)
 
 
 def _convolve(module: Any, function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """In the module's dtype, to a sum with the bias in float32."""
+    """Convolve in the module's dtype and add the bias in float32."""
     kernel = module.param("kernel", xavier_uniform, (4, 4, x.shape[-1], module.features))
     bias = module.param("bias", nn.initializers.zeros, (module.features,))
     return function(x.astype(module.dtype), kernel.astype(module.dtype)) + bias
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over all axes but the last, statistics in float32 over every device of `axis_name`.
+    """Batch normalisation over all axes but the last, with float32 statistics over all devices of `axis_name`.
 
-    Unlike Flax's own it stores the *unbiased* variance (n / (n − 1)), as PyTorch does. In training it normalises with
-    the batch and updates the collection `batch_stats`; in evaluation it uses the stored values.
+    Unlike Flax's BatchNorm it stores the *unbiased* variance (n / (n − 1)), as PyTorch does. In training it normalises
+    with the statistics of the batch and updates the collection `batch_stats`; in evaluation it uses the stored values.
     """
 
     axis_name: str | None = None
@@ -127,7 +128,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """`[..., C]` to `[..., C]`, rounded to the dtype of `x`."""
+        """Normalise `[..., C]` and round the result to the dtype of `x`."""
         channels = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, channels)
         bias = self.param("bias", nn.initializers.zeros, channels)

@@ -1,6 +1,6 @@
-"""Batch normalisation with a backward pass of its own: two sums where plain differentiation takes four.
+"""Batch normalisation with a custom backward pass that takes two sums where plain differentiation takes four.
 
-Images may be bfloat16; everything is computed in float32 all the same, and only the results are rounded.
+Images may be bfloat16; all computations are in float32, and only the results are rounded.
 """
 
 import functools
@@ -12,9 +12,9 @@ Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
 
 def channel_sum(x: jax.Array) -> jax.Array:
-    """The sum over all axes but the last, `[..., C]` to `[C]` float32, also where `x` is bfloat16.
+    """Sum over all axes but the last, `[..., C]` to `[C]` float32, even if `x` is bfloat16.
 
-    On CPU it is a matrix product with ones, twice as fast.
+    On CPU this is a matrix product with ones, which is twice as fast.
     """
     return jax.lax.platform_dependent(x.astype(jnp.float32), cpu=_sum_as_product, default=_sum)
 
@@ -32,17 +32,19 @@ def _sum_as_product(x: jax.Array) -> jax.Array:
 def batch_normalize(
     axis_name: str | None, epsilon: float, x: jax.Array, scale: jax.Array, bias: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """x̂ scale + bias with x̂ = (x − mean) / √(var + ε), over all axes but the last and every device of `axis_name`.
+    """Return x̂ scale + bias with x̂ = (x − mean) / √(var + ε), and the statistics.
+
+    Statistics are taken over all axes but the last and over all devices of `axis_name`.
 
     Args:
-        axis_name: the axis of devices, or None.
+        axis_name: name of the device axis, or None.
         epsilon: ε.
         x: `[..., C]`, float32 or bfloat16.
         scale: `[C]` float32.
         bias: `[C]` float32.
 
     Returns:
-        `[..., C]`, of the dtype of `x`; and mean and biased variance, `[C]` float32, which pass no gradient on.
+        The result `[..., C]` in the dtype of `x`; mean and biased variance, `[C]` float32, which propagate no gradient.
     """
     return _forward(axis_name, epsilon, x, scale, bias)[0]
 
@@ -60,12 +62,12 @@ def _forward(
 def _backward(
     axis_name: str | None, epsilon: float, saved: Saved, cotangents: tuple[jax.Array, jax.Array, jax.Array]
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """∂x = scale/√(var + ε) (g − mean(g) − x̂ mean(g x̂)); Ioffe and Szegedy, arXiv:1502.03167, section 3."""
+    """Return ∂x = scale/√(var + ε) (g − mean(g) − x̂ mean(g x̂)); Ioffe and Szegedy, arXiv:1502.03167, section 3."""
     del epsilon
     x, scale, mean, inverse = saved
     g = cotangents[0].astype(jnp.float32)
     normalized = (x - mean) * inverse
-    # Those of this device: the gradients of parameters are averaged over devices all together.
+    # Only of this device: the gradients of all parameters are averaged over devices later.
     bias_gradient, scale_gradient = channel_sum(g), channel_sum(g * normalized)
     count = x.size // x.shape[-1]
     mean_g, mean_gx = _over_devices(axis_name, (bias_gradient / count, scale_gradient / count))

@@ -1,13 +1,13 @@
-"""4×4 convolutions with stride 2 and padding 1, and their transposes, in the form that is fastest on each platform.
+"""4×4 convolutions with stride 2 and padding 1, and their transposes, in the fastest form for each platform.
 
-Both are linear in image and kernel, and each is the other's transpose: so the gradient of one is a call of the other,
-and a third sum, `kernel_gradient`, serves both. On accelerators they are XLA's own convolutions. On CPU those are slow
-where they dilate the image, several times for the gradient and a hundred times for the gradient of a transposed
-convolution; four 2×2 convolutions, a phase each, do the same. To few channels, those of an image, a matrix product is
-faster still.
+Both are linear in image and kernel, and each is the transpose of the other. So the gradient of one is a call of the
+other, and a third function, `kernel_gradient`, serves both. Accelerators use XLA's own convolutions. On CPU these are
+slow if they dilate the image: several times slower for the gradient, and a hundred times for the gradient of a
+transposed convolution. There, four 2×2 convolutions, one per phase, compute the same result. If the output has few
+channels, like an image, a matrix product is faster still.
 
-Tap t, from 0 to 3, of output i sees input 2i − 1 + t. Kernels are `[4, 4, in, out]`. Image and kernel are both float32
-or both bfloat16, and so is what comes of them; a sum is rounded to bfloat16 once, when it is complete.
+Tap t, from 0 to 3, of output i reads input 2i − 1 + t. Kernels are `[4, 4, in, out]`. Image and kernel are both float32
+or both bfloat16, and the result has the same dtype; a sum is rounded to bfloat16 once, when it is complete.
 """
 
 from collections.abc import Callable
@@ -19,30 +19,32 @@ import jax.numpy as jnp
 from hvq_jax.networks.convolution import materialised
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
-_THIN = 4  # channels of an image; with no more than these, 16 taps of them are one narrow matrix
+_THIN = 4  # the channels of an image; up to this number, 16 taps of them form one narrow matrix
 
 
 @jax.custom_vjp
 def halve_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The convolution: `[B, 2h, 2w, I]` to `[B, h, w, O]`, kernel `[4, 4, I, O]` (PyTorch's `Conv2d`, axes moved)."""
+    """Convolve `[B, 2h, 2w, I]` to `[B, h, w, O]`, kernel `[4, 4, I, O]` (PyTorch's `Conv2d` with axes moved)."""
     return _for_platform(_halve_padded, _halve, x, kernel)
 
 
 @jax.custom_vjp
 def double_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The transposed convolution: `[B, h, w, I]` to `[B, 2h, 2w, O]`, kernel `[4, 4, I, O]`.
+    """Apply the transposed convolution: `[B, h, w, I]` to `[B, 2h, 2w, O]`, kernel `[4, 4, I, O]`.
 
-    Tap t of input i adds to output 2i − 1 + t (PyTorch's `ConvTranspose2d`, axes moved).
+    Tap t of input i adds to output 2i − 1 + t (PyTorch's `ConvTranspose2d` with axes moved).
     """
     on_cpu = _double_as_product if kernel.shape[-1] <= _THIN else _double_in_phases
     return _for_platform(on_cpu, _double, x, kernel)
 
 
 def kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
-    """Σ of large[2i − 1 + t] smallᵢᵀ over positions and images: `[4, 4, I, O]`.
+    """Return Σ large[2i − 1 + t] smallᵢᵀ, `[4, 4, I, O]`, summed over positions i and images.
 
-    `large` is `[B, 2h, 2w, I]` and `small` `[B, h, w, O]`: input and output gradient of `halve_resolution`, or output
-    gradient and input of `double_resolution` (whose kernel has the last two axes the other way round).
+    Args:
+        large: `[B, 2h, 2w, I]`, the input of `halve_resolution`, or the output gradient of `double_resolution`.
+        small: `[B, h, w, O]`, the output gradient of `halve_resolution`, or the input of `double_resolution` (whose
+            kernel has the last two axes swapped).
     """
     on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient_of_materialised
     return _for_platform(on_cpu, _kernel_gradient, large, small)
@@ -77,7 +79,7 @@ def _halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _halve_padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    # Where padding is fused with what computes the image, the convolution takes up to twice as long.
+    # If padding is fused with the computation of the image, the convolution takes up to twice as long.
     padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
     return jax.lax.conv_general_dilated(padded, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT)
 
@@ -100,7 +102,7 @@ def _kernel_gradient_of_materialised(large: jax.Array, small: jax.Array) -> jax.
 
 
 def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """An even output row sees two input rows through taps 3 and 1, an odd one through 2 and 0; so do columns."""
+    """Compute even output rows from two input rows with taps 3 and 1, odd ones with 2 and 0; the same for columns."""
     batch, height, width, _ = x.shape
     # Padding inside the convolutions would make them ten times slower.
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
@@ -115,7 +117,7 @@ def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _windows(x: jax.Array) -> jax.Array:
-    """The 16 inputs of each output of `halve_resolution`, taps in order: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
+    """Gather the 16 inputs of each output of `halve_resolution`, by tap: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     taps = [padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(4) for j in range(4)]
@@ -128,7 +130,7 @@ def _kernel_gradient_as_product(large: jax.Array, small: jax.Array) -> jax.Array
 
 
 def _double_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """What each input adds to each of 16 outputs, as one product; then the sums, by rows and by columns."""
+    """Compute what each input adds to each of 16 outputs in one product, then sum over rows and over columns."""
     batch, height, width, channels = x.shape
     taps = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
     shares = jnp.matmul(x, taps, preferred_element_type=jnp.float32)
@@ -141,7 +143,7 @@ def _double_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _shifted_sum(pair: jax.Array, axis: int) -> jax.Array:
-    """pair[0] + pair[1] moved by one along `axis` of the sum, which is one longer."""
+    """Return pair[0] plus pair[1] shifted by one along `axis`; the sum is one longer along that axis."""
     first, second = ([(0, 0)] * (pair.ndim - 1) for _ in range(2))
     first[axis], second[axis] = (0, 1), (1, 0)
     return jnp.pad(pair[0], first) + jnp.pad(pair[1], second)

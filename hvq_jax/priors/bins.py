@@ -1,12 +1,13 @@
-"""Bins for the signed lengths of a latent: each is transmitted as the index of its centroid among G.
+"""Bins for the signed lengths of a latent: each length is transmitted as the index of one of G centroids.
 
 Centroids minimise the mean squared error (Lloyd, "Least squares quantization in PCM", 1982; Max, "Quantizing for
-minimum distortion", 1960). Where Lloyd's iterations end depends on where they start: here at the best partition of the
-sorted values into intervals, among coarse cuts, by dynamic programming (Wu, "Optimal quantization by matrix searching",
-1991). Up to `_NUM_CUTS` values every cut is allowed, and the result is the global optimum.
+minimum distortion", 1960). The result of Lloyd's algorithm depends on its starting point. Here it starts from the best
+partition of the sorted values into intervals with cuts on a coarse grid, found by dynamic programming (Wu, "Optimal
+quantization by matrix searching", 1991). For up to `_NUM_CUTS` values every cut is allowed, and the result is the
+global optimum.
 
-There is one table of centroids for all, or one for each code; with g groups of channels, where values have a last axis
-that codes lack, one for each code and group, since its groups differ in length.
+There is one table of centroids for all codes, or one per code. With g groups of channels, where values have a last axis
+that codes lack, there is one table per code and group, because the groups of a code differ in length.
 """
 
 import jax
@@ -27,19 +28,19 @@ def fit_bins(
     per_code: bool,
     max_iterations: int = 300,
 ) -> np.ndarray:
-    """Fit the centroids to signed lengths, in seconds for millions of them.
+    """Fit centroids to signed lengths; this takes seconds for millions of values.
 
     Args:
-        values: [N] or, in g groups, [N, g] float.
+        values: [N], or [N, g] with g groups, float.
         codes: [N] int in [0, num_codes).
         num_codes: K.
         num_bins: G.
-        per_code: fit a table for each code and group. One without values gets the table of all values together.
-        max_iterations: of Lloyd's, for each table; they end earlier where no value changes its cell.
+        per_code: fit a table per code and group. A table without values is replaced by that of all values together.
+        max_iterations: limit on Lloyd's iterations per table; they stop earlier if no value changes its cell.
 
     Returns:
-        [1, G] or, per code, [K·g, G] float32, rising, those of a code's groups one after the other; the last centroid
-        repeats where there are fewer distinct values than bins. Without any value at all they are zero.
+        [1, G] or, per code, [K·g, G] float32, ascending, with the groups of a code in consecutive rows. The last
+        centroid is repeated if there are fewer distinct values than bins. Without any values the centroids are zero.
 
     Raises:
         UserError: num_bins is below 1, or a value is not finite.
@@ -47,7 +48,7 @@ def fit_bins(
     if num_bins < 1:
         raise UserError(f"num_bins is {num_bins}; it must be at least 1")
     if not np.isfinite(values).all():
-        raise UserError("signed lengths to fit bins to are not all finite: has the autoencoder's training diverged?")
+        raise UserError("cannot fit bins: signed lengths are not all finite; has the autoencoder's training diverged?")
     groups = values.shape[1] if np.ndim(values) == 2 else 1
     rows = (np.asarray(codes)[:, None] * groups + np.arange(groups)).ravel()
     values = np.asarray(values, np.float64).ravel()
@@ -63,15 +64,15 @@ def fit_bins(
 
 @jax.jit
 def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Return the index of the centroid that is nearest to each value; of equally near ones the lowest.
+    """Return the index of the centroid nearest to each value; ties go to the lowest index.
 
     Args:
-        values: [...] or, in g groups, [..., g] float32.
+        values: [...], or [..., g] with g groups, float32.
         codes: [...] int32.
-        centroids: [1, G] or [K·g, G] float32, as from `fit_bins`.
+        centroids: [1, G] or [K·g, G] float32, from `fit_bins`.
 
     Returns:
-        int32, of the shape of `values`.
+        int32, with the shape of `values`.
     """
     tables = centroids[_rows(codes, values, centroids)]
     return jnp.argmin(jnp.abs(values[..., None] - tables), axis=-1).astype(jnp.int32)
@@ -79,12 +80,12 @@ def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Ar
 
 @jax.jit
 def from_bins(bins: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Return the centroids, float32, of `bins` [...] or [..., g] int32; the rest as in `to_bins`."""
+    """Return the centroids, float32, of `bins`, [...] or [..., g] int32; other arguments as in `to_bins`."""
     return centroids[_rows(codes, bins, centroids), bins]
 
 
 def _rows(codes: jax.Array, like: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Return which table each element of `like` has."""
+    """Return the index of the table of each element of `like`."""
     if centroids.shape[0] == 1:
         return jnp.zeros(like.shape, jnp.int32)
     if codes.ndim == like.ndim:
@@ -94,7 +95,7 @@ def _rows(codes: jax.Array, like: jax.Array, centroids: jax.Array) -> jax.Array:
 
 
 def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:
-    """Return [G] float32 for sorted values [N] float64. A cell is a range of them: from one of `cuts` to the next."""
+    """Return centroids [G] float32 of sorted values [N] float64. A cell is the range of values between two `cuts`."""
     if not values.size:
         return np.zeros(num_bins, np.float32)
     sums = np.append(0.0, np.cumsum(values))
@@ -115,16 +116,16 @@ def _means(sums: np.ndarray, cuts: np.ndarray) -> np.ndarray:
 
 
 def _best_cuts(values: np.ndarray, sums: np.ndarray, num_bins: int) -> np.ndarray:
-    """Return the cuts, from 0 to N, of the partition into at most G cells that has the least squared error."""
+    """Return the cuts, from 0 to N, of the partition into at most G cells with the least squared error."""
     allowed = np.arange(len(values) + 1)
     if len(values) > (limit := max(_NUM_CUTS, 4 * num_bins)):
-        # Half at equal counts, half at equal distances: best cells are shorter where values are many, but not as short.
+        # Half at equal counts, half at equal distances: the best cells are shorter where values are dense, but less so.
         by_count = np.linspace(0, len(values), limit // 2 + 1).astype(int)
         by_distance = np.searchsorted(values, np.linspace(values[0], values[-1], limit // 2 + 1)[1:-1])
         allowed = np.unique(np.append(by_count, by_distance))
     squares = np.append(0.0, np.cumsum(np.square(values)))
     count, total, square = (np.subtract.outer(x, x) for x in (allowed, sums[allowed], squares[allowed]))
-    # [end, start]: the squared error of a cell; an empty one costs nothing.
+    # [end, start]: the squared error of a cell; an empty cell costs nothing.
     error = np.maximum(square - np.square(total) / np.maximum(count, 1), 0.0)
     error[count < 0] = np.inf
     least, starts = error[:, 0], []

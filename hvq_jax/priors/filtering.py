@@ -1,4 +1,4 @@
-"""Reshaping a categorical distribution before a draw: temperature, top-k, top-p."""
+"""Filtering of a categorical distribution before sampling: temperature, top-k and top-p."""
 
 import jax
 import jax.numpy as jnp
@@ -7,45 +7,45 @@ from hvq_jax.errors import UserError
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise UserError unless it is finite and at least 0."""
+    """Raise UserError unless `temperature` is finite and at least 0."""
     if not 0.0 <= temperature < float("inf"):
         raise UserError(f"temperature is {temperature}; it must be finite and at least 0 (greedy)")
 
 
 def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise UserError unless temperature >= 0 and finite, top_k >= 0 and 0 < top_p <= 1."""
+    """Raise UserError unless temperature is finite and >= 0, top_k >= 0 and 0 < top_p <= 1."""
     check_temperature(temperature)
     if top_k < 0 or top_k % 1 != 0:
-        raise UserError(f"top_k is {top_k}; it must be a whole number, at least 0 (off)")
+        raise UserError(f"top_k is {top_k}; it must be an integer, at least 0 (off)")
     if not 0.0 < top_p <= 1.0:
         raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1 (off)")
 
 
 def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
-    """Reshape a categorical distribution before a draw: temperature first, then top-k, then top-p.
+    """Filter a categorical distribution before sampling, by temperature, then top-k, then top-p.
 
     At least one code is always kept; of equally probable codes the lower index is kept first.
 
     Args:
         logits: [..., K], float.
-        temperature: divides the logits. 0 is its limit: only the most probable code is kept.
-        top_k: keep the top_k most probable codes; 0, or K and more, keeps all.
-        top_p: keep the smallest set of most probable codes whose mass reaches top_p, measured
-            after top-k (nucleus sampling, Holtzman et al., arXiv:1904.09751); 1 keeps all.
+        temperature: divides the logits. 0 is the greedy limit: only the most probable code is kept.
+        top_k: keep the top_k most probable codes; 0, or at least K, keeps all.
+        top_p: keep the smallest set of most probable codes whose mass, measured after top-k, reaches
+            top_p (nucleus sampling, Holtzman et al., arXiv:1904.09751); 1 keeps all.
 
     Returns:
-        [..., K] float32 logits; -inf at the codes removed.
+        [..., K] float32 logits, -inf at the codes removed.
 
     Raises:
-        UserError: an option is out of range. The options are Python numbers, fixed under jit.
+        UserError: an option is out of range. The options are Python numbers, static under jit.
     """
     check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
-    if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero once it is a float32
+    if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero in float32
         temperature, top_k, top_p = 1.0, 1, 1.0
     logits = logits.astype(jnp.float32)
     if temperature == 1 and top_k == 0 and top_p == 1:
         return logits
-    # Relative to the largest, so that a low temperature drives the others to -inf, never it to inf.
+    # Relative to the largest, so that a low temperature sends the others to -inf, and never the largest to inf.
     logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
     if top_k == 0 and top_p == 1:
         return logits

@@ -1,8 +1,8 @@
-"""Gated PixelCNN: a network that sees every earlier position of a grid in raster order, and no later one.
+"""Gated PixelCNN: a network in which each position of a grid sees only the positions before it in raster order.
 
-Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders" (arXiv:1606.05328). Each
-layer has a vertical stack, which sees the rows above a position, and a horizontal stack, which sees
-the columns to its left and what the vertical stack saw.
+Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders" (arXiv:1606.05328). Each layer has a vertical
+stack, which sees the rows above a position, and a horizontal stack, which sees the columns to its left and the features
+of the vertical stack.
 """
 
 import flax.linen as nn
@@ -15,38 +15,38 @@ from hvq_jax.networks.layers import Conv, Dense
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
-_FIRST_REACH, _REACH = 3, 1  # of the first layer's kernels and of the others'
+_FIRST_REACH, _REACH = 3, 1  # of the kernels in the first layer and in the others
 
 
 class Memory(struct.PyTreeNode):
-    """What the layers still need of the rows above and of the columns to the left; zero stands for what lies outside.
+    """The state that the layers keep of the rows above and the columns to the left; zero outside the grid.
 
-    All are of the network's `compute_dtype`.
+    All arrays are in the network's `compute_dtype`.
     """
 
-    row: jax.Array  # [B, w, width], the embedded positions of the current row, as far as they are known
+    row: jax.Array  # [B, w, width], the embedded positions of the current row that are known so far
     above: tuple[jax.Array, ...]  # per layer [B, w, n, width], nearest last: n = 2 in the first layer, then 1
-    contexts: tuple[jax.Array, ...]  # per layer [w, B, 2·width], what the horizontal stack takes from the vertical one
-    latest: jax.Array  # [B, width], the embedded position just before
-    left: tuple[jax.Array, ...]  # per layer [B, n, width], as `above`
+    contexts: tuple[jax.Array, ...]  # per layer [w, B, 2·width], input of the horizontal stack from the vertical one
+    latest: jax.Array  # [B, width], the embedded previous position
+    left: tuple[jax.Array, ...]  # per layer [B, n, width], with n as in `above`
 
 
 class PixelCNN(nn.Module):
-    """Features of every position from the embedded positions before it and a class label; see `priors/network.py`."""
+    """A network from earlier embedded positions and a class label to features; see `priors/network.py`."""
 
     num_classes: int = 0  # 0: unconditional
     width: int = 64
     num_layers: int = 15
-    compute_dtype: str = "float32"  # of convolutions and dense layers; features are float32, whatever it is
+    compute_dtype: str = "float32"  # of convolutions and dense layers; features are always float32
 
     def setup(self) -> None:
-        """Name the parameters; "layer" is singular because Flax appends the index."""
+        """Define the parameters; "layer" is singular because Flax appends the index."""
         self.layer = [
             GatedLayer(self.width, self.num_classes, self.compute_dtype, first=i == 0) for i in range(self.num_layers)
         ]
 
     def __call__(self, embedded: jax.Array, labels: jax.Array | None = None, *, train: bool = False) -> jax.Array:
-        """`[B, h, w, width]` float32 features of every position in one pass; h and w are free."""
+        """Compute the features of all positions in one pass, `[B, h, w, width]` float32; h and w are arbitrary."""
         del train
         check_labels(self, labels)
         vertical = horizontal = embedded.astype(self.compute_dtype)
@@ -55,7 +55,7 @@ class PixelCNN(nn.Module):
         return horizontal.astype(jnp.float32)
 
     def blank_memory(self, batch: int, height: int, width: int) -> Memory:
-        """What is remembered before the first row."""
+        """Return the memory before the first row."""
         del height
 
         def zeros(*shape: int) -> jax.Array:
@@ -71,7 +71,7 @@ class PixelCNN(nn.Module):
         )
 
     def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
-        """The vertical stack of the next row, which sees the rows above it only."""
+        """Evaluate the vertical stack for the next row, which depends only on the rows above, and return the memory."""
         check_labels(self, labels)
         features, above, contexts = memory.row, [], []
         for layer, remembered in zip(self.layer, memory.above, strict=True):
@@ -88,7 +88,7 @@ class PixelCNN(nn.Module):
         )
 
     def next_features(self, memory: Memory, column: jax.Array) -> tuple[Memory, jax.Array]:
-        """The horizontal stack at the next position of the row."""
+        """Evaluate the horizontal stack at the next position of the row; return the memory and the features."""
         features, left = memory.latest, []
         for layer, remembered, contexts in zip(self.layer, memory.left, memory.contexts, strict=True):
             seen = jnp.concatenate([remembered, features[..., None, :]], axis=-2)
@@ -97,7 +97,7 @@ class PixelCNN(nn.Module):
         return memory.replace(left=tuple(left)), features.astype(jnp.float32)
 
     def remember(self, memory: Memory, embedded: jax.Array, column: jax.Array) -> Memory:
-        """The memory once `embedded` `[B, width]` of that position is known."""
+        """Return the memory after the embedded position, `[B, width]`, is known."""
         embedded = embedded.astype(self.compute_dtype)
         return memory.replace(latest=embedded, row=memory.row.at[:, column].set(embedded))
 
@@ -105,8 +105,8 @@ class PixelCNN(nn.Module):
 class GatedLayer(nn.Module):
     """One layer of both stacks (arXiv:1606.05328, figure 2).
 
-    The first layer reads the codes themselves, so it hides the current position (mask A) and has no
-    residual. Later layers read features that already exclude it (mask B).
+    The first layer reads the codes themselves, so it masks the current position (mask A) and has no residual
+    connection. Later layers read features that already exclude it (mask B).
     """
 
     width: int
@@ -116,11 +116,11 @@ class GatedLayer(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How far the kernels see upwards, to the left and to the right."""
+        """How many positions the kernels extend up, to the left and to the right."""
         return _FIRST_REACH if self.first else _REACH
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the parameters."""
         reach = self.reach
         self.vertical = Conv(
             2 * self.width,
@@ -144,29 +144,29 @@ class GatedLayer(nn.Module):
     def __call__(
         self, vertical: jax.Array, horizontal: jax.Array, labels: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
-        """Map the stacks' features, each [B, h, w, width], to the next layer's of that shape."""
+        """Map the features of both stacks, each [B, h, w, width], to those of the next layer, of the same shape."""
         next_vertical, context = self._vertical_outputs(self.vertical(vertical), labels)
         return next_vertical, self._horizontal_output(self.horizontal(horizontal) + context, horizontal)
 
     def next_vertical(self, rows: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Map the rows that the kernel sees, [B, w, n, width], to features [B, w, width] and context of one row."""
+        """Map the rows under the kernel, [B, w, n, width], to features [B, w, width] and context of one row."""
         length = rows.shape[1]
         padded = jnp.pad(rows, ((0, 0), (self.reach, self.reach), (0, 0), (0, 0)))
         windows = jnp.stack([padded[:, i : i + length] for i in range(2 * self.reach + 1)], axis=3)
         return self._vertical_outputs(_convolve_windows(self.vertical, windows), labels)
 
     def next_horizontal(self, columns: jax.Array, context: jax.Array) -> jax.Array:
-        """Map the columns that the kernel sees, [B, n, width], to the features [B, width] of one position."""
+        """Map the columns under the kernel, [B, n, width], to the features [B, width] of one position."""
         left = _convolve_windows(self.horizontal, columns[:, None])
         return self._horizontal_output(left + context, columns[:, -1])
 
     def _vertical_outputs(self, above: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
-        """Return the vertical stack's next features and the context, what the horizontal stack takes from it."""
+        """Return the vertical stack's next features, and the context that it passes to the horizontal stack."""
         context = self.vertical_to_horizontal(above)
         if labels is not None:
             condition = embedded_labels(self.class_embedding, labels)
             condition = jnp.expand_dims(condition, range(1, above.ndim - 1))
-            # In float32, as the gradient of a class is a sum over all positions.
+            # In float32, because the gradient of a class embedding is a sum over all positions.
             above, context = ((x + condition).astype(self.dtype) for x in (above, context))
         return _gate(above), context
 
@@ -175,7 +175,7 @@ class GatedLayer(nn.Module):
         return output if self.first else horizontal + output
 
     def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> np.ndarray | None:
-        """Mask A: ones, and zeros in the kernel's last row or column. Mask B: nothing is hidden."""
+        """Return mask A, ones with zeros in the kernel's last row or column; None for mask B, which hides nothing."""
         if not self.first:
             return None
         mask = np.ones((*kernel_size, self.width, 2 * self.width), np.float32)
@@ -184,14 +184,14 @@ class GatedLayer(nn.Module):
 
 
 def _convolve_windows(conv: Conv, windows: jax.Array) -> jax.Array:
-    """Evaluate a convolution at given positions as a matrix product: XLA's own is slow inside a loop on CPU.
+    """Evaluate a convolution at given positions as a matrix product; XLA's convolutions are slow inside loops on CPU.
 
     Args:
-        conv: bound, with its parameters.
-        windows: [..., rows, columns, in], what the kernel lies on, less the row or column that mask A hides.
+        conv: a bound module with its parameters.
+        windows: [..., rows, columns, in], the positions under the kernel, without the row or column that mask A hides.
 
     Returns:
-        [..., out], of the convolution's dtype.
+        [..., out], in the convolution's dtype.
     """
     *positions, rows, columns, features = windows.shape
     params = conv.variables["params"]
@@ -200,6 +200,6 @@ def _convolve_windows(conv: Conv, windows: jax.Array) -> jax.Array:
 
 
 def _gate(features: jax.Array) -> jax.Array:
-    """Return tanh(a)·sigmoid(b), a and b the two halves of the channels (ibid., equation 2)."""
+    """Return tanh(a)·sigmoid(b), where a and b are the two halves of the channels (ibid., equation 2)."""
     a, b = jnp.split(features, 2, axis=-1)
     return nn.tanh(a) * nn.sigmoid(b)

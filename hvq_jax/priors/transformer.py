@@ -1,10 +1,10 @@
-"""Causal transformer: a network of an autoregressive prior over a grid of positions, in raster order.
+"""Causal transformer: a network for an autoregressive prior over a grid of positions, in raster order.
 
 Vaswani et al., "Attention Is All You Need" (arXiv:1706.03762), with layer normalisation before each branch (Xiong et
-al., arXiv:2002.04745). It maps embedded positions to features; embedding tokens and predicting them is left to others.
+al., arXiv:2002.04745). It maps embedded positions to features; `Prior` embeds the tokens and predicts them.
 
-The class is a token in front of the grid, and besides it scales and shifts what each branch reads, as in DiT (Peebles
-and Xie, arXiv:2212.09748): a token alone has to be found again by attention at every position.
+The class is a token in front of the grid. It also scales and shifts the input of each branch, as in DiT (Peebles and
+Xie, arXiv:2212.09748): with a token alone, attention has to find the class again at every position.
 """
 
 from typing import Any
@@ -18,23 +18,23 @@ from hvq_jax.errors import UserError
 from hvq_jax.networks.layers import Dense, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
-# As large as embedded tokens: at 0.02 (GPT-2's) the places would long be drowned by them.
+# The same scale as embedded tokens: at 0.02 (as in GPT-2) they would drown out the position for a long time.
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
 
 class Memory(struct.PyTreeNode):
-    """What the layers still need of the positions before the next one."""
+    """The state that the layers keep of earlier positions in order to compute the next one."""
 
-    latest: jax.Array  # [B, width] float32, the embedded position just before; at the first one the class token
-    conditions: tuple[jax.Array, ...]  # per layer [B, 4·width] float32, of the class; none in an unconditional model
-    # Per layer [B, heads, h·w, width / heads] of `compute_dtype`, zero from the next position on.
+    latest: jax.Array  # [B, width] float32, the embedded previous position; the class token at the first position
+    conditions: tuple[jax.Array, ...]  # per layer [B, 4·width] float32, from the class; empty if unconditional
+    # Per layer [B, heads, h·w, width / heads] in `compute_dtype`, zero from the next position on.
     keys: tuple[jax.Array, ...]
     values: tuple[jax.Array, ...]
-    position: jax.Array  # [] int32, the next position's place in raster order
+    position: jax.Array  # [] int32, index of the next position in raster order
 
 
 class Transformer(nn.Module):
-    """Features of every position from the embedded positions before it and a class label; see `priors/network.py`."""
+    """A network from earlier embedded positions and a class label to features; see `priors/network.py`."""
 
     grid: tuple[int, int]  # h, w
     num_classes: int = 0  # 0: unconditional
@@ -42,14 +42,14 @@ class Transformer(nn.Module):
     width: int = 192
     num_layers: int = 3
     num_heads: int = 4
-    dropout: float = 0.0  # of the embedded positions and of each branch, in training
-    compute_dtype: str = "float32"  # of products; normalisation, the sum of branches and features are float32
+    dropout: float = 0.0  # rate on the embedded positions and on each branch, in training
+    compute_dtype: str = "float32"  # of products; normalisation, the residual stream and features are float32
 
     def setup(self) -> None:
-        """Name the parameters; "layer" is singular because Flax appends the index."""
+        """Define the parameters; "layer" is singular because Flax appends the index."""
         if self.width % self.num_heads:
             raise UserError(
-                f"Transformer has width {self.width} and {self.num_heads} heads: the width must be a multiple of them"
+                f"Transformer has width {self.width} and {self.num_heads} heads: width must be a multiple of heads"
             )
         height, width = self.grid
         self.start = self.param("start", _embedding_init, (1, self.width))
@@ -65,20 +65,20 @@ class Transformer(nn.Module):
         self.final_norm = _layer_norm()
 
     def __call__(self, embedded: jax.Array, labels: jax.Array | None = None, *, train: bool = False) -> jax.Array:
-        """Compute the features of every position in one pass.
+        """Compute the features of all positions in one pass.
 
         Args:
             embedded: [B, h, w, width] float32.
-            labels: [B] int32 in [0, num_classes), or -1 for no class; None where the model is unconditional.
-            train: drop out, with the key `rngs={"dropout": key}` where `dropout` is positive.
+            labels: [B] int32 in [0, num_classes), or -1 for no class; None if the model is unconditional.
+            train: apply dropout, with `rngs={"dropout": key}` if `dropout` is positive.
 
         Returns:
-            [B, h, w, width] float32; those of a position depend only on the embedded positions before it in raster
-            order. A label outside its range makes them NaN.
+            [B, h, w, width] float32. The features of a position depend only on the embedded positions before it in
+            raster order. A label out of range makes them NaN.
 
         Raises:
-            UserError: the grid is another; labels are missing from a conditional model or given to an unconditional
-                one.
+            UserError: the grid has another size, or labels are missing from a conditional model or given to an
+                unconditional one.
         """
         self._check_grid(*embedded.shape[1:3])
         check_labels(self, labels)
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
         return self.final_norm(stream).reshape(embedded.shape)
 
     def blank_memory(self, batch: int, height: int, width: int) -> Memory:
-        """What is remembered before the first position; UserError where the grid is another."""
+        """Return the memory before the first position; raise UserError if the grid has another size."""
         self._check_grid(height, width)
         shape = (batch, self.num_heads, height * width, self.width // self.num_heads)
         cache = (jnp.zeros(shape, self.compute_dtype),) * self.num_layers
@@ -100,7 +100,7 @@ class Transformer(nn.Module):
         return Memory(jnp.zeros((batch, self.width)), conditions, cache, cache, jnp.zeros((), jnp.int32))
 
     def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
-        """Return the memory with which a row begins; labels and errors as in a call of the module."""
+        """Return the memory at the beginning of a row; labels and errors as in `__call__`."""
         check_labels(self, labels)
         token = self._class_token(len(memory.latest), labels)
         conditions = () if labels is None else tuple(layer.condition_of(labels) for layer in self.layer)
@@ -110,11 +110,11 @@ class Transformer(nn.Module):
         """Compute the features of the next position.
 
         Args:
-            memory: that of `begin_row` in the first column, then that of `remember`.
+            memory: from `begin_row` in the first column, then from `remember`.
             column: [] int32, of the next position.
 
         Returns:
-            The memory to give `remember`; and [B, width] float32.
+            The memory to pass to `remember`, and the features [B, width] float32.
         """
         position = memory.position
         place = jnp.asarray(self.row_embedding)[position // self.grid[1]] + jnp.asarray(self.column_embedding)[column]
@@ -132,12 +132,12 @@ class Transformer(nn.Module):
         return memory.replace(keys=tuple(keys), values=tuple(values)), self.final_norm(stream)
 
     def remember(self, memory: Memory, embedded: jax.Array, column: jax.Array | int) -> Memory:
-        """Return the memory once a position, [B, width] float32, is known; `memory` of its `next_features`."""
-        del column  # for other networks
+        """Return the memory after a position, [B, width] float32, is known; `memory` comes from `next_features`."""
+        del column  # only other networks use it
         return memory.replace(latest=embedded, position=memory.position + 1)
 
     def _class_token(self, batch: int, labels: jax.Array | None) -> jax.Array:
-        """Return [B, width] float32, what stands in front of each grid."""
+        """Return the token in front of each grid, [B, width] float32."""
         if labels is None:
             return jnp.broadcast_to(self.start[0], (batch, self.width))
         return self.start[0] + embedded_labels(self.class_embedding, labels)
@@ -145,21 +145,21 @@ class Transformer(nn.Module):
     def _check_grid(self, height: int, width: int) -> None:
         if (height, width) != self.grid:
             expected = "×".join(map(str, self.grid))
-            raise UserError(f"Transformer was given a grid of {height}×{width}: its own is {expected}")
+            raise UserError(f"Transformer was built for a grid of {expected}, not {height}×{width}")
 
 
 class Layer(nn.Module):
-    """Causal self-attention and a perceptron of one hidden layer, each a branch added to its normalised input."""
+    """Causal self-attention and a perceptron with one hidden layer, each a residual branch with normalised input."""
 
     width: int
     num_heads: int
-    num_layers: int  # of the model: the more, the smaller each branch begins
+    num_layers: int  # of the model; initial branch outputs are scaled down with it
     num_classes: int
     dropout: float
     dtype: str
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the parameters."""
         self.attention_norm = _layer_norm()
         self.query_key_value = Dense(3 * self.width, dtype=self.dtype)
         self.attention_output = self._branch_output()
@@ -171,11 +171,11 @@ class Layer(nn.Module):
             self.class_embedding = nn.Embed(self.num_classes, 4 * self.width, embedding_init=nn.initializers.zeros)
 
     def condition_of(self, labels: jax.Array | None) -> jax.Array | None:
-        """Return scale and shift of both branches' inputs, [B, 4·width] float32, by the class; None without classes."""
+        """Return scale and shift of both branches' inputs, [B, 4·width] float32; None if there are no labels."""
         return None if labels is None else embedded_labels(self.class_embedding, labels)
 
     def __call__(self, stream: jax.Array, condition: jax.Array | None, *, train: bool) -> jax.Array:
-        """Map the features of all positions, [B, n, width] float32, to the next layer's of that shape."""
+        """Map the features of all positions, [B, n, width] float32, to those of the next layer, of the same shape."""
         of_attention, of_perceptron = _halves(condition if condition is None else condition[:, None])
         query, key, value = self._project(stream, of_attention)
         mixed = jax.nn.dot_product_attention(query, key, value, is_causal=True)
@@ -191,7 +191,7 @@ class Layer(nn.Module):
         values: jax.Array,
         position: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Map the features [B, width] of one position, the keys and values in the `Memory` too."""
+        """Map the features [B, width] of one position to the next layer's; also update its keys and values."""
         of_attention, of_perceptron = _halves(condition)
         query, key, value = self._project(stream, of_attention)
         keys = jax.lax.dynamic_update_slice_in_dim(keys, key[:, :, None], position, axis=2)
@@ -200,7 +200,7 @@ class Layer(nn.Module):
         return stream + self._perceptron(stream, of_perceptron), keys, values
 
     def _project(self, stream: jax.Array, condition: jax.Array | None) -> list[jax.Array]:
-        """Return query, key and value, each [..., heads, width / heads], of features [..., width]."""
+        """Return query, key and value, each [..., heads, width / heads], for features [..., width]."""
         projected = self.query_key_value(_modulated(self.attention_norm(stream), condition))
         return [x.reshape(*x.shape[:-1], self.num_heads, -1) for x in jnp.split(projected, 3, axis=-1)]
 
@@ -209,7 +209,7 @@ class Layer(nn.Module):
 
     def _branch_output(self) -> Dense:
         def init(key: jax.Array, shape: tuple[int, ...], dtype: str) -> jax.Array:
-            # So that the sum of all branches begins as large whatever the depth (GPT-2's, Radford et al., 2019).
+            # Keeps the initial size of the sum of all branches independent of depth (GPT-2, Radford et al., 2019).
             return xavier_uniform(key, shape, dtype) / (2 * self.num_layers) ** 0.5
 
         return Dense(self.width, dtype=self.dtype, kernel_init=init, result_dtype="float32")
@@ -220,12 +220,12 @@ def _layer_norm() -> nn.LayerNorm:
 
 
 def _halves(condition: jax.Array | None) -> list[Any]:
-    """Return what of a layer's condition is the attention's, and what the perceptron's."""
+    """Split a layer's condition into the attention's part and the perceptron's."""
     return [None, None] if condition is None else jnp.split(condition, 2, axis=-1)
 
 
 def _modulated(features: jax.Array, condition: jax.Array | None) -> jax.Array:
-    """Scale and shift features [..., width] by a condition [..., 2·width]; zero leaves them as they are."""
+    """Scale and shift features [..., width] by a condition [..., 2·width]; zero leaves them unchanged."""
     if condition is None:
         return features
     scale, shift = jnp.split(condition, 2, axis=-1)
@@ -233,19 +233,19 @@ def _modulated(features: jax.Array, condition: jax.Array | None) -> jax.Array:
 
 
 def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:
-    """Attend from one position to itself and those before.
+    """Attend from one position to itself and to those before.
 
-    `jax.nn.dot_product_attention` with a mask, but that takes the positions before the heads: three times slower inside
-    a loop on CPU, where XLA transposes all keys and values at every step.
+    Equivalent to `jax.nn.dot_product_attention` with a mask. That function expects positions before heads, which is
+    three times slower inside a loop on CPU, because XLA transposes all keys and values at every step.
 
     Args:
         query: [B, heads, d].
         keys: [B, heads, n, d].
-        values: likewise.
+        values: [B, heads, n, d].
         position: [] int32.
 
     Returns:
-        [B, heads, d], of the values' dtype.
+        [B, heads, d], in the dtype of the values.
     """
     scores = jnp.einsum("bhd,bhnd->bhn", query, keys, preferred_element_type=jnp.float32)
     seen = jnp.arange(keys.shape[2]) <= position

@@ -1,10 +1,11 @@
-"""Which code each vector is given: one search over the codebook, by one of three rules.
+"""Assignment of a code to each vector: a search over the codebook by one of three rules.
 
     euclidean     argmin_j |z_e - e_j|²            van den Oord et al., 2017
     cosine        argmax_j ⟨z_e, e_j⟩ / |e_j|      Yu et al., 2021 (arXiv:2110.04627)
-    projection    argmax_j ⟨z_e, e_j⟩² / |e_j|²    whose line is nearest: it minimises |z_e - P(z_e, e_j)|²
+    projection    argmax_j ⟨z_e, e_j⟩² / |e_j|²    the code on the nearest line; minimises |z_e - P(z_e, e_j)|²
 
-Ties go to the lowest index. Always float32 at the highest matmul precision, since a flipped choice is another latent.
+Ties go to the lowest index. The search always uses float32 at the highest matmul precision, since a different choice
+gives a different latent.
 """
 
 import math
@@ -17,10 +18,12 @@ import jax.numpy as jnp
 
 from hvq_jax.latents import EPSILON, unit
 
-# 64 MiB of float32, 2,600 codes for a batch of 128 7×7 latents: so many are in memory at once in the codebook search.
+# Limit on the number of distances in memory at once in the search: 64 MiB of float32, or 2,600 codes for a batch of 128
+# latents of 7×7.
 MOST_DISTANCES = 2**24
 
-# What is minimised, from ⟨z_e, e_j⟩ and what `_searchable` says of each code. A constant |z_e|² would only cost digits.
+# The cost to minimise, from ⟨z_e, e_j⟩ and each code's offset (`_searchable`). |z_e|² is constant and would only cost
+# precision, so it is left out.
 _COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "euclidean": lambda inner, offsets: offsets - 2.0 * inner,
     "cosine": lambda inner, offsets: offsets - inner,
@@ -30,11 +33,11 @@ ASSIGNMENTS = tuple(_COSTS)
 
 
 def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
-    """Indices `[...]` int32 of the codes that `z_e` `[..., D]` is given by the rule `assignment`.
+    """Return the indices `[...]` int32 of the codes assigned to `z_e` `[..., D]` by the rule `assignment`.
 
-    By cosine and projection a zero code, which has no direction, is never chosen where there is another. The costs of
-    all codes for all vectors are never held at once where they are more than `MOST_DISTANCES`: then parts of the
-    codebook are searched one after the other.
+    Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
+    the costs of all codes for all vectors are more than `MOST_DISTANCES`, they are never held in memory at once:
+    the codebook is searched in parts.
     """
     vectors = z_e.astype(jnp.float32)
     codes, offsets = _searchable(codebook, assignment)
@@ -48,7 +51,7 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclid
     def search(best: Any, part: Any) -> tuple[Any, None]:
         first, part_codes, part_offsets = part
         indices, costs = _cheapest(vectors, part_codes, part_offsets, assignment)
-        cheaper = costs < best[1]  # not where they are equal: the lower index stays
+        cheaper = costs < best[1]  # strictly, so that of equal costs the lower index stays
         return (jnp.where(cheaper, first + indices, best[0]), jnp.where(cheaper, costs, best[1])), None
 
     none_yet = (jnp.zeros(vectors.shape[:-1], jnp.int32), jnp.full(vectors.shape[:-1], jnp.inf))
@@ -58,15 +61,15 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclid
 
 
 def code_costs(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
-    """`[..., K]` float32, differentiable: what each code costs `z_e` `[..., D]`; infinite where it may not be chosen.
+    """Return the cost `[..., K]` float32 of each code for `z_e` `[..., D]`; infinite if it may not be chosen.
 
-    With "euclidean" it is the squared distance up to a term that all codes share.
+    The costs are differentiable. With "euclidean" they are squared distances up to a term common to all codes.
     """
     return _costs(z_e.astype(jnp.float32), *_searchable(codebook, assignment), assignment)
 
 
 def _searchable(codebook: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
-    """The codes `[K, D]` to multiply with, and an offset of the cost `[K]`."""
+    """Return the codes `[K, D]` to multiply with, and a cost offset `[K]`."""
     chex.assert_rank(codebook, 2)
     codes = codebook.astype(jnp.float32)
     squares = jnp.sum(jnp.square(codes), axis=-1)
@@ -81,6 +84,6 @@ def _costs(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment:
 
 
 def _cheapest(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
-    """Indices `[...]` int32 of the codes that cost least, and what they cost `[...]`."""
+    """Return the indices `[...]` int32 of the codes of least cost, and their costs `[...]`."""
     costs = _costs(vectors, codes, offsets, assignment)
     return jnp.argmin(costs, axis=-1).astype(jnp.int32), jnp.min(costs, axis=-1)

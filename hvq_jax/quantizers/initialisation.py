@@ -1,4 +1,4 @@
-"""Codes from the first encoder outputs: some of them, or the centres of their clusters."""
+"""Initialisation of codes from the first encoder outputs: a random subset, or cluster centres."""
 
 import jax
 import jax.numpy as jnp
@@ -7,19 +7,25 @@ from hvq_jax.quantizers import codebook
 from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.quantizers.codebook import MovingAverages
 
-# How a codebook starts. The iterations of Lloyd's algorithm, from random encoder outputs on; None: not from data.
+# By name: iterations of Lloyd's algorithm, starting from random encoder outputs; None: not initialised from data.
 INITIALISATIONS: dict[str, int | None] = {"uniform": None, "data": 0, "kmeans": 10}
 
 
 def codes_from_data(
     vectors: jax.Array, codes: jax.Array, key: jax.Array, *, iterations: int, axis_name: str | None = None
 ) -> jax.Array:
-    """`[K, D]` from `vectors` `[..., D]`: random rows after 0 iterations of Lloyd's k-means, then the clusters' means.
+    """Return codes `[K, D]` found by Lloyd's k-means algorithm on encoder outputs.
 
-    An iteration is a step of the moving averages that remembers nothing, and an empty cluster is a dead code: it starts
-    anew on a random row, after the last iteration too. `key` must be equal on every device; all of them get the
-    clusters of the whole batch. Used for codebooks by Zeghidour et al., 2021 (arXiv:2107.03312). Only the shape of
-    `codes` `[K, D]` matters.
+    An iteration is an update of the moving averages with decay 0. An empty cluster is a dead code: it is reset to a
+    random row, after the last iteration too. Zeghidour et al., 2021 (arXiv:2107.03312) initialise codebooks in this
+    way.
+
+    Args:
+        vectors: `[..., D]`, encoder outputs.
+        codes: `[K, D]`; only the shape matters.
+        key: must be equal on all devices.
+        iterations: of Lloyd's algorithm; with 0 the codes are random rows of `vectors`.
+        axis_name: name of the device axis, or None. All devices get the clusters of the whole batch.
     """
     unused = jnp.zeros(len(codes))
 

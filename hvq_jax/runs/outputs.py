@@ -1,7 +1,7 @@
-"""Where images go that were drawn or reconstructed: a picture, an .npz with their latents, or a folder of PNGs.
+"""Output of drawn or reconstructed images: a single .png, an .npz with their latents, or a folder of PNGs.
 
-Pieces are written as they come: an .npz and a folder take no more memory for a million images than for a hundred. What
-is there already is replaced, or a folder made, only when all of it is written.
+Pieces are written as they arrive, so an .npz or a folder takes no more memory for a million images than for a hundred.
+An existing file is replaced, or a folder created, only once everything is written.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ _MOST_IN_A_PICTURE = 1024
 
 
 def is_picture(out: str) -> bool:
-    """Whether all images go into one .png, which needs them all at once."""
+    """Return whether all images go into one .png, which needs them all at once."""
     return Path(out).suffix == ".png"
 
 
 def check_out(out: str, count: int) -> None:
-    """UserError where `count` images cannot go: before anything is computed."""
+    """Raise UserError if `count` images cannot be written to `out`; call it before computing anything."""
     path = Path(out)
     if path.suffix not in (".png", ".npz", ""):
-        raise UserError(f"--out={out}: must end in .png or .npz, or be a folder, without an ending")
+        raise UserError(f"--out={out}: must end in .png or .npz, or be a folder name without an extension")
     if is_picture(out) and count > _MOST_IN_A_PICTURE:
         raise UserError(
-            f"--out={out}: {count} images are too many for a picture (at most {_MOST_IN_A_PICTURE}): name a folder or "
+            f"--out={out}: {count} images are too many for one .png (at most {_MOST_IN_A_PICTURE}): choose a folder or "
             "an .npz"
         )
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"--out={out}: is there already and not an empty folder: name another")
+        raise UserError(f"--out={out}: already exists and is not an empty folder; choose another name")
     if not os.access(path.absolute().parent, os.W_OK):
-        raise UserError(f"--out={out}: the folder does not exist or cannot be written to")
+        raise UserError(f"--out={out}: the folder does not exist or is not writable")
 
 
 def write(
@@ -53,10 +53,15 @@ def write(
     picture: Callable[[np.ndarray], None],
     sources: list[str] | None = None,
 ) -> None:
-    """Writes `count` images, and says so; a bar shows how far it is.
+    """Write `count` images, showing a progress bar, and print the name of the output.
 
-    `names` are those of the files in a folder, without their ending; `picture` makes the .png of all images
-    `[N, H, W, C]` uint8; `sources` go into an .npz as `names`.
+    Args:
+        out: a path that ends in .png or .npz, or a folder.
+        pieces: the images and their latents.
+        count: number of images.
+        names: file names, without extension, for a folder.
+        picture: function that writes the .png of all images `[N, H, W, C]` uint8.
+        sources: names of the images, stored as `names` in an .npz.
     """
     path = Path(out)
     pieces = _shown(pieces, count)
@@ -70,14 +75,14 @@ def write(
 
 
 def _shown(pieces: Iterable[Decoded], count: int) -> Iterator[Decoded]:
-    with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
+    with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # only on a terminal
         for piece in pieces:
             yield piece
             progress.update(len(piece.indices))
 
 
 def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: dict[str, np.ndarray]) -> None:
-    """An uncompressed .npz as of `np.savez`. Each array grows in a file of its own, then they are packed."""
+    """Write an uncompressed .npz like `np.savez`. Each array grows in its own file; then the files are packed."""
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
         folder, files = Path(temporary), dict[str, BinaryIO]()
         with contextlib.ExitStack() as stack:
@@ -109,10 +114,10 @@ def _write_folder(path: Path, pieces: Iterable[Decoded], names: Iterable[str]) -
         folder.mkdir()
         names = iter(names)
         for piece in pieces:
-            for image, name in zip(piece.images, names, strict=False):  # the last piece ends before the names
+            for image, name in zip(piece.images, names, strict=False):  # the last piece ends before the names do
                 file = folder / f"{name}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with file.open("xb") as stream:  # never one over another
+                with file.open("xb") as stream:  # never overwrite another image
                     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
         if path.exists():
             path.rmdir()

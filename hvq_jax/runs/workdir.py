@@ -63,13 +63,13 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
     except OSError as error:
-        raise UserError(f"--workdir={workdir} is not writable ({error.strerror}): choose another folder") from None
+        raise UserError(f"--workdir={workdir}: not writable ({error.strerror}); choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(
-                f"--workdir={workdir} is in use by another run: wait for it or choose another folder"
+                f"--workdir={workdir}: in use by another run; wait for it or choose another folder"
             ) from None
         yield path
 
@@ -100,7 +100,7 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
     ]
     if changed:
         raise UserError(
-            f"{workdir} was written with another config: {', '.join(changed)}; use those values or another --workdir"
+            f"{workdir} was written with another config: {', '.join(changed)}; use its values or another --workdir"
         )
 
 

@@ -1,9 +1,8 @@
-"""Reads and writes the state dicts of the PyTorch reference, `ritheshkumar95/pytorch-vqvae`.
+"""Conversion of state dicts of the PyTorch reference, `ritheshkumar95/pytorch-vqvae`, in both directions.
 
-A state dict is a mapping from the reference's key names to numpy arrays in PyTorch's layout,
-kernels with their channels first. Variables are nested dicts of JAX arrays, named as the Linen
-modules of `networks.py` and `priors/` name them. One table of (key, path, layout) serves
-both directions, so they are inverse to each other bit for bit.
+A state dict maps the reference's key names to numpy arrays in PyTorch's layout, with channels first in kernels.
+Variables are nested dicts of JAX arrays, named like the Linen modules of `networks.py` and `priors/`. One table of
+(key, path, layout) serves both directions, so that a round trip is exact to the bit.
 """
 
 import re
@@ -25,7 +24,7 @@ Variables = Mapping[str, Any]
 
 
 class _Layout(NamedTuple):
-    """How an array is laid out on the two sides."""
+    """The layout of an array in Flax and in PyTorch."""
 
     rank: int  # of the Flax array
     to_flax: Callable[[np.ndarray], np.ndarray]
@@ -43,7 +42,7 @@ _DENSE = _Layout(2, lambda w: w[:, :, 0, 0].T, lambda w: w.T[:, :, None, None])
 
 
 class _Entry(NamedTuple):
-    """One array: its key in the state dict and its path in the variables."""
+    """An array: its key in the state dict, its path in the variables, and its layout."""
 
     key: str
     path: str
@@ -89,7 +88,7 @@ _AUTOENCODER = [
     *_convolution("decoder.6", "decoder/conv_out", _CONV_TRANSPOSE),
 ]
 
-# PyTorch counts a batch norm's batches; nothing of ours does.
+# PyTorch counts the batches seen by a batch norm; our variables have no such count.
 _BATCH_COUNTS = [
     entry.key.replace("running_var", "num_batches_tracked")
     for entry in _AUTOENCODER
@@ -125,14 +124,14 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
     """Read the reference's `VectorQuantizedVAE`: networks with `skip="rectified"`, and the codes.
 
     Args:
-        state_dict: every key of the reference's module; `num_batches_tracked` is ignored.
+        state_dict: all keys of the reference's module; `num_batches_tracked` is ignored.
 
     Returns:
         {"params": {"encoder", "decoder", "quantizer"}, "batch_stats": {"encoder", "decoder"}} of
         float32 arrays; the codes are [K, D].
 
     Raises:
-        UserError: a key is unknown, missing or wrongly shaped.
+        UserError: a key is unknown or missing, or an array has the wrong shape.
     """
     _check_names(state_dict, [entry.key for entry in _AUTOENCODER], optional=_BATCH_COUNTS)
     _check_shapes(state_dict, _AUTOENCODER, _autoencoder_shapes(state_dict))
@@ -140,17 +139,17 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
 
 
 def autoencoder_to_torch(variables: Variables, *, num_batches_tracked: int = 0) -> dict[str, np.ndarray]:
-    """Write what `autoencoder_from_torch` reads; the networks must have `skip="rectified"` and two blocks.
+    """Write a state dict for `autoencoder_from_torch`; the networks must have `skip="rectified"` and two blocks.
 
     Args:
-        variables: as `autoencoder_from_torch` returns them.
-        num_batches_tracked: the count written for every batch norm, int64.
+        variables: as returned by `autoencoder_from_torch`.
+        num_batches_tracked: count to write for every batch norm, int64.
 
     Returns:
-        A state dict that the reference loads; all other arrays are float32.
+        A state dict that the reference can load; all other arrays are float32.
 
     Raises:
-        UserError: a variable is unknown, missing or wrongly shaped.
+        UserError: a variable is unknown or missing, or has the wrong shape.
     """
     state_dict = _to_torch(variables, _AUTOENCODER)
     _check_shapes(state_dict, _AUTOENCODER, _autoencoder_shapes(state_dict))
@@ -158,13 +157,13 @@ def autoencoder_to_torch(variables: Variables, *, num_batches_tracked: int = 0) 
 
 
 def pixelcnn_from_torch(state_dict: StateDict) -> dict[str, Any]:
-    """Read the reference's `GatedPixelCNN`, of any number of layers.
+    """Read the reference's `GatedPixelCNN`, with any number of layers.
 
     Returns:
-        {"params": ...} of a class-conditional `Prior` over plain codes by a `PixelCNN`, of float32 arrays.
+        {"params": ...} of a class-conditional `Prior` over plain codes with a `PixelCNN`, as float32 arrays.
 
     Raises:
-        UserError: a key is unknown, missing or wrongly shaped.
+        UserError: a key is unknown or missing, or an array has the wrong shape.
     """
     table = _pixelcnn(_num_layers(r"layers\.(\d+)\.", state_dict))
     _check_names(state_dict, [entry.key for entry in table])
@@ -173,13 +172,13 @@ def pixelcnn_from_torch(state_dict: StateDict) -> dict[str, Any]:
 
 
 def pixelcnn_to_torch(variables: Variables) -> dict[str, np.ndarray]:
-    """Write what `pixelcnn_from_torch` reads; the reference has no unconditional model.
+    """Write a state dict for `pixelcnn_from_torch`; the reference has no unconditional model.
 
     Returns:
-        A state dict that the reference loads, float32.
+        A state dict that the reference can load, in float32.
 
     Raises:
-        UserError: a variable is unknown, missing or wrongly shaped.
+        UserError: a variable is unknown or missing, or has the wrong shape.
     """
     table = _pixelcnn(_num_layers(r"params/network/layer_(\d+)/", flatten_dict(variables, sep="/")))
     state_dict = _to_torch(variables, table)
@@ -202,20 +201,20 @@ def _check_names(given: Iterable[str], required: Iterable[str], optional: Iterab
 
 
 def _check_shapes(state_dict: StateDict, table: list[_Entry], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
-    """Compare with `shapes`, by path those of our variables; the error is in PyTorch's layout."""
+    """Compare with `shapes`, those of our variables by path; the error states shapes in PyTorch's layout."""
     for key, path, layout in table:
         expected = layout.to_torch(np.broadcast_to(np.float32(0), shapes[path].shape)).shape
         if np.shape(state_dict[key]) != expected:
             raise UserError(
                 f"not a model of the reference: {key} has shape {np.shape(state_dict[key])}, "
-                f"where the sizes of the other arrays ask for {expected}"
+                f"but the sizes of the other arrays require {expected}"
             )
 
 
 def _sizes(state_dict: StateDict, key: str, rank: int) -> tuple[int, ...]:
     shape = np.shape(state_dict[key])
     if len(shape) != rank:
-        raise UserError(f"not a model of the reference: {key} has shape {shape}, not one of {rank} axes")
+        raise UserError(f"not a model of the reference: {key} has shape {shape}, but must have {rank} axes")
     return shape
 
 
@@ -257,7 +256,7 @@ def _to_torch(variables: Variables, table: list[_Entry]) -> dict[str, np.ndarray
         if np.ndim(arrays[path]) != layout.rank:
             raise UserError(
                 f"not a model of the reference: {path} has shape {np.shape(arrays[path])}, "
-                f"not one of {layout.rank} axes"
+                f"but must have {layout.rank} axes"
             )
     return {
         key: np.ascontiguousarray(layout.to_torch(np.asarray(arrays[path], np.float32))) for key, path, layout in table

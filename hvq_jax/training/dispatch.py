@@ -1,7 +1,7 @@
-"""Several training steps in one compiled computation, so that the host starts fewer of them.
+"""Several training steps in one compiled computation, to reduce the dispatch overhead on the host.
 
-What happens between steps (logs, evaluations, checkpoints, checks) is known beforehand. A dispatch ends where something
-happens, so that it happens after the same steps however many steps a dispatch takes.
+What happens between steps (logging, evaluation, checkpoints, checks) is known in advance. A dispatch ends wherever
+something is due, so that it happens after the same steps no matter how many steps a dispatch contains.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from hvq_jax.training.state import StepReport, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """After which steps, counted from 1, something happens; 0: never."""
+    """The steps, counted from 1, after which each event happens; an interval of 0 means never."""
 
     num_steps: int
     log_every_steps: int
@@ -26,26 +26,26 @@ class Schedule:
     check_replicas_every_steps: int
 
     def evaluates(self, step: int) -> bool:
-        """Whether the validation split is evaluated after `step`; it always is after the last one."""
+        """Return whether to evaluate the validation split after `step`; always true after the last step."""
         return step == self.num_steps or _is_multiple(step, self.eval_every_steps)
 
     def saves(self, step: int) -> bool:
-        """Whether a checkpoint is written after `step`; it always is after an evaluation."""
+        """Return whether to write a checkpoint after `step`; always true after an evaluation."""
         return self.evaluates(step) or _is_multiple(step, self.checkpoint_every_steps)
 
     def logs(self, step: int) -> bool:
-        """Whether the steps since the last log are summarised after `step`; they always are before a checkpoint."""
+        """Return whether to log the steps since the last log after `step`; always true before a checkpoint."""
         return self.saves(step) or _is_multiple(step, self.log_every_steps)
 
     def checks_replicas(self, step: int) -> bool:
-        """Whether the copies of the state are compared after `step`."""
+        """Return whether to compare the copies of the state after `step`."""
         return _is_multiple(step, self.check_replicas_every_steps)
 
     def dispatches(self, start: int, most: int) -> Iterator[int]:
-        """How many steps each dispatch after step `start` takes: `most`, or 1 where fewer are left until an event.
+        """Yield the size of each dispatch after step `start`: `most`, or 1 if fewer steps are left until an event.
 
-        This follows from the steps of the events alone: a run that was stopped after any dispatch is cut in the same
-        way when it goes on.
+        The sizes depend only on the steps of the events, so a run that was stopped after any dispatch continues with
+        the same ones.
         """
         while start < self.num_steps:
             events = [start + every - start % every for every in self._intervals() if every]
@@ -66,7 +66,7 @@ def _is_multiple(step: int, every: int) -> bool:
 
 
 def in_groups(batches: Iterable[Any], sizes: Iterable[int]) -> Iterator[list[Any]]:
-    """The batches in lists of these sizes."""
+    """Yield the batches in lists of these sizes."""
     batches = iter(batches)
     for size in sizes:
         group = list(itertools.islice(batches, size))
@@ -78,14 +78,14 @@ def in_groups(batches: Iterable[Any], sizes: Iterable[int]) -> Iterator[list[Any
 def compile_dispatch(
     step: Callable[[TrainState, Any], tuple[TrainState, StepReport]], parallel: Parallel
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepReport]]:
-    """Compiles `(state, batches) -> (state, reports)`, both with a leading axis of steps (`Parallel.shard_steps`).
+    """Compile `(state, batches) -> (state, reports)`, both with a leading axis of steps (`Parallel.shard_steps`).
 
-    A program of its own for each number of steps; the state is donated. Several steps in one program give the numbers
-    of as many programs within rounding: XLA is free to fuse them in another way.
+    Each number of steps compiles its own program; the state is donated. Several steps in one program give the same
+    numbers as separate programs up to rounding, because XLA may fuse them differently.
     """
 
     def steps(state: TrainState, batches: Any) -> tuple[TrainState, StepReport]:
-        if len(jax.tree.leaves(batches)[0]) == 1:  # without a loop, the very program that one step is
+        if len(jax.tree.leaves(batches)[0]) == 1:  # without a loop, to compile exactly the program of one step
             state, report = step(state, jax.tree.map(lambda x: x[0], batches))
             return state, jax.tree.map(lambda x: x[None], report)
         return jax.lax.scan(step, state, batches, unroll=_unrolls())
@@ -94,14 +94,14 @@ def compile_dispatch(
 
 
 def _unrolls() -> bool:
-    # On CPU XLA runs a convolution in a loop on slow code, ten times as long (https://github.com/jax-ml/jax/issues/12868).
+    # XLA on CPU runs convolutions in a loop ten times slower (https://github.com/jax-ml/jax/issues/12868).
     return jax.default_backend() == "cpu"
 
 
 def placed_groups(
     batches: Iterable[Any], schedule: Schedule, start: int, steps_per_dispatch: int, parallel: Parallel
 ) -> Iterator[tuple[int, Any]]:
-    """For each dispatch after step `start`: the step that it ends with, and its batches on the devices."""
+    """Yield, for each dispatch after step `start`, its last step and its batches on the devices."""
     groups = in_groups(batches, schedule.dispatches(start, steps_per_dispatch))
     ends = itertools.accumulate(schedule.dispatches(start, steps_per_dispatch), initial=start)
     return zip(itertools.islice(ends, 1, None), parallel.prefetch(groups, parallel.shard_steps), strict=False)

@@ -1,4 +1,4 @@
-"""TensorBoard event files, written on the spot: a full disk is noticed by who writes, not by a thread of its own."""
+"""TensorBoard event files, written synchronously, so that the caller and not a background thread sees a full disk."""
 
 import os
 import time
@@ -11,7 +11,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 
 class EventFile:
-    """A new event file in `folder`; what earlier ones there say of `purge_step` and later steps is hidden."""
+    """A new event file in `folder`, which hides the events of older files there from `purge_step` on."""
 
     def __init__(self, folder: Path, *, purge_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -20,7 +20,7 @@ class EventFile:
         self._write(purge_step, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, *summaries: Any) -> None:
-        """Appends what `tensorboardX.summary` makes, as one event; OSError where the disk is full."""
+        """Append the values made by `tensorboardX.summary` as one event; raise OSError if the disk is full."""
         values = [value for summary in summaries for value in summary.value]
         self._write(step, summary=Summary(value=values))
         self._writer.flush()
@@ -29,5 +29,5 @@ class EventFile:
         self._writer.write_event(Event(wall_time=time.time(), step=step, **content))
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Write what is buffered and close the file."""
         self._writer.close()

@@ -1,4 +1,4 @@
-"""Imports that a program can do without."""
+"""Imports of optional modules."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ from typing import Any
 
 @contextlib.contextmanager
 def without(module: str) -> Iterator[None]:
-    """Makes `import module` raise ImportError during the block, unless it has been imported before."""
+    """Make `import module` raise ImportError during the block, unless the module has already been imported."""
     modules: dict[str, Any] = sys.modules
     if module in modules:
         yield

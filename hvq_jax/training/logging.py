@@ -1,4 +1,4 @@
-"""What a run says: `metrics.jsonl` for programs, TensorBoard events for people, lines for the terminal."""
+"""Logs of a run: `metrics.jsonl` for programs, TensorBoard events for people, and lines for the terminal."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from hvq_jax.files import write_text
 from hvq_jax.progress import progress_bar
 from hvq_jax.training.imports import without
 
-with without("torch"):  # where it is installed, tensorboardX takes seconds to import it, for nothing that is used here
+with without("torch"):  # if installed, tensorboardX takes seconds to import it for features that are not used here
     from tensorboardX import summary
 
     from hvq_jax.training.events import EventFile
@@ -25,15 +25,13 @@ METRICS = "metrics.jsonl"
 
 
 def set_quiet() -> None:
-    """Leaves the terminal to our own lines, for a whole program."""
+    """Silence the loggers of libraries for the whole program, so that the terminal shows only our own lines."""
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax and TFDS log pages about errors that they also raise
-    logging.getLogger("asyncio").setLevel(
-        logging.CRITICAL
-    )  # so do the writers of a checkpoint that could not be written
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does the writer of a checkpoint that failed
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """The records of a run, oldest first; lines that a crash left unfinished are left out."""
+    """Return the records of a run, oldest first, without lines left incomplete by a crash."""
     path = workdir / METRICS
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -43,7 +41,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
 
 
 def in_one_line(figures: dict[str, Any]) -> str:
-    """Figures for the terminal: "mse 0.0382  psnr 20.78"; nested ones behind their name."""
+    """Format metrics for the terminal, as in "mse 0.0382  psnr 20.78"; nested ones follow their name."""
     parts = []
     for name, value in figures.items():
         if isinstance(value, dict):
@@ -54,13 +52,13 @@ def in_one_line(figures: dict[str, Any]) -> str:
 
 
 class RunLog:
-    """The log of one stage, from `start_step` on: records that a resumed run will write again are dropped."""
+    """The log of one stage from `start_step` on; drops records that a resumed run will write again."""
 
     def __init__(self, workdir: Path, stage: str, *, start_step: int, num_steps: int) -> None:
         self.stage = stage
         kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
-        # Without a buffer, so that a full disk is noticed here and not again when the file is closed.
+        # Unbuffered, so that a full disk is noticed here, and not again when the file is closed.
         self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
         self._events = EventFile(workdir / "events" / stage, purge_step=start_step + 1)
         self._bar = progress_bar(
@@ -73,7 +71,7 @@ class RunLog:
         )
 
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
-        """Appends one line to `metrics.jsonl` and one point a curve to TensorBoard."""
+        """Append one line to `metrics.jsonl` and one point per curve to TensorBoard."""
         row = {"stage": self.stage, "split": split, "step": step, **scalars}
         try:
             self._file.write(f"{json.dumps(row)}\n".encode())
@@ -81,11 +79,11 @@ class RunLog:
         except OSError as error:
             raise UserError(
                 f"cannot write {METRICS} and events in {Path(self._file.name).parent} at step {step}: "
-                f"{error.strerror}; what was saved before is intact"
+                f"{error.strerror}; everything saved before is intact"
             ) from None
 
     def progress(self, step: int, line: str) -> None:
-        """Moves the bar, or prints a line where the output is not a terminal."""
+        """Advance the progress bar, or print a line if stderr is not a terminal."""
         self._bar.update(step - self._bar.n)
         if self._bar.disable:
             print(f"{self.stage} step {step}/{self._bar.total}  {line}", flush=True)
@@ -93,18 +91,18 @@ class RunLog:
             self._bar.set_postfix_str(line)
 
     def say(self, line: str) -> None:
-        """Prints a line without breaking the bar."""
+        """Print a line without breaking the progress bar."""
         tqdm.write(f"{self.stage} {line}", file=sys.stdout)
         sys.stdout.flush()
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """uint8 grids `[H, W, C]` to TensorBoard."""
+        """Write uint8 grids `[H, W, C]` to TensorBoard."""
         self._events.write(step, *(summary.image(name, image, dataformats="HWC") for name, image in images.items()))
 
     def usage(self, step: int, counts: np.ndarray) -> None:
-        """The histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k].
+        """Write a histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k].
 
-        Of several codebooks, `[depth, K]`, one after the other.
+        Several codebooks, `[depth, K]`, are concatenated.
         """
         counts = counts.reshape(-1)
         if counts.sum() == 0:
@@ -123,20 +121,20 @@ class RunLog:
         self._events.write(step, histogram)
 
     def close(self) -> None:
-        """Flushes everything."""
+        """Flush and close everything."""
         self._bar.close()
         self._file.close()
-        with contextlib.suppress(OSError):  # a full disk has been reported by who wrote to it
+        with contextlib.suppress(OSError):  # a full disk has already been reported by the write
             self._events.close()
 
 
 class SilentLog(RunLog):
-    """The log of a process that another one speaks for."""
+    """A log that discards everything, for processes other than the first."""
 
     def __init__(self) -> None: ...
 
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
-        """Does nothing, like all methods here."""
+        """Do nothing, like all methods of this class."""
 
     def progress(self, step: int, line: str) -> None: ...  # noqa: D102
 

@@ -1,4 +1,4 @@
-"""What the training steps report, summarised an interval at a time while the devices are at work on later steps."""
+"""Reports of training steps, summarised per interval while the devices are running later steps."""
 
 import datetime
 import time
@@ -12,7 +12,7 @@ from hvq_jax.training.state import StepReport
 
 
 class NotFiniteError(Exception):
-    """A loss or a gradient norm that is infinite or not a number; its text says which, `step` at which step."""
+    """Raised when a loss or gradient norm is infinite or NaN; the message states both, and `step` is the step."""
 
     def __init__(self, loss: float, gradient_norm: float, step: int) -> None:
         super().__init__(f"the loss is {loss} and the gradient norm {gradient_norm}")
@@ -20,10 +20,10 @@ class NotFiniteError(Exception):
 
 
 class StepLog:
-    """Collects reports and writes their means to `log`.
+    """A collector of step reports that writes their means to `log`.
 
-    To read a report is to wait for its step. So an interval is closed after its last step, and written once the next
-    step has been started: the devices never wait for the host to summarise.
+    Reading a report waits for its step. So an interval is closed after its last step but written only once the next
+    step has been dispatched: the devices never wait for the host to summarise.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class StepLog:
         self._written, self._clock = start_step, time.monotonic()
 
     def add(self, reports: StepReport) -> None:
-        """The reports of one dispatch, still on the devices; each leaf has a leading axis of steps."""
+        """Add the reports of one dispatch, still on the devices; each leaf has a leading axis of steps."""
         self._open.append(reports)
 
     def close_interval(self, step: int) -> None:
-        """What was added since the last time is to be summarised as of `step`."""
+        """Close the interval of the reports added since the last one; it will be logged as of `step`."""
         self.write()
         self._closed, self._open = (step, self._open), []
 
     def write(self) -> None:
-        """Waits for the steps of the closed interval, if there is one, and logs it; raises NotFiniteError."""
+        """Wait for the steps of the closed interval, if there is one, and log them; may raise NotFiniteError."""
         if self._closed is None:
             return
         (step, reports), self._closed = self._closed, None
@@ -72,7 +72,7 @@ class StepLog:
         self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} {self._stage.items}/s  {left} left")
 
     def restart_clock(self) -> None:
-        """What was done since the last step, a checkpoint say, does not count as training."""
+        """Restart the clock, to exclude the time since the last step, such as a checkpoint, from the training speed."""
         self._clock = time.monotonic()
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/growth.py` makes of its measurements, and one real run on tiny sizes."""
+"""How `benchmarks/growth.py` reports its measurements, and one real run on tiny sizes."""
 
 import dataclasses
 import json
@@ -32,7 +32,7 @@ def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys)
     run(["--repetitions=2", "--axes=codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
     printed = capsys.readouterr().out
     assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 1
-    assert printed.count("Of the step, the search takes ") == 1
+    assert printed.count("The search's share of the step is ") == 1
     points = json.loads((tmp_path / "growth.json").read_text())["points"]
     assert [(point["axis"], point["value"], point["work"]) for point in points] == [
         (name, value, work) for name in ("codes",) for value in AXES[name].values for work in AXES[name].works
@@ -81,7 +81,7 @@ def test_the_crossing_is_between_the_points_around_it():
     ],
 )
 def test_the_sentence_on_the_search(medians, end):
-    assert verdict(CODES, medians) == f"Of the step, the search takes {end}"
+    assert verdict(CODES, medians) == f"The search's share of the step is {end}"
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_the_sentence_on_the_search(medians, end):
         (["--axes=dim,typo"], "--axes=dim,typo: there is no axis 'typo'; choose from batch, dim, codes, image, grid"),
         (["--axes="], "--axes=: there is no axis ''; choose from"),
         (["--repetitions=0"], "--repetitions=0: must be at least 1"),
-        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or cannot be"),
-        (["--plots=/no/such/folder"], "--plots=/no/such/folder: the folder does not exist or cannot be written to"),
+        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or is not"),
+        (["--plots=/no/such/folder"], "--plots=/no/such/folder: the folder does not exist or is not writable"),
         ([f"--plots={__file__}"], f"--plots={__file__}: the folder does not exist"),
     ],
 )

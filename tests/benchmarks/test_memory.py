@@ -1,4 +1,4 @@
-"""That `benchmarks/memory.py` forgets a peak, in a process of its own: the tests' has grown long ago."""
+"""Resetting the memory peak, in a new process, because that of the tests is already large."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`benchmarks.networks` compares priors of as many parameters."""
+"""`benchmarks.networks` compares priors with equal numbers of parameters."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/speed.py` makes of its measurements."""
+"""How `benchmarks/speed.py` reports its measurements."""
 
 import os
 import subprocess
@@ -82,7 +82,7 @@ def test_times_of_a_part_of_the_positions_are_extrapolated_in_proportion():
         (["--repetitions=0"], "--repetitions=0: must be at least 1"),
         (["--repetitions=few"], "argument --repetitions: invalid int value: 'few'"),
         (["--unknown"], "unrecognized arguments: --unknown"),
-        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or cannot be"),
+        (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or is not"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, message):

@@ -1,4 +1,4 @@
-"""The pipe between the processes of `benchmarks/turns.py`, and that both sides have to compute the same."""
+"""The pipe between the processes of `benchmarks/turns.py`, and the check that both sides compute the same."""
 
 import json
 import subprocess

@@ -16,12 +16,12 @@ from hvq_jax.runs.flags import parse_command_line
 ROOT = Path(__file__).parents[2]
 MANIFEST = ROOT / "cluster" / "jobset.yaml"
 
-# Maps whose keys are anyone's choice.
+# Maps with arbitrary keys.
 FREE_FORM = {"annotations", "limits", "nodeSelector", "requests"}
 
 
 def variant(name):
-    """The manifest as the command in its own header makes it."""
+    """Return the manifest as produced by the command in its header."""
     commands = {
         comment: command for command, comment in re.findall(r"^#   (\S.*?)  +# (.*)", MANIFEST.read_text(), re.M)
     }
@@ -37,7 +37,7 @@ def document(request):
 
 
 def as_the_api_reads(document):
-    """What is left of `document` in the types of the API: they leave out what they do not know."""
+    """Return `document` after a round trip through the types of the API, which drop unknown fields."""
     return json.loads(JobsetV1alpha2JobSet.from_dict(document).to_json())
 
 

@@ -1,4 +1,4 @@
-"""What `benchmarks/scaling.py` counts, on which `docs/scaling.md` rests."""
+"""What `benchmarks/scaling.py` counts; `docs/scaling.md` is based on it."""
 
 import argparse
 

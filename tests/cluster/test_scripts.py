@@ -56,7 +56,7 @@ def test_preemptible_tells_a_stopped_command_from_a_finished_one(on_sigterm, sta
 
 @pytest.fixture
 def slurm(tmp_path):
-    """A node that runs one task; a function that submits the script with the statuses of train.py, one an attempt."""
+    """Return a function that submits the script to a one-task node, given one status of train.py per attempt."""
     executable(tmp_path / "bin" / "srun", '[[ $1 == --kill-on-bad-exit=0 ]] || exit 99\nshift\nexec "$@"\n')
     executable(tmp_path / "bin" / "scontrol", 'echo "$*" >>requeued\n')
     (tmp_path / "cluster").symlink_to(ROOT / "cluster")

@@ -41,7 +41,7 @@ def write_idx_files(folder: pathlib.Path, splits: dict[str, tuple[np.ndarray, np
 
 
 def write_tar(path: pathlib.Path, members: dict[str, bytes | tarfile.TarInfo]) -> None:
-    """Writes a .tar.gz of files, or of whatever a TarInfo says."""
+    """Write a .tar.gz of files, or of members described by a TarInfo."""
     with tarfile.open(path, "w:gz") as tar:
         for name, content in members.items():
             if isinstance(content, tarfile.TarInfo):
@@ -93,7 +93,7 @@ def _opcodes(value) -> bytes:
 def raw_png(
     width: int, height: int, depth: int, colour_type: int, rows: list[bytes], transparent: bytes = b""
 ) -> bytes:
-    """A PNG of any kind, true or not: Pillow writes fewer than it reads."""
+    """Return a PNG of any kind, valid or not; Pillow reads more kinds than it writes."""
 
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))

@@ -96,7 +96,7 @@ def test_every_shift_occurs():
 @hypothesis.given(st.floats(0.05, 1), numbers)
 def test_a_resized_crop_keeps_area_and_ratio_within_bounds(scale, seed):
     size = 64
-    ramps = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1) * 4  # each pixel says where it is
+    ramps = np.stack(np.meshgrid(*[np.arange(size)] * 2, indexing="ij"), axis=-1) * 4  # each pixel encodes its position
     result = changed(copies(ramps.astype(np.uint8), 40), Augmentation(resized_crop_min_scale=scale), seed=seed)
     middle = result[:, size // 4 : size * 3 // 4, size // 4 : size * 3 // 4].astype(float)  # nothing is clipped there
     height = (middle[:, -1, 0, 0] - middle[:, 0, 0, 0]) / (4 * (size / 2 - 1))  # share of the image
@@ -117,7 +117,7 @@ def test_a_resized_crop_lies_anywhere_in_the_image():
 
 
 def test_what_is_drawn_never_changes():
-    # Runs under way would see other images: these draws are a promise.
+    # These draws must never change, because resumed runs would see other images.
     image = 10 * np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
     augmentation = Augmentation(flip=True, crop_padding=1, resized_crop_min_scale=0.5)
     result = changed(copies(image, 3), augmentation, first=100, epoch=3, seed=7)

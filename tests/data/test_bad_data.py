@@ -29,13 +29,13 @@ def image_bytes(file_format: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-# File name, content and what is said of it.
+# File name, content and the error message.
 CORRUPT = {
     "truncated.png": (image_bytes()[:-100], "truncated"),
     "header.jpg": (image_bytes("JPEG")[:30], "."),
-    "text.jpg": (b"This is not an image.\n", "it is no PNG, JPEG, WebP, BMP or GIF image"),
-    "page.webp": (b"<html>404</html>", "it is no PNG"),
-    "empty.png": (b"", "it is no PNG"),
+    "text.jpg": (b"This is not an image.\n", "not a PNG, JPEG, WebP, BMP or GIF image"),
+    "page.webp": (b"<html>404</html>", "not a PNG"),
+    "empty.png": (b"", "not a PNG"),
     "bomb.png": (raw_png(100_000, 100_000, 8, 0, [bytes(100_000)]), "pixels"),
 }
 
@@ -54,7 +54,7 @@ def prepare_folder(folder: pathlib.Path, **options):
 
 
 def incomplete(data_dir: pathlib.Path) -> list[pathlib.Path]:
-    """What a preparation leaves behind: records in any folder, and folders that have not got their name."""
+    """Return what a preparation leaves behind: records in any folder, and temporary folders."""
     return [*data_dir.rglob("*.array_record*"), *data_dir.rglob("incomplete.*")]
 
 
@@ -86,14 +86,14 @@ def test_corrupt_images_are_left_out_counted_and_listed(folder, capsys):
     lines = listing.read_text().splitlines()
     assert [line.split(":")[0] for line in lines] == sorted(f"b/{name}" for name in [*CORRUPT, "nowhere.png"])
     shown = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("\r")]
-    assert f"left out 7 files that cannot be read, listed in {listing}:" in shown
+    assert f"skipped 7 files that cannot be read, listed in {listing}:" in shown
     assert [line for line in shown if line in lines] == lines[:5]
 
 
 def test_nothing_is_listed_where_nothing_is_left_out(folder, capsys):
     builder = prepare_folder(folder, skip_corrupt=True)
     assert not (pathlib.Path(builder.data_path) / "skipped.txt").exists()
-    assert "left out" not in capsys.readouterr().err
+    assert "skipped" not in capsys.readouterr().err
 
 
 def test_a_split_without_a_single_good_image_is_an_error(folder):
@@ -129,7 +129,7 @@ def test_a_folder_without_permission_is_named(folder, monkeypatch):
 
 def test_a_data_set_that_cannot_fit_is_refused_before_it_is_written(folder, tiny_manual_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: DiskUsage(2**20, 2**20 - 1000, 1000))
-    with one_line(r"image_folder needs 0\.1 MiB in .*, only 0\.0 MiB are free.*--config\.data\.data_dir=DIR"):
+    with one_line(r"image_folder needs 0\.1 MiB in .*, but only 0\.0 MiB are free.*--config\.data\.data_dir=DIR"):
         prepare_folder(folder)
     with one_line("fashion_mnist needs"):
         prepare(FashionMnist, data_dir=tmp_path / "out", manual_dir=tiny_manual_dir)
@@ -138,7 +138,7 @@ def test_a_data_set_that_cannot_fit_is_refused_before_it_is_written(folder, tiny
 
 @contextlib.contextmanager
 def disk_that_is_full_after(num_bytes: int):
-    """Lets no file grow beyond: writing fails as it does on a full disk, whoever runs the tests."""
+    """Limit the size of files, so that writing fails as on a full disk, for any user."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
     try:

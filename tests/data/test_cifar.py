@@ -33,7 +33,7 @@ def python_member(builder, images, labels) -> bytes:
 
 
 def members_of(builder, kind: str) -> dict[str, bytes]:
-    """Two images in each member of an archive, made from the member's number."""
+    """Return two images per member of an archive, made from the member's index."""
     names, write = (
         (builder.BINARY_MEMBERS, binary_member) if kind == "binary" else (builder.PYTHON_MEMBERS, python_member)
     )
@@ -115,7 +115,7 @@ def test_nothing_but_a_plain_file_serves_as_member(tmp_path, kind, type_):
     special = tarfile.TarInfo(name)
     special.type, special.linkname = type_, str(secret)
     write_tar(tmp_path / archive_name(Cifar10, kind), members | {name: special})
-    with pytest.raises(UserError, match=f"{name} is not a plain file"):
+    with pytest.raises(UserError, match=f"{name} is not a regular file"):
         read(Cifar10, tmp_path)
 
 
@@ -123,7 +123,7 @@ def test_a_member_that_announces_too_much_is_refused_unread(tmp_path, kind, monk
     members = members_of(Cifar10, kind)
     write_tar(tmp_path / archive_name(Cifar10, kind), members)
     monkeypatch.setattr("hvq_jax.data.builders.archive._MAX_MEMBER_BYTES", len(members[next(iter(members))]) - 1)
-    with pytest.raises(UserError, match="more than any published one"):
+    with pytest.raises(UserError, match="more than any published member"):
         read(Cifar10, tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_labels_beyond_the_classes_are_refused(tmp_path, builder, kind, label):
     members = members_of(builder, kind)
     members[next(iter(members))] = write(builder, images, np.full(PER_MEMBER, label, np.uint8))
     write_tar(tmp_path / archive_name(builder, kind), members)
-    with pytest.raises(UserError, match=f"train split of {builder.name}: label {label} beyond"):
+    with pytest.raises(UserError, match=f"train split of {builder.name}: label {label} is out of range"):
         read(builder, tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_arrays_are_those_that_numpy_itself_would_make(order):
 
 
 class Hostile:
-    """Runs whatever it is given when it is unpickled."""
+    """An object that runs a given function when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments

@@ -20,19 +20,19 @@ def rows(images: np.ndarray) -> set[bytes]:
 
 
 def numbered(first: int, count: int, shape: tuple[int, ...] = (2, 2, 1)) -> list[dict]:
-    """Examples each of whose pixels says its number, and whose label is the number's parity."""
+    """Return examples whose pixels all contain the example's index, with the index's parity as the label."""
     return [{"image": np.full(shape, number, np.uint8), "label": number % 2} for number in range(first, first + count)]
 
 
 def numbers(dataset: ImageDataset) -> dict[str, list[int]]:
-    """The numbers of the images of each split."""
+    """Return the indices of the images of each split."""
     splits = {name: getattr(dataset, name) for name in SPLITS}
     return {name: split.read(np.arange(len(split)))[0][:, 0, 0, 0].tolist() for name, split in splits.items()}
 
 
 @pytest.fixture(scope="module")
 def only_train(tmp_path_factory):
-    """Where "garments" is 100 training images and nothing else."""
+    """Return a folder in which "garments" has 100 training images and no other split."""
     folder = tmp_path_factory.mktemp("only_train")
     write_dataset(folder, numbered(0, 100), image=tensor(2, 2, 1), label=TWO_CLASSES)
     return folder
@@ -95,12 +95,12 @@ def test_carved_splits_divide_train(only_train, validation_size, test_size, stre
     parts = numbers(dataset)
     assert sorted(itertools.chain(*parts.values())) == list(range(100))
     assert all(part == sorted(part) for part in parts.values())
-    # What is tested on depends on the size of nothing else.
+    # The test images do not depend on the size of any other split.
     assert numbers(load(only_train, validation_size=1, test_size=test_size))["test"] == parts["test"]
 
 
 def test_carved_splits_are_a_promise(only_train):
-    # Runs under way would be validated on images that they were trained on.
+    # This must never change, because resumed runs would be validated on images they were trained on.
     parts = numbers(load(only_train, validation_size=5, test_size=3))
     assert [parts["validation"], parts["test"]] == [[3, 11, 13, 20, 92], [26, 77, 94]]
 
@@ -143,7 +143,7 @@ def test_splits_of_several_sizes_are_refused(tmp_path):
     splits = {"train": numbered(0, 40, (2, 2, 1)), "test": numbered(0, 2, (3, 2, 1))}
     write_dataset(tmp_path, splits, image=tensor(None, 2, 1), label=TWO_CLASSES)
     with pytest.raises(
-        UserError, match=r"image 0 of the test split .* is 3×2×1, others are 2×2×1: .*--config.data.image_size=SIZE"
+        UserError, match=r"image 0 of the test split .* is 3×2×1, but others are 2×2×1: .*--config.data.image_size=SIZE"
     ):
         load(tmp_path)
 
@@ -168,7 +168,7 @@ def test_size_and_channels_are_those_asked_for(prepared_dir, mini):
     images, _ = dataset.test.read(np.arange(100))
     np.testing.assert_array_equal(images[..., 0], images[..., 2])
     halved = mini.test.images[:100].reshape(100, 14, 2, 14, 2).mean((2, 4))
-    assert np.abs(images[..., 0] - halved).mean() < 10  # another filter, the same picture
+    assert np.abs(images[..., 0] - halved).mean() < 10  # another filter, the same image
 
 
 def test_the_fingerprint_does_not_depend_on_where_the_images_are(only_train):

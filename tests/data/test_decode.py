@@ -145,7 +145,7 @@ def test_a_file_with_a_changed_byte_raises_nothing_else(file_format):
     "content", [b"", b"text\n", b"GIF89a", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"P6 1 1 255 abc", bytes(100)]
 )
 def test_other_files_are_no_images(content):
-    with pytest.raises(ImageError, match="no PNG, JPEG, WebP, BMP or GIF image"):
+    with pytest.raises(ImageError, match=r"^not a PNG, JPEG, WebP, BMP or GIF image"):
         decode_image(io.BytesIO(content), 3)
 
 

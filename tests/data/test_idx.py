@@ -12,7 +12,7 @@ from hvq_jax.errors import UserError
 CONTENT = idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
 
 
-@hypothesis.settings(deadline=None, max_examples=50)  # the first example pays for the folder
+@hypothesis.settings(deadline=None, max_examples=50)  # the first example also creates the folder
 @hypothesis.given(
     array=hnp.arrays(np.uint8, hnp.array_shapes(max_dims=4, min_side=0, max_side=6)),
     compress=...,
@@ -49,7 +49,7 @@ def test_refuses_a_compressed_file_cut_anywhere(tmp_path):
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "not an IDX file"),
         (b"\0\0\x0d\x01\0\0\0\x01" + bytes(4), "0x0d"),  # float32
         (b"\0\0\x08\0", "not an IDX file"),  # no dimension
-        (b"\0\0\x08\x02" + b"\xff" * 8 + bytes(10), "damaged"),  # announces 2^64 bytes
+        (b"\0\0\x08\x02" + b"\xff" * 8 + bytes(10), "damaged"),  # declares 2^64 bytes
         (gzip.compress(CONTENT, mtime=0)[:20] + bytes(30), "cannot read"),
     ],
 )

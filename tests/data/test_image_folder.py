@@ -153,7 +153,7 @@ def test_images_of_any_size_get_one_size(tmp_path):
 def test_a_copy_is_found_at_once(tmp_path, monkeypatch):
     folder = write_images(tmp_path / "in", "a/1.png", "b/1.png")
     first = prepared(folder, tmp_path / "out")
-    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", None)  # would be called to prepare anew
+    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", None)  # would be called to prepare again
     again = prepared(folder, tmp_path / "out")
     assert again.data_path == first.data_path
     assert again.info.splits["train"].num_examples == 2
@@ -259,7 +259,7 @@ def test_a_folder_that_is_gone_is_named(tmp_path):
     folder = write_images(tmp_path / "in", "a.png")
     prepared(folder, tmp_path / "out")
     shutil.rmtree(folder)
-    with pytest.raises(UserError, match=f"manual_dir={folder} is not a folder"):
+    with pytest.raises(UserError, match=f"manual_dir={folder}: not a folder"):
         prepared(folder, tmp_path / "out")
 
 
@@ -269,17 +269,17 @@ def test_a_folder_that_is_gone_is_named(tmp_path):
         ([], [], "in has no .png, .jpg, .jpeg, .webp file"),
         ([], ["a"], "in has no .png"),
         (["a/1.png"], ["b"], "class folder .*/in/b has no images"),
-        (["a/1.png", "2.png"], [], "in/2.png lies beside folders of classes"),
-        (["train/a/1.png", "test/1.png"], [], "either all of train, test must have folders of classes, or none"),
+        (["a/1.png", "2.png"], [], "in/2.png lies beside class folders"),
+        (["train/a/1.png", "test/1.png"], [], "either all of train, test must have class folders, or none"),
         (["train/a/1.png", "test/a/1.png"], ["test/b"], "class folder .*/in/test/b has no images"),
         (["train/a/1.png"], ["val"], "in/val has no images"),
-        (["train/a/1.png", "truck/1.png"], [], r"folder of a split, train, but also truck/1\.png"),
+        (["train/a/1.png", "truck/1.png"], [], r"the split folders train, but also truck/1\.png"),
         (["train/a/1.png", "1.png"], [], r"but also 1\.png"),
         (["test/a/1.png"], [], "but no folder train"),
-        (["train/1.png", "val/1.png", "valid/1.png"], [], "val and valid both stand for the validation split"),
-        (["a\nb/1.png"], [], "must have a printable name"),
-        ([" a/1.png"], [], "must have a printable name"),
-        ([os.fsdecode(b"\xff/1.png")], [], "must have a printable name"),
+        (["train/1.png", "val/1.png", "valid/1.png"], [], "val and valid both name the validation split"),
+        (["a\nb/1.png"], [], "must have a printable UTF-8 name"),
+        ([" a/1.png"], [], "must have a printable UTF-8 name"),
+        ([os.fsdecode(b"\xff/1.png")], [], "must have a printable UTF-8 name"),
     ],
 )
 def test_other_layouts_are_one_line(tmp_path, paths, folders, reason):
@@ -297,14 +297,17 @@ def test_other_layouts_are_one_line(tmp_path, paths, folders, reason):
         ({"train": "1.png,a 3.png,b"}, r"train\.csv, line 3: there is no image 3\.png in .*/images"),
         ({"train": "../train.csv,a"}, r"line 2: there is no image \.\./train\.csv"),
         ({"train": "../outside.png,a"}, r"line 2: there is no image \.\./outside\.png"),
-        ({"train": "1.png,a 2.png,b 1.png,a"}, r"line 4: 1\.png stands in .*train\.csv, line 2 already"),
-        ({"train": "1.png,a", "test": "1.png,a"}, r"test\.csv, line 2: 1\.png stands in .*train\.csv, line 2"),
-        ({"train": "1.png,a", "val": "", "test": "2.png,a"}, r"val\.csv names no image"),
+        ({"train": "1.png,a 2.png,b 1.png,a"}, r"line 4: 1\.png is already listed in .*train\.csv, line 2"),
+        (
+            {"train": "1.png,a", "test": "1.png,a"},
+            r"test\.csv, line 2: 1\.png is already listed in .*train\.csv, line 2",
+        ),
+        ({"train": "1.png,a", "val": "", "test": "2.png,a"}, r"val\.csv lists no images"),
         ({"train": "1.png"}, r"train\.csv, line 2: must be a file name and a class"),
         ({"train": "1.png,"}, r"train\.csv, line 2: must be a file name and a class"),
         ({"train": "1.png,a,b"}, r"train\.csv, line 2: must be a file name and a class"),
         ({"val": "1.png,a", "test": "2.png,a"}, r"has val\.csv, test\.csv, but no train\.csv"),
-        ({"train": "1.png,a", "val": "2.png,a", "valid": "2.png,a"}, r"val\.csv and valid\.csv both stand for"),
+        ({"train": "1.png,a", "val": "2.png,a", "valid": "2.png,a"}, r"val\.csv and valid\.csv both name"),
     ],
 )
 def test_bad_tables_are_one_line(tmp_path, tables, reason):
@@ -318,11 +321,11 @@ def test_bad_tables_are_one_line(tmp_path, tables, reason):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "first line must be filename,label, is ''"),
-        (b"1.png,a\n", "first line must be filename,label, is '1.png,a'"),
+        (b"", "first line must be filename,label, not ''"),
+        (b"1.png,a\n", "first line must be filename,label, not '1.png,a'"),
         (b"label,filename\na,1.png\n", "first line must be"),
         (b"filename,label\n1.png,\xff\n", "cannot read .*train.csv"),
-        (b"filename,label\n1.png,\0\n", "must have a printable name|cannot read"),
+        (b"filename,label\n1.png,\0\n", "must have a printable UTF-8 name|cannot read"),
     ],
 )
 def test_other_files_are_no_tables(tmp_path, content, reason):

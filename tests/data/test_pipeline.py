@@ -18,13 +18,13 @@ sizes = st.integers(1, 40).flatmap(lambda n: st.tuples(st.just(n), st.integers(1
 
 
 def numbered(size: int) -> Split:
-    """A split whose image and label number i both say i."""
+    """Return a split in which image i and label i both contain i."""
     numbers = np.arange(size)
     return Split(numbers.astype(np.uint8).reshape(size, 1, 1, 1), numbers.astype(np.int32))
 
 
 def take(split: Split, count: int, **options) -> list[np.ndarray]:
-    """The labels of the first `count` training batches."""
+    """Return the labels of the first `count` training batches."""
     batches = train_batches(split, **options)
     labels = [batch.labels for batch in itertools.islice(batches, count)]
     batches.close()
@@ -75,7 +75,7 @@ def test_slices_of_the_processes_make_the_global_batch(processes, local, extra, 
 
 
 def test_augmented_images_depend_on_neither_hosts_nor_resumption(mini):
-    options = {"batch_size": 2000, "seed": 5, "augmentation": Augmentation(True, 4, 0.5)}  # four batches an epoch
+    options = {"batch_size": 2000, "seed": 5, "augmentation": Augmentation(True, 4, 0.5)}  # four batches per epoch
 
     def images(count: int, start: int, **more) -> list[np.ndarray]:
         with contextlib.closing(train_batches(mini.train, start=start, **options, **more)) as batches:

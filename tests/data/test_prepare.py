@@ -80,7 +80,7 @@ def test_a_damaged_description_is_one_line(tmp_path, tiny_manual_dir, content):
     builder = prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)
     description = pathlib.Path(builder.data_path) / "dataset_info.json"
     description.unlink() if content is None else description.write_bytes(content)
-    reason = f"description of .*fashion_mnist in {tmp_path}|{description.parent} has lost"
+    reason = f"description of .*fashion_mnist in {tmp_path}|{description.parent} lacks the description"
     with pytest.raises(UserError, match=reason) as caught:
         prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)
     assert "delete" in str(caught.value)

@@ -151,7 +151,7 @@ def test_classes_of_other_labels_than_names(tmp_path, feature, values, names, la
 def test_integers_that_are_no_classes_are_refused(tmp_path):
     examples = [{"image": np.zeros((4, 4, 1), np.uint8), "label": 2**40}]
     write_dataset(tmp_path, examples, image=tensor(4, 4, 1), label=tfds.features.Scalar(np.int64))
-    with pytest.raises(UserError, match=f"label {2**40}: prepare it with a ClassLabel"):
+    with pytest.raises(UserError, match=f"label {2**40}, too large for a class: prepare it with a ClassLabel"):
         class_names(open_prepared("garments", tmp_path))
 
 
@@ -185,7 +185,7 @@ def test_unsuitable_images_are_refused(tmp_path, image, feature, options, reason
 
 def test_a_data_set_without_images_is_refused(tmp_path):
     write_dataset(tmp_path, [{"label": 0}], label=TWO_CLASSES)
-    refused(tmp_path, "needs a feature image, has label")
+    refused(tmp_path, "has no image feature called image, only label")
 
 
 @pytest.fixture
@@ -254,8 +254,8 @@ def test_a_damaged_image_is_named(tmp_path):
 def test_images_of_several_sizes_need_one(tmp_path):
     examples = [{"image": np.zeros((height, 4, 1), np.uint8)} for height in (3, 3, 5)]
     write_dataset(tmp_path, examples, image=tensor(None, 4, 1))
-    refused(tmp_path, r"image 2 of .* is 5×4×1, others are 3×4×1: .*--config.data.image_size=SIZE")
+    refused(tmp_path, r"image 2 of .* is 5×4×1, but others are 3×4×1: .*--config.data.image_size=SIZE")
 
 
 def test_labels_beyond_the_classes_are_named(prepared, tmp_path):
-    refused(tmp_path, "image 0 of .* has the label 1, which is none of the 1 classes", num_classes=1)
+    refused(tmp_path, "image 0 of .* has the label 1, out of range for the 1 classes 0 to 0", num_classes=1)

@@ -18,7 +18,7 @@ def test_depends_on_every_seed():
 
 
 def test_never_changes():
-    # Runs under way would see other images: this order is a promise.
+    # This order must never change, because resumed runs would see other images.
     assert permutation(10, 3, 1).tolist() == [0, 6, 2, 1, 3, 7, 4, 9, 8, 5]
 
 

@@ -107,7 +107,7 @@ def test_larger_pictures_are_decoded_in_as_many_threads_as_there_are_cores(tmp_p
     np.testing.assert_array_equal(opened(tmp_path).load()[0], images, strict=True)
 
 
-# Each writes 200 images, of which number 150 is bad, and returns what is said of it.
+# Each writes 200 images, of which image 150 is bad, and returns the expected message.
 def damaged_record(folder) -> str:
     images, _ = labelled_images(200, (16, 16, 3), 2)
     files = write_dataset(
@@ -128,13 +128,13 @@ def damaged_picture(folder) -> str:
 def other_size(folder) -> str:
     good, wide = (encoded(np.zeros((8, width, 3), np.uint8)) for width in (8, 9))
     write_pictures(folder, [good] * 150 + [wide] + [good] * 49)
-    return r"8×9×3, others are 8×8×3: .*--config.data.image_size=SIZE"
+    return r"8×9×3, but others are 8×8×3: .*--config.data.image_size=SIZE"
 
 
 def label_beyond(folder) -> str:
     examples = [{"image": np.zeros((8, 8, 1), np.uint8), "label": 9 if i == 150 else 0} for i in range(200)]
     write_dataset(folder, examples, image=tensor(8, 8, 1), label=tfds.features.ClassLabel(num_classes=10))
-    return "has the label 9, which is none of the 2 classes"
+    return "has the label 9, out of range for the 2 classes 0 to 1"
 
 
 @pytest.mark.parametrize("write", [damaged_record, damaged_picture, other_size, label_beyond])

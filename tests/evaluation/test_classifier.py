@@ -101,7 +101,7 @@ def test_other_images_are_refused(images):
 
 
 def test_labels_must_be_as_many_as_images():
-    with pytest.raises(UserError, match=r"4 images need labels \[4\]"):
+    with pytest.raises(UserError, match=r"4 images need labels of shape \[4\]"):
         train_classifier(IMAGES[:4], LABELS[:5], NUM_CLASSES, seed=0)
 
 

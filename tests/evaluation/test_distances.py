@@ -1,4 +1,4 @@
-"""Distances of sets of features against what is known of them."""
+"""Distances of sets of features, compared with known values."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def features_of(seed, count=40, size=3):
 
 
 def whitened(x):
-    """With mean 0 and covariance 1 exactly."""
+    """Return features with exactly zero mean and unit covariance."""
     x = x - x.mean(axis=0)
     return x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
 
@@ -66,8 +66,8 @@ def test_many_are_compared_in_parts():
 @pytest.mark.parametrize(
     ("a", "b", "says"),
     [
-        (np.ones((3, 2)), np.ones((3, 4)), "two or more each"),
-        (np.ones((1, 2)), np.ones((3, 2)), "two or more each"),
+        (np.ones((3, 2)), np.ones((3, 4)), "N and M at least 2"),
+        (np.ones((1, 2)), np.ones((3, 2)), "N and M at least 2"),
         (np.full((3, 2), np.nan), np.ones((3, 2)), "not all finite"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Pictures: what is drawn where, and what becomes of the file when something is wrong."""
+"""Figures: what is drawn where, and what happens to the file if something fails."""
 
 import errno
 import os
@@ -83,7 +83,7 @@ def test_originals_stand_over_their_reconstructions(tmp_path):
     red, blue = block(picture, RED), block(picture, BLUE)
     assert red[1:] == blue[1:]
     assert red[0] < blue[0]
-    # The names stand at the left of the images.
+    # The names are to the left of the images.
     assert (picture[red[0] : red[0] + red[2], : red[1]] < 128).any()
     assert (picture[blue[0] : blue[0] + blue[2], : blue[1]] < 128).any()
 
@@ -147,7 +147,7 @@ def test_wrong_shapes_are_refused(tmp_path, shape):
 
 
 def test_numbers_that_do_not_match_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be set against"):
+    with pytest.raises(UserError, match="cannot be compared with"):
         plots.save_reconstructions(tmp_path / "r.png", plain(RED, RED), plain(RED), title="")
     with pytest.raises(UserError, match="2 rows of images need as many names, not 1"):
         plots.save_samples(tmp_path / "s.png", np.stack([plain(RED)] * 2), ["a"], title="")

@@ -1,4 +1,4 @@
-"""Small priors, and what the tests of all of them ask."""
+"""Small priors, and helpers for the tests of all of them."""
 
 import functools
 
@@ -25,7 +25,7 @@ def logits_of(prior):
 
 
 def random_variables(prior, tokens, labels=None, present=None, seed=0):
-    """Biases are random too, and nothing is compiled."""
+    """Return random parameters, including biases, without compiling `init`."""
     shapes = jax.eval_shape(prior.init, jax.random.key(0), jnp.asarray(tokens), labels, present)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)

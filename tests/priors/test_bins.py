@@ -13,7 +13,7 @@ from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
 
 N, K = 40, 3
 floats = st.floats(-100, 100, width=32, allow_subnormal=False)
-# Any values; or few, so that bins outnumber them.
+# Any values, or only a few distinct ones, so that there are more bins than values.
 any_values = hnp.arrays(np.float32, N, elements=floats) | hnp.arrays(
     np.float32, N, elements=st.sampled_from([-3.0, -0.0, 0.0, 1.0, 1 + 2**-23, 64.0])
 )
@@ -31,12 +31,12 @@ def tables(codes, centroids):
 
 
 def squared_errors(values, codes, centroids):
-    """Of the nearest centroid, by looking at all."""
+    """Return the index of the nearest centroid by comparing all."""
     return np.square(values.astype(np.float64)[:, None] - tables(codes, centroids)).min(axis=1)
 
 
 def rounding(values):
-    """What float32 centroids may add to a squared error."""
+    """Return a bound on what rounding centroids to float32 adds to a squared error."""
     return 1e-6 * (1 + np.square(values.astype(np.float64)).max())
 
 
@@ -192,5 +192,5 @@ def test_many_bins_come_close_to_the_law_of_high_rates():
 
 @pytest.mark.parametrize(("values", "num_bins"), [([1.0, np.nan], 2), ([1.0, np.inf], 2), ([1.0, 2.0], 0)])
 def test_what_cannot_be_fitted_is_one_clear_line(values, num_bins):
-    with pytest.raises(UserError, match=r"^(num_bins is 0; it must|signed lengths to fit bins to are not) .*$"):
+    with pytest.raises(UserError, match=r"^(num_bins is 0; it must|cannot fit bins: signed lengths are not) .*$"):
         fit(np.array(values), np.zeros(2, int), num_bins)

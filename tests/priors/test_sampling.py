@@ -1,4 +1,4 @@
-"""Draws from a prior: exact frequencies, the same by every way to compute them, and what is kept is kept."""
+"""Draws from a prior: exact frequencies, agreement of all implementations, and positions that are kept."""
 
 import functools
 import itertools
@@ -102,7 +102,7 @@ def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
 @NETWORKS
 @LATENTS
 def test_causality(network, latent):
-    """A code moves what is predicted behind it and its own continuous part; that part moves what is behind only."""
+    """A code affects later predictions and its own continuous part; that part affects later predictions only."""
     height, width = 3, 4
     model, (head, present) = prior_of(network, latent, (height, width)), HEADS[latent]
     tokens = tokens_of(latent, 1, height, width)
@@ -205,7 +205,7 @@ def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables)
     apply = jax.jit(MODEL.apply)
 
     def evidence(options):
-        """By how much the draws are likelier under their class than without one."""
+        """Return by how much the draws are likelier under their class than without one."""
         tokens = draw(variables, labels, keys, options=options).tokens
         nats = [apply(variables, tokens, each, PRESENT).codes.sum((1, 2)).mean() for each in (labels, -labels)]
         return float(nats[1] - nats[0])

@@ -1,4 +1,4 @@
-"""What is transmitted of a latent, and what is made of it again."""
+"""The tokens of a latent, and the latent reconstructed from them."""
 
 import jax
 import jax.numpy as jnp

@@ -15,7 +15,7 @@ MODEL = Transformer((4, 5), num_classes=3, width=8, num_layers=2, num_heads=2)
 
 
 def random_variables(model, *, scale=0.3):
-    """Biases too, and nothing to compile."""
+    """Return random parameters, including biases, without compiling `init`."""
     labels = jnp.zeros(1, jnp.int32) if model.num_classes else None
     shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.grid, model.width)), labels)
     rng = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def apply():
 
 @functools.partial(jax.jit, static_argnums=0)
 def one_by_one(model, variables, embedded, labels):
-    """The features of a grid that is remembered one position after the other, as a sampler would."""
+    """Return the features of a grid computed one position at a time, like a sampler."""
     call = functools.partial(model.apply, variables)
 
     def next_position(memory, inputs):
@@ -98,7 +98,7 @@ def test_what_is_not_yet_known_changes_nothing(variables, apply, position, seed,
         assert np.all(np.any(before[position + 1 :] != after[position + 1 :], axis=-1))
 
 
-# Float32 sums in another order. In bfloat16 one may round to the neighbouring number, 2^-7 away, in each layer anew.
+# Float32 sums in another order. In bfloat16 each layer may round a value to its neighbour, 2^-7 away.
 @pytest.mark.parametrize(
     ("num_classes", "num_layers", "num_heads", "grid", "compute_dtype", "tolerance"),
     [
@@ -166,7 +166,7 @@ def test_labels_are_given_exactly_to_conditional_models(variables):
 
 
 def test_another_grid_or_a_width_that_heads_do_not_divide_is_refused(variables):
-    with pytest.raises(UserError, match=r"^Transformer was given a grid of 5×4: its own is 4×5"):
+    with pytest.raises(UserError, match=r"^Transformer was built for a grid of 4×5, not 5×4"):
         MODEL.apply(variables, np.zeros((1, 5, 4, 8)), np.array([1]))
     with pytest.raises(UserError, match=r"^Transformer has width 8 and 3 heads: [^\n]*"):
         MODEL.clone(num_heads=3).init(jax.random.key(0), random_embedded(MODEL, 1), np.array([1]))

@@ -1,4 +1,4 @@
-"""Which cluster a process finds itself in, by flags and by the environment."""
+"""Detection of a process's cluster from flags and the environment."""
 
 import pytest
 
@@ -50,13 +50,13 @@ def test_flags_come_first():
 @pytest.mark.parametrize(
     ("environment", "explicit", "says"),
     [
-        ({}, Membership("a:1"), "belong together"),
-        ({}, Membership(None, 2, 0), "belong together"),
-        ({"HVQ_NUM_PROCESSES": "2"}, Membership(), "belong together"),
+        ({}, Membership("a:1"), "must be given together"),
+        ({}, Membership(None, 2, 0), "must be given together"),
+        ({"HVQ_NUM_PROCESSES": "2"}, Membership(), "must be given together"),
         ({}, Membership("a", 2, 0), "must be HOST:PORT"),
-        ({}, Membership("a:1", 2, 2), "must be from 0 to 1"),
-        ({}, Membership("a:1", 2, -1), "must be from 0 to 1"),
-        ({**KUBERNETES, "HVQ_PROCESS_ID": "first"}, Membership(), "HVQ_PROCESS_ID=first is not a number"),
+        ({}, Membership("a:1", 2, 2), "must be between 0 and 1"),
+        ({}, Membership("a:1", 2, -1), "must be between 0 and 1"),
+        ({**KUBERNETES, "HVQ_PROCESS_ID": "first"}, Membership(), "HVQ_PROCESS_ID=first: must be a number"),
         (OPEN_MPI, Membership(), "add --coordinator=HOST:PORT"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Where dispatches end, and that several steps in one of them are the steps that they would be alone."""
+"""Where dispatches end, and that several steps in one dispatch equal separate steps."""
 
 from functools import partial
 

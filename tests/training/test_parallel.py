@@ -59,7 +59,7 @@ def test_prefetching_reads_only_a_little_ahead():
 
 def test_batches_that_devices_cannot_share():
     for size in (2, 6):
-        with pytest.raises(UserError, match=f"x.batch_size={size} does not divide over 4 devices"):
+        with pytest.raises(UserError, match=f"x.batch_size={size}: must be a multiple of 4, the number of devices"):
             Parallel("pmap").check_batch_size("x.batch_size", size)
     Parallel("jit").check_batch_size("x.batch_size", 3)
     Parallel("pmap").check()

@@ -1,4 +1,4 @@
-"""SIGTERM to a process on its own; clusters are in tests/faults."""
+"""SIGTERM to a single process; tests/faults covers clusters."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ def test_it_interrupts_at_once():
             terminate()
             done.append("after")
 
-    with pytest.raises(Preempted, match="goes on from the last checkpoint"):
+    with pytest.raises(Preempted, match="resume from the last checkpoint"):
         work()
     assert done == ["before"]
 

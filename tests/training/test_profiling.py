@@ -1,4 +1,4 @@
-"""A trace of a few steps, where one is asked for."""
+"""A trace of a few steps, if requested."""
 
 import gzip
 import json
@@ -10,7 +10,7 @@ from tests.training.small_fit import small_fit
 
 
 def traced_steps(folder):
-    """How often the compiled step was started in the trace."""
+    """Return how often the compiled step was started in the trace."""
     (trace,) = folder.rglob("perfetto_trace.json.gz")
     events = json.loads(gzip.decompress(trace.read_bytes()))
     events = events["traceEvents"] if isinstance(events, dict) else events
@@ -39,7 +39,7 @@ def test_it_ends_with_the_last_step(tmp_path, capsys):
 def test_a_training_too_short_for_it_says_so(tmp_path, capsys):
     with profiled(2):
         small_fit(tmp_path, num_steps=4)
-    assert "profile: none, since training ended within the first 10 steps" in capsys.readouterr().out
+    assert "profile: none, because training ended within the first 10 steps" in capsys.readouterr().out
     assert not (tmp_path / "profile").exists()
 
 

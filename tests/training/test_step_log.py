@@ -1,4 +1,4 @@
-"""When the reports of training steps are read, and what is made of them."""
+"""When reports of training steps are read, and how they are summarised."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +9,7 @@ from hvq_jax.training.step_log import NotFiniteError, StepLog
 
 
 class Recorder:
-    """In place of a RunLog."""
+    """A stand-in for a RunLog."""
 
     def __init__(self):
         self.records, self.lines = [], []

@@ -1,4 +1,4 @@
-"""Where compiled programs are kept, seen from processes of their own: JAX reads the environment when it is imported."""
+"""Where compiled programs are cached, in separate processes because JAX reads the environment on import."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ print(jax.jit(lambda x: x + 1)(1.0), jax.config.jax_compilation_cache_dir)
 
 
 def run(**environment):
-    """What the program printed, without a word on stderr."""
+    """Return what the program printed; nothing may appear on stderr."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     command = [sys.executable, "-c", PROGRAM]
     environment = {**inherited, "JAX_PLATFORMS": "cpu", **environment}

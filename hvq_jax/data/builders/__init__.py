@@ -1,4 +1,4 @@
-"""TFDS builders that need no TensorFlow, by the name that `--config.data.name` takes."""
+"""TFDS builders that do not need TensorFlow, by the name that `--config.data.name` takes."""
 
 from hvq_jax.data.builders.base import ImageBuilder
 from hvq_jax.data.builders.cifar import Cifar10, Cifar100

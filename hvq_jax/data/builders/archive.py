@@ -1,4 +1,4 @@
-"""Reading members of a published .tar.gz into memory. Nothing is unpacked, so no member can write anywhere."""
+"""Reader for members of a published .tar.gz. Nothing is extracted to disk, so a hostile archive cannot write files."""
 
 import gzip
 import pathlib
@@ -8,18 +8,17 @@ from collections.abc import Collection
 
 from hvq_jax.errors import UserError
 
-_MAX_MEMBER_BYTES = 1 << 28  # larger than any published one; a small archive can announce far more
+_MAX_MEMBER_BYTES = 1 << 28  # more than any published member; a small archive could declare a huge one
 _CHUNK_BYTES = 1 << 20
 
 
 def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, bytes]:
-    """Returns the content of the members with exactly these names; all others are passed over.
+    """Return the contents of the members with exactly these names, ignoring all others.
 
-    The whole archive is gone through, once, and its checksum verified.
+    The whole archive is read once and its checksum verified.
 
     Raises:
-        UserError: the archive cannot be read or is damaged, lacks a member, or has something else than a plain file of
-            reasonable size in its place.
+        UserError: the archive cannot be read or is damaged, or a member is missing, not a regular file, or too large.
     """
     contents = {}
     try:
@@ -28,7 +27,7 @@ def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, byt
                 for member in tar:
                     if member.name in names:
                         contents[member.name] = _content(tar, member, archive)
-            while stream.read(_CHUNK_BYTES):  # the checksum stands at the end
+            while stream.read(_CHUNK_BYTES):  # the checksum is at the end
                 pass
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {archive}: {error}; copy or download it again") from error
@@ -38,9 +37,9 @@ def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, byt
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: pathlib.Path) -> bytes:
-    file = tar.extractfile(member) if member.isreg() else None  # it would follow links
+    file = tar.extractfile(member) if member.isreg() else None  # extractfile would follow links
     if file is None:
-        raise UserError(f"{archive}: the member {member.name} is not a plain file")
+        raise UserError(f"{archive}: member {member.name} is not a regular file")
     if member.size > _MAX_MEMBER_BYTES:
-        raise UserError(f"{archive}: the member {member.name} has {member.size} bytes, more than any published one")
+        raise UserError(f"{archive}: member {member.name} has {member.size} bytes, more than any published member")
     return file.read()

@@ -1,4 +1,4 @@
-"""What our TFDS builders share: raw uint8 images and a class label, written without TensorFlow."""
+"""Base class of our TFDS builders: raw uint8 images with a class label, written without TensorFlow."""
 
 import abc
 import functools
@@ -17,31 +17,31 @@ from hvq_jax.data.builders.records import RecordWriter, disk_bytes
 from hvq_jax.errors import UserError
 from hvq_jax.progress import progress_bar
 
-_SHARD_BYTES = 64 << 20  # TFDS keeps as much in memory while it writes
+_SHARD_BYTES = 64 << 20  # TFDS holds a whole shard in memory while writing it
 
 
 class SplitImages(Protocol):
     """The images of one split, in order."""
 
     def __len__(self) -> int:
-        """How many there are at most."""
+        """Return the number of images, or an upper bound on it."""
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields images [H, W, C] uint8 and labels."""
+        """Yield images [H, W, C] uint8 and their labels."""
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder):
-    """Equally sized uint8 images with one label each, stored in the order in which they are read.
+    """A data set of uint8 images of one size with one label each, stored in the order in which they are read.
 
-    Subclasses say what the images are like and read them.
+    Subclasses describe the images and read them.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    OPTIONS: ClassVar[tuple[str, ...]] = ()  # keyword arguments of the constructor besides the folders
+    OPTIONS: ClassVar[tuple[str, ...]] = ()  # keyword arguments of the constructor, besides the folders
     HOMEPAGE: ClassVar[str | None] = None
 
     def __init_subclass__(cls) -> None:
-        # In TFDS's own registry most of our names are taken, by builders that need TensorFlow.
+        # Most of our names are already taken in TFDS's registry, by builders that need TensorFlow.
         super().__init_subclass__(skip_registration=True)
 
     def __init__(
@@ -51,12 +51,12 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
         manual_dir: str | os.PathLike[str] | None = None,
         config: str | None = None,
     ):
-        """Creates the builder; nothing is prepared yet.
+        """Create the builder without preparing the data set.
 
         Args:
-            data_dir: where prepared data sets live; `None` is TFDS's default folder.
-            manual_dir: folder of the published files; `None` downloads them.
-            config: name of one of several prepared copies.
+            data_dir: folder of prepared data sets; `None` for TFDS's default.
+            manual_dir: folder of the published files; `None` to download them.
+            config: name of the prepared copy, if there can be several.
         """
         self._manual_dir = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
@@ -64,27 +64,27 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
     @property
     @abc.abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """Shape (H, W, C) of the images."""
 
     @property
     @abc.abstractmethod
     def class_names(self) -> tuple[str, ...]:
-        """In the order of the labels."""
+        """Names of the classes, in the order of the labels."""
 
     @property
     @abc.abstractmethod
     def description(self) -> str:
-        """A sentence or two on what the images are."""
+        """Description of the images in a sentence or two."""
 
     @abc.abstractmethod
     def read_splits(self, download_dir: pathlib.Path) -> Mapping[str, SplitImages]:
-        """Returns the images by split."""
+        """Return the images by split."""
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Tensor(
             shape=self.image_shape,
             dtype=np.uint8,
-            encoding=tfds.features.Encoding.BYTES,  # read twice as fast as a list of numbers
+            encoding=tfds.features.Encoding.BYTES,  # twice as fast to read as a list of numbers
         )
         label = tfds.features.ClassLabel(names=self.class_names)
         return tfds.core.DatasetInfo(
@@ -112,12 +112,12 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
         free = shutil.disk_usage(self.data_dir).free
         if needed > free:
             raise UserError(
-                f"{self.name} needs {needed / 2**20:,.1f} MiB in {self.data_path.parent}, only {free / 2**20:,.1f} MiB "
-                "are free there: name a folder with more space with --config.data.data_dir=DIR"
+                f"{self.name} needs {needed / 2**20:,.1f} MiB in {self.data_path.parent}, but only "
+                f"{free / 2**20:,.1f} MiB are free: set --config.data.data_dir=DIR to a folder with more space"
             )
 
     def _shards(self, split: str, images: SplitImages) -> list[Callable[[], Iterator[Any]]]:
-        """The parts of a split that are written to a file each, one after the other."""
+        """Return iterators over the parts of a split, each of which is written to its own file, in order."""
         size = max(1, _SHARD_BYTES // math.prod(self.image_shape))
         count = max(1, math.ceil(len(images) / size))
         examples = self._examples(split, images)

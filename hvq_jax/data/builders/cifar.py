@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from their published archives, binary or python.
+"""CIFAR-10 and CIFAR-100 from their published archives, in the binary or the Python version.
 
 Formats: https://www.cs.toronto.edu/~kriz/cifar.html, sections "Binary version" and "Python version".
 """
@@ -17,7 +17,7 @@ from hvq_jax.data.builders.pickled_arrays import load_pickled, uint8_array
 from hvq_jax.errors import UserError
 
 _IMAGE_SHAPE = (32, 32, 3)
-_IMAGE_BYTES = math.prod(_IMAGE_SHAPE)  # channel by channel
+_IMAGE_BYTES = math.prod(_IMAGE_SHAPE)  # one channel after the other
 _FINE_LABELS = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can castle
 caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin elephant flatfish
@@ -30,20 +30,20 @@ willow_tree wolf woman worm
 
 
 class CifarBuilder(ArrayBuilder):
-    """Official train and test splits; the binary archive is downloaded, in `manual_dir` either will do."""
+    """Official train and test splits. Downloads the binary archive; `manual_dir` may hold either version."""
 
     HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
     IMAGE_SHAPE = _IMAGE_SHAPE
 
     BINARY: ClassVar[PublishedFile]
-    PYTHON: ClassVar[str]  # name of the other archive
+    PYTHON: ClassVar[str]  # file name of the Python archive
     BINARY_MEMBERS: ClassVar[dict[str, tuple[str, ...]]]  # by split
     PYTHON_MEMBERS: ClassVar[dict[str, tuple[str, ...]]]
-    LABEL_BYTES: ClassVar[int]  # before each image of the binary archive; the last of them counts
-    PYTHON_LABELS: ClassVar[bytes]  # their name in the python archive
+    LABEL_BYTES: ClassVar[int]  # number of label bytes before each image of the binary archive; the last one is used
+    PYTHON_LABELS: ClassVar[bytes]  # key of the labels in the Python archive
 
     def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
-        """Returns both splits."""
+        """Return the train and test splits."""
         archive = self.locate(self.BINARY, download_dir, self.PYTHON)
         is_python = archive.name == self.PYTHON
         members = self.PYTHON_MEMBERS if is_python else self.BINARY_MEMBERS
@@ -57,27 +57,27 @@ class CifarBuilder(ArrayBuilder):
         return splits
 
     def _read_binary(self, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of pixels [N, 3072] and labels [N]."""
+        """Return pixels [N, 3072] and labels [N] from a file of the binary archive."""
         record_bytes = self.LABEL_BYTES + _IMAGE_BYTES
         if len(content) % record_bytes:
-            raise UserError(f"{where} is damaged: its length is no multiple of {record_bytes} bytes")
+            raise UserError(f"{where} is damaged: its length is not a multiple of {record_bytes} bytes")
         records = np.frombuffer(content, np.uint8).reshape(-1, record_bytes)
         return records[:, self.LABEL_BYTES :], records[:, self.LABEL_BYTES - 1]
 
     def _read_python(self, content: bytes, where: str) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of pixels [N, 3072] and labels [N]."""
+        """Return pixels [N, 3072] and labels [N] from a file of the Python archive."""
         batch = load_pickled(content, where)
         rows = uint8_array(batch.get(b"data"), where)
         labels = batch.get(self.PYTHON_LABELS)
         if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
             raise UserError(f"{where} is damaged or not the published file: it has no list {self.PYTHON_LABELS!r}")
         if rows.shape != (len(labels), _IMAGE_BYTES):
-            raise UserError(f"{where} is damaged: its {len(labels)} labels belong to an array of shape {rows.shape}")
+            raise UserError(f"{where} is damaged: it has {len(labels)} labels, but an array of shape {rows.shape}")
         return rows, np.array(labels, np.uint8)
 
 
 def _upright(rows: np.ndarray) -> np.ndarray:
-    """Rows of pixels, channel by channel, as images [N, 32, 32, 3]."""
+    """Convert rows of pixels, one channel after the other, to images [N, 32, 32, 3]."""
     height, width, channels = _IMAGE_SHAPE
     return rows.reshape(-1, channels, height, width).transpose(0, 2, 3, 1)
 
@@ -105,7 +105,7 @@ class Cifar10(CifarBuilder):
 
 
 class Cifar100(CifarBuilder):
-    """Natural images of 100 classes, the fine labels: 50,000 for training, 10,000 for testing."""
+    """Natural images of 100 classes (the fine labels): 50,000 for training, 10,000 for testing."""
 
     DESCRIPTION = "CIFAR-100 (Krizhevsky, 2009), official splits, fine labels."
     CLASS_NAMES = tuple(_FINE_LABELS.split())

@@ -1,4 +1,4 @@
-"""Decoding many image files at once, in constant memory."""
+"""Decoding of many image files in parallel, in constant memory."""
 
 import collections
 import concurrent.futures
@@ -11,24 +11,24 @@ import numpy as np
 from hvq_jax.data.decode import ImageError, decode_image, fit_image
 
 _MOST_THREADS = 32
-_AHEAD = 16  # files a thread, so that a large one holds up none of the others
+_AHEAD = 16  # files per thread, so that a large file does not block the others
 
 
 def decode_files(
     paths: Iterable[pathlib.Path], *, image_size: int, channels: int, num_threads: int | None = None
 ) -> Iterator[np.ndarray | ImageError]:
-    """Yields the images of `paths`, in their order, fitted to a square.
+    """Yield the images of `paths`, in order, fitted to a square.
 
-    Pillow decodes and resizes without the GIL, so threads use all cores. Close the iterator to end them.
+    Pillow decodes and resizes without the GIL, so threads use all cores. Close the iterator to stop them.
 
     Args:
-        paths: image files; taken as they are needed.
-        image_size: the shorter side is resized to it, then the centre cropped; in pixels.
-        channels: 1 grey, 3 colour, 4 colour and opacity.
-        num_threads: `None` is one a core.
+        paths: image files, consumed as needed.
+        image_size: resize the shorter side to this number of pixels and crop the centre.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA.
+        num_threads: number of threads; `None` for one per core.
 
-    Returns:
-        For each file uint8 [image_size, image_size, channels], or what is wrong with it.
+    Yields:
+        For each file an image, uint8 [image_size, image_size, channels], or the error that it raised.
     """
     num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
 

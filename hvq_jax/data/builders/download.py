@@ -1,4 +1,4 @@
-"""Published files: taken from a folder the user names, or downloaded and checked."""
+"""Published files: found in a folder given by the user, or downloaded and verified."""
 
 import dataclasses
 import errno
@@ -24,32 +24,32 @@ class PublishedFile:
 
     @property
     def name(self) -> str:
-        """The file's name: the last part of its URL."""
+        """File name: the last part of the URL."""
         return self.url.rsplit("/", 1)[-1]
 
 
 def find_file(folder: pathlib.Path, *names: str) -> pathlib.Path:
-    """Returns the first of `names` that exists in `folder`.
+    """Return the path of the first of `names` that exists in `folder`.
 
     Raises:
-        UserError: the folder does not exist or has none of them.
+        UserError: the folder does not exist or contains none of them.
     """
     if not folder.is_dir():
-        raise UserError(f"the folder of --config.data.manual_dir={folder} does not exist")
+        raise UserError(f"--config.data.manual_dir={folder}: the folder does not exist")
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise UserError(f"{' or '.join(names)} is missing in --config.data.manual_dir={folder}")
+    raise UserError(f"--config.data.manual_dir={folder}: {' or '.join(names)} is missing")
 
 
 def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
-    """Downloads a file into `folder` unless it is there already, and checks its SHA-256.
+    """Download a file into `folder` unless it is already there, and verify its SHA-256.
 
-    The file takes its name only when it is complete and correct. One process at a time may
-    download into a folder: the caller holds a lock.
+    The file gets its name only once it is complete and correct. Only one process at a time may download into a folder;
+    the caller must hold a lock.
 
     Raises:
-        UserError: the download failed or the file is not the published one.
+        UserError: the download failed, or the file is not the published one.
         OSError: the folder cannot be written to, or its disk is full.
     """
     target = folder / file.name
@@ -57,7 +57,7 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{file.name}.partial"
-    advice = "download it yourself and name its folder with --config.data.manual_dir=DIR"
+    advice = "download it yourself and set --config.data.manual_dir=DIR to its folder"
     try:
         digest = _fetch(file, partial)
     except (OSError, http.client.HTTPException) as error:
@@ -72,7 +72,7 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
 
 
 def _fetch(file: PublishedFile, path: pathlib.Path) -> str:
-    """Copies the URL's bytes into `path` and returns their SHA-256."""
+    """Download the URL to `path` and return its SHA-256."""
     digest = hashlib.sha256()
     with (
         urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response,

@@ -1,4 +1,4 @@
-"""The embedded Fashion-MNIST test file, split anew, so that the quickstart needs no download."""
+"""The embedded Fashion-MNIST test file with new splits, so that the quickstart needs no download."""
 
 import pathlib
 
@@ -17,20 +17,20 @@ _EMBEDDED = pathlib.Path(__file__).parent.parent / "embedded" / "fashion_mnist_t
 
 
 class FashionMnistMini(ArrayBuilder):
-    """8,000 / 1,000 / 1,000 images of the official test file, in its order.
+    """Splits of 8,000 / 1,000 / 1,000 images from the official test file, in its order.
 
-    Numbers measured on these splits are not Fashion-MNIST results.
+    Results on these splits are not Fashion-MNIST results.
     """
 
     DESCRIPTION = (
-        "Fashion-MNIST's official test file (10,000 images), split anew: figures on it are not Fashion-MNIST results."
+        "Fashion-MNIST's official test file (10,000 images) in new splits: results are not Fashion-MNIST results."
     )
     HOMEPAGE = FASHION_MNIST_HOMEPAGE
     IMAGE_SHAPE = MNIST_IMAGE_SHAPE
     CLASS_NAMES = FASHION_MNIST_CLASS_NAMES
 
     def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
-        """Returns the three splits; nothing is downloaded."""
+        """Return the three splits; nothing is downloaded."""
         images = read_images(_EMBEDDED / "t10k-images-idx3-ubyte.gz")
         labels = read_idx(_EMBEDDED / "t10k-labels-idx1-ubyte.gz")
         rows = {

@@ -1,4 +1,4 @@
-"""The IDX file format of MNIST: a header of big-endian sizes, then the raw bytes.
+"""Reader for the IDX file format of MNIST: a header of big-endian sizes, then the raw bytes.
 
 Format: http://yann.lecun.com/exdb/mnist/, section "The IDX file format".
 """
@@ -19,17 +19,17 @@ _UINT8 = 0x08
 
 
 def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads an IDX file of unsigned bytes, plain or gzip-compressed.
+    """Read an IDX file of unsigned bytes, plain or gzip-compressed.
 
     Args:
-        path: the file; whether it is compressed is told by its first bytes, not by its name.
+        path: the file; compression is detected from its first bytes, not from its name.
 
     Returns:
-        uint8 array of the shape in the file's header.
+        uint8 array with the shape given in the file's header.
 
     Raises:
-        UserError: the file cannot be read, is not IDX, holds another type than uint8, or is
-            shorter or longer than its header says.
+        UserError: the file cannot be read, is not an IDX file, does not hold uint8, or is shorter or longer than its
+            header declares.
     """
     path = pathlib.Path(path)
     try:
@@ -46,15 +46,15 @@ def _parse_idx(content: bytes, path: pathlib.Path) -> np.ndarray:
         raise UserError(f"{path} is not an IDX file: it must start with two zero bytes and a type")
     dtype, rank = content[2], content[3]
     if dtype != _UINT8:
-        raise UserError(f"{path} holds IDX type 0x{dtype:02x}; only unsigned bytes (0x08) are read")
+        raise UserError(f"{path} holds IDX type 0x{dtype:02x}; only unsigned bytes (0x08) are supported")
     header_size = 4 + 4 * rank
     if rank == 0 or len(content) < header_size:
-        raise UserError(f"{path} is not an IDX file: its header is cut short")
+        raise UserError(f"{path} is not an IDX file: its header is truncated")
     shape = struct.unpack(f">{rank}I", content[4:header_size])
     expected, found = math.prod(shape), len(content) - header_size
     if found != expected:
         raise UserError(
-            f"{path} is damaged: its header announces {expected} bytes of shape {shape}, "
-            f"{found} follow; copy or download it again"
+            f"{path} is damaged: its header declares {expected} bytes of shape {shape}, "
+            f"but {found} follow; copy or download it again"
         )
     return np.frombuffer(content, np.uint8, offset=header_size).reshape(shape)

@@ -1,4 +1,4 @@
-"""What is in a folder of images: which files, in which split and of which class."""
+"""The files, splits and classes of a folder of images."""
 
 import dataclasses
 import hashlib
@@ -10,35 +10,41 @@ from hvq_jax.errors import UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
-Stamps = dict[str, tuple[int, int]]  # size in bytes and time of change in ns, by path below the folder
+Stamps = dict[str, tuple[int, int]]  # size in bytes and modification time in ns, by path relative to the folder
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageFiles:
-    """The images of a folder, in an order that depends on nothing but their names."""
+    """The images of a folder, in an order that depends only on their names."""
 
     folder: pathlib.Path
     class_names: tuple[str, ...]  # sorted
-    splits: dict[str, list[tuple[str, int]]]  # by split, each file's path below the folder and its label
-    digest: str  # of all names, sizes and times of change: with another one, the images may be others
+    splits: dict[str, list[tuple[str, int]]]  # by split: path relative to the folder, and label, of each file
+    digest: str  # hash of all names, sizes and modification times; if it changes, the images may have changed
 
 
 def list_images(folder: pathlib.Path) -> ImageFiles:
-    """Lists the PNG, JPEG and WebP files of a folder; hidden files and all others are passed over.
+    """List the PNG, JPEG and WebP files of a folder, ignoring all other files and hidden ones.
 
-    Files lie in a folder a class, at any depth below it; or directly in `folder`, which makes one class of them. One
-    level of folders train, val (or valid, validation) and test may stand above that; without one all is train. Or there
-    are `images/` and train.csv, val.csv, test.csv with the columns filename and label, as mini-ImageNet has them.
+    The files may be laid out in three ways:
+
+    - One folder per class, with the files at any depth below it.
+    - All files directly in `folder`; they form a single class.
+    - A folder `images/` beside train.csv, val.csv and test.csv with the columns filename and label, as in
+      mini-ImageNet.
+
+    In the first two, a level of folders train, val (or valid, validation) and test may be added at the top; without it
+    all images belong to the train split.
 
     Raises:
-        UserError: the folder does not exist or cannot be read, has no images, is laid out otherwise, or has a class
+        UserError: the folder does not exist or cannot be read, has no images or another layout, or has a class
             without images.
     """
     if not folder.is_dir():
-        raise UserError(f"--config.data.manual_dir={folder} is not a folder: name the one with your images")
+        raise UserError(f"--config.data.manual_dir={folder}: not a folder; name the one with your images")
     images, folders = _scan(folder)
     if not images:
-        raise UserError(f"{folder} has no {', '.join(ENDINGS)} file: name the folder with your images")
+        raise UserError(f"{folder} has no {', '.join(ENDINGS)} files: name the folder with your images")
     tables = find_tables(folder)
     if tables and not find_split_folders(folders):
         splits = by_tables(folder, images, tables)
@@ -56,7 +62,7 @@ def list_images(folder: pathlib.Path) -> ImageFiles:
 
 
 def _scan(folder: pathlib.Path) -> tuple[Stamps, list[str]]:
-    """All images, and all folders, below the folder, in the order of their names."""
+    """Return all images and all folders below `folder`, each sorted by name."""
     images: Stamps = {}
     folders: list[str] = []
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(folder.stat()),))]
@@ -94,17 +100,17 @@ def _stamp(status: os.stat_result) -> tuple[int, int]:
 def _stamp_of_entry(entry: os.DirEntry[str]) -> tuple[int, int]:
     try:
         return _stamp(entry.stat())
-    except OSError:  # a link to nowhere: a file that cannot be decoded, like others
+    except OSError:  # a broken link; reported later, like any other file that cannot be decoded
         return 0, 0
 
 
 def _class_names(folder: pathlib.Path, splits: dict[str, LabelledPaths]) -> tuple[str, ...]:
-    """The names of the classes of all splits, sorted, so that labels never change between runs."""
+    """Return the class names of all splits, sorted so that labels never change between runs."""
     names = tuple(sorted({name for files in splits.values() for _, name in files}))
     for name in names:
-        if not name.isprintable() or name != name.strip():  # TFDS keeps them as lines of UTF-8
+        if not name.isprintable() or name != name.strip():  # TFDS stores them as lines of UTF-8
             raise UserError(
-                f"{folder}: the class {name!r} must have a printable name in UTF-8, without spaces around it: rename it"
+                f"{folder}: the class {name!r} must have a printable UTF-8 name without surrounding spaces: rename it"
             )
     return names
 

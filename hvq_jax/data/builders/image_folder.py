@@ -1,4 +1,4 @@
-"""Any folder of images, brought to one size."""
+"""A data set from any folder of images, fitted to one size."""
 
 import dataclasses
 import os
@@ -18,18 +18,18 @@ from hvq_jax.data.decode import ImageError
 from hvq_jax.errors import UserError
 
 _DEFAULT_CHANNELS = 3
-_SKIPPED_SHOWN = 5  # on the terminal
-_SKIPPED_LIST = "skipped.txt"  # beside the records: all of them, a line each
+_SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
+_SKIPPED_LIST = "skipped.txt"  # beside the records: all skipped files, one per line
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSplit:
-    """The images of one split, decoded as they are asked for."""
+    """The images of one split, decoded on demand."""
 
     files: ImageFiles
     split: str
     image_shape: tuple[int, int, int]  # (H, W, C), H = W
-    leave_out: Callable[[str, ImageError], None]  # is given what cannot be decoded
+    leave_out: Callable[[str, ImageError], None]  # called for each file that cannot be decoded
 
     def __len__(self) -> int:
         return len(self.files.splits[self.split])
@@ -50,10 +50,10 @@ class FileSplit:
 
 
 class ImageFolder(ImageBuilder):
-    """The images of a folder and their classes; `list_images` says how it may be laid out.
+    """The images of a folder and their classes, in one of the layouts of `list_images`.
 
-    Each prepared copy has a name of its own, made of all that it depends on: the names, sizes and times of change of
-    the files, and the options. So a folder that has changed is prepared anew, and one that has not is found at once.
+    Each prepared copy is named after everything it depends on: the names, sizes and modification times of the files,
+    and the options. So a folder that has changed is prepared again, and an unchanged one is reused.
     """
 
     OPTIONS = ("image_size", "channels", "skip_corrupt")
@@ -67,23 +67,23 @@ class ImageFolder(ImageBuilder):
         channels: int = 0,
         skip_corrupt: bool = False,
     ):
-        """Lists the folder; no image is read yet.
+        """List the folder without reading any image.
 
         Args:
-            data_dir: where prepared data sets live; `None` is TFDS's default folder.
+            data_dir: folder of prepared data sets; `None` for TFDS's default.
             manual_dir: the folder of images.
-            image_size: the shorter side is resized to it, then the centre cropped; in pixels.
-            channels: 1 grey, 3 colour; 0 is colour.
-            skip_corrupt: leaves out the files that cannot be read, instead of stopping at the first.
+            image_size: resize the shorter side to this number of pixels and crop the centre.
+            channels: 1 for grey, 3 for colour; 0 for the default, colour.
+            skip_corrupt: skip files that cannot be read instead of stopping at the first.
 
         Raises:
-            UserError: an option is missing or out of range, or the folder is none that `list_images` reads.
+            UserError: an option is missing or out of range, or `list_images` cannot read the folder.
         """
         if manual_dir is None:
-            raise UserError(f"{self.name} needs your folder of images: name it with --config.data.manual_dir=FOLDER")
+            raise UserError(f"{self.name} needs your folder of images: set --config.data.manual_dir=FOLDER")
         if image_size <= 0:
             raise UserError(
-                f"{self.name} needs the size to bring all images to, in pixels: --config.data.image_size=64, say"
+                f"{self.name} needs the size of the images in pixels: set, for example, --config.data.image_size=64"
             )
         if channels not in (0, 1, 3):
             raise UserError(f"--config.data.channels={channels}: {self.name} takes 1 (grey) or 3 (colour)")
@@ -100,33 +100,33 @@ class ImageFolder(ImageBuilder):
 
     @classmethod
     def get_builder_config(cls, name: str, version: object = None) -> tfds.core.BuilderConfig:
-        """Returns the config of this name; any will do."""
+        """Return a config of this name; any name is accepted."""
         return tfds.core.BuilderConfig(name=name)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)."""
+        """Shape (H, W, C) of the images."""
         return self._size, self._size, self._channels
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Sorted."""
+        """Names of the classes, sorted."""
         return self._files.class_names
 
     @property
     def description(self) -> str:
-        """Where the images are from."""
-        name = self._files.folder.name.encode(errors="replace").decode()  # TFDS keeps it as UTF-8
+        """Description of the images."""
+        name = self._files.folder.name.encode(errors="replace").decode()  # TFDS stores it as UTF-8
         return f"Images of the folder {name}, fitted to {self._size}×{self._size} pixels."
 
     def read_splits(self, download_dir: pathlib.Path) -> dict[str, FileSplit]:
-        """Returns the splits, whose files are yet to be read."""
+        """Return the splits, whose files are read on iteration."""
         return {split: FileSplit(self._files, split, self.image_shape, self._leave_out) for split in self._files.splits}
 
     def _leave_out(self, path: str, error: ImageError) -> None:
         if not self._skip_corrupt:
             raise UserError(
-                f"cannot read {self._files.folder / path}: {error}; mend or remove it, or leave out all files that "
+                f"cannot read {self._files.folder / path}: {error}; fix or remove it, or skip all files that "
                 "cannot be read with --config.data.skip_corrupt=True"
             )
         self._skipped.append((path, error))
@@ -134,13 +134,13 @@ class ImageFolder(ImageBuilder):
     def _download_and_prepare(self, *arguments: Any, **options: Any) -> None:
         self._skipped.clear()
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # a file is read or it is not
+            warnings.filterwarnings("ignore", module="PIL")  # files that cannot be read are reported as errors
             super()._download_and_prepare(*arguments, **options)
         if self._skipped:
             lines = [f"{path}: {error}" for path, error in self._skipped]
             text = "".join(f"{line}\n" for line in lines)
-            # Still in the folder that takes its name when all is written.
+            # Still the temporary folder, which is renamed once everything is written.
             pathlib.Path(self.data_dir, _SKIPPED_LIST).write_bytes(text.encode("utf-8", "surrogateescape"))
             where = self._prepared_dir / _SKIPPED_LIST
-            print(f"left out {len(lines)} files that cannot be read, listed in {where}:", file=sys.stderr)
+            print(f"skipped {len(lines)} files that cannot be read, listed in {where}:", file=sys.stderr)
             print(*lines[:_SKIPPED_SHOWN], *["…"][: len(lines) > _SKIPPED_SHOWN], sep="\n", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files each, with the same names."""
+"""MNIST and Fashion-MNIST, which consist of four IDX files each, with the same names."""
 
 import pathlib
 from typing import ClassVar
@@ -27,19 +27,19 @@ FASHION_MNIST_CLASS_NAMES = (
 
 
 def read_images(path: pathlib.Path) -> np.ndarray:
-    """Reads an IDX file of grey images as [N, H, W, 1] uint8."""
+    """Read an IDX file of grey images as [N, H, W, 1] uint8."""
     return read_idx(path)[..., np.newaxis]
 
 
 class IdxBuilder(ArrayBuilder):
-    """Official train and test splits from the four IDX files under `BASE_URL`."""
+    """Official train and test splits, read from the four IDX files under `BASE_URL`."""
 
     BASE_URL: ClassVar[str]
     SHA256: ClassVar[dict[str, str]]  # by file name
     IMAGE_SHAPE = MNIST_IMAGE_SHAPE
 
     def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
-        """Returns both splits."""
+        """Return the train and test splits."""
         path = {
             name: self.locate(PublishedFile(self.BASE_URL + name, sha256), download_dir, name.removesuffix(".gz"))
             for name, sha256 in self.SHA256.items()
@@ -69,7 +69,7 @@ class Mnist(IdxBuilder):
 
 
 class FashionMnist(IdxBuilder):
-    """Zalando's garments: 60,000 for training, 10,000 for testing."""
+    """Images of Zalando's clothing: 60,000 for training, 10,000 for testing."""
 
     DESCRIPTION = "Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747), official splits."
     HOMEPAGE = FASHION_MNIST_HOMEPAGE

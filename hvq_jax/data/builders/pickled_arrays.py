@@ -1,7 +1,7 @@
-"""Pickles that hold NumPy arrays, read without running anything that they ask for.
+"""Loading of pickles that hold NumPy arrays, without executing any code from them.
 
-A pickle is a program: it may call whatever `find_class` gives it. Here that is nothing but a container that keeps what
-it is handed, so that the worst a hostile pickle can do is to be refused.
+A pickle is a program: it may call anything that `find_class` returns. Here that is only a container that stores its
+arguments, so the worst that can happen to a hostile pickle is that it is rejected.
 """
 
 import io
@@ -15,7 +15,7 @@ from hvq_jax.errors import UserError
 
 
 class _Kept:
-    """Stands for whatever NumPy would make: the arguments and the state that it was to be made from."""
+    """A stand-in for an object that NumPy would create; it stores the arguments and the state to create it from."""
 
     state: Any = None
 
@@ -35,47 +35,47 @@ class _Dtype(_Kept):
 
 
 _STAND_INS = {
-    "numpy.core.multiarray._reconstruct": _Array,  # called to make an array, which then gets its state
-    "numpy._core.multiarray._reconstruct": _Array,  # the same since NumPy 2
+    "numpy.core.multiarray._reconstruct": _Array,  # called to create an array, which then receives its state
+    "numpy._core.multiarray._reconstruct": _Array,  # its name since NumPy 2
     "numpy.dtype": _Dtype,
-    "numpy.ndarray": _Kept,  # an argument of the first
+    "numpy.ndarray": _Kept,  # an argument of _reconstruct
 }
 
 
 class _InertUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type[_Kept]:
         if (stand_in := _STAND_INS.get(f"{module}.{name}")) is None:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no array needs")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which no array needs")
         return stand_in
 
 
 def load_pickled(content: bytes, where: str) -> dict[Any, Any]:
-    """Returns the dictionary of a pickle written by Python 2, whose strings are bytes here.
+    """Return the dictionary in a pickle written by Python 2, whose strings become bytes.
 
-    Arrays in it are opaque until `uint8_array` turns them into such.
+    Arrays in it are opaque until `uint8_array` converts them.
 
     Args:
         content: the pickle.
-        where: what it is, for messages.
+        where: description of the pickle, for error messages.
 
     Raises:
-        UserError: it is damaged, holds no dictionary, or asks for anything but arrays.
+        UserError: the pickle is damaged, does not hold a dictionary, or refers to anything but arrays.
     """
     try:
         value = _InertUnpickler(io.BytesIO(content), encoding="bytes").load()
-    except Exception as error:  # a damaged pickle may fail in any of its instructions
+    except Exception as error:  # a damaged pickle can raise any exception
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{where} is damaged or not the published file ({reason})") from error
     if not isinstance(value, dict):
-        raise UserError(f"{where} is not the published file: it holds no dictionary")
+        raise UserError(f"{where} is not the published file: it does not hold a dictionary")
     return value
 
 
 def uint8_array(value: Any, where: str) -> np.ndarray:
-    """The uint8 array, of any shape, that an item of `load_pickled`'s dictionary stands for.
+    """Return the uint8 array, of any shape, that a value in `load_pickled`'s dictionary stands for.
 
     Raises:
-        UserError: it is no array, or one of another type, or its size is not that of its shape.
+        UserError: the value is not an array, has another dtype, or its size does not match its shape.
     """
     match value:
         case _Array(state=(int(), tuple(shape), _Dtype(arguments=("u1" | b"u1", *_)), bool(by_column), bytes(content))):

@@ -1,4 +1,4 @@
-"""Writing the records of a data set, so that a full disk is an OSError."""
+"""Writer of the records of a data set; raises OSError if the disk is full."""
 
 import os
 from collections.abc import Iterable
@@ -6,27 +6,27 @@ from collections.abc import Iterable
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
-# Raw images hardly shrink; uncompressed they are read as fast or faster, and how much disk they need is known before.
+# Raw images hardly compress. Uncompressed they are read at least as fast, and their size on disk is known in advance.
 _WRITER_OPTIONS = "group_size:1,uncompressed"
 
-# Measured: field names, label and array_record's header of each record; its padding of each file.
+# Measured. Per record: field names, label and array_record's header; per file: array_record's padding.
 _RECORD_OVERHEAD_BYTES = 110
 _FILE_OVERHEAD_BYTES = 1 << 17
 
 
 def disk_bytes(num_images: int, image_bytes: int, num_files: int) -> int:
-    """How much disk so many images of `image_bytes` bytes need in so many files."""
+    """Return the disk space, in bytes, of `num_images` images of `image_bytes` bytes each in `num_files` files."""
     return num_images * (image_bytes + _RECORD_OVERHEAD_BYTES) + num_files * _FILE_OVERHEAD_BYTES
 
 
 class RecordWriter(tfds.core.ExampleWriter):
-    """Writes the files of a data set, one call a file."""
+    """A writer of the files of a data set, one file per call of `write`."""
 
     def __init__(self) -> None:
         super().__init__(tfds.core.FileFormat.ARRAY_RECORD)
 
     def write(self, path: str | os.PathLike[str], examples: Iterable[tuple[int, bytes]]) -> None:
-        """Writes serialised examples, given with their keys, in order.
+        """Write serialised examples, given with their keys, in order.
 
         Raises:
             OSError: the disk is full, or the file cannot be written for another reason.
@@ -35,6 +35,6 @@ class RecordWriter(tfds.core.ExampleWriter):
             writer = ArrayRecordWriter(os.fspath(path), _WRITER_OPTIONS)
             for _, example in examples:
                 writer.write(example)
-            writer.close()  # errors of earlier writes come to light here
+            writer.close()  # raises the errors of earlier writes too
         except RuntimeError as error:
             raise OSError(" ".join(str(error).split())) from error
