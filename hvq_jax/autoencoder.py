@@ -18,7 +18,7 @@ from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, HybridLatent, Latent
 from hvq_jax.losses import Losses, LossOptions, entropy_term, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
-from hvq_jax.networks.encoder_decoder import make_decoder, make_encoder
+from hvq_jax.networks import make_decoder, make_encoder
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, make_quantizer
 from hvq_jax.quantizers.assignment import code_costs

@@ -1,6 +1,7 @@
 """The reference's VQ-VAE in plain PyTorch, written from its equations: codes trained by gradient, latent `vq`, Adam.
 
-Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights. Images are float NCHW in [-1, 1].
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights.
+Images are float NCHW in [-1, 1].
 """
 
 import os

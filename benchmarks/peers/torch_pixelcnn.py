@@ -1,7 +1,7 @@
 """The reference's class-conditional Gated PixelCNN in plain PyTorch, written from its equations, and its sampler.
 
-Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights. The sampler makes a full pass through
-the network for every position, like that of the reference.
+Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` can convert weights.
+The sampler makes a full pass through the network for every position, like that of the reference.
 """
 
 import os

@@ -13,7 +13,7 @@ import pytest
 import train
 from hvq_jax.runs.workdir import locked
 from hvq_jax.training.checkpoint import Checkpoints
-from tests.runs import digests, error_of, records
+from tests.workdirs import digests, error_of, records
 
 ROOT = Path(__file__).parents[1]
 

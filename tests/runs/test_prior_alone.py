@@ -12,7 +12,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.quantizers.bottleneck import LatentOptions
 from hvq_jax.runs.latent_data import ContinuousOptions
 from hvq_jax.runs.own_latents import own_latents
-from tests.runs import digests, error_of
+from tests.workdirs import digests, error_of
 
 SMALL = (
     "--config.stage=prior",

@@ -6,7 +6,7 @@ import pytest
 import train
 from hvq_jax import experiment
 from hvq_jax.data.datasets import ImageDataset, Split
-from tests.runs import error_of
+from tests.workdirs import error_of
 
 
 def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):

@@ -13,7 +13,7 @@ from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.latent_data import FILE, read_arrays
 from hvq_jax.runs.options import autoencoder_of, prior_of, validate
 from hvq_jax.runs.trained import TrainedRun
-from tests.runs import digests, records
+from tests.workdirs import digests, records
 
 ROOT = Path(__file__).parents[1]
 
