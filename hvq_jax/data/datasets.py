@@ -106,14 +106,14 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         UserError: the data set cannot be found, prepared or read, has an empty or missing split, or the sizes leave
             nothing to train on.
     """
-    of_images: Any = {"image_size": options.image_size, "channels": options.channels}
+    kept = {name: getattr(options, name) for name in ("image_size", "channels", "skip_corrupt")}
     folders: Any = {"data_dir": options.data_dir, "manual_dir": options.manual_dir}
     if options.name in BUILDERS:
-        builder = prepare(BUILDERS[options.name], **folders, **of_images, skip_corrupt=options.skip_corrupt)
+        builder = prepare(BUILDERS[options.name], **folders, **kept)
     else:
         builder = open_prepared(options.name, options.data_dir)
     classes = class_names(builder)
-    streamed = _open_splits(builder, num_classes=len(classes), **of_images)
+    streamed = _open_splits(builder, num_classes=len(classes), sides=options.sides, channels=options.channels)
     streamed = _carve(streamed, {"validation": options.validation_size, "test": options.test_size})
     num_bytes = sum(len(split) * math.prod(split.item_shape) for split in streamed.values())
     splits: dict[str, Any] = streamed
@@ -126,7 +126,7 @@ def open_dataset(options: DataOptions) -> ImageDataset:
     )
 
 
-def _open_splits(builder: tfds.core.DatasetBuilder, **options: int) -> dict[str, StreamedSplit]:
+def _open_splits(builder: tfds.core.DatasetBuilder, **options: Any) -> dict[str, StreamedSplit]:
     """Open train, and validation and test if the data set has them; splits without labels count as missing."""
     train = open_split(builder, "train", **options)
     splits = {"train": train}
@@ -147,9 +147,9 @@ def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str,
         return splits
     if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
         (first, size), *others = missing.items()
-        together = "".join(f" together with data.{other}_size={number}" for other, number in others)
+        together = "".join(f" together with {other}_size={number}" for other, number in others)
         raise ArgumentError(
-            f"data.{first}_size={size}",
+            f"{first}_size={size}",
             f"must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} training "
             "images",
         )

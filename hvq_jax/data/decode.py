@@ -10,6 +10,8 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # not all that Pillow supports: some start other programs
 
 # 256 MB when decoded to RGBA; a file of a few kilobytes can declare far more.
+Sides = tuple[int, int]  # (height, width) in pixels
+
 MAX_PIXELS = 8192 * 8192
 
 
@@ -17,7 +19,9 @@ class ImageError(ValueError):
     """Raised when a file is not an image or is damaged. The message says what is wrong, but does not name the file."""
 
 
-def decode_image(file: str | os.PathLike[str] | BinaryIO, channels: int, *, min_side: int = 0) -> Image.Image:
+def decode_image(
+    file: str | os.PathLike[str] | BinaryIO, channels: int, *, at_least: Sides | None = None
+) -> Image.Image:
     """Return the image in a file, upright, with 1, 3 or 4 channels of 8 bits.
 
     With 1 or 3 channels, transparent areas become white, so that colours hidden in transparent pixels stay hidden.
@@ -27,8 +31,9 @@ def decode_image(file: str | os.PathLike[str] | BinaryIO, channels: int, *, min_
         file: path or binary stream of a PNG, JPEG, WebP, BMP or GIF, whatever its name. Of several frames the first
             is used.
         channels: 1 for grey, 3 for RGB, 4 for RGBA.
-        min_side: the side to which the image will be shrunk. A JPEG may then be decoded at 1/2, 1/4 or 1/8 of its
-            size, several times faster, with both sides still at least twice this number. 0 decodes at full size.
+        at_least: the (height, width) that the image will be shrunk to. A JPEG may then be decoded at 1/2, 1/4 or 1/8
+            of its size, which is several times faster, as long as both sides are at least twice these. None: at full
+            size.
 
     Raises:
         ImageError: the file cannot be opened, is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
@@ -37,8 +42,9 @@ def decode_image(file: str | os.PathLike[str] | BinaryIO, channels: int, *, min_
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
-            if min_side:
-                image.draft(None, (2 * min_side, 2 * min_side))
+            if at_least:
+                height, width = at_least
+                image.draft(None, (2 * width, 2 * height))
             ImageOps.exif_transpose(image, in_place=True)
             return _convert(image, channels)
     except (ImageError, MemoryError):
@@ -49,15 +55,27 @@ def decode_image(file: str | os.PathLike[str] | BinaryIO, channels: int, *, min_
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
 
 
-def fit_image(image: Image.Image, size: int) -> Image.Image:
-    """Return the centre of an image as `size`×`size` pixels: resize its shorter side and crop the longer one.
+def as_sides(image_size: int | tuple[int, ...]) -> Sides | None:
+    """Return (height, width) of `image_size`, a side or both; None for 0, images as stored.
 
-    Resizing is bicubic, with a wider filter when shrinking to prevent aliasing.
+    >>> as_sides(64), as_sides((48, 64)), as_sides(0)
+    ((64, 64), (48, 64), None)
     """
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    box = (left, top, left + side, top + side)
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    return (height, width) if height and width else None
+
+
+def fit_image(image: Image.Image, sides: Sides) -> Image.Image:
+    """Return the image resized to cover `sides` pixels, (height, width), with its centre cropped.
+
+    Bicubic, with a wider filter when shrinking, to prevent aliasing.
+    """
+    height, width = sides
+    scale = min(image.height / height, image.width / width)  # pixels of the image per pixel of the result
+    box_height, box_width = scale * height, scale * width
+    left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
+    box = (left, top, left + box_width, top + box_height)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hvq_jax.data.decode import decode_image, fit_image
+from hvq_jax.data.decode import Sides, decode_image, fit_image
 from hvq_jax.errors import UserError
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
@@ -21,14 +21,15 @@ class ExampleParser:
     every feature.
     """
 
-    def __init__(self, features: tfds.features.FeaturesDict, where: str, *, image_size: int = 0, channels: int = 0):
+    def __init__(
+        self, features: tfds.features.FeaturesDict, where: str, *, sides: Sides | None = None, channels: int = 0
+    ):
         """Check that the images of the data set can be read.
 
         Args:
             features: features of the data set.
             where: name and folder of the data set, for error messages.
-            image_size: resize the shorter side to this number of pixels and crop the centre; 0 keeps the images as
-                they are.
+            sides: resize images to cover (height, width) pixels and crop the centre; None keeps them as they are.
             channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
 
         Raises:
@@ -41,13 +42,13 @@ class ExampleParser:
             raise UserError(f"{where}: images must be uint8 [H, W] or [H, W, C], not {feature}")
         self._feature = feature
         self._has_label = has_label(features)
-        self._image_size = image_size
+        self._sides = sides
         self._channels = channels
         self.is_encoded = isinstance(feature, tfds.features.Image)  # as PNG, JPEG or another file format
         stored_channels = feature.shape[2] if len(feature.shape) == 3 else 1
         if self.is_encoded:
             self._channels = channels or stored_channels or 3
-        if (image_size or self._channels) and (stored_channels or 3) not in _MODES:
+        if (sides or self._channels) and (stored_channels or 3) not in _MODES:
             raise UserError(f"{where}: images of {stored_channels} channels cannot be decoded or converted")
 
     def __call__(self, record: bytes) -> tuple[np.ndarray, int]:
@@ -67,8 +68,8 @@ class ExampleParser:
         """Decode an image stored as a file."""
         # TFDS would return the channels that the file has instead of those declared.
         file = io.BytesIO(fields["image"].bytes_list.value[0])
-        image = decode_image(file, self._channels, min_side=self._image_size)
-        return _as_array(fit_image(image, self._image_size) if self._image_size else image)
+        image = decode_image(file, self._channels, at_least=self._sides)
+        return _as_array(fit_image(image, self._sides) if self._sides else image)
 
     def _stored(self, fields: Any) -> np.ndarray:
         """Return an image stored as an array of numbers."""
@@ -81,11 +82,11 @@ class ExampleParser:
         image = self._feature.decode_example_np(value)
         image = image.reshape(*image.shape[:2], -1)
         height, width, channels = image.shape
-        wanted = (self._image_size or height, self._image_size or width, self._channels or channels)
+        wanted = (*(self._sides or (height, width)), self._channels or channels)
         if image.shape == wanted:
             return image
         picture = Image.fromarray(image[..., 0] if channels == 1 else image).convert(_MODES[wanted[2]])
-        return _as_array(fit_image(picture, self._image_size) if self._image_size else picture)
+        return _as_array(fit_image(picture, self._sides) if self._sides else picture)
 
 
 def has_label(features: tfds.features.FeaturesDict) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS
+from hvq_jax.data.decode import Sides
 from hvq_jax.data.examples import ExampleParser, has_label
 from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
@@ -67,7 +68,7 @@ def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:
 
 
 def open_split(
-    builder: tfds.core.DatasetBuilder, split: str, *, num_classes: int, image_size: int = 0, channels: int = 0
+    builder: tfds.core.DatasetBuilder, split: str, *, num_classes: int, sides: Sides | None = None, channels: int = 0
 ) -> StreamedSplit:
     """Open a split for reading its features "image" and "label", in stored order.
 
@@ -75,8 +76,7 @@ def open_split(
         builder: an opened data set.
         split: name of the split.
         num_classes: number of classes; labels are below it.
-        image_size: resize the shorter side to this number of pixels and crop the centre; 0 keeps the images as they
-            are.
+        sides: resize images to cover (height, width) pixels and crop the centre; None keeps them as they are.
         channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
 
     Raises:
@@ -88,7 +88,7 @@ def open_split(
         raise UserError(f"{where} has no {split} split, only {', '.join(builder.info.splits)}")
     if builder.info.splits[split].num_examples == 0:
         raise UserError(f"{where}: the {split} split is empty")
-    parse = ExampleParser(builder.info.features, where, image_size=image_size, channels=channels)
+    parse = ExampleParser(builder.info.features, where, sides=sides, channels=channels)
     where = f"the {split} split of {where}"
     with damage_named(where):
         try:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hvq_jax.data.decode import as_sides
 from hvq_jax.errors import ArgumentError
 from hvq_jax.options import Options, option
 
@@ -37,8 +38,5 @@ class DataOptions(Options):
 
     @property
     def sides(self) -> tuple[int, int] | None:
-        """(height, width) that images are resized to, None where they stay as stored."""
-        if isinstance(self.image_size, tuple):
-            height, width = self.image_size
-            return height, width
-        return (self.image_size, self.image_size) if self.image_size else None
+        """(height, width) that images are resized to cover, None where they stay as stored."""
+        return as_sides(self.image_size)

@@ -20,7 +20,7 @@ def prepare(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
-    image_size: int = 0,
+    image_size: int | tuple[int, ...] = 0,
     channels: int = 0,
     skip_corrupt: bool = False,
 ) -> tfds.core.DatasetBuilder:
@@ -66,7 +66,7 @@ def prepare(
             _download_and_prepare(builder)
     except OSError as error:
         raise UserError(
-            f"cannot prepare {builder.name} in {folder.parent} ({error}): set --config.data.data_dir=DIR to a writable "
+            f"cannot prepare {builder.name} in {folder.parent} ({error}): set data.data_dir=DIR to a writable "
             "folder with enough space"
         ) from error
     # Read the description from disk: another process may have written it.

@@ -58,7 +58,7 @@ class StreamedSplit:
             if image.shape != self.item_shape:
                 raise UserError(
                     f"image {row} of {self.where} is {_by(image.shape)}, but others are {_by(self.item_shape)}: "
-                    "bring all to one size with --config.data.image_size=SIZE"
+                    "bring all to one size with data.image_size=SIZE"
                 )
             if not 0 <= label < self.num_classes:
                 raise UserError(

@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 
 DEVICES = "devices"
 FORMS = ("pmap", "jit")
@@ -133,7 +133,7 @@ class Parallel:
     def check(self) -> None:
         """Raise UserError if the current processes cannot run in this form."""
         if self.form == "jit" and jax.process_count() > 1:
-            raise UserError(f"--config.parallel=jit: uses one device; run {jax.process_count()} processes with pmap")
+            raise ArgumentError("parallel=jit", f"uses one device; run {jax.process_count()} processes with pmap")
         if jax.device_count() != jax.local_device_count() * jax.process_count():
             raise UserError(
                 f"the {jax.process_count()} processes have {jax.device_count()} devices in total, this one "
@@ -143,9 +143,9 @@ class Parallel:
     def check_batch_size(self, key: str, batch_size: int) -> None:
         """Raise UserError unless the batch size is a multiple of the number of devices; `key` names the option."""
         if batch_size < self.num_devices or batch_size % self.num_devices:
-            raise UserError(
-                f"{key}={batch_size}: must be a multiple of {self.num_devices}, the number of devices; or use one "
-                "device with --config.parallel=jit"
+            raise ArgumentError(
+                f"{key}={batch_size}",
+                f"must be a multiple of {self.num_devices}, the number of devices; or use one device with parallel=jit",
             )
 
 

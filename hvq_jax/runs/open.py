@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,27 @@ def open_run(
 
 
 @contextlib.contextmanager
-def flags_named() -> Iterator[None]:
-    """Turn errors of the block about an option into errors about its flag."""
+def flags_named(prefix: str = "") -> Iterator[None]:
+    """Let errors of the block speak of flags, "--config.latent.mode", where they speak of options, "latent.mode".
+
+    `prefix` is the section that the block's arguments are options of, such as "data.".
+    """
     try:
         yield
     except ArgumentError as error:
-        raise error.within("--config.") if error.name in KEYS else UserError(str(error)) from None
+        named = error.within(prefix) if prefix + error.name in KEYS else error
+        raise UserError(_with_flags(str(named))) from None
+    except UserError as error:
+        raise UserError(_with_flags(str(error))) from None
+
+
+_SECTIONED = "|".join(re.escape(key) for key in sorted(KEYS, key=len, reverse=True) if "." in key)
+_TOP_LEVEL = "|".join(f"{key}(?==)" for key in KEYS if "." not in key)
+_OPTION = re.compile(rf"(?<![\w./-])({_SECTIONED}|{_TOP_LEVEL})\b")
+
+
+def _with_flags(text: str) -> str:
+    return _OPTION.sub(r"--config.\1", text)
 
 
 def _stages_of(options: RunOptions) -> tuple[str, ...]:
@@ -93,7 +109,8 @@ def _data_of(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
     if options.prior.latents:
         dataset = own_latents(options.prior.latents, options.latent, options.codebook, options.prior, options.data)
     else:
-        dataset = open_dataset(options.data)
+        with flags_named("data."):
+            dataset = open_dataset(options.data)
     for stage in _stages_of(options):
         if (batch_size := getattr(options, stage).batch_size) > len(dataset.train):
             items = "latents" if options.prior.latents else "images"

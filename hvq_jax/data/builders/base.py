@@ -113,7 +113,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
         if needed > free:
             raise UserError(
                 f"{self.name} needs {needed / 2**20:,.1f} MiB in {self.data_path.parent}, but only "
-                f"{free / 2**20:,.1f} MiB are free: set --config.data.data_dir=DIR to a folder with more space"
+                f"{free / 2**20:,.1f} MiB are free: set data.data_dir=DIR to a folder with more space"
             )
 
     def _shards(self, split: str, images: SplitImages) -> list[Callable[[], Iterator[Any]]]:

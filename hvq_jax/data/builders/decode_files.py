@@ -8,36 +8,36 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from hvq_jax.data.decode import ImageError, decode_image, fit_image
+from hvq_jax.data.decode import ImageError, Sides, decode_image, fit_image
 
 _MOST_THREADS = 32
 _AHEAD = 16  # files per thread, so that a large file does not block the others
 
 
 def decode_files(
-    paths: Iterable[pathlib.Path], *, image_size: int, channels: int, num_threads: int | None = None
+    paths: Iterable[pathlib.Path], *, sides: Sides, channels: int, num_threads: int | None = None
 ) -> Iterator[np.ndarray | ImageError]:
-    """Yield the images of `paths`, in order, fitted to a square.
+    """Yield the images of `paths`, in order, fitted to `sides`.
 
     Pillow decodes and resizes without the GIL, so threads use all cores. Close the iterator to stop them.
 
     Args:
         paths: image files, consumed as needed.
-        image_size: resize the shorter side to this number of pixels and crop the centre.
+        sides: (height, width): resize images to cover these and crop the centre.
         channels: 1 for grey, 3 for RGB, 4 for RGBA.
         num_threads: number of threads; `None` for one per core.
 
     Yields:
-        For each file an image, uint8 [image_size, image_size, channels], or the error that it raised.
+        For each file an image, uint8 [height, width, channels], or the error that it raised.
     """
     num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
 
     def decode(path: pathlib.Path) -> np.ndarray | ImageError:
         try:
-            image = decode_image(path, channels, min_side=image_size)
+            image = decode_image(path, channels, at_least=sides)
         except ImageError as error:
             return error
-        return np.asarray(fit_image(image, image_size)).reshape(image_size, image_size, channels)
+        return np.asarray(fit_image(image, sides)).reshape(*sides, channels)
 
     pending: collections.deque[concurrent.futures.Future[np.ndarray | ImageError]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)

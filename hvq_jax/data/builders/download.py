@@ -7,7 +7,7 @@ import http.client
 import pathlib
 import urllib.request
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
@@ -35,11 +35,11 @@ def find_file(folder: pathlib.Path, *names: str) -> pathlib.Path:
         UserError: the folder does not exist or contains none of them.
     """
     if not folder.is_dir():
-        raise UserError(f"--config.data.manual_dir={folder}: the folder does not exist")
+        raise ArgumentError(f"manual_dir={folder}", "the folder does not exist")
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise UserError(f"--config.data.manual_dir={folder}: {' or '.join(names)} is missing")
+    raise ArgumentError(f"manual_dir={folder}", f"{' or '.join(names)} is missing")
 
 
 def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
@@ -57,7 +57,7 @@ def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{file.name}.partial"
-    advice = "download it yourself and set --config.data.manual_dir=DIR to its folder"
+    advice = "download it yourself and set data.manual_dir=DIR to its folder"
     try:
         digest = _fetch(file, partial)
     except (OSError, http.client.HTTPException) as error:

@@ -6,7 +6,7 @@ import os
 import pathlib
 
 from hvq_jax.data.builders.layouts import LabelledPaths, by_folders, by_tables, find_split_folders, find_tables
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -41,7 +41,7 @@ def list_images(folder: pathlib.Path) -> ImageFiles:
             without images.
     """
     if not folder.is_dir():
-        raise UserError(f"--config.data.manual_dir={folder}: not a folder; name the one with your images")
+        raise ArgumentError(f"manual_dir={folder}", "not a folder; name the one with your images")
     images, folders = _scan(folder)
     if not images:
         raise UserError(f"{folder} has no {', '.join(ENDINGS)} files: name the folder with your images")

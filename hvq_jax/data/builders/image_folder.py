@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from hvq_jax.data.builders.base import ImageBuilder
 from hvq_jax.data.builders.decode_files import decode_files
 from hvq_jax.data.builders.image_files import ImageFiles, list_images
-from hvq_jax.data.decode import ImageError
-from hvq_jax.errors import UserError
+from hvq_jax.data.decode import ImageError, as_sides
+from hvq_jax.errors import ArgumentError, UserError
 
 _DEFAULT_CHANNELS = 3
 _SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
@@ -28,7 +28,7 @@ class FileSplit:
 
     files: ImageFiles
     split: str
-    image_shape: tuple[int, int, int]  # (H, W, C), H = W
+    image_shape: tuple[int, int, int]  # (H, W, C)
     leave_out: Callable[[str, ImageError], None]  # called for each file that cannot be decoded
 
     def __len__(self) -> int:
@@ -36,8 +36,8 @@ class FileSplit:
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         folder, listed = self.files.folder, self.files.splits[self.split]
-        size, _, channels = self.image_shape
-        images = decode_files((folder / path for path, _ in listed), image_size=size, channels=channels)
+        height, width, channels = self.image_shape
+        images = decode_files((folder / path for path, _ in listed), sides=(height, width), channels=channels)
         any_read = False
         for (path, label), image in zip(listed, images, strict=True):
             if isinstance(image, ImageError):
@@ -63,7 +63,7 @@ class ImageFolder(ImageBuilder):
         *,
         data_dir: str | os.PathLike[str] | None = None,
         manual_dir: str | os.PathLike[str] | None = None,
-        image_size: int = 0,
+        image_size: int | tuple[int, ...] = 0,
         channels: int = 0,
         skip_corrupt: bool = False,
     ):
@@ -72,7 +72,7 @@ class ImageFolder(ImageBuilder):
         Args:
             data_dir: folder of prepared data sets; `None` for TFDS's default.
             manual_dir: the folder of images.
-            image_size: resize the shorter side to this number of pixels and crop the centre.
+            image_size: a side, or (height, width): resize images to cover it and crop the centre.
             channels: 1 for grey, 3 for colour; 0 for the default, colour.
             skip_corrupt: skip files that cannot be read instead of stopping at the first.
 
@@ -80,19 +80,18 @@ class ImageFolder(ImageBuilder):
             UserError: an option is missing or out of range, or `list_images` cannot read the folder.
         """
         if manual_dir is None:
-            raise UserError(f"{self.name} needs your folder of images: set --config.data.manual_dir=FOLDER")
-        if image_size <= 0:
-            raise UserError(
-                f"{self.name} needs the size of the images in pixels: set, for example, --config.data.image_size=64"
-            )
+            raise UserError(f"{self.name} needs your folder of images: set data.manual_dir=FOLDER")
+        sides = as_sides(image_size)
+        if sides is None:
+            raise UserError(f"{self.name} needs the size of the images in pixels: set, for example, data.image_size=64")
         if channels not in (0, 1, 3):
-            raise UserError(f"--config.data.channels={channels}: {self.name} takes 1 (grey) or 3 (colour)")
-        self._size = image_size
+            raise ArgumentError(f"channels={channels}", f"{self.name} takes 1 (grey) or 3 (colour)")
+        self._sides = sides
         self._channels = channels or _DEFAULT_CHANNELS
         self._skip_corrupt = skip_corrupt
         self._skipped: list[tuple[str, ImageError]] = []
         self._files = list_images(pathlib.Path(manual_dir).expanduser().absolute())
-        config = f"{image_size}x{image_size}x{self._channels}-{self._files.digest[:16]}"
+        config = f"{sides[0]}x{sides[1]}x{self._channels}-{self._files.digest[:16]}"
         if skip_corrupt:
             config += "-skip_corrupt"
         super().__init__(data_dir=data_dir, manual_dir=manual_dir, config=config)
@@ -106,7 +105,7 @@ class ImageFolder(ImageBuilder):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Shape (H, W, C) of the images."""
-        return self._size, self._size, self._channels
+        return *self._sides, self._channels
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -117,7 +116,7 @@ class ImageFolder(ImageBuilder):
     def description(self) -> str:
         """Description of the images."""
         name = self._files.folder.name.encode(errors="replace").decode()  # TFDS stores it as UTF-8
-        return f"Images of the folder {name}, fitted to {self._size}×{self._size} pixels."
+        return f"Images of the folder {name}, fitted to {self._sides[0]}×{self._sides[1]} pixels."
 
     def read_splits(self, download_dir: pathlib.Path) -> dict[str, FileSplit]:
         """Return the splits, whose files are read on iteration."""
@@ -127,7 +126,7 @@ class ImageFolder(ImageBuilder):
         if not self._skip_corrupt:
             raise UserError(
                 f"cannot read {self._files.folder / path}: {error}; fix or remove it, or skip all files that "
-                "cannot be read with --config.data.skip_corrupt=True"
+                "cannot be read with data.skip_corrupt=True"
             )
         self._skipped.append((path, error))
 
