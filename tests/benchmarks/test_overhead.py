@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
     ("option", "message"),
     [
         ("--config=imagenet", "there is no config 'imagenet'; choose from quickstart, fashion_mnist, cifar10"),
-        ("--steps=99", "--steps at least 100, four logs"),
+        ("--steps=99", "--steps at least 100, four logging intervals"),
         ("--rounds=0", "--rounds must be at least 1"),
     ],
 )
