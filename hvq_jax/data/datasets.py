@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ class ImageDataset:
 
 def load_dataset(name: str, **options: Any) -> ImageDataset:
     """Open the data set `name` with the other fields of `DataOptions`; see `open_dataset`."""
-    return open_dataset(DataOptions(name=name, **options))
+    given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}
+    return open_dataset(DataOptions(name=name, **given))
 
 
 def open_dataset(options: DataOptions) -> ImageDataset:

@@ -1,0 +1,152 @@
+"""What a stranger adds to the project takes one row, one class or one import path, and works in both stages."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import sample
+import train
+from hvq_jax import autoencoder, latents
+from hvq_jax.autoencoder import Autoencoder, LatentOptions, NetworkOptions
+from hvq_jax.data.datasets import load_dataset
+from hvq_jax.latents import CODE, PROJECTION, Z_E, Latent
+from hvq_jax.priors.tokens import from_tokens
+from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.runs.trained import TrainedRun
+from tests.workdirs import error_of
+
+K, D = 6, 4
+
+SWAPPED = Latent(frequent=PROJECTION, rare=CODE)  # M P + (1 - M) e
+BOTH = Latent(frequent=PROJECTION, rare=Z_E)  # M P + (1 - M) z_e
+
+
+def hybrid(mode, num_frequent, key=0):
+    z_key, code_key = jax.random.split(jax.random.key(key))
+    z_e, codes = jax.random.normal(z_key, (3, 5, D)), jax.random.normal(code_key, (K, D))
+    frequent = latents.frequent_codes(jnp.arange(1.0, K + 1), num_frequent=num_frequent)
+    return latents.hybrid_latent(z_e, codes, nearest_codes(z_e, codes), frequent, mode=mode)
+
+
+@pytest.mark.parametrize(("num_frequent", "same"), [(K, "projected"), (0, "vq")])
+def test_a_row_of_ones_own_has_the_identities_of_the_table(monkeypatch, num_frequent, same):
+    monkeypatch.setitem(latents.LATENTS, "swapped", SWAPPED)
+    ours, theirs = hybrid("swapped", num_frequent), hybrid(same, num_frequent)
+    for name in ("z_bar", "discrete", "projected"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+def trained(tiny_arguments, workdir, *options):
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *options]) == 0
+    return TrainedRun.load(workdir)
+
+
+def codes_of(run):
+    return autoencoder.codes(run.model, run.variables)
+
+
+@pytest.mark.parametrize(("name", "row", "num_heads"), [("swapped", SWAPPED, 1), ("both", BOTH, 2)])
+def test_a_latent_of_one_row_trains_transmits_and_samples(
+    monkeypatch, tiny_arguments, data_dir, tmp_path, name, row, num_heads
+):
+    monkeypatch.setitem(latents.LATENTS, name, row)
+    step = 0.25
+    options = ("latent.num_frequent=2", f"latent.mode={name}", f"prior.residual_step={step}")
+    run = trained(tiny_arguments, tmp_path, *(f"--config.{option}" for option in options))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (tmp_path / "samples.png").exists()
+    assert summary["prior"]["test"]["nats_of_continuous"] > 0
+    assert len(run.prior.heads) == num_heads
+
+    images, _ = load_dataset("fashion_mnist_mini", data_dir=data_dir).test.read(np.arange(5))
+    (exact,), ((tokens, received),) = run.reconstruct(images), run.transmit(images)
+    np.testing.assert_array_equal(exact.indices, received.indices)
+    difference = exact.latents - received.latents
+    frequent, codes = np.load(tmp_path / "latents.npz")["frequent"], exact.indices
+    np.testing.assert_array_equal(run.tables.has_length, frequent)
+    np.testing.assert_array_equal(run.tables.has_residual, ~frequent & (row.rare == Z_E))
+    rare = ~frequent[codes]
+    assert 0 < rare.mean() < 1
+    if row.rare == CODE:
+        np.testing.assert_array_equal(difference[rare], 0.0)
+    else:
+        assert 0 < np.abs(difference[rare]).max() <= step / 2 + 1e-6
+    # Where the code is frequent the length alone is rounded, to the nearest of its code's centroids.
+    directions = latents.unit(codes_of(run))[codes[~rare]]
+    lengths = np.sum(exact.latents[~rare] * directions, -1, keepdims=True)
+    off = np.abs(np.asarray(run.tables.centroids)[codes[~rare]] - lengths).min(-1)
+    np.testing.assert_allclose(np.linalg.norm(difference[~rare], axis=-1), off, atol=1e-5)
+
+    again, _ = from_tokens(jnp.asarray(tokens), run.tables, jnp.asarray(codes_of(run)))
+    np.testing.assert_allclose(again, received.latents, atol=1e-6)
+    (drawn,) = run.sample(np.array([0, 1, 2], np.int32))
+    assert drawn.images.shape == (3, *run.image_shape)
+
+
+def test_a_name_that_is_no_row_is_an_error_in_the_library_too():
+    with pytest.raises(ValueError, match=r"mode='hybrid': choose one of vq, projected, frequency, combined"):
+        hybrid("hybrid", 3)
+
+
+def test_a_prior_network_from_outside(tiny_arguments, tmp_path):
+    run = trained(tiny_arguments, tmp_path, "--config.prior.name=tests.plugins.gru:GRU")
+    assert type(run.prior.network).__name__ == "GRU"
+    out = tmp_path / "drawn.npz"
+    assert sample.main([f"--workdir={tmp_path}", "--num_samples=3", f"--out={out}"]) == 0
+    assert np.load(out)["images"].shape == (3, 28, 28, 1)
+
+
+def test_an_encoder_and_a_decoder_from_outside(tiny_arguments, tmp_path):
+    options = (
+        "--config.network.encoder=tests.plugins.patches:Encoder",
+        "--config.network.decoder=tests.plugins.patches:Decoder",
+        "--config.network.width=24",
+        "--config.latent.dim=4",
+        "--config.data.image_size=(24,32)",
+    )
+    run = trained(tiny_arguments, tmp_path / "run", *options)
+    assert run.latent_shape == (3, 4)
+    assert run.variables.state.batch_stats == {"encoder": {}, "decoder": {}}
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    # Bits per pixel are of the images' pixels, whatever the factor.
+    test = summary["prior"]["test"]
+    assert test["bits_per_pixel"] == pytest.approx(test["bits_per_image"] / (24 * 32))
+    out = tmp_path / "drawn.npz"
+    assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=3", f"--out={out}"]) == 0
+    drawn = np.load(out)
+    assert drawn["images"].shape == (3, 24, 32, 1)
+    assert drawn["indices"].shape == (3, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            "network.encoder=tests.plugins.patches:Encoder",
+            "--config.network.decoder=reference: enlarges latents 4 times",
+        ),
+        ("network.encoder=tests.plugins.nothing:Encoder", "cannot be imported"),
+        ("prior.name=tests.plugins.gru:LSTM", "cannot be imported"),
+        ("prior.name=gru", "choose one of pixelcnn, transformer, or package.module:Class"),
+        ("network.factor=8", "images are 28×28, and both sides must be multiples of 8"),
+        ("network.factor=3", "choose one of 2, 4, 8, 16"),
+        ("data.image_size=(30,30,3)", "must be a side, or (height, width)"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(tiny_arguments, tmp_path, capsys, option, said):
+    assert said in error_of([*tiny_arguments, f"--workdir={tmp_path}", f"--config.{option}"], capsys)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("factor", "sides"), [(2, (6, 10)), (8, (16, 24)), (16, (32, 16))])
+def test_built_in_networks_have_any_factor_and_width(factor, sides):
+    network = NetworkOptions(factor=factor, width=6, num_blocks=1)
+    model = Autoencoder((*sides, 3), network=network, latent=LatentOptions(dim=4, num_codes=8))
+    variables = jax.jit(lambda key: autoencoder.init(model, key))(jax.random.key(0))
+    images = jax.random.uniform(jax.random.key(1), (2, *sides, 3), minval=-1)
+    latent = autoencoder.encode_to_latent(model, variables, images)
+    assert latent.z_bar.shape == (2, sides[0] // factor, sides[1] // factor, 4)
+    assert autoencoder.reconstruct(model, variables, images).shape == images.shape
