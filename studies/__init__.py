@@ -1,4 +1,4 @@
-"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `report.py` shows them."""
+"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `tables.py` shows them."""
 
 from collections.abc import Callable
 from pathlib import Path

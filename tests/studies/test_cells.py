@@ -10,8 +10,8 @@ from hvq_jax.training.config import validate
 from hvq_jax.training.flags import parse_command_line
 from studies import STUDIES
 from studies.cells import Cell
-from studies.report import groups_of, plot, table
 from studies.results import CURVES, collect, is_kept, read, read_curve
+from studies.tables import groups_of, plot, table
 
 
 @pytest.mark.parametrize("study", STUDIES)

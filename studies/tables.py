@@ -1,6 +1,6 @@
 """The table and the plots of a study, from the results that are there; cells without one are left out.
 
-    python -m studies.report stability
+    python -m studies.tables stability
 
 Writes `table.md` and `losses-*.png` into the study's folder.
 """
