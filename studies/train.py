@@ -168,7 +168,8 @@ def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine
     command = [*_command(cell, runs), *data, dispatch]
     with path.open("w") as log:
         status = _run(command, log, machine, limit.training, _SAVE)
-        finished, diverged = is_finished(cell, runs), status != 0 and "the loss is" in _last_line(path)
+        finished = status == 0 and is_finished(cell, runs)  # else the summary may be of another config
+        diverged = status != 0 and "the loss is" in _last_line(path)
         images = None
         if finished and cell.num_images:
             file = cell.workdir(runs) / "images.npz"

@@ -94,6 +94,15 @@ def test_a_failure_does_not_keep_others_from_their_results(trained, tmp_path):
     assert (tmp_path / "packed" / "study.tar.0").exists()
 
 
+def test_the_summary_of_a_run_that_was_refused_is_not_kept(trained):
+    workdir = cell("fails").workdir(trained.runs)
+    workdir.mkdir(parents=True)
+    (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": {"mse": 0.5}}}))
+    with pytest.raises(UserError):
+        trained(cell("fails"))
+    assert not is_kept(cell("fails"), trained.results)
+
+
 def test_a_run_is_stopped_within_the_limit_and_resumed(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(train, "_START", 2.0)
     start = time.monotonic()
