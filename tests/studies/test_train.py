@@ -2,7 +2,10 @@
 
 import argparse
 import json
+import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -117,6 +120,23 @@ def test_a_run_is_stopped_within_the_limit_and_resumed(trained, tmp_path, monkey
     trained(cell("ends"), cell("lasts"))
     assert is_kept(cell("lasts"), trained.results)
     assert (starts(trained, "ends"), starts(trained, "lasts")) == (1, 2)
+
+
+def test_sigterm_stops_the_runs_and_leaves_time_to_pack(trained, tmp_path, capsys):
+    def when_started():
+        while not starts(trained, "lasts"):
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    trained(cell("ends"))
+    start = time.monotonic()
+    killer = threading.Thread(target=when_started)
+    killer.start()
+    trained(cell("ends"), cell("lasts"), pack=tmp_path / "packed")
+    killer.join()
+    assert time.monotonic() - start < 30
+    assert "lasts-seed_0: stopped, to be resumed" in capsys.readouterr().out
+    assert (tmp_path / "packed" / "study.tar.0").exists()
 
 
 def test_nothing_is_started_with_too_little_time_left(trained, capsys):
