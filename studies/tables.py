@@ -132,14 +132,14 @@ def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
     _, height, _, channels = rows[0][1].shape
     whole = np.concatenate([np.concatenate(list(images), axis=1) for _, images in rows])
     scale = 2 / 100  # inches per pixel of an image
-    figure = Figure(figsize=(scale * whole.shape[1] + 2.5, scale * whole.shape[0] + 0.2), layout="constrained")
+    figure = Figure(figsize=(scale * whole.shape[1] + 2, scale * whole.shape[0]), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.imshow(whole if channels == 3 else whole[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_xticks([])
     axes.set_yticks([height * (number + 0.5) for number in range(len(rows))], [name for name, _ in rows])
     axes.tick_params(length=0)
-    figure.savefig(path, dpi=100)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
 
 
 def write(cells: list[Cell], folder: Path) -> str:
