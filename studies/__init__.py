@@ -1,4 +1,4 @@
-"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `report.py` shows them."""
+"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `tables.py` shows them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 from studies.cells import Cell
 from studies.codebooks.cells import cells as codebooks
 from studies.defaults.cells import cells as defaults
+from studies.report.cells import cells as report
 from studies.samples.cells import cells as samples
 from studies.stability.cells import cells as stability
 
@@ -14,6 +15,7 @@ STUDIES: dict[str, Callable[[], list[Cell]]] = {
     "codebooks": codebooks,
     "defaults": defaults,
     "samples": samples,
+    "report": report,
 }
 
 

@@ -15,6 +15,9 @@ class Cell:
     seed: int
     options: tuple[str, ...]  # dotted keys with their values
     stage: str = "autoencoder"  # or "all"
+    log_every_steps: int = 1  # above 1, the curves are means of as many steps
+    num_points: int = 0  # most points kept of a curve; 0: all
+    num_images: int = 0  # test images kept with their reconstructions, at most 16
 
     @functools.cached_property
     def name(self) -> str:
@@ -24,11 +27,11 @@ class Cell:
 
     @property
     def arguments(self) -> list[str]:
-        """Of `train.py`, but for the data and the workdir. Every step is logged."""
+        """Return the options of `train.py`, without the data, the workdir and what suits the device."""
         keys = (
             f"stage={self.stage}",
             f"seed={self.seed}",
-            "autoencoder.log_every_steps=1",
+            f"autoencoder.log_every_steps={self.log_every_steps}",
             "autoencoder.check_replicas_every_steps=0",
             *self.options,
         )

@@ -1,4 +1,4 @@
-"""What a study keeps of a run: a row of figures, and a few of them of every step."""
+"""What a study keeps of a run: a row of figures, curves of its training, and reconstructions."""
 
 import json
 import math
@@ -8,22 +8,55 @@ from typing import Any
 import numpy as np
 
 from hvq_jax.training.logging import read_records
+from hvq_jax.training.workdir import read_json, whole_file, write_text
 from studies.cells import Cell
-from studies.figures import radial_share, stability
+from studies.figures import Stability, radial_share, stability
 
 CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
+IMAGES = ("originals", "reconstructions")
 _FIGURES = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
+_OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
 
 
-def collect(cell: Cell, runs: Path, results: Path) -> None:
-    """Keeps a finished run, also one whose loss became infinite, as NAME.json and NAME.npz in the folder `results`."""
+def is_finished(cell: Cell, runs: Path) -> bool:
+    """Return whether a run has everything of its last stage; one that was stopped has not, although it ends with 0."""
+    summary = read_json(cell.workdir(runs) / "summary.json") or {}
+    return "test" in summary.get("autoencoder", {}) and (cell.stage == "autoencoder" or "samples" in summary)
+
+
+def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray] | None = None) -> None:
+    """Keep a run as NAME.json and NAME.npz in the folder `results`, also one whose loss became infinite.
+
+    Args:
+        cell: the run.
+        runs: the folder of the runs.
+        results: where to keep it.
+        images: `originals` and `reconstructions`, `[N, H, W, C]` uint8 each.
+    """
     of_steps = {"split": "train", "stage": "autoencoder"}
     records = [record for record in read_records(cell.workdir(runs)) if of_steps.items() <= record.items()]
     curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
-    row = {**cell.labels, "seed": cell.seed, **_test_figures(cell, runs)}
+    steps = np.array([record["step"] for record in records], np.int32)
+    kept = thinned(len(steps), cell.num_points)
+    arrays = {"step": steps[kept], **{key: curve[kept] for key, curve in curves.items()}, **(images or {})}
+    row = {
+        **cell.labels,
+        "seed": cell.seed,
+        **_test_figures(cell, runs),
+        **_stability(steps, curves["loss"], curves["gradient_norm"]),
+        **_device(cell, runs, records),
+    }
     results.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(results / f"{cell.name}.npz", **curves)  # type: ignore[arg-type]
-    (results / f"{cell.name}.json").write_text(json.dumps(row, indent=1) + "\n")
+    with whole_file(results / f"{cell.name}.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    write_text(results / f"{cell.name}.json", json.dumps(row, indent=1) + "\n")
+
+
+def thinned(count: int, most: int) -> np.ndarray:
+    """Return the indices of at most `most` of `count` points, evenly spaced, with the first and the last; 0: all."""
+    if not 0 < most < count:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).round().astype(int)
 
 
 def is_kept(cell: Cell, results: Path) -> bool:
@@ -32,22 +65,44 @@ def is_kept(cell: Cell, results: Path) -> bool:
 
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
-    """The row of a kept cell; figures that are infinite or do not exist are None.
-
-    Ratios of losses say nothing where these are negative, as with the entropy term.
-    """
-    kept = json.loads((results / f"{cell.name}.json").read_text())
-    losses, norms = (read_curve(cell, results, name) for name in ("loss", "gradient_norm"))
-    row = {**kept, **stability(losses, norms).as_dict()}
-    if (losses < 0).any():
-        row |= dict.fromkeys(("num_spikes", "first_spike", "peak", "loss_ratio"))
+    """The row of a kept cell; figures that are infinite or do not exist are None."""
+    row = json.loads((results / f"{cell.name}.json").read_text())
+    if "peak" not in row:  # kept before rows had all of these
+        row |= _stability(*(read_curve(cell, results, name) for name in ("step", "loss", "gradient_norm")))
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
-    """One of CURVES, of every step: `[N]` float32."""
+    """Return one of CURVES, `[N]` float32, or "step", the training steps of these N points, from 1."""
     with np.load(results / f"{cell.name}.npz") as arrays:
+        if name == "step" and name not in arrays:  # every step was kept
+            return np.arange(1, len(arrays["loss"]) + 1)
         return arrays[name]
+
+
+def read_images(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return originals and reconstructions, `[N, H, W, C]` uint8 each; None where none were kept."""
+    with np.load(results / f"{cell.name}.npz") as arrays:
+        return (arrays[IMAGES[0]], arrays[IMAGES[1]]) if IMAGES[0] in arrays else None
+
+
+def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray) -> dict[str, float | None]:
+    """Return what `stability` says of a run, from every step; what cannot be said is None.
+
+    Means over several steps hide spikes. Ratios of losses say nothing where these are negative, as with the entropy
+    term.
+    """
+    if not np.array_equal(steps, np.arange(1, len(steps) + 1)):
+        return {**dict.fromkeys(Stability.__dataclass_fields__), "num_steps": int(steps[-1])}
+    found = stability(losses, gradient_norms).as_dict()
+    return found | dict.fromkeys(_OF_LOSSES) if (losses < 0).any() else found
+
+
+def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
+    summary = read_json(cell.workdir(runs) / "summary.json") or {}
+    rates = [record["images_per_second"] for record in records if "images_per_second" in record]
+    rate = {"images_per_second": float(np.median(rates))} if rates else {}
+    return {key: summary[key] for key in ("devices", "jax") if key in summary} | rate
 
 
 def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:

@@ -1,65 +1,242 @@
-"""Trains the cells of a study; what has a result is not trained again, what was stopped goes on.
+"""Train the cells of a study that have no result yet; run it again to resume what was stopped.
 
     python -m studies.train stability --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/stability --jobs=2
 
-Each cell is a run of `train.py` in a folder of --runs, and its result is kept under `studies/STUDY/results`. --jobs
-trains so many at a time, on an equal share of the cores each: two short networks on a core each are finished before
-one after the other on both. The share decides the last bits of a result.
+Each cell is a run of `train.py` in a folder of --runs, and its result is kept under `studies/STUDY/results`. With
+--jobs several are trained at a time. On CPU each has an equal share of the cores: two short networks on a core each are
+finished before one after the other on both. The share decides the last bits of a result. On a GPU each has an equal
+share of its memory, and takes as many steps per compiled dispatch as lie between two logs.
+
+With --seconds the runs are stopped in time for the command to end within the limit: they save, and the same command
+resumes them. --pack packs the results into at most 8 files of at most 16 MiB, to be carried to another machine:
+
+    cat FOLDER/STUDY.tar.* | tar -x -C studies/STUDY
 """
 
 import argparse
 import concurrent.futures
+import contextlib
+import dataclasses
 import itertools
+import math
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
-from studies import STUDIES, results_of
+import numpy as np
+
+from hvq_jax.errors import UserError, exit_status
+from studies import STUDIES, folder_of, results_of
 from studies.cells import Cell
-from studies.results import collect, is_kept
+from studies.packing import pack
+from studies.results import collect, is_finished, is_kept
 
 _ROOT = Path(__file__).parents[1]
+_DEVICE_MEMORY = 0.9  # share of a GPU's memory that all runs together reserve
+
+# Seconds of --seconds
+_START = 60.0  # at least left for a run before it would be stopped, or it is not started
+_SAVE = 20.0  # for a run to save and end after SIGTERM, before it is killed
+_KEEP = 20.0  # then, for the reconstructions of one that has just ended
+_PACK = 5.0  # then, for the rest
 
 
-def main() -> int:
-    """0, or 1 where a cell failed; a run whose loss is not finite is a result."""
+class Limit:
+    """The time that is left to a command."""
+
+    def __init__(self, seconds: float = math.inf) -> None:
+        self._end = time.monotonic() + seconds
+
+    def training(self) -> float:
+        """Return the seconds until the runs are stopped."""
+        return self.keeping() - _SAVE - _KEEP
+
+    def keeping(self) -> float:
+        """Return the seconds until results have to be there."""
+        return self._end - time.monotonic() - _PACK
+
+    def stop(self) -> None:
+        """Stop the runs now."""
+        self._end = min(self._end, time.monotonic() + _SAVE + _KEEP + _PACK)
+
+    @contextlib.contextmanager
+    def stopped_by_sigterm(self) -> Iterator[None]:
+        """Stop the runs when this process receives SIGTERM during the block."""
+        before = signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """How runs share the device of this machine."""
+
+    backend: str  # "cpu", "gpu" or "tpu"
+    jobs: int  # runs at a time
+
+    @classmethod
+    def found(cls, jobs: int) -> "Machine":
+        """Return the machine as JAX sees it, which is asked in a process of its own: its memory is the runs'."""
+        code = "import jax; print(jax.default_backend())"
+        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        if asked.returncode:
+            raise UserError(f"JAX finds no device: {(asked.stderr.strip().splitlines() or [''])[-1]}")
+        backend = asked.stdout.split()[-1]
+        return cls(backend, 1 if backend == "tpu" else jobs)  # a TPU is held by one process
+
+    def steps_per_dispatch(self, cell: Cell) -> int:
+        """Return the steps per compiled dispatch, which may not be more than lie between two logs."""
+        return 1 if self.backend == "cpu" else cell.log_every_steps
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment of a run."""
+        if self.backend != "gpu":
+            return dict(os.environ)
+        return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{_DEVICE_MEMORY / self.jobs:.3f}", **os.environ}
+
+    def thread_initializer(self) -> Callable[[], None]:
+        """Return what a thread does that starts runs: on CPU, take its share of the cores, which they inherit."""
+        cores, counter = sorted(os.sched_getaffinity(0)), itertools.count()
+        share = max(len(cores) // self.jobs, 1)
+
+        def take_cores() -> None:
+            if self.backend == "cpu":
+                first = next(counter) * share % len(cores)
+                os.sched_setaffinity(0, cores[first : first + share])
+
+        return take_cores
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `train_cells`, without the folder of the runs, the data and the jobs."""
+    parser.add_argument("--only", default="", help="cells whose name contains this")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="time limit of the command (default: none)")
+    parser.add_argument("--pack", type=Path, help="folder for the packed results")
+
+
+def train_cells(
+    cells: list[Cell], study: Path, results: Path, runs: Path, options: argparse.Namespace, limit: Limit
+) -> None:
+    """Train those of `cells` that have no result in `results`, and pack what is there.
+
+    Args:
+        cells: of the study.
+        study: its folder, which contains `results`.
+        results: where results are kept.
+        runs: the folder of the runs.
+        options: of the command line: `manual_dir`, `jobs` and those of `add_options`.
+        limit: the time that is left.
+
+    Raises:
+        UserError: the data is not there, or cells failed.
+    """
+    manual_dir, runs = Path(options.manual_dir).absolute(), runs.absolute()
+    if not any(manual_dir.glob("train-images-idx3-ubyte*")):
+        raise UserError(
+            f"--manual_dir={options.manual_dir}: Fashion-MNIST is not there; install Debian's package "
+            "dataset-fashion-mnist, or copy its four published files"
+        )
+    missing = [cell for cell in cells if not is_kept(cell, results) and options.only in cell.name]
+    runs.mkdir(parents=True, exist_ok=True)
+    data = (f"--config.data.manual_dir={manual_dir}", f"--config.data.data_dir={runs / 'data'}")
+    machine = Machine.found(options.jobs)
+    pool = concurrent.futures.ThreadPoolExecutor(machine.jobs, initializer=machine.thread_initializer())
+    with limit.stopped_by_sigterm(), pool:
+        outcomes = list(pool.map(lambda cell: _train(cell, runs, results, data, machine, limit), missing))
+    print(f"{sum(is_kept(cell, results) for cell in cells)} of {len(cells)} cells have a result", flush=True)
+    if options.pack is not None and results.exists():
+        for file in pack(results, study, options.pack):
+            print(file, flush=True)
+    if failed := [cell.name for cell, outcome in zip(missing, outcomes, strict=True) if outcome == "failed"]:
+        raise UserError(f"failed, see their .log files in {runs}: {', '.join(failed)}")
+
+
+def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine: Machine, limit: Limit) -> str:
+    """Train a cell, and keep its result if it ends; return "done", "failed", or "missing" where time is short."""
+    if limit.training() < _START:
+        print(f"{cell.name}: not started, too little time is left", flush=True)
+        return "missing"
+    path = runs / f"{cell.name}.log"
+    dispatch = f"--config.autoencoder.steps_per_dispatch={machine.steps_per_dispatch(cell)}"
+    command = [*_command(cell, runs), *data, dispatch]
+    with path.open("w") as log:
+        status = _run(command, log, machine, limit.training, _SAVE)
+        finished = status == 0 and is_finished(cell, runs)  # else the summary may be of another config
+        diverged = status != 0 and "the loss is" in _last_line(path)
+        images = None
+        if finished and cell.num_images:
+            file = cell.workdir(runs) / "images.npz"
+            status = _run(_reconstruct(cell, runs, file), log, machine, limit.keeping, 0.0)
+            finished = status == 0
+            images = _read(file) if finished else None
+    if finished or diverged:
+        collect(cell, runs, results, images)
+        print(f"{cell.name}: {'done' if finished else _last_line(path)}", flush=True)
+        return "done"
+    killed = status == -signal.SIGKILL and limit.training() <= 0
+    stopped = killed or status in (0, -signal.SIGTERM)
+    print(f"{cell.name}: {'stopped, to be resumed' if stopped else _last_line(path)}", flush=True)
+    return "missing" if stopped else "failed"
+
+
+def _command(cell: Cell, runs: Path) -> list[str]:
+    return [sys.executable, "train.py", *cell.arguments, f"--workdir={cell.workdir(runs)}"]
+
+
+def _reconstruct(cell: Cell, runs: Path, file: Path) -> list[str]:
+    options = [str(cell.workdir(runs)), str(file), f"--count={cell.num_images}"]
+    return [sys.executable, "-m", "studies.reconstruct", *options]
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as arrays:
+        return dict(arrays)
+
+
+def _run(command: list[str], log: IO[str], machine: Machine, left: Callable[[], float], grace: float) -> int:
+    """Run a command and return its status; stop it when no time is left, and kill it after `grace` more seconds."""
+    process = subprocess.Popen(
+        command,
+        cwd=_ROOT,
+        env=machine.environment(),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    while process.poll() is None and left() > 0:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=max(min(left(), 1.0), 0.0))
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=grace)
+    if process.poll() is None:
+        process.kill()
+    return process.wait()
+
+
+def _last_line(path: Path) -> str:
+    return (path.read_text().strip().splitlines() or [""])[-1]
+
+
+def main(arguments: list[str]) -> None:
+    """Train the cells of one study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--only", default="", help="cells whose name contains this")
-    options = parser.parse_args()
-    results = results_of(options.study)
-    cells = [c for c in STUDIES[options.study]() if not is_kept(c, results) and options.only in c.name]
-    options.runs.mkdir(parents=True, exist_ok=True)
-    data = (f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.runs / 'data'}")
-
-    cores, counter = sorted(os.sched_getaffinity(0)), itertools.count()
-    share = max(len(cores) // options.jobs, 1)
-
-    def take_cores() -> None:  # the affinity of this thread, which the processes it starts inherit
-        first = next(counter) * share % len(cores)
-        os.sched_setaffinity(0, cores[first : first + share])
-
-    with concurrent.futures.ThreadPoolExecutor(options.jobs, initializer=take_cores) as pool:
-        done = list(pool.map(lambda cell: _train(cell, options.runs, results, data), cells))
-    return 0 if all(done) else 1
-
-
-def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...]) -> bool:
-    path = runs / f"{cell.name}.log"
-    with path.open("w") as log:
-        command = [sys.executable, "train.py", *cell.arguments, *data, f"--workdir={cell.workdir(runs)}"]
-        status = subprocess.run(command, cwd=_ROOT, stdout=log, stderr=subprocess.STDOUT).returncode
-    last = (path.read_text().strip().splitlines() or [""])[-1]
-    finished = status == 0 or "the loss is" in last
-    if finished:
-        collect(cell, runs, results)
-    print(f"{cell.name}: {'done' if status == 0 else last}", flush=True)
-    return finished
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    add_options(parser)
+    options = parser.parse_args(arguments)
+    study = options.study
+    train_cells(STUDIES[study](), folder_of(study), results_of(study), options.runs, options, Limit(options.seconds))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

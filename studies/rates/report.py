@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 from hvq_jax.errors import UserError, exit_status
 from studies import folder_of, results_of
 from studies.rates.measure import NUM_BINS, STEPS
-from studies.report import markdown
+from studies.tables import markdown
 
 _ABOUT = {
     "share_outside": "positions with a continuous part",

@@ -12,8 +12,8 @@ from typing import Any
 from hvq_jax.errors import UserError, exit_status
 from studies import folder_of, results_of
 from studies.cells import Cell
-from studies.report import groups_of, markdown, spread
 from studies.samples.cells import cells
+from studies.tables import groups_of, markdown, spread
 
 _HEAD = (
     "latent",

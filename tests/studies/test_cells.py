@@ -1,17 +1,20 @@
 """The cells of every study, their results and what is shown of them."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import validate
 from studies import STUDIES
 from studies.cells import Cell
-from studies.report import groups_of, plot, table
-from studies.results import CURVES, collect, is_kept, read, read_curve
+from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, thinned
+from studies.tables import groups_of, plot, table, write
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -20,17 +23,18 @@ def test_every_cell_has_a_valid_config_of_its_own(study, tmp_path):
     for cell in STUDIES[study]():
         config = parse_command_line([*cell.arguments, f"--workdir={tmp_path}"]).config
         validate(config)
-        assert (config.seed, config.autoencoder.log_every_steps) == (cell.seed, 1)
+        assert (config.seed, config.autoencoder.log_every_steps) == (cell.seed, cell.log_every_steps)
         seen.add(config.to_json_best_effort(sort_keys=True))
     assert len(seen) == len({cell.name for cell in STUDIES[study]()}) == len(STUDIES[study]())
 
 
 def run_of(cell, runs, losses, test=None):
-    """A workdir as `train.py` leaves it."""
+    """A workdir as `train.py` leaves it, with a loss for each interval between logs."""
     workdir = cell.workdir(runs)
     workdir.mkdir(parents=True)
     of_stage = {"stage": "autoencoder", **dict.fromkeys(CURVES, 1.0)}
-    records = [{**of_stage, "split": "train", "loss": loss} for loss in losses]
+    steps = [cell.log_every_steps * (n + 1) for n in range(len(losses))]
+    records = [{**of_stage, "split": "train", "step": n, "loss": x} for n, x in zip(steps, losses, strict=True)]
     records += [{**of_stage, "split": "validation", "loss": 0.0}, {"stage": "prior", "split": "train", "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
@@ -70,3 +74,50 @@ def test_spikes_of_negative_losses_are_not_judged(tmp_path):
     collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["peak"], row["num_steps"]) == (None, None, 300)
+
+
+@given(st.integers(0, 50_000), st.integers(2, 2_000))
+def test_thinned_curves_keep_both_ends_and_differ_little_in_spacing(count, most):
+    kept = thinned(count, most)
+    assert len(kept) == min(count, most)
+    if count:
+        assert (kept[0], kept[-1]) == (0, count - 1)
+    gaps = np.diff(kept)
+    assert (gaps > 0).all()
+    assert np.ptp(gaps) <= 1 if len(gaps) else True
+
+
+def test_stability_is_of_every_step_although_a_curve_is_thinned(tmp_path):
+    cell = dataclasses.replace(CELLS[0], num_points=10)
+    losses = [1.0] * 300
+    losses[250] = 5.0
+    run_of(cell, tmp_path / "runs", losses)
+    collect(cell, tmp_path / "runs", tmp_path / "results")
+    row = read(cell, tmp_path / "results")
+    assert (row["num_steps"], row["num_spikes"], row["peak"]) == (300, 1, 5.0)
+    steps = read_curve(cell, tmp_path / "results", "step")
+    assert (len(steps), steps[0], steps[-1]) == (10, 1, 300)
+    assert len(read_curve(cell, tmp_path / "results", "loss")) == 10
+
+
+def test_means_of_several_steps_are_not_judged(tmp_path):
+    cell = dataclasses.replace(CELLS[0], log_every_steps=22)
+    run_of(cell, tmp_path / "runs", [1.0] * 300)
+    collect(cell, tmp_path / "runs", tmp_path / "results")
+    row = read(cell, tmp_path / "results")
+    assert (row["num_steps"], row["num_spikes"], row["peak"]) == (6600, None, None)
+
+
+def test_reconstructions_are_kept_and_shown(tmp_path):
+    originals = np.arange(16 * 28 * 28, dtype=np.uint8).reshape(16, 28, 28, 1)
+    cells = [Cell("c:vq", {"preset": preset, "latent": "vq"}, 0, (), num_images=16) for preset in ("a", "b")]
+    for number, cell in enumerate(cells):
+        run_of(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5})
+        images = {"originals": originals, "reconstructions": originals + np.uint8(number)}
+        collect(cell, tmp_path / "runs", tmp_path / "results", images)
+    kept = read_images(cells[1], tmp_path / "results")
+    assert kept[0].dtype == np.uint8
+    np.testing.assert_array_equal(kept, (originals, originals + 1))
+    assert "| b | vq | 1 | 0 | 0 | 0.5 |" in write(cells, tmp_path)
+    for name in ("curves.png", "reconstructions.png"):
+        assert (tmp_path / name).read_bytes()[1:4] == b"PNG"

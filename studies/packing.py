@@ -1,0 +1,39 @@
+"""The results of a study in a few files of limited size, to be carried from another machine."""
+
+import io
+import tarfile
+from pathlib import Path
+
+from hvq_jax.errors import UserError
+
+NUM_FILES = 8  # at most
+FILE_BYTES = 16 * 2**20  # at most
+
+
+def pack(results: Path, study: Path, folder: Path) -> list[Path]:
+    """Pack everything in `results`, a folder below `study`, into `folder`, and return the files written.
+
+    They are one tar archive, cut at every `FILE_BYTES`: `cat FOLDER/NAME.tar.* | tar -x -C STUDY`, with NAME that of
+    the study, puts the results back. Parts that were there before are replaced.
+
+    Raises:
+        UserError: the results do not fit into `NUM_FILES` files.
+    """
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in sorted(path for path in results.rglob("*") if path.is_file() and not path.name.startswith(".")):
+            tar.add(path, path.relative_to(study))
+    content = archive.getvalue()
+    if len(content) > NUM_FILES * FILE_BYTES:
+        raise UserError(
+            f"{results}: {len(content):,} bytes do not fit into {NUM_FILES} files of {FILE_BYTES:,} bytes; "
+            "copy the folder itself"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob(f"{study.name}.tar.*"):
+        old.unlink()
+    parts = [content[start : start + FILE_BYTES] for start in range(0, len(content), FILE_BYTES)]
+    files = [folder / f"{study.name}.tar.{number}" for number in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(part)
+    return files

@@ -1,0 +1,180 @@
+"""The table and the plots of a study, from the results that are there; cells without one are left out.
+
+    python -m studies.tables stability
+
+Writes `table.md` and `losses-*.png` into the study's folder; where reconstructions are kept, `curves.png` and
+`reconstructions.png` in place of the latter. --folder names that of a trial, which has `results` of its own.
+"""
+
+import argparse
+import math
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hvq_jax.errors import UserError, exit_status
+from studies import STUDIES, folder_of
+from studies.cells import Cell
+from studies.figures import FIRST, spikes
+from studies.results import is_kept, read, read_curve, read_images
+
+_COLUMNS = {
+    "num_spikes": "spikes",
+    "peak": "largest loss / median of the 101 before",
+    "loss_ratio": "worst / median loss",
+    "gradient_norm_ratio": "worst / median gradient norm",
+    "mse": "test MSE",
+    "psnr": "PSNR, dB",
+    "codes_used": "codes used",
+    "perplexity": "perplexity",
+    "share_outside": "outside the mask",
+    "gain_mean": "gain, mean",
+    "gain_std": "gain, spread",
+    "radial_share": "radial share",
+}
+
+
+def groups_of(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells that differ by their seed only, in the order of their first."""
+    groups = defaultdict(list)
+    for cell in cells:
+        groups[tuple(cell.labels.values())].append(cell)
+    return list(groups.values())
+
+
+def table(groups: list[list[Cell]], results: Path) -> str:
+    """A row a group: the mean over seeds and, where there are several, half the range."""
+    rows = [[read(cell, results) for cell in group] for group in groups]
+    columns = [key for key in _COLUMNS if any(row[key] is not None for group in rows for row in group)]
+    lines = [
+        [*group[0].labels.values(), str(len(group)), *(spread([row[key] for row in found]) for key in columns)]
+        for group, found in zip(groups, rows, strict=True)
+    ]
+    return markdown([*groups[0][0].labels, "seeds", *(_COLUMNS[key] for key in columns)], lines)
+
+
+def spread(values: list[Any]) -> str:
+    """The mean of those that are known and, of several, half their range."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    mean = f"{statistics.mean(known):.3g}"
+    return f"{mean} ± {(max(known) - min(known)) / 2:.2g}" if len(known) > 1 else mean
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
+    """The loss of every step: a panel a group, a line a seed; spikes are marked."""
+    columns = min(len(groups), 3)
+    rows = math.ceil(len(groups) / columns)
+    figure = Figure(figsize=(5 * columns, 2.6 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for axes, group in zip(panels, groups, strict=False):
+        for cell in group:
+            steps, losses = (read_curve(cell, results, name) for name in ("step", "loss"))
+            found = spikes(losses)
+            axes.semilogy(steps, losses, linewidth=0.6, label=f"seed {cell.seed}")
+            axes.semilogy(steps[found], losses[found], "rx", markersize=4)
+        axes.axvline(FIRST, color="grey", linewidth=0.5)
+        axes.set_title(", ".join(f"{key} {value}" for key, value in group[0].labels.items()), fontsize="medium")
+        axes.legend(loc="upper right")
+    for axes in panels[len(groups) :]:
+        axes.remove()
+    figure.supxlabel("step (spikes are red crosses; those before the grey line are not judged)")
+    figure.supylabel("training loss")
+    figure.savefig(path, dpi=100)
+
+
+def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
+    """Plot the training loss and its reconstruction term, with one colour per latent.
+
+    One column of panels per value of the first label, one line per cell.
+    """
+    columns = list(dict.fromkeys(next(iter(cell.labels.values())) for cell in cells))
+    colors = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(_line_of(cell) for cell in cells))}
+    figure = Figure(figsize=(7 * len(columns), 8), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
+    for row, curve in zip(panels, ("loss", "reconstruction"), strict=True):
+        row[0].set_ylabel({"loss": "training loss", "reconstruction": "reconstruction term"}[curve])
+        for axes, column in zip(row, columns, strict=True):
+            axes.set_title(f"{next(iter(cells[0].labels))} {column}", fontsize="medium")
+            axes.grid(alpha=0.3)
+            for cell in (cell for cell in cells if column == next(iter(cell.labels.values()))):
+                steps, values = (read_curve(cell, results, name) for name in ("step", curve))
+                axes.loglog(steps, values, linewidth=0.7, color=colors[_line_of(cell)], label=_line_of(cell))
+    for axes in panels[0]:
+        axes.legend(loc="lower left", fontsize="small")
+    figure.supxlabel("step")
+    figure.savefig(path, dpi=100)
+
+
+def _line_of(cell: Cell) -> str:
+    return ", ".join(list(cell.labels.values())[1:])
+
+
+def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
+    """Plot a row of test images over one row of reconstructions per cell, all of the same images."""
+    kept = [(", ".join(cell.labels.values()), images) for cell in cells if (images := read_images(cell, results))]
+    rows = [("test images", kept[0][1][0]), *((name, reconstructions) for name, (_, reconstructions) in kept)]
+    _, height, _, channels = rows[0][1].shape
+    whole = np.concatenate([np.concatenate(list(images), axis=1) for _, images in rows])
+    scale = 2 / 100  # inches per pixel of an image
+    figure = Figure(figsize=(scale * whole.shape[1] + 2, scale * whole.shape[0]), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(whole if channels == 3 else whole[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks([])
+    axes.set_yticks([height * (number + 0.5) for number in range(len(rows))], [name for name, _ in rows])
+    axes.tick_params(length=0)
+    figure.savefig(path, dpi=100, bbox_inches="tight")
+
+
+def write(cells: list[Cell], folder: Path) -> str:
+    """Write the table and the plots of the kept ones of `cells` into `folder`; return the table.
+
+    Raises:
+        UserError: there are no results in `folder`.
+    """
+    results = folder / "results"
+    kept = [cell for cell in cells if is_kept(cell, results)]
+    if not kept:
+        raise UserError(f"{results}: no result there; train the cells with studies.train")
+    groups = groups_of(kept)
+    text = table(groups, results)
+    (folder / "table.md").write_text(text)
+    if any(read_images(cell, results) for cell in kept):
+        plot_compared(kept, results, folder / "curves.png")
+        plot_reconstructions(kept, results, folder / "reconstructions.png")
+        return text
+    by_length = defaultdict(list)
+    for group in groups:
+        by_length[read(group[0], results)["num_steps"]].append(group)
+    for length, alike in by_length.items():
+        plot(alike, results, folder / f"losses-{length}.png")
+    return text
+
+
+def main(arguments: list[str]) -> None:
+    """Write and print the table of one study."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--folder", type=Path, help="where `results` are (default: the study's own folder)")
+    options = parser.parse_args(arguments)
+    print(write(STUDIES[options.study](), options.folder or folder_of(options.study)), end="")
+
+
+if __name__ == "__main__":
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,0 +1,63 @@
+"""The cells of the report at full size, and of its trials."""
+
+import pytest
+
+from hvq_jax.training.config import validate
+from hvq_jax.training.dispatch import Schedule
+from hvq_jax.training.flags import parse_command_line
+from studies.report.__main__ import trial_of
+from studies.report.cells import NUM_POINTS, cells
+
+LATENTS = [("vq", None), ("projected", None), *(("frequency", s) for s in (502, 412, 312, 128)), ("combined", 312)]
+
+
+def config_of(cell, tmp_path):
+    config = parse_command_line([*cell.arguments, f"--workdir={tmp_path}"]).config
+    validate(config)
+    return config
+
+
+def test_the_cells_are_those_of_the_report(tmp_path):
+    configs = [config_of(cell, tmp_path) for cell in cells()]
+    seen = [
+        (c.latent.mode, c.latent.num_frequent if c.latent.mode in ("frequency", "combined") else None) for c in configs
+    ]
+    assert seen == LATENTS * 2
+    for config in configs:
+        options = config.autoencoder
+        assert (config.latent.dim, config.latent.num_codes, options.batch_size, options.num_epochs) == (
+            256,
+            512,
+            128,
+            100,
+        )
+        assert (config.data.name, config.data.image_size, config.stage, config.seed) == (
+            "fashion_mnist",
+            0,
+            "autoencoder",
+            0,
+        )
+    reference, default = configs[:7], configs[7:]
+    assert {(c.loss.commitment_weight, c.autoencoder.learning_rate) for c in reference} == {(1.0, 2e-4)}
+    assert {(c.loss.commitment_weight, c.autoencoder.learning_rate) for c in default} == {(0.25, 3e-3)}
+    assert len({str(c.codebook) for c in reference}) == len({str(c.codebook) for c in default}) == 1
+    assert str(reference[0].codebook) != str(default[0].codebook)
+
+
+@pytest.mark.parametrize("num_epochs", [1, 2, 5, 20, 100])
+def test_whole_dispatches_are_taken_between_logs(num_epochs, tmp_path):
+    cell = cells(dim=32, num_epochs=num_epochs)[0]
+    config = config_of(cell, tmp_path)
+    options, every, num_steps = config.autoencoder, cell.log_every_steps, 429 * num_epochs
+    assert (config.latent.dim, options.num_epochs) == (32, num_epochs)
+    schedule = Schedule(num_steps, every, options.eval_every_steps, 0, options.check_replicas_every_steps)
+    taken = list(schedule.dispatches(0, every))
+    assert taken.count(every) == num_steps // every <= NUM_POINTS
+    assert len(taken) - taken.count(every) < every  # only where the last interval is shorter
+    assert sum(map(schedule.logs, range(1, num_steps + 1))) <= NUM_POINTS
+    assert num_epochs < 20 or 19 <= sum(map(schedule.evaluates, range(1, num_steps + 1))) <= 21
+
+
+def test_a_trial_has_a_folder_of_its_own():
+    assert trial_of(256, 100) == ""
+    assert len({trial_of(256, 100), trial_of(256, 2), trial_of(32, 100), trial_of(32, 2)}) == 4
