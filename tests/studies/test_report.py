@@ -2,9 +2,9 @@
 
 import pytest
 
-from hvq_jax.training.config import validate
+from hvq_jax.runs.options import validate
 from hvq_jax.training.dispatch import Schedule
-from hvq_jax.training.flags import parse_command_line
+from hvq_jax.runs.flags import parse_command_line
 from studies.report.__main__ import trial_of
 from studies.report.cells import NUM_POINTS, cells
 
