@@ -12,6 +12,8 @@ _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("vq", "gradient, uniform init", ("codebook.learning=gradient", "codebook.init=uniform")),
     ("vq", "gradient, data init", ("codebook.learning=gradient",)),
     ("vq", "gradient, k-means init", ("codebook.learning=gradient", "codebook.init=kmeans")),
+    ("vq", "simvq, random init", ("codebook.learning=simvq", "codebook.init=uniform")),
+    ("vq", "simvq, data init", ("codebook.learning=simvq",)),
     ("vq", "ema, data init", ()),
     ("vq", "ema, k-means init", ("codebook.init=kmeans",)),
     ("vq", "ema, no revival", ("codebook.revive_below=0",)),
