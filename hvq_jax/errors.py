@@ -8,8 +8,11 @@ class UserError(ValueError):
     """Something the user can mend: the message is one line that says what is wrong, where, and what to do."""
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: the run ends as it was asked to
-    """The run was asked to stop and has saved what it has; the message is one line."""
+class Preempted(BaseException):
+    """The run was asked to stop and has saved what it has; the message is one line.
+
+    Like KeyboardInterrupt no `Exception`: whoever catches what a library raises must not take the stop for damage.
+    """
 
 
 def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted") -> int:
