@@ -1,4 +1,4 @@
-"""Progress bars on stderr that never stop the work they show."""
+"""Progress bars on stderr that never stop the work they show, nor any other thread."""
 
 import contextlib
 import sys
@@ -13,7 +13,23 @@ def progress_bar(**options: Any) -> "tqdm.tqdm[Any]":
     Where stderr is a file on a full disk, tqdm alone raises OSError with a lock held for good that the bars of all
     threads share, and the next of them waits for ever.
     """
-    return tqdm.tqdm(file=_Forgiving(sys.stderr), **options)
+    return _Bar(file=_Forgiving(sys.stderr), **options)
+
+
+class _Bar(tqdm.tqdm):
+    """A `tqdm` bar that takes no lock when it is garbage-collected and starts no thread.
+
+    tqdm starts its monitor thread with the lock of all bars held. Where that thread collects a bar of tqdm's own kind
+    before it reports that it runs, the bar waits for the lock and its holder for the thread. Whoever opens a bar closes
+    it, so there is nothing left to do here.
+    """
+
+    monitor_interval = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"miniters": 1, **options})  # look at the clock each time, as the monitor would
+
+    def __del__(self) -> None: ...
 
 
 class _Forgiving:
