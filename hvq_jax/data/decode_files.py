@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 
@@ -16,10 +16,11 @@ _AHEAD = 16  # files a thread, so that a large one holds up none of the others
 
 def decode_files(
     paths: Iterable[pathlib.Path], *, image_size: int, channels: int, num_threads: int | None = None
-) -> Iterator[np.ndarray | ImageError]:
+) -> Generator[np.ndarray | ImageError, None, None]:
     """Yields the images of `paths`, in their order, fitted to a square.
 
-    Pillow decodes and resizes without the GIL, so threads use all cores. Close the iterator to end them.
+    Pillow decodes and resizes without the GIL, so threads use all cores. Close the generator, as with
+    `contextlib.closing`, to end them: each finishes the file that it is decoding and starts no other.
 
     Args:
         paths: image files; taken as they are needed.
@@ -49,4 +50,5 @@ def decode_files(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Without waiting: the garbage collector may run this in a thread that another one waits for.
+        pool.shutdown(wait=False, cancel_futures=True)

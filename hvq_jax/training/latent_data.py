@@ -2,6 +2,7 @@
 tokens that a prior makes of it.
 """
 
+import contextlib
 import dataclasses
 import zipfile
 from pathlib import Path
@@ -182,11 +183,11 @@ def _encode(
     arrays: dict[str, np.ndarray] = {"present": present}
     for name in SPLITS:
         split: Split = getattr(dataset, name)
-        batches = parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share))
         parts = []
-        for batch in preemption.watch(batches):
-            indices, labels, continuous = parallel.gather(encode(variables, batch))
-            parts.append((indices, labels, continuous))
+        with contextlib.closing(eval_batches(split, batch_size=batch_size, **parallel.share)) as batches:
+            for batch in preemption.watch(parallel.prefetch(batches)):
+                indices, labels, continuous = parallel.gather(encode(variables, batch))
+                parts.append((indices, labels, continuous))
         indices, labels, continuous = [np.concatenate(part)[: len(split)] for part in zip(*parts, strict=True)]
         if has_residual(model.latent):
             continuous = continuous[present[indices]]
