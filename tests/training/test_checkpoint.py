@@ -110,17 +110,18 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, dama
 def test_a_stop_while_a_step_is_read_is_no_damage(folder, monkeypatch, restore):
     saved(folder, [0.3, 0.2]).close()
     checkpoints = Checkpoints(folder, objective="mse")
-    read = checkpoints._manager.restore
+    read, uninterrupted = checkpoints._manager.restore, []
 
     def stopped(*arguments, **options):
-        found = read(*arguments, **options)
         os.kill(os.getpid(), signal.SIGTERM)
-        return found
+        uninterrupted.append(read(*arguments, **options))  # whose event loop may wait for ever otherwise
+        return uninterrupted[-1]
 
     monkeypatch.setattr(checkpoints._manager, "restore", stopped)
     with Preemption().noticed(), pytest.raises(Preempted):
         getattr(checkpoints, restore)(state_of(0))
     checkpoints.close()
+    assert uninterrupted
     assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
 
 
