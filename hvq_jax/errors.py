@@ -29,8 +29,11 @@ class ArgumentError(UserError):
         return ArgumentError(f"{prefix}{self.argument}", self.problem)
 
 
-class Preempted(Exception):  # noqa: N818 - not an error: the run ends as it was asked to
-    """The run was asked to stop and has saved what it has; the message is one line."""
+class Preempted(BaseException):
+    """The run was asked to stop and has saved what it has; the message is one line.
+
+    Like KeyboardInterrupt no `Exception`: whoever catches what a library raises must not take the stop for damage.
+    """
 
 
 def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted") -> int:

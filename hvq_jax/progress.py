@@ -1,4 +1,4 @@
-"""Progress bars on stderr that never interrupt the work they show."""
+"""Progress bars on stderr that never interrupt the work they show, nor any other thread."""
 
 import contextlib
 import sys
@@ -16,7 +16,23 @@ def progress_bar(**options: Any) -> "tqdm.tqdm[Any]":
     Args:
         **options: arguments of `tqdm.tqdm`.
     """
-    return tqdm.tqdm(file=_Forgiving(sys.stderr), **options)
+    return _Bar(file=_Forgiving(sys.stderr), **options)
+
+
+class _Bar(tqdm.tqdm):
+    """A `tqdm` bar that takes no lock when it is garbage-collected and starts no thread.
+
+    tqdm starts its monitor thread with the lock of all bars held. Where that thread collects a bar of tqdm's own kind
+    before it reports that it runs, the bar waits for the lock and its holder for the thread. Whoever opens a bar closes
+    it, so there is nothing left to do here.
+    """
+
+    monitor_interval = 0
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"miniters": 1, **options})  # look at the clock each time, as the monitor would
+
+    def __del__(self) -> None: ...
 
 
 class _Forgiving:

@@ -13,9 +13,9 @@ import numpy as np
 
 from hvq_jax.data.datasets import load_dataset
 from hvq_jax.errors import exit_status
-from hvq_jax.inference import TrainedRun
+from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
-from hvq_jax.training.workdir import whole_file
+from hvq_jax.runs.workdir import whole_file
 
 
 def main(arguments: list[str]) -> None:

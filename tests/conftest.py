@@ -3,6 +3,11 @@
 All have to be in the environment before JAX first looks for devices. Compiling is most of the suite's time, so XLA is
 told to spend less on it; tests of exact identities, marked `optimised`, are a run of their own that compiles as
 `train.py` does: `pytest -m optimised`.
+
+What kills a worker of pytest-xdist is said on its standard output and error by the operating system's file
+descriptors: XLA's last words before it aborts, the threads that faulthandler and pytest-timeout dump. execnet and
+pytest's own capture lose them. So each worker writes both to a file, and the first process prints the end of the file
+of a worker that dies. This needs `--capture=sys`, which leaves the descriptors alone (in `addopts`).
 """
 
 import atexit
@@ -10,17 +15,28 @@ import fcntl
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 from hvq_jax.devices.xla import set_cpu_options
 
 set_cpu_options()
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 
-if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folder of the process that starts them
-    _cache = tempfile.mkdtemp(prefix="hvq_jax_compiled_")
-    atexit.register(shutil.rmtree, _cache, ignore_errors=True)
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of the process that starts them
+    _cache, _outputs = (tempfile.mkdtemp(prefix=f"hvq_jax_{name}_") for name in ("compiled", "outputs"))
+    for _folder in (_cache, _outputs):
+        atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
+elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
+    _output = os.open(
+        Path(os.environ["HVQ_JAX_WORKER_OUTPUTS"], os.environ["PYTEST_XDIST_WORKER"]),
+        os.O_WRONLY | os.O_CREAT | os.O_APPEND,
+    )
+    for _descriptor in (1, 2):
+        os.dup2(_output, _descriptor)
+    os.close(_output)
 
 import hypothesis  # noqa: E402 - after the environment is set
 
@@ -33,6 +49,8 @@ import pytest  # noqa: E402
 
 import train  # noqa: E402
 from hvq_jax.data.datasets import load_dataset  # noqa: E402
+
+OUTPUT_LINES_SHOWN = 300  # of a worker that died: XLA's message, and a stack for each thread
 
 # A whole run in seconds, on the embedded images.
 TINY = (
@@ -61,6 +79,18 @@ def pytest_configure(config):
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for processes that tests start
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Prints the last lines that a worker which died has written."""
+    output = Path(os.environ["HVQ_JAX_WORKER_OUTPUTS"], node.gateway.id)
+    if error and output.exists():
+        reporter = node.config.pluginmanager.getplugin("terminalreporter")
+        reporter.write_sep("=", f"last output of worker {node.gateway.id}, which died ({error})")
+        lines = output.read_text(errors="replace").splitlines()
+        for line in lines[-OUTPUT_LINES_SHOWN:]:
+            reporter.write_line(line)
 
 
 def made_once(tmp_path_factory, name, make):

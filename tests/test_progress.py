@@ -4,6 +4,8 @@ import errno
 import sys
 import threading
 
+import tqdm
+
 from hvq_jax.progress import progress_bar
 
 
@@ -24,8 +26,24 @@ def test_a_bar_that_cannot_be_shown_holds_up_neither_its_work_nor_other_threads(
         assert bar.n == 3
     other = threading.Thread(target=lambda: progress_bar(total=1).close(), daemon=True)
     other.start()
-    other.join(timeout=10)
+    other.join(timeout=60)
     assert not other.is_alive()
+
+
+def test_collecting_one_waits_for_no_lock():
+    """Of all bars: tqdm holds it while it starts a thread, which may collect a bar before it says that it runs."""
+    bars = [progress_bar(total=3)]
+    with tqdm.tqdm.get_lock():
+        collecting = threading.Thread(target=bars.clear, daemon=True)
+        collecting.start()
+        collecting.join(timeout=60)
+        assert not collecting.is_alive()
+
+
+def test_they_start_no_thread():
+    before = threading.active_count()
+    with progress_bar(total=3):
+        assert threading.active_count() == before
 
 
 def test_it_shows_what_is_done(capsys):

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TypeVar
@@ -67,3 +68,24 @@ class Preemption:
             if self.requested():
                 raise Preempted(f"stopped by SIGTERM: {RESUMES}")
             yield item
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Handle SIGTERM at the end of the block where it would raise `Preempted` inside.
+
+    For libraries that run an event loop: an exception that a signal raises between its callbacks is logged as one of
+    theirs, or never heard of, and the loop waits for ever for what it has cut short.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+        if received:
+            signal.raise_signal(signal.SIGTERM)

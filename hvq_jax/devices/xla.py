@@ -15,16 +15,28 @@ _CPU_OPTIONS = (
     # Otherwise XLA removes optimisation barriers before fusion, and `convolution.materialised` has no effect.
     "--xla_disable_hlo_passes=cse_barrier_expander",
 )
+# XLA ends the process ("Fatal Python error: Aborted") where a simulated device is later than this at a reduction, by
+# default 40 s: on a machine with other work it is late, not lost. Half an hour, as XLA gives other processes.
+_PATIENCE_OPTION = "--xla_cpu_collective_call_terminate_timeout_seconds"
+_PATIENCE_SECONDS = 1800
 # An unknown option aborts the process when the backend starts, so only versions that were tested get these.
 _KNOWN_JAXLIB = ("0.10.2",)
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
 
 def set_cpu_options() -> None:
-    """Set the fast options if JAX will run on CPU. XLA_FLAGS set by the user are kept."""
+    """Set the fast options, and patience with simulated devices, where JAX will run on CPU.
+
+    XLA_FLAGS that the user has set get no fast options, and patience only where they do not set it themselves. Where
+    they name a file of options, they are left alone.
+    """
     accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
-    if jaxlib.__version__ in _KNOWN_JAXLIB and not accelerator:
-        os.environ.setdefault("XLA_FLAGS", " ".join(_CPU_OPTIONS))
+    if jaxlib.__version__ not in _KNOWN_JAXLIB or (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu"):
+        return
+    flags = os.environ.get("XLA_FLAGS", " ".join(_CPU_OPTIONS)).split()
+    if not any(flag.startswith(_PATIENCE_OPTION) for flag in flags) and all(flag.startswith("-") for flag in flags[:1]):
+        flags.append(f"{_PATIENCE_OPTION}={_PATIENCE_SECONDS}")
+    os.environ["XLA_FLAGS"] = " ".join(flags)
 
 
 def keep_compiled_programs() -> None:

@@ -6,6 +6,7 @@ split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where 
 in raster order; besides, `frequent` `[K]` bool, the frozen choice of frequent codes.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
@@ -171,11 +172,12 @@ def _encode(
     arrays: dict[str, np.ndarray] = {"frequent": frequent}
     for name in SPLITS:
         split: Split = getattr(dataset, name)
-        batches = parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share))
         pieces = []
-        for batch in preemption.watch(batches):
-            parts, labels = parallel.gather(encode(variables, batch))
-            pieces.append({**{key: value for key, value in vars(parts).items() if value is not None}, "labels": labels})
+        with contextlib.closing(eval_batches(split, batch_size=batch_size, **parallel.share)) as batches:
+            for batch in preemption.watch(parallel.prefetch(batches)):
+                parts, labels = parallel.gather(encode(variables, batch))
+                given = {key: value for key, value in vars(parts).items() if value is not None}
+                pieces.append({**given, "labels": labels})
         whole = {key: np.concatenate([piece[key] for piece in pieces])[: len(split)] for key in pieces[0]}
         if "residuals" in whole:
             whole["residuals"] = whole["residuals"][has_residual[whole["indices"]]]

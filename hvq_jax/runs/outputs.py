@@ -11,9 +11,10 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import tqdm
 from PIL import Image
 
 from hvq_jax.errors import UserError
@@ -64,21 +65,22 @@ def write(
         sources: names of the images, stored as `names` in an .npz.
     """
     path = Path(out)
-    pieces = _shown(pieces, count)
-    if is_picture(out):
-        picture(np.concatenate([piece.images for piece in pieces]))
-    elif path.suffix:
-        _write_arrays(path, pieces, count, {} if sources is None else {"names": np.array(sources)})
-    else:
-        _write_folder(path, pieces, names)
+    with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
+        pieces = _counted(pieces, progress)
+        if is_picture(out):
+            picture(np.concatenate([piece.images for piece in pieces]))
+        elif path.suffix:
+            _write_arrays(path, pieces, count, {} if sources is None else {"names": np.array(sources)})
+        else:
+            _write_folder(path, pieces, names)
     print(f"wrote {out}")
 
 
-def _shown(pieces: Iterable[Decoded], count: int) -> Iterator[Decoded]:
-    with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # only on a terminal
-        for piece in pieces:
-            yield piece
-            progress.update(len(piece.indices))
+def _counted(pieces: Iterable[Decoded], progress: "tqdm.tqdm[Any]") -> Iterator[Decoded]:
+    """Yield the pieces; count their images as they come back."""
+    for piece in pieces:
+        yield piece
+        progress.update(len(piece.indices))
 
 
 def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: dict[str, np.ndarray]) -> None:

@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from hvq_jax.devices.cluster import all_of, is_first, wait_for_all
+from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 
 _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
@@ -74,7 +75,8 @@ class Checkpoints:
         if not self.read_only and is_first():
             self._set_aside_incomplete()
         wait_for_all("open checkpoints")
-        return ocp.CheckpointManager(self.folder, options=options)
+        with uninterrupted():
+            return ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
         """Steps saved, rising."""
@@ -94,14 +96,15 @@ class Checkpoints:
         if not all_of(shutil.disk_usage(self.folder).free > needed):
             raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
         try:
-            saved = self._manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    digests=ocp.args.JsonSave(leaf_digests(state)),
-                ),
-                metrics=metrics,
-            )
+            with uninterrupted():
+                saved = self._manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state),
+                        digests=ocp.args.JsonSave(leaf_digests(state)),
+                    ),
+                    metrics=metrics,
+                )
         except Exception as error:  # whatever the writers of the step before met
             raise self._not_saved(error) from error
         if not saved:
@@ -110,7 +113,8 @@ class Checkpoints:
     def wait(self) -> None:
         """Returns when everything saved is on disk; raises UserError for what went wrong on the way."""
         try:
-            self._manager.wait_until_finished()
+            with uninterrupted():
+                self._manager.wait_until_finished()
         except Exception as error:
             raise self._not_saved(error) from error
 
@@ -182,7 +186,8 @@ class Checkpoints:
         return state
 
     def _read(self, step: int, **items: Any) -> Any:
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
+        with uninterrupted():
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _set_aside(self, step: int, reason: str) -> None:
         """Renames a damaged step, so that it no longer counts as one."""
@@ -191,7 +196,8 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} is not usable ({reason}): run train.py on this workdir again, "
                 "which goes back to the last good one"
             )
-        self._manager.close()
+        with uninterrupted():
+            self._manager.close()
         wait_for_all("before a step is moved aside")
         if is_first():
             _rename_bad(self.folder / str(step), reason)
@@ -206,7 +212,8 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for what is being saved and releases the folder; raises UserError as `wait` does."""
         try:
-            self._manager.close()
+            with uninterrupted():
+                self._manager.close()
         except Exception as error:
             raise self._not_saved(error) from error
 

@@ -330,9 +330,9 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
     ) -> Any:
         """`watch` passes the batches on and may raise to stop."""
         variables = (state.eval_params, state.model_state)
-        batches = watch(parallel.prefetch(eval_batches(split, batch_size=batch_size, **parallel.share)))
-        # One at a time: a split larger than the device's memory would otherwise be queued on it.
-        sums = [jax.device_get(compiled(variables, batch)) for batch in batches]
+        with contextlib.closing(eval_batches(split, batch_size=batch_size, **parallel.share)) as batches:
+            # One at a time: a split larger than the device's memory would otherwise be queued on it.
+            sums = [jax.device_get(compiled(variables, batch)) for batch in watch(parallel.prefetch(batches))]
         # On the host in float64: counts of positions stay exact beyond 2**24.
         return jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
 

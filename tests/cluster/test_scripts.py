@@ -51,7 +51,7 @@ def test_preemptible_tells_a_stopped_command_from_a_finished_one(on_sigterm, sta
         for _ in range(signals):
             process.send_signal(signal.SIGTERM)
             time.sleep(0.03)
-        assert process.wait(timeout=60) == status
+        assert process.wait(timeout=600) == status
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def slurm(tmp_path):
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         environment = {"PATH": path, "SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "42"}
         command = ["bash", ROOT / "cluster" / "slurm.sh", "--workdir=/shared/a b"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         requeued = tmp_path / "requeued"
         return (
             done.returncode,
@@ -144,7 +144,7 @@ def cloud(tmp_path):
         (tmp_path / "statuses").write_text("\n".join(statuses.split()) + "\n")
         environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "POLL_SECONDS": "0"}
         command = [ROOT / "cluster" / "tpu_vm.sh", "--workdir=/mnt/a b"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
         return done.returncode, (tmp_path / "calls").read_text().split(), done.stderr
 
     return run

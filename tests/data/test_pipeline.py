@@ -158,7 +158,7 @@ def test_closing_ends_the_thread(batches):
     assert threads
     batches.close()
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 

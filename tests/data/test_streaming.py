@@ -159,5 +159,5 @@ def test_batches_before_the_damaged_one_are_served_and_threads_end(tmp_path):
         next(batches)
     assert threads
     for thread in threads:
-        thread.join(timeout=10)
+        thread.join(timeout=60)
         assert not thread.is_alive()

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from hvq_jax.devices.preemption import Preemption
+from hvq_jax.devices.preemption import Preemption, uninterrupted
 from hvq_jax.errors import Preempted
 
 
@@ -53,3 +53,24 @@ def test_the_handler_of_before_is_back_afterwards():
     with Preemption().noticed():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_uninterrupted_work_comes_to_its_end():
+    done = []
+
+    def work():
+        with uninterrupted():
+            terminate()
+            done.append("inside")
+        done.append("after")
+
+    with Preemption().noticed(), pytest.raises(Preempted):
+        work()
+    assert done == ["inside"]
+    before = signal.getsignal(signal.SIGTERM)
+    with Preemption().noticed() as preemption, preemption.deferred():
+        work()
+        assert preemption.requested()
+    assert done == ["inside", "inside", "after"]
+    with uninterrupted():  # without a handler of Python's it is none of its business
+        assert signal.getsignal(signal.SIGTERM) == before

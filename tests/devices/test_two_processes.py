@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     port = free_port()
     processes = [start(folder, index, port) for index in range(2)]
     for process in processes:
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=1000)
         assert process.returncode == 0, output.decode()
     return folder
 

@@ -1,11 +1,14 @@
-"""Where compiled programs are cached, in separate processes because JAX reads the environment on import."""
+"""Options in the environment, in separate processes because JAX and XLA read it when they start."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from hvq_jax.devices.xla import set_cpu_options
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -13,6 +16,21 @@ from hvq_jax.devices.xla import keep_compiled_programs
 keep_compiled_programs()
 import jax
 print(jax.jit(lambda x: x + 1)(1.0), jax.config.jax_compilation_cache_dir)
+"""
+PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds="
+# Device 0 comes seconds after the others to a sum over all.
+LATE = """
+import sys
+from hvq_jax.devices.xla import set_cpu_options
+set_cpu_options()
+import jax, jax.numpy as jnp, numpy as np
+
+def late(x):
+    def busy(x):
+        return jax.lax.fori_loop(0, int(sys.argv[1]), lambda _, y: jnp.sin(y) + 1, x)
+    return jax.lax.psum(jax.lax.cond(jax.lax.axis_index("devices") == 0, busy, jnp.sin, x), "devices")
+
+jax.block_until_ready(jax.pmap(late, "devices")(np.ones((4, 8), np.float32)))
 """
 
 
@@ -64,3 +82,46 @@ def test_what_the_user_has_set_stands(tmp_path):
 def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, place):
     (tmp_path / "file").write_text("no folder")
     assert run(XDG_CACHE_HOME=str(tmp_path / place)) == "None"
+
+
+def run_late(length, flags):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "4", "XLA_FLAGS": flags}
+    environment["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    command = [sys.executable, "-c", LATE, str(length)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def test_a_late_device_ends_the_process_where_xla_is_not_patient():
+    """So does a machine with other work: what `Fatal Python error: Aborted` within a pmapped call meant."""
+    warning = "--xla_cpu_collective_call_warn_stuck_timeout_seconds=1"
+    done = run_late(10**9, f"{warning} {PATIENCE}1")
+    assert done.returncode == -signal.SIGABRT
+    assert "Termination timeout for `all reduce" in done.stderr
+    assert "only 3 of them arrived on time" in done.stderr
+    done = run_late(10**8, warning)  # the user's, to which patience is added
+    assert done.returncode == 0, done.stderr
+    assert "This thread has been waiting for `all reduce" in done.stderr
+
+
+def test_simulated_devices_get_patience_unless_the_user_says_how_much(monkeypatch):
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.delenv("XLA_FLAGS")
+    set_cpu_options()
+    flags = os.environ["XLA_FLAGS"].split()
+    assert f"{PATIENCE}1800" in flags
+    assert len(flags) == 3
+    set_cpu_options()  # in a process that this one starts
+    assert os.environ["XLA_FLAGS"].split() == flags
+    for given, expected in (
+        ("--xla_force_host_platform_device_count=4", f"--xla_force_host_platform_device_count=4 {PATIENCE}1800"),
+        (f"{PATIENCE}7", f"{PATIENCE}7"),
+        ("options.txt", "options.txt"),  # XLA reads them from there
+        ("", f"{PATIENCE}1800"),
+    ):
+        monkeypatch.setenv("XLA_FLAGS", given)
+        set_cpu_options()
+        assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_the_suite_itself_is_patient():
+    assert PATIENCE in os.environ["XLA_FLAGS"]

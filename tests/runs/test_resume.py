@@ -62,7 +62,7 @@ def test_asked_to_stop_it_saves_and_ends_bit_identical(tmp_path, tiny_arguments,
         if "validation at step 3" in line:  # the last moment that is sure to be before the end
             process.send_signal(signal.SIGTERM)
             break
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=600)
     assert process.returncode == 0
     assert "stopped by SIGTERM, autoencoder saved at step" in error
     assert error.count("\n") == 1

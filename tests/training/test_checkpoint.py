@@ -1,9 +1,13 @@
+import os
+import signal
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import Preempted, UserError, exit_status
 from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.devices.preemption import Preemption
 
 
 def state_of(value):
@@ -99,6 +103,41 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, dama
     checkpoints.save(3, state_of(3), {"mse": 0.05})
     checkpoints.wait()
     assert value_of(checkpoints.restore_best(state_of(0))) == 3
+    checkpoints.close()
+
+
+@pytest.mark.parametrize("restore", ["restore_latest", "restore_best"])
+def test_a_stop_while_a_step_is_read_is_no_damage(folder, monkeypatch, restore):
+    saved(folder, [0.3, 0.2]).close()
+    checkpoints = Checkpoints(folder, objective="mse")
+    read, uninterrupted = checkpoints._manager.restore, []
+
+    def stopped(*arguments, **options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        uninterrupted.append(read(*arguments, **options))  # whose event loop may wait for ever otherwise
+        return uninterrupted[-1]
+
+    monkeypatch.setattr(checkpoints._manager, "restore", stopped)
+    with Preemption().noticed(), pytest.raises(Preempted):
+        getattr(checkpoints, restore)(state_of(0))
+    checkpoints.close()
+    assert uninterrupted
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
+
+
+@pytest.mark.parametrize("call", ["save", "wait_until_finished", "close"])
+def test_a_stop_while_a_step_is_written_is_no_failure(folder, monkeypatch, capsys, call):
+    checkpoints = saved(folder, [0.3])
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, call, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+
+        def work():
+            with Preemption().noticed():
+                checkpoints.save(2, state_of(2))
+                checkpoints.close()
+
+        assert exit_status(work) == 0
+    assert capsys.readouterr().err.startswith("stopped by SIGTERM")
     checkpoints.close()
 
 

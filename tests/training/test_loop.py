@@ -1,15 +1,19 @@
 """The loop on a model of one number, whose loss can be spoilt at will."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from hvq_jax.data.datasets import Split
+from hvq_jax.data.pipeline import eval_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import UserError
+from hvq_jax.errors import Preempted, UserError
 from hvq_jax.metrics import Mean
+from hvq_jax.training import loop
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
 from hvq_jax.training.loop import FitOptions, RunContext, Stage, checkpoint_folder, evaluator, fit
@@ -132,6 +136,25 @@ def test_sums_are_exact_over_ragged_batches_and_devices():
     assert sums.count == 11
     assert sums.total == np.arange(11).sum()
     assert jax.tree.leaves(sums)[0].dtype == np.float64
+
+
+def test_an_evaluation_that_is_stopped_closes_its_reader(monkeypatch):
+    opened = []
+
+    def remembered(*arguments, **options):
+        opened.append(eval_batches(*arguments, **options))
+        return opened[-1]
+
+    def stopped(batches):
+        yield next(iter(batches))
+        raise Preempted
+
+    monkeypatch.setattr(loop, "eval_batches", remembered)
+    parallel, optimizer = Parallel("pmap"), make_optimizer(learning_rate=0.1, num_steps=1)
+    state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
+    with pytest.raises(Preempted):
+        evaluator(stage_of(), parallel)(state, split=VALIDATION, batch_size=4, watch=stopped)
+    assert [inspect.getgeneratorstate(batches) for batches in opened] == [inspect.GEN_CLOSED]
 
 
 def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import ClassVar
 
 import numpy as np
@@ -23,8 +23,8 @@ class ArraySplit:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        return zip(self.images, map(int, self.labels), strict=True)
+    def __iter__(self) -> Generator[tuple[np.ndarray, int], None, None]:
+        yield from zip(self.images, map(int, self.labels), strict=True)
 
 
 class ArrayBuilder(ImageBuilder):

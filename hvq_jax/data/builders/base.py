@@ -1,13 +1,14 @@
 """Base class of our TFDS builders: raw uint8 images with a class label, written without TensorFlow."""
 
 import abc
+import contextlib
 import functools
 import itertools
 import math
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -26,8 +27,8 @@ class SplitImages(Protocol):
     def __len__(self) -> int:
         """Return the number of images, or an upper bound on it."""
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield images [H, W, C] uint8 and their labels."""
+    def __iter__(self) -> Generator[tuple[np.ndarray, int], None, None]:
+        """Yield images [H, W, C] uint8 and their labels; the caller closes the generator."""
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder):
@@ -99,6 +100,11 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
     def _example_writer(self) -> RecordWriter:
         return RecordWriter()
 
+    def _download_and_prepare(self, *arguments: Any, **options: Any) -> None:
+        # TFDS stops in the middle of a generator when a record cannot be written, and closes none.
+        with contextlib.ExitStack() as self._opened:
+            super()._download_and_prepare(*arguments, **options)
+
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, list[Callable[[], Iterator[Any]]]]:
@@ -120,11 +126,15 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
         """Return iterators over the parts of a split, each of which is written to its own file, in order."""
         size = max(1, _SHARD_BYTES // math.prod(self.image_shape))
         count = max(1, math.ceil(len(images) / size))
-        examples = self._examples(split, images)
+        examples = self._opened.enter_context(contextlib.closing(self._examples(split, images)))
         return [functools.partial(itertools.islice, examples, stop) for stop in [size] * (count - 1) + [None]]
 
-    def _examples(self, split: str, images: SplitImages) -> Iterator[tuple[int, dict[str, Any]]]:
-        with progress_bar(total=len(images), desc=f"Preparing {self.name} ({split})", unit=" images") as progress:
-            for index, (image, label) in enumerate(images):
+    def _examples(self, split: str, images: SplitImages) -> Generator[tuple[int, dict[str, Any]], None, None]:
+        progress = self._opened.enter_context(
+            progress_bar(total=len(images), desc=f"Preparing {self.name} ({split})", unit=" images")
+        )
+        with contextlib.closing(iter(images)) as read:
+            for index, (image, label) in enumerate(read):
                 yield index, {"image": image, "label": label}
                 progress.update()
+        progress.close()

@@ -4,7 +4,7 @@ import collections
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 import numpy as np
 
@@ -16,10 +16,11 @@ _AHEAD = 16  # files per thread, so that a large file does not block the others
 
 def decode_files(
     paths: Iterable[pathlib.Path], *, sides: Sides, channels: int, num_threads: int | None = None
-) -> Iterator[np.ndarray | ImageError]:
+) -> Generator[np.ndarray | ImageError, None, None]:
     """Yield the images of `paths`, in order, fitted to `sides`.
 
-    Pillow decodes and resizes without the GIL, so threads use all cores. Close the iterator to stop them.
+    Pillow decodes and resizes without the GIL, so threads use all cores. Close the generator, as with
+    `contextlib.closing`, to stop them: each finishes the file that it is decoding and starts no other.
 
     Args:
         paths: image files, consumed as needed.
@@ -49,4 +50,5 @@ def decode_files(
         while pending:
             yield pending.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Without waiting: the garbage collector may run this in a thread that another one waits for.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -1,11 +1,12 @@
 """A data set from any folder of images, fitted to one size."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -34,17 +35,18 @@ class FileSplit:
     def __len__(self) -> int:
         return len(self.files.splits[self.split])
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
+    def __iter__(self) -> Generator[tuple[np.ndarray, int], None, None]:
         folder, listed = self.files.folder, self.files.splits[self.split]
         height, width, channels = self.image_shape
-        images = decode_files((folder / path for path, _ in listed), sides=(height, width), channels=channels)
+        paths = (folder / path for path, _ in listed)
         any_read = False
-        for (path, label), image in zip(listed, images, strict=True):
-            if isinstance(image, ImageError):
-                self.leave_out(path, image)
-            else:
-                any_read = True
-                yield image, label
+        with contextlib.closing(decode_files(paths, sides=(height, width), channels=channels)) as images:
+            for (path, label), image in zip(listed, images, strict=True):
+                if isinstance(image, ImageError):
+                    self.leave_out(path, image)
+                else:
+                    any_read = True
+                    yield image, label
         if not any_read:
             raise UserError(f"{folder}: none of the {len(self)} images of the {self.split} split can be read")
 

@@ -5,7 +5,7 @@ All paths are strings relative to the folder, with "/" as the separator.
 
 import csv
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 import tensorflow_datasets as tfds
 
@@ -128,8 +128,9 @@ def by_tables(
     return splits
 
 
-def _rows(table: pathlib.Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield the line number and the two cells of each row below the header."""
+def _rows(table: pathlib.Path) -> list[tuple[int, Sequence[str]]]:
+    """Return the line number and the two cells of each row below the header."""
+    rows: list[tuple[int, Sequence[str]]] = []
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
@@ -138,6 +139,7 @@ def _rows(table: pathlib.Path) -> Iterator[tuple[int, Sequence[str]]]:
             for row in filter(None, reader):
                 if len(row) != 2 or not all(row):
                     raise UserError(f"{table}, line {reader.line_num}: must be a file name and a class")
-                yield reader.line_num, row
+                rows.append((reader.line_num, row))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {table}: {error}") from error
+    return rows
