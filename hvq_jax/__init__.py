@@ -1,1 +1,100 @@
-"""Hybrid-latent VQ-VAEs in JAX: pure functions for the latents, the codebook, the losses and the priors."""
+"""Hybrid-latent VQ-VAEs in JAX: latents that are discrete, continuous, or a mix of both, and priors over them.
+
+    import hvq_jax as hvq
+
+    run = hvq.TrainedRun.load("runs/quickstart")
+    for piece in run.sample(labels):
+        piece.images
+
+Names are imported from their modules when they are first used, so `import hvq_jax` itself loads nothing else.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from hvq_jax.autoencoder import Autoencoder as Autoencoder, Variables as Variables
+    from hvq_jax.data.datasets import ImageDataset as ImageDataset, load_dataset as load_dataset
+    from hvq_jax.data.options import DataOptions as DataOptions
+    from hvq_jax.errors import ArgumentError as ArgumentError, Preempted as Preempted, UserError as UserError
+    from hvq_jax.latents import (
+        LATENTS as LATENTS,
+        HybridLatent as HybridLatent,
+        Latent as Latent,
+        hybrid_latent as hybrid_latent,
+        project as project,
+        straight_through as straight_through,
+    )
+    from hvq_jax.losses import LossOptions as LossOptions
+    from hvq_jax.networks import DECODERS as DECODERS, ENCODERS as ENCODERS
+    from hvq_jax.networks.options import NetworkOptions as NetworkOptions
+    from hvq_jax.priors import NETWORKS as NETWORKS, make_prior as make_prior
+    from hvq_jax.priors.options import PriorOptions as PriorOptions
+    from hvq_jax.priors.prior import Prior as Prior
+    from hvq_jax.priors.sampling import SamplingOptions as SamplingOptions, sample as sample
+    from hvq_jax.quantizers import QUANTIZERS as QUANTIZERS, make_quantizer as make_quantizer
+    from hvq_jax.quantizers.assignment import nearest_codes as nearest_codes
+    from hvq_jax.quantizers.learning import LEARNING_RULES as LEARNING_RULES, LearningRule as LearningRule
+    from hvq_jax.quantizers.options import CodebookOptions as CodebookOptions, LatentOptions as LatentOptions
+    from hvq_jax.runs.open import run_experiment as run_experiment
+    from hvq_jax.runs.options import RunOptions as RunOptions
+    from hvq_jax.runs.trained import TrainedRun as TrainedRun
+
+# The module of each public name.
+_HOMES = {
+    "ArgumentError": "errors",
+    "Autoencoder": "autoencoder",
+    "CodebookOptions": "quantizers.options",
+    "DECODERS": "networks",
+    "DataOptions": "data.options",
+    "ENCODERS": "networks",
+    "HybridLatent": "latents",
+    "ImageDataset": "data.datasets",
+    "LATENTS": "latents",
+    "LEARNING_RULES": "quantizers.learning",
+    "Latent": "latents",
+    "LatentOptions": "quantizers.options",
+    "LearningRule": "quantizers.learning",
+    "LossOptions": "losses",
+    "NETWORKS": "priors",
+    "NetworkOptions": "networks.options",
+    "Preempted": "errors",
+    "Prior": "priors.prior",
+    "PriorOptions": "priors.options",
+    "QUANTIZERS": "quantizers",
+    "RunOptions": "runs.options",
+    "SamplingOptions": "priors.sampling",
+    "TrainedRun": "runs.trained",
+    "UserError": "errors",
+    "Variables": "autoencoder",
+    "hybrid_latent": "latents",
+    "load_dataset": "data.datasets",
+    "make_prior": "priors",
+    "make_quantizer": "quantizers",
+    "nearest_codes": "quantizers.assignment",
+    "project": "latents",
+    "run_experiment": "runs.open",
+    "sample": "priors.sampling",
+    "straight_through": "latents",
+}
+
+# Modules whose functions are called by their module's name: `hvq.autoencoder.encode`.
+_MODULES = ("autoencoder", "latents", "losses", "metrics")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name in _MODULES:
+        return importlib.import_module(f"hvq_jax.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hvq_jax' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(f"hvq_jax.{_HOMES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

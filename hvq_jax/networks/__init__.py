@@ -6,7 +6,7 @@ import jax
 
 from hvq_jax import registry
 from hvq_jax.networks.encoder_decoder import Decoder, Encoder
-from hvq_jax.networks.options import NetworkOptions
+from hvq_jax.networks.options import DECODERS, ENCODERS, NetworkOptions
 
 
 class EncoderNetwork(Protocol):
@@ -46,8 +46,8 @@ class DecoderNetwork(Protocol):
         """Map latents `[B, h, w, D]` to images `[B, factor h, factor w, C]` in [-1, 1]."""
 
 
-ENCODERS: dict[str, Any] = {"reference": Encoder}
-DECODERS: dict[str, Any] = {"reference": Decoder}
+ENCODERS.update(reference=Encoder)
+DECODERS.update(reference=Decoder)
 
 
 def make_encoder(options: NetworkOptions, dim: int, axis_name: str | None = None) -> Any:

@@ -8,6 +8,7 @@ convolution joins them.
 and images are float32 in any case; but in bfloat16 z_e, the sum of a residual block, has only eight binary digits.
 """
 
+import dataclasses
 import math
 
 import flax.linen as nn
@@ -57,7 +58,7 @@ class Encoder(nn.Module):
     """Images `[B, H, W, C]` in [-1, 1] to z_e `[B, H/factor, W/factor, dim]` float32."""
 
     dim: int
-    options: NetworkOptions = NetworkOptions()
+    options: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     axis_name: str | None = None
 
     @property
@@ -86,7 +87,7 @@ class Decoder(nn.Module):
 
     dim: int
     channels: int
-    options: NetworkOptions = NetworkOptions()
+    options: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
     axis_name: str | None = None
 
     @property

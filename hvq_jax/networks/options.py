@@ -1,9 +1,14 @@
 """The options of the encoder and the decoder."""
 
 import dataclasses
+from typing import Any
 
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.options import Options, option
+
+# By name; filled in `networks/__init__.py`, where the classes are known.
+ENCODERS: dict[str, Any] = {}
+DECODERS: dict[str, Any] = {}
 
 SKIPS = ("rectified", "identity")
 FACTORS = (2, 4, 8, 16)
@@ -13,8 +18,8 @@ FACTORS = (2, 4, 8, 16)
 class NetworkOptions(Options):
     """The encoder and the decoder; both get all of these options."""
 
-    encoder: str = option("reference", "encoder", choices=("reference",), importable=True)
-    decoder: str = option("reference", "decoder", choices=("reference",), importable=True)
+    encoder: str = option("reference", "encoder", choices=ENCODERS, importable=True)
+    decoder: str = option("reference", "decoder", choices=DECODERS, importable=True)
     factor: int = option(4, "image side per latent side", choices=FACTORS)
     width: int | None = option(
         None,

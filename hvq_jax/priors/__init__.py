@@ -8,14 +8,14 @@ from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.priors.heads import GainHead, ResidualHead
 from hvq_jax.priors.network import PriorNetwork
-from hvq_jax.priors.options import PriorOptions
+from hvq_jax.priors.options import NETWORKS, PriorOptions
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.transformer import Transformer
 from hvq_jax.quantizers.options import LatentOptions
 
 # Each is a Linen module with the methods of `PriorNetwork`, and is given the options that it has fields for.
-NETWORKS: dict[str, Any] = {"pixelcnn": PixelCNN, "transformer": Transformer}
+NETWORKS.update(pixelcnn=PixelCNN, transformer=Transformer)
 
 
 def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, int]) -> PriorNetwork:

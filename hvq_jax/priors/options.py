@@ -1,9 +1,12 @@
 """The options of a prior's tokens and networks."""
 
 import dataclasses
+from typing import Any
 
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.options import Options, option
+
+NETWORKS: dict[str, Any] = {}  # by name; filled in `priors/__init__.py`, where the classes are known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +27,7 @@ class TokenOptions(Options):
 class PriorOptions(TokenOptions):
     """The prior: its network and what it predicts."""
 
-    name: str = option("pixelcnn", "network", choices=("pixelcnn", "transformer"), importable=True)
+    name: str = option("pixelcnn", "network", choices=NETWORKS, importable=True)
     conditional: bool = option(True, "condition on the class label")
     label_dropout: float = option(
         0.1, "share of training latents without their label; what guidance in sampling needs", low=0, high=1

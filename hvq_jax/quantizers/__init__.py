@@ -1,19 +1,13 @@
 """Quantizers: what stands between encoder and decoder, by the name that `codebook.family` takes."""
 
-from typing import Any
-
 from hvq_jax import registry
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
-from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.quantizers.residual import ResidualQuantizer
 from hvq_jax.quantizers.scalar import ScalarQuantizer
 
 # Each is made from (LatentOptions, CodebookOptions) and has the methods of `Quantizer`.
-QUANTIZERS: dict[str, Any] = {
-    "codebook": CodebookQuantizer,
-    "residual": ResidualQuantizer,
-    "fsq": ScalarQuantizer,
-}
+QUANTIZERS.update(codebook=CodebookQuantizer, residual=ResidualQuantizer, fsq=ScalarQuantizer)
 
 
 def make_quantizer(latent: LatentOptions, codebook: CodebookOptions) -> Quantizer:

@@ -1,6 +1,7 @@
 """The options of the latent and of the codebook."""
 
 import dataclasses
+from typing import Any
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import ESTIMATORS, LATENTS, PROJECTION_GRADIENTS
@@ -8,6 +9,8 @@ from hvq_jax.options import Options, option
 from hvq_jax.quantizers.assignment import ASSIGNMENTS
 from hvq_jax.quantizers.initialisation import INITIALISATIONS
 from hvq_jax.quantizers.learning import LEARNING_RULES
+
+QUANTIZERS: dict[str, Any] = {}  # by name; filled in `quantizers/__init__.py`, where the classes are known
 
 UNIT_NORMS = ("none", "codes", "both")
 
@@ -47,7 +50,7 @@ class CodebookOptions(Options):
         "codebook",
         "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or finite scalar "
         "quantization without a codebook (latent vq)",
-        choices=("codebook", "residual", "fsq"),
+        choices=QUANTIZERS,
         importable=True,
     )
     learning: str = option(

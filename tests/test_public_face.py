@@ -1,0 +1,52 @@
+"""`import hvq_jax`: what it offers, and what it does not load."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hvq_jax
+
+HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "grain", "tensorboardX", "PIL", "flax", "jax")
+
+
+@pytest.mark.parametrize("name", hvq_jax.__all__)
+def test_every_public_name_is_there(name):
+    assert getattr(hvq_jax, name) is not None
+    assert name in dir(hvq_jax)
+
+
+def test_type_checkers_see_the_same_names_from_the_same_modules():
+    tree = ast.parse(inspect.getsource(hvq_jax))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    seen = {alias.name: node.module for node in checked.body for alias in node.names}
+    assert seen == {name: f"hvq_jax.{module}" for name, module in hvq_jax._HOMES.items()}
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        hvq_jax.nothing  # noqa: B018
+
+
+def test_the_import_alone_loads_nothing_heavy():
+    program = f"import sys, hvq_jax; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
+    program = (
+        "import sys, hvq_jax as hvq\n"
+        "hvq.hybrid_latent, hvq.Autoencoder, hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
+        "print([name for name in ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_the_version_is_the_projects():
+    assert 'version = { attr = "hvq_jax.__version__" }' in Path("pyproject.toml").read_text()
+    assert hvq_jax.__version__.count(".") == 2
