@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hvq_jax.data.datasets import load_dataset
+from hvq_jax.data.datasets import open_dataset
 from hvq_jax.errors import exit_status
+from hvq_jax.files import whole_file
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
-from hvq_jax.runs.workdir import whole_file
 
 
 def main(arguments: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     set_quiet()
     run = TrainedRun.load(options.workdir)
-    originals, _ = load_dataset(**run.config.data).test.read(np.arange(options.count))
+    originals, _ = open_dataset(run.options.data).test.read(np.arange(options.count))
     reconstructions = np.concatenate([piece.images for piece in run.reconstruct(originals)])
     with whole_file(options.file) as path, path.open("wb") as file:
         np.savez_compressed(file, originals=originals, reconstructions=reconstructions)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from hvq_jax.files import read_json, whole_file, write_text
 from hvq_jax.training.logging import read_records
-from hvq_jax.runs.workdir import read_json, whole_file, write_text
 from studies.cells import Cell
 from studies.figures import Stability, radial_share, stability
 
