@@ -48,11 +48,12 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 from hvq_jax.networks.layers import COMPUTE_DTYPES
-from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.runs.options import from_dict
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.dispatch import compile_dispatch
-from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
-from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.training.loop import FitOptions, initial_state, optimizer_of
+from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import train_step
 
 _ROOT = Path(__file__).parents[1]
@@ -132,20 +133,21 @@ def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Bat
     config.latent.dim, config.latent.num_codes = row.dim, row.codes
     config.network.compute_dtype = config.prior.compute_dtype = dtype
     config.prior.num_layers = row.layers
+    options = from_dict(config)
     random, labels = np.random.default_rng(0), np.arange(batch, dtype=np.int32) % NUM_CLASSES
     if row.is_prior:
         height, width = row.shape
-        prior = prior_of(config, NUM_CLASSES, (height, width))
+        prior = options.prior_model(num_classes=NUM_CLASSES, grid=(height, width))
         indices = random.integers(0, row.codes, (batch, height, width), np.int32)
-        stage = prior_stage(prior, (height, width), 16 * height * width)
+        stage = PriorStage(prior, (height, width), 16 * height * width)
         flop = 3 * pixelcnn_flop(prior, height, width)
-        return stage, fit_options_of(config.prior), Batch(indices, labels, np.ones(batch, bool)), flop
+        return stage, options.prior, Batch(indices, labels, np.ones(batch, bool)), flop
     height, width, channels = row.shape
-    model = autoencoder_of(config, (height, width, channels))
+    model = options.autoencoder_model((height, width, channels))
     images = random.integers(0, 256, (batch, *row.shape), np.uint8)
     networks, search = autoencoder_flop(model)
-    stage = autoencoder_stage(model, images[:1])
-    return stage, fit_options_of(config.autoencoder), Batch(images, labels, np.ones(batch, bool)), 3 * networks + search
+    batch_of_noise = Batch(images, labels, np.ones(batch, bool))
+    return AutoencoderStage(model, images[:1]), options.autoencoder, batch_of_noise, 3 * networks + search
 
 
 def memory_of(compiled: Any) -> tuple[int, str]:

@@ -18,10 +18,10 @@ from hvq_jax.images import to_float
 from hvq_jax.latents import latent_from_codes
 from hvq_jax.priors.sampling import sample
 from hvq_jax.quantizers.assignment import nearest_codes
-from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
+from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.torch_reference.weights import autoencoder_to_torch, pixelcnn_to_torch
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.prior_stage import PriorStage
 
 
 def subject(row: Row, work: str, weights: Path) -> Subject:
@@ -29,25 +29,25 @@ def subject(row: Row, work: str, weights: Path) -> Subject:
     return (_prior if row.is_prior else _autoencoder)(row, work, weights)
 
 
-def _reference_config(row: Row) -> Any:
-    """Return the config `reference` with the row's sizes."""
+def _options(row: Row) -> RunOptions:
+    """Return the options of the config `reference` with the row's sizes."""
     config = reference.get_config("vq")
     config.latent.dim, config.latent.num_codes = row.dim, NUM_CODES
-    return config
+    return from_dict(config)
 
 
 def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
-    config, images = _reference_config(row), images_of(row)
-    model = autoencoder_of(config, images.shape[1:])
+    options, images = _options(row), images_of(row)
+    model = options.autoencoder_model(images.shape[1:])
 
     def save(params: Any, state: Any) -> None:
         state_dict: Any = autoencoder_to_torch({"params": params, "batch_stats": state.batch_stats})
         np.savez(weights, **state_dict)
 
     if work == "train":
-        stage = autoencoder_stage(model, images[:1])
+        stage = AutoencoderStage(model, images[:1])
         batch = Batch(images, labels_of(row), np.ones(row.batch, bool))
-        step = TrainingStep(stage, fit_options_of(config.autoencoder), batch)
+        step = TrainingStep(stage, options.autoencoder, batch)
         save(step.state.params, step.state.model_state)
         return step, lambda report: float(report.loss)
     variables = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
@@ -56,15 +56,16 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
     @jax.jit
     def encode(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         z_e = autoencoder.encode(model, variables, to_float(images))
-        return z_e, nearest_codes(z_e, variables.codes)
+        return z_e, nearest_codes(z_e, autoencoder.codes(model, variables))
 
     @jax.jit
     def decode(variables: Variables, indices: jax.Array) -> jax.Array:
-        return autoencoder.decode(model, variables, latent_from_codes(indices, variables.codes))
+        z_bar = latent_from_codes(indices, autoencoder.codes(model, variables))
+        return autoencoder.decode(model, variables, z_bar)
 
     def distance(result: tuple[jax.Array, jax.Array]) -> float:
         z_e, indices = (np.asarray(array) for array in result)
-        return float(np.square(np.asarray(variables.codes)[indices] - z_e).mean())
+        return float(np.square(np.asarray(autoencoder.codes(model, variables))[indices] - z_e).mean())
 
     if work == "encode":
         images = jax.device_put(images)
@@ -74,9 +75,9 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
 
 
 def _prior(row: Row, work: str, weights: Path) -> Subject:
-    config, (height, width) = _reference_config(row), row.shape
-    model = prior_of(config, NUM_CLASSES, (height, width))
-    stage = prior_stage(model, (height, width), 16 * height * width)
+    options, (height, width) = _options(row), row.shape
+    model = options.prior_model(num_classes=NUM_CLASSES, grid=(height, width))
+    stage = PriorStage(model, (height, width), 16 * height * width)
     batch = Batch(indices_of(row), labels_of(row), np.ones(row.batch, bool))
 
     def save(params: Any) -> None:
@@ -84,7 +85,7 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
         np.savez(weights, **state_dict)
 
     if work == "train_prior":
-        step = TrainingStep(stage, fit_options_of(config.prior), batch)
+        step = TrainingStep(stage, options.prior, batch)
         save(step.state.params)
         return step, lambda report: float(report.loss)
     params, _ = jax.jit(stage.init)(jax.random.key(0))

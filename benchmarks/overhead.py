@@ -38,16 +38,17 @@ class Subjects:
         from benchmarks.training_step import TrainingStep
         from hvq_jax.data.datasets import Split
         from hvq_jax.data.pipeline import Batch
-        from hvq_jax.runs.options import autoencoder_of, fit_options_of
-        from hvq_jax.training.autoencoder_stage import autoencoder_stage
+        from hvq_jax.runs.options import from_dict
+        from hvq_jax.training.autoencoder_stage import AutoencoderStage
 
         self.log_every = config.autoencoder.log_every_steps
         config.autoencoder.update(num_steps=steps, eval_every_steps=steps)
-        self._options = fit_options_of(config.autoencoder)
+        run_options = from_dict(config)
+        self._options = run_options.autoencoder
         images = np.random.default_rng(0).integers(0, 256, (20 * self._options.batch_size, *shape), np.uint8)
         self._split = Split(images, np.zeros(len(images), np.int32))
         self._few = Split(images[:1], self._split.labels[:1])
-        self._stage = autoencoder_stage(autoencoder_of(config, shape), images[:1])
+        self._stage = AutoencoderStage(run_options.autoencoder_model(shape), images[:1])
         of_batch = slice(self._options.batch_size)
         batch = Batch(images[of_batch], self._split.labels[of_batch], np.ones(self._options.batch_size, bool))
         self._step = TrainingStep(self._stage, self._options, batch)

@@ -14,9 +14,9 @@ from hvq_jax.data.pipeline import Batch
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import sample
 from hvq_jax.quantizers.assignment import nearest_codes
-from hvq_jax.runs.options import autoencoder_of, fit_options_of, prior_of
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.prior_stage import prior_stage
+from hvq_jax.runs.options import RunOptions, from_dict
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.prior_stage import PriorStage
 
 _NUM_CLASSES = 10
 
@@ -49,32 +49,31 @@ def planned_mib(compiled: Any) -> float:
     return float(plan.argument_size_in_bytes + outputs + plan.temp_size_in_bytes) / 2**20
 
 
-def _config(sizes: Sizes) -> Any:
-    config = default.get_config()
+def _options(sizes: Sizes, latent: str = "projected") -> RunOptions:
+    config = default.get_config(latent)
     config.latent.dim, config.latent.num_codes = sizes.dim, sizes.codes
     config.prior.num_layers = sizes.layers
-    return config
+    return from_dict(config)
 
 
-def _batch_of(images: np.ndarray) -> Batch:
-    labels = np.arange(len(images), dtype=np.int32) % _NUM_CLASSES
-    return Batch(images, labels, np.ones(len(images), bool))
+def _batch_of(items: np.ndarray) -> Batch:
+    labels = np.arange(len(items), dtype=np.int32) % _NUM_CLASSES
+    return Batch(items, labels, np.ones(len(items), bool))
 
 
 def _prior(sizes: Sizes) -> tuple[Prior, Batch]:
     shape = (sizes.prior_batch, sizes.grid, sizes.grid)
     indices = np.random.default_rng(0).integers(0, sizes.codes, shape, np.int32)
-    config = _config(sizes)
-    config.latent.mode = "vq"
-    return prior_of(config, _NUM_CLASSES, shape[1:]), _batch_of(indices[..., None])
+    model = _options(sizes, "vq").prior_model(num_classes=_NUM_CLASSES, grid=(sizes.grid, sizes.grid))
+    return model, _batch_of(indices[..., None])
 
 
 def autoencoder_step(sizes: Sizes) -> Program:
     """Return the autoencoder's training step on noise; the time does not depend on the content of the images."""
-    config, shape = _config(sizes), (sizes.image, sizes.image, 1)
+    options, shape = _options(sizes), (sizes.image, sizes.image, 1)
     images = np.random.default_rng(0).integers(0, 256, (sizes.batch, *shape), np.uint8)
-    stage = autoencoder_stage(autoencoder_of(config, shape), images[:1])
-    step = TrainingStep(stage, fit_options_of(config.autoencoder), _batch_of(images))
+    stage = AutoencoderStage(options.autoencoder_model(shape), images[:1])
+    step = TrainingStep(stage, options.autoencoder, _batch_of(images))
     return Program(step, planned_mib(step.compile()))
 
 
@@ -90,15 +89,15 @@ def codebook_search(sizes: Sizes) -> Program:
 def prior_step(sizes: Sizes) -> Program:
     """Return the PixelCNN's training step."""
     model, batch = _prior(sizes)
-    stage = prior_stage(model, (sizes.grid, sizes.grid), 16 * sizes.grid**2)
-    step = TrainingStep(stage, fit_options_of(_config(sizes).prior), batch)
+    stage = PriorStage(model, (sizes.grid, sizes.grid), 16 * sizes.grid**2)
+    step = TrainingStep(stage, _options(sizes).prior, batch)
     return Program(step, planned_mib(step.compile()))
 
 
 def sampling(sizes: Sizes) -> Program:
     """Return the sampling of a batch with the PixelCNN, in which each feature is computed once."""
     model, batch = _prior(sizes)
-    params = jax.jit(model.init)(jax.random.key(0), batch.images[:1], batch.labels[:1])
+    params = jax.jit(model.init)(jax.random.key(0), batch.items[:1], batch.labels[:1])
     keys = jax.random.split(jax.random.key(1), sizes.prior_batch)
     arguments = jax.device_put((params, batch.labels, keys))
     draw = jax.jit(partial(sample, model, height=sizes.grid, width=sizes.grid)).lower(*arguments).compile()

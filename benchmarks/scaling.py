@@ -35,10 +35,12 @@ from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import DEVICES, Parallel
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
-from hvq_jax.latents import MODES
-from hvq_jax.runs import options as configuration
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
-from hvq_jax.training.loop import Stage, initial_state, optimizer_of
+from hvq_jax.latents import LATENTS
+from hvq_jax.quantizers.codebook import MovingAverages
+from hvq_jax.runs.options import RunOptions, from_dict
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.loop import initial_state, optimizer_of
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState, train_step
 
 _ROOT = Path(__file__).parents[1]
@@ -74,26 +76,28 @@ class Subject:
     """The training step to measure, constructed as in `training.loop`."""
 
     stage: Stage
-    config: Any
+    options: RunOptions
     parallel: Parallel
 
     @staticmethod
-    def of(options: argparse.Namespace) -> "Subject":
+    def of(chosen: argparse.Namespace) -> "Subject":
         """Return the step of the model selected on the command line."""
-        config = (reference if options.config == "reference" else default).get_config(options.latent)
-        config.latent.dim = options.dim
-        config.latent.num_codes = options.codes
-        model = configuration.autoencoder_of(config, tuple(options.image))
-        return Subject(autoencoder_stage(model, np.zeros((1, *options.image), np.uint8)), config, Parallel("pmap"))
+        config = (reference if chosen.config == "reference" else default).get_config(chosen.latent)
+        config.latent.dim = chosen.dim
+        config.latent.num_codes = chosen.codes
+        options = from_dict(config)
+        model = options.autoencoder_model(tuple(chosen.image))
+        stage = AutoencoderStage(model, np.zeros((1, *chosen.image), np.uint8))
+        return Subject(stage, options, Parallel("pmap"))
 
     def state(self) -> TrainState:
         """Return the state at step 0, on every device."""
-        options = configuration.fit_options_of(self.config.autoencoder)
-        return self.parallel.replicate(jax.jit(partial(initial_state, self.stage, options, 1000, 0))())
+        create = partial(initial_state, self.stage, self.options.autoencoder, 1000, 0)
+        return self.parallel.replicate(jax.jit(create)())
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:
         """Return the compiled step; without `axis_name` each device trains on its slice without any reductions."""
-        optimizer = optimizer_of(configuration.fit_options_of(self.config.autoencoder), 1000)
+        optimizer = optimizer_of(self.options.autoencoder, 1000)
         step = partial(train_step, loss_function=self.stage.loss, optimizer=optimizer, seed=0, axis_name=axis_name)
         function: Any = self.parallel.compile(step)
         return function.lower(state, batch).compile()
@@ -128,17 +132,19 @@ def kinds_of(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tup
 
     Batch norm reduces the mean and then the variance forward, and their gradients backward.
     """
-    model_state, counts = state.model_state, jax.ShapeDtypeStruct((subject.config.latent.num_codes,), jnp.int32)
+    model_state, counts = state.model_state, jax.ShapeDtypeStruct((subject.options.latent.num_codes,), jnp.int32)
     per_device = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), batch)
     loss = partial(subject.stage.loss, key=jax.random.key(0), axis_name=None)
     _, (_, metrics) = jax.eval_shape(loss, state.params, model_state, per_device)
+    learned = model_state.quantizer.learned
+    averages = learned if isinstance(learned, MovingAverages) else None
     trees = {
         "gradients": state.params,
         "batch statistics, forward": model_state.batch_stats,
         "batch statistics, backward": model_state.batch_stats,
         "code counts": counts,
-        "vectors drawn for revival": model_state.averages and model_state.averages.codes,
-        "sums of the moving averages": model_state.averages and model_state.averages.sums,
+        "vectors drawn for revival": averages and averages.codes,
+        "sums of the moving averages": averages and averages.sums,
         "metrics": metrics,
     }
     return {name: (len(jax.tree.leaves(tree)), num_bytes(tree)) for name, tree in trees.items()}
@@ -264,7 +270,7 @@ def main() -> int:
     """Measure, print tables and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", choices=["default", "reference"], default="default", help="codebook and optimizer")
-    parser.add_argument("--latent", choices=MODES, default="projected", help="default %(default)s")
+    parser.add_argument("--latent", choices=tuple(LATENTS), default="projected", help="default %(default)s")
     parser.add_argument("--image", type=shape, default=[28, 28, 1], metavar="H,W,C", help="default 28,28,1")
     parser.add_argument("--dim", type=int, default=64, help="D, default %(default)s")
     parser.add_argument("--codes", type=int, default=512, help="K, default %(default)s")

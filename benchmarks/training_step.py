@@ -7,7 +7,8 @@ import jax
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
-from hvq_jax.training.loop import FitOptions, Stage, initial_state, optimizer_of
+from hvq_jax.training.loop import FitOptions, initial_state, optimizer_of
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport, train_step
 
 _NUM_STEPS = 1000  # length of the schedule; a step takes the same time anywhere in it

@@ -22,9 +22,10 @@ from benchmarks.accelerator import (
 )
 from benchmarks.flop import autoencoder_flop, pixelcnn_flop
 from benchmarks.peaks import measured_peak, published_peak
-from hvq_jax import autoencoder, resampling
+from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import UserError, exit_status
+from hvq_jax.networks import resampling
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 from hvq_jax.training.loop import initial_state
