@@ -5,11 +5,9 @@ enlarged without smoothing. An existing file is replaced only once the new one i
 not writable raises UserError.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import whole_file
 from hvq_jax.images import to_uint8
 
 # A power of two, so that sizes in inches convert back to whole pixels.
@@ -320,12 +319,5 @@ def _write(figure: Figure, path: str | Path) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise UserError(f"cannot write {path}: the folder {path.parent} does not exist; create it first")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
+    with whole_file(path) as unfinished:
         figure.savefig(unfinished, format="png", dpi=_PIXELS_PER_INCH, facecolor="white")
-        os.replace(unfinished, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What `sample.py` does: draw from a run, or send image files through it."""
+"""The commands of `sample.py`: draw from a run, or pass image files through it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -29,9 +29,9 @@ def draw_samples(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """Draws `num_samples` images, of one class (`label`: name or number) or of all in turn, and writes `out`.
+    """Draw `num_samples` images, of one class (`label`: name or number) or of all in turn, and write `out`.
 
-    `options` are those of `SamplingOptions`. In a folder an image is called by its number and its class.
+    `options` are those of `SamplingOptions`. In a folder images are named by their number and class.
     """
     _check_drawing(num_samples, seed)
     check_out(out, num_samples)
@@ -60,7 +60,7 @@ def draw_samples(
 def complete_images(
     workdir: str, path: str, out: str, *, rows: int = 3, num_samples: int = 8, label: str | None = None, **drawing: Any
 ) -> None:
-    """Keeps the top `rows` of the latent of each image, draws the rest `num_samples` times, and writes `out`."""
+    """Keep the top `rows` of the latent of each image, draw the rest `num_samples` times, and write `out`."""
     run = TrainedRun.load(workdir)
     height = run.latent_shape[0]
     if not 0 <= rows <= height:
@@ -72,9 +72,9 @@ def complete_images(
 def vary_images(
     workdir: str, path: str, out: str, *, num_samples: int = 8, label: str | None = None, **drawing: Any
 ) -> None:
-    """Keeps the codes of each image, draws the continuous parts `num_samples` times, and writes `out`."""
+    """Keep the codes of each image, draw the continuous parts `num_samples` times, and write `out`."""
     for name in sorted({"temperature", "top_k", "top_p", "guidance"} & set(drawing)):
-        raise UserError(f"--{name} is of codes, which --vary keeps: leave one of them out")
+        raise UserError(f"--{name} applies to codes, which --vary keeps: omit one of them")
     run = TrainedRun.load(workdir)
     if not run.prior.heads:
         raise UserError(f"--vary={path}: this run's prior {run.draws_codes_only}, so there is nothing to vary")
@@ -93,12 +93,14 @@ def _redraw(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """The draws of each image; in a picture a row for each: itself, what is transmitted of it, and its draws."""
+    """Write the draws of each image; a picture has one row per image: itself, as transmitted, and its draws."""
     _check_drawing(num_samples, seed)
     _check_label(run, label)
     number = NO_CLASS if label is None else _label_number(label, run.class_names)
     if run.prior.num_classes and label is None and not run.options.prior.label_dropout:
-        raise UserError("this run's prior was always told the class (prior.label_dropout=0): say --label=NAME")
+        raise UserError(
+            "this run's prior always saw the class in training (prior.label_dropout=0): name one with --label=NAME"
+        )
     files = _image_files(Path(path))
     check_out(out, len(files) * (num_samples + 2))
     images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
@@ -149,7 +151,7 @@ def _check_drawing(num_samples: int, seed: int) -> None:
 
 
 def reconstruct_files(workdir: str, path: str, out: str) -> None:
-    """Sends an image or a folder of images through the run's autoencoder and writes `out`."""
+    """Pass an image or a folder of images through the run's autoencoder and write `out`."""
     files = _image_files(Path(path))
     check_out(out, 2 * len(files))
     run = TrainedRun.load(workdir)
@@ -166,7 +168,7 @@ def reconstruct_files(workdir: str, path: str, out: str) -> None:
 
 
 def _names(path: str, files: list[Path]) -> Iterator[str]:
-    """Of the images that are made of files: where they are under `path`, with an ending that is not .png."""
+    """Yield the names of the images made from `files`: their paths below `path`, without .png."""
     root = Path(path) if Path(path).is_dir() else Path(path).parent
     for file in files:
         yield str(file.relative_to(root)).removesuffix(".png")
@@ -195,7 +197,7 @@ def _image_files(path: Path) -> list[Path]:
 
 
 def _read_image(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """`[H, W, C]` uint8: the image, converted to grey or RGB, cropped about its centre and resized if it must be."""
+    """Return `[H, W, C]` uint8: the image in grey or RGB, resized and cropped about its centre where necessary."""
     height, width, channels = image_shape
     try:
         converted = decode_image(file, channels)

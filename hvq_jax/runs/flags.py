@@ -1,4 +1,4 @@
-"""The command line of `train.py`: an ml_collections config with overrides, every mistake as one line."""
+"""The command line of `train.py`: an ml_collections config with overrides; every mistake is one line."""
 
 import dataclasses
 import difflib
@@ -9,27 +9,28 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from hvq_jax.errors import UserError
+from hvq_jax.layout import CONFIG
 from hvq_jax.runs.open import flags_named
 from hvq_jax.runs.options import RENAMED, from_dict, to_config
-from hvq_jax.runs.workdir import CONFIG, flatten, load_config
+from hvq_jax.runs.workdir import flatten, load_config
 
 
 @dataclasses.dataclass(frozen=True)
 class CommandLine:
-    """What `train.py` was asked for."""
+    """A parsed command line."""
 
     config: ConfigDict  # with its overrides, locked
     workdir: str
     coordinator: str | None  # HOST:PORT of process 0; this and the next two only where a cluster is named by flags
     num_processes: int | None
     process_id: int | None
-    profile: int  # steps to trace, 0: none
+    profile: int  # training steps of each stage to trace; 0: none
 
 
 def parse_command_line(arguments: list[str]) -> CommandLine:
-    """`arguments` are the command line without the program's name.
+    """Parse `arguments`, the command line without the program's name; UserError for anything wrong.
 
-    Without `--config` it is the config of the run in the workdir. Raises UserError for anything wrong.
+    Without `--config` the config is that of the run in the workdir.
     """
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
@@ -55,7 +56,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:
-    """The arguments that match, each with its value where that is an argument of its own."""
+    """Return the arguments that match, each with its value where that is a separate argument."""
     selected = []
     for i, argument in enumerate(arguments):
         if re.match(pattern, argument):
@@ -76,7 +77,7 @@ def _check_keys(arguments: list[str], config: ConfigDict) -> None:
 
 
 def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
-    """One pass of absl over `arguments`, on flags of its own; `config` is used in place of a `--config` file."""
+    """Parse `arguments` once with absl, with separate flags; `config` takes the place of a `--config` file."""
     values = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
@@ -94,13 +95,13 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
         left_over = values(argv)[1:]
         parsed = values["config"].value
         if parsed is not None:
-            parsed.to_dict()  # a file that failed to load says so only when it is used
+            parsed.to_dict()  # an error in loading the file appears only when the value is used
     except flags.Error as error:
         raise UserError(f"{str(error).splitlines()[0]} (see --help)") from None
-    except Exception as error:  # a config file is a program: it may raise anything
+    except Exception as error:  # a config file is a program and may raise anything
         text = " ".join(str(error).split())
         raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
     if left_over:
-        raise UserError(f"{' '.join(left_over)}: not understood, options start with -- (see --help)")
+        raise UserError(f"{' '.join(left_over)}: not understood; options start with -- (see --help)")
     cluster = (values.coordinator, values.num_processes, values.process_id)
     return CommandLine(parsed, values.workdir, *cluster, values.profile or 0)

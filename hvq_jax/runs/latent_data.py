@@ -26,10 +26,10 @@ from hvq_jax.errors import UserError
 from hvq_jax.files import read_arrays, write_arrays
 from hvq_jax.images import to_float
 from hvq_jax.latents import Z_E, Latent
+from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Parts, Tables, make_tables, split_latent, to_tokens
 from hvq_jax.quantizers.bottleneck import frequent_codes
-from hvq_jax.runs.workdir import CHECKPOINTS, LATENTS, TABLES
 
 SPLITS = ("train", "validation", "test")
 

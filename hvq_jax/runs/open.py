@@ -13,10 +13,11 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import read_json, write_json
+from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
-from hvq_jax.runs.workdir import CONFIG, DATASET, check_config, locked, write_format
+from hvq_jax.runs.workdir import check_config, locked, write_format
 from hvq_jax.training.loop import RunContext
 
 
@@ -100,9 +101,9 @@ def _stages_of(options: RunOptions) -> tuple[str, ...]:
 def _data_of(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
     """Return the data set, after checking that what `folder` already holds was trained on it, with these options."""
     free: tuple[str, ...] = CHANGEABLE
-    if not (folder / "checkpoints" / "prior").exists():
+    if not (folder / CHECKPOINTS / "prior").exists():
         free = (*free, "prior")  # nothing depends on them yet
-    trained = (folder / "checkpoints").exists()
+    trained = (folder / CHECKPOINTS).exists()
     if trained:
         check_config(folder, to_dict(options), free=free)
     dataset: ImageDataset | OwnLatents

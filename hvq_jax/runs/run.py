@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hvq_jax import layout
 from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, ImageDataset
@@ -18,7 +19,6 @@ from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.files import read_json, write_json
-from hvq_jax.runs import workdir as names
 from hvq_jax.runs.latent_data import LatentData, latent_data, write_tables
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.own_latents import OwnLatents
@@ -98,7 +98,7 @@ class Run(abc.ABC):
         picture: str | None = None,
     ) -> None:
         """Put `make()` into the summary, unless it is already there, made from the same inputs."""
-        summary = read_json(self.workdir / names.SUMMARY)
+        summary = read_json(self.workdir / layout.SUMMARY)
         written = summary.get(section, {})
         up_to_date = all(written.get(key) == value for key, value in made_from.items())
         if up_to_date and (picture is None or (self.workdir / picture).exists()):
@@ -121,13 +121,13 @@ class Run(abc.ABC):
             "processes": jax.process_count(),
         }
         if records := read_records(self.workdir):  # a converted run has none
-            plots.save_loss_curves(self.workdir / names.LOSS_CURVES, records)
-        write_json(self.workdir / names.SUMMARY, {**summary, **context})
+            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
+        write_json(self.workdir / layout.SUMMARY, {**summary, **context})
 
     def list_files(self) -> None:
         """Print what is in the workdir."""
         say(f"Everything is in {self.workdir}:")
-        for name, what in names.MADE.items():
+        for name, what in layout.MADE.items():
             if (self.workdir / name).exists():
                 say(f"  {name:22}{what}")
 
@@ -157,7 +157,7 @@ class ImageRun(Run):
         if self.options.stage in ("all", "prior"):
             trained = self.train_prior(trained)
             options = {**dataclasses.asdict(self.options.sampling), "seed": self.options.seed}
-            self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), names.SAMPLES)
+            self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), layout.SAMPLES)
         self.list_files()
 
     def autoencoder_stage(self) -> AutoencoderStage:
@@ -175,14 +175,14 @@ class ImageRun(Run):
             reconstructions = next(trained.reconstruct(originals)).images
             if is_first():
                 plots.save_reconstructions(
-                    self.workdir / names.RECONSTRUCTIONS,
+                    self.workdir / layout.RECONSTRUCTIONS,
                     originals,
                     reconstructions,
                     title=f"{self.data_name}, test images, latent: {self.model.latent.mode}",
                 )
             return {"test": self.evaluate(stage, state, self.dataset.test)}
 
-        self.report("autoencoder", {"step": int(state.step)}, report, names.RECONSTRUCTIONS)
+        self.report("autoencoder", {"step": int(state.step)}, report, layout.RECONSTRUCTIONS)
         return trained
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
@@ -215,7 +215,7 @@ class ImageRun(Run):
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
         if is_first():
             plots.save_samples(
-                self.workdir / names.SAMPLES,
+                self.workdir / layout.SAMPLES,
                 rows[:, : options.per_class],
                 trained.class_names if conditional else [""] * num_classes,
                 title=f"Samples, {self.data_name}, latent: {self.model.latent.mode}",

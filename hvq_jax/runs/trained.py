@@ -19,13 +19,14 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import read_json
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
+from hvq_jax.layout import DATASET
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
 from hvq_jax.priors.tokens import Tables, from_tokens, to_parts, to_tokens
 from hvq_jax.runs.latent_data import check_latents, encode_parts, read_tables
 from hvq_jax.runs.options import RunOptions, from_dict
-from hvq_jax.runs.workdir import DATASET, load_config
+from hvq_jax.runs.workdir import load_config
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import checkpoint_folder, initial_state

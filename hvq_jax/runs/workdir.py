@@ -1,4 +1,4 @@
-"""A run's folder: its files, one run at a time, one configuration for good."""
+"""A run's folder: used by one run at a time, with one configuration and in one format."""
 
 import contextlib
 import fcntl
@@ -9,33 +9,7 @@ from typing import Any
 
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_json
-
-CONFIG = "config.json"
-DATASET = "dataset.json"
-FORMAT_FILE = "format.json"
-LATENTS = "latents.npz"
-TABLES = "tables.npz"
-SUMMARY = "summary.json"
-LOSS_CURVES = "loss_curves.png"
-RECONSTRUCTIONS = "reconstructions.png"
-SAMPLES = "samples.png"
-METRICS = "metrics.jsonl"
-EVENTS = "events"
-CHECKPOINTS = "checkpoints"
-
-# What a run leaves for people to look at.
-MADE = {
-    SUMMARY: "metrics on the test split",
-    LOSS_CURVES: "losses of both stages",
-    RECONSTRUCTIONS: "originals over reconstructions",
-    SAMPLES: "one row of samples per class",
-    METRICS: "every logged metric",
-    EVENTS: "the same for TensorBoard: tensorboard --logdir",
-    CHECKPOINTS: "the newest and the best of each stage",
-}
-
-# Of config.json, checkpoints, latents.npz and tables.npz together; 1 had no number.
-FORMAT = 2
+from hvq_jax.layout import CONFIG, FORMAT, FORMAT_FILE
 
 
 def write_format(workdir: Path) -> None:

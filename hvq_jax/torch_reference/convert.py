@@ -14,6 +14,7 @@ from hvq_jax.data.datasets import AnySplit
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
 from hvq_jax.latents import Z_E, find_latent
+from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.quantizers.bottleneck import QuantizerState
 from hvq_jax.runs.open import open_run
 from hvq_jax.runs.run import ImageRun
@@ -49,7 +50,7 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
     Sizes are taken from the arrays; the rest from `config`, which should be `configs/reference.py`. Raises UserError
     if the arrays are not the reference's or do not fit the data set.
     """
-    if (Path(workdir) / "checkpoints").exists():
+    if (Path(workdir) / CHECKPOINTS).exists():
         raise UserError(f"--workdir={workdir} already holds a run: choose another folder")
     if prior is not None and find_latent(config.latent.mode).uses(Z_E):
         raise UserError(

@@ -1,11 +1,12 @@
-"""Checkpoints through Orbax: atomic, asynchronous, the last n and the best kept, verified when read.
+"""Checkpoints through Orbax: atomic, asynchronous, verified when read; the newest n and the best are kept.
 
-Orbax restores damaged data without a word and casts a wrong dtype silently, so every step also holds the digest, shape
-and dtype of each leaf. A step that does not match is moved aside, never deleted, and the one before it serves.
+Orbax restores damaged data silently and casts a wrong dtype silently, so every step also stores the digest, shape and
+dtype of each leaf. A step that does not match is moved aside, never deleted, and the previous one is used.
 
-In a cluster every process makes the same calls, on a folder that all of them see, with the same state: the first one
-writes it and moves what is bad aside, all of them read it, so that any number of processes can go on. What is written
-are numpy arrays: of arrays on several devices Orbax would cut a slice from each, a small program for every leaf.
+In a cluster every process makes the same calls with the same state, on a folder that all of them see: the first
+process writes the state and moves bad steps aside, and all processes read it, so that any number of processes can
+resume. The state is written as numpy arrays: from arrays on several devices Orbax would cut slices, with a small
+program per leaf.
 """
 
 import hashlib
@@ -28,7 +29,7 @@ _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 
 
 def leaf_digests(tree: Any) -> dict[str, str]:
-    """Path of each leaf → "dtype shape SHA-256", for a pytree of numpy arrays."""
+    """Return a map from the path of each leaf to "dtype shape SHA-256", for a pytree of numpy arrays."""
     return {path: _digest(np.asarray(leaf)) for path, leaf in _leaves(tree).items()}
 
 
@@ -52,7 +53,7 @@ class Checkpoints:
         keep: int = 2,
         read_only: bool = False,
     ) -> None:
-        """Opens `folder`; with `read_only` nothing in it is made, cleaned up or moved (a run may be writing to it)."""
+        """Open `folder`; with `read_only` change nothing in it, since a run may be writing to it."""
         self.folder = Path(os.path.abspath(folder))
         self.objective = objective
         self.keep = keep
@@ -79,20 +80,20 @@ class Checkpoints:
             return ocp.CheckpointManager(self.folder, options=options)
 
     def steps(self) -> list[int]:
-        """Steps saved, rising."""
+        """Return the saved steps, ascending."""
         return sorted(self._manager.all_steps())
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
-        """Starts saving `state` as `step` and returns; `metrics` (finite floats) make it a candidate for the best.
+        """Start saving `state` as `step` and return; with `metrics` (finite floats) it is a candidate for the best.
 
-        The leaves are arrays, of jax or numpy, that may be changed or donated as soon as it has returned.
+        The leaves are arrays of jax or numpy, which may be changed or donated once this has returned.
 
-        Raises UserError where the disk is too full, and for what went wrong in writing an earlier one.
+        Raises UserError where the disk is too full, and for a failure in writing an earlier step.
         """
         self.wait()
         state = jax.device_get(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
-        # Before anything is written, since Orbax's threads would fill the terminal with what they meet.
+        # Checked before anything is written, since Orbax's threads would fill the terminal with their errors.
         if not all_of(shutil.disk_usage(self.folder).free > needed):
             raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
         try:
@@ -105,13 +106,13 @@ class Checkpoints:
                     ),
                     metrics=metrics,
                 )
-        except Exception as error:  # whatever the writers of the step before met
+        except Exception as error:  # from the writers of the previous step
             raise self._not_saved(error) from error
         if not saved:
             raise UserError(f"checkpoint {self.folder / str(step)} already exists and was not overwritten")
 
     def wait(self) -> None:
-        """Returns when everything saved is on disk; raises UserError for what went wrong on the way."""
+        """Wait until everything saved is on disk; raise UserError if writing failed."""
         try:
             with uninterrupted():
                 self._manager.wait_until_finished()
@@ -122,7 +123,7 @@ class Checkpoints:
         written = [int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit() and _is_complete(path)]
         kept = f"that of step {max(written)} is the newest" if written else "there is none before it"
         return UserError(
-            f"could not write a checkpoint to {self.folder} ({_reason(error)}); {kept}: mend that and start the same "
+            f"could not write a checkpoint to {self.folder} ({_reason(error)}); {kept}: fix that and run the same "
             "command again"
         )
 
@@ -131,9 +132,9 @@ class Checkpoints:
         return self._manager.best_step()
 
     def restore_latest(self, like: Any) -> Any | None:
-        """The newest good state as numpy arrays, of the structure, shapes and dtypes of `like`.
+        """Return the newest good state as numpy arrays, with the structure, shapes and dtypes of `like`.
 
-        None where nothing was ever saved; UserError where something was and none of it is usable.
+        Return None where nothing was ever saved; raise UserError where something was and none of it is usable.
         """
         if not self.steps() and not list(self.folder.glob("bad-*")):
             return None
@@ -142,11 +143,11 @@ class Checkpoints:
             if state is not None:
                 return state
         raise UserError(
-            f"none of the checkpoints in {self.folder} is usable: mend or move that folder away to start over"
+            f"none of the checkpoints in {self.folder} is usable: repair that folder, or move it away to start over"
         )
 
     def restore_best(self, like: Any) -> Any:
-        """The good state with the smallest objective, the newest where none was evaluated; UserError without one."""
+        """Return the good state with the smallest objective, or the newest without one; UserError without any."""
         while (step := self._manager.best_step()) is not None:
             state = self._restore(step, like)
             if state is not None:
@@ -154,17 +155,17 @@ class Checkpoints:
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
-        """The state of `step`; None, with it moved aside, if it is damaged; UserError if it is another model's."""
+        """Return the state of `step`, or None after moving it aside as damaged; UserError for another model's."""
         state, problem = None, ""
         try:
             state = self._read_verified(step, like)
         except UserError:
             raise
-        except Exception as error:  # Orbax raises whatever its readers meet in damaged files
+        except Exception as error:  # Orbax has no common class for damaged files
             problem = _first_line(error)
         if all_of(not problem):
             return state
-        self._set_aside(step, problem or "damaged as another process read it")
+        self._set_aside(step, problem or "damaged when read by another process")
         return None
 
     def _read_verified(self, step: int, like: Any) -> Any:
@@ -182,7 +183,7 @@ class Checkpoints:
         actual = leaf_digests(state)
         wrong = sorted(path for path in digests if actual[path] != digests[path])
         if wrong:
-            raise ValueError(f"other data than were saved in {', '.join(wrong[:3])}")
+            raise ValueError(f"the data differ from what was saved in {', '.join(wrong[:3])}")
         return state
 
     def _read(self, step: int, **items: Any) -> Any:
@@ -190,11 +191,11 @@ class Checkpoints:
             return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _set_aside(self, step: int, reason: str) -> None:
-        """Renames a damaged step, so that it no longer counts as one."""
+        """Rename a damaged step, so that it no longer counts as one."""
         if self.read_only:
             raise UserError(
                 f"checkpoint {self.folder / str(step)} is not usable ({reason}): run train.py on this workdir again, "
-                "which goes back to the last good one"
+                "which falls back to the last good one"
             )
         with uninterrupted():
             self._manager.close()
@@ -204,13 +205,13 @@ class Checkpoints:
         self._manager = self._open()
 
     def _set_aside_incomplete(self) -> None:
-        # A step without its commit marker would count as a step, or stop the manager from opening.
+        # A step without its commit marker would count as a step, or prevent the manager from opening.
         for path in self.folder.glob("[0-9]*"):
             if path.name.isdigit() and not _is_complete(path):
                 _rename_bad(path, "incomplete")
 
     def close(self) -> None:
-        """Waits for what is being saved and releases the folder; raises UserError as `wait` does."""
+        """Wait for what is being saved and release the folder; raise UserError like `wait`."""
         try:
             with uninterrupted():
                 self._manager.close()
@@ -227,7 +228,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _reason(error: Exception) -> str:
-    # The writers wrap what the system said in a page of text.
+    # The writers wrap the message of the system in a page of text.
     said = re.search("No space left on device|Disk quota exceeded|Read-only file system|Permission denied", str(error))
     return said[0] if said else _first_line(error)
 

@@ -1,13 +1,33 @@
 """TensorBoard event files, written synchronously, so that the caller and not a background thread sees a full disk."""
 
+import contextlib
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
+
+@contextlib.contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Make `import module` raise ImportError during the block, unless the module has already been imported."""
+    modules: dict[str, Any] = sys.modules
+    if module in modules:
+        yield
+        return
+    modules[module] = None
+    try:
+        yield
+    finally:
+        del modules[module]
+
+
+with _without("torch"):  # if installed, tensorboardX takes seconds to import it for features that are not used here
+    from tensorboardX import summary as summary
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.summary_pb2 import Summary
 
 
 class EventFile:

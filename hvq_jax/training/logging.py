@@ -13,15 +13,9 @@ from tqdm import tqdm
 
 from hvq_jax.errors import UserError
 from hvq_jax.files import write_text
+from hvq_jax.layout import EVENTS, METRICS
 from hvq_jax.progress import progress_bar
-from hvq_jax.training.imports import without
-
-with without("torch"):  # if installed, tensorboardX takes seconds to import it for features that are not used here
-    from tensorboardX import summary
-
-    from hvq_jax.training.events import EventFile
-
-METRICS = "metrics.jsonl"
+from hvq_jax.training.events import EventFile, summary
 
 
 def set_quiet() -> None:
@@ -40,10 +34,10 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     return records
 
 
-def in_one_line(figures: dict[str, Any]) -> str:
+def in_one_line(metrics: dict[str, Any]) -> str:
     """Format metrics for the terminal, as in "mse 0.0382  psnr 20.78"; nested ones follow their name."""
     parts = []
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if isinstance(value, dict):
             parts.append(f"{name}: {in_one_line(value)}")
         else:
@@ -60,7 +54,7 @@ class RunLog:
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         # Unbuffered, so that a full disk is noticed here, and not again when the file is closed.
         self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
-        self._events = EventFile(workdir / "events" / stage, purge_step=start_step + 1)
+        self._events = EventFile(workdir / EVENTS / stage, purge_step=start_step + 1)
         self._bar = progress_bar(
             desc=stage,
             total=num_steps,

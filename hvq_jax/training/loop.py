@@ -19,6 +19,7 @@ from hvq_jax.devices.cluster import is_first
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import RESUMES, Preemption
 from hvq_jax.errors import Preempted, UserError
+from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.options import Options, option
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
@@ -78,7 +79,7 @@ class RunContext:
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
     """Return the folder of the checkpoints of `stage`."""
-    return workdir / "checkpoints" / stage.name
+    return workdir / CHECKPOINTS / stage.name
 
 
 def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from hvq_jax.devices.cluster import is_first
+from hvq_jax.layout import PROFILE
 
-FOLDER = "profile"
 _WARM_UP_STEPS = 10  # after each start: compilation and filling the pipeline are not representative
 
 
@@ -15,7 +15,7 @@ class StepProfiler:
     """A profiler that traces steps into `workdir`/profile/`stage`, only on the first process of a cluster."""
 
     def __init__(self, workdir: Path, stage: str, num_steps: int, *, start_step: int, last_step: int) -> None:
-        self.folder = workdir / FOLDER / stage
+        self.folder = workdir / PROFILE / stage
         self._num_steps = num_steps if is_first() else 0
         self._step = start_step
         self._last_step = last_step

@@ -16,7 +16,7 @@ LossFunction = Callable[..., tuple[jax.Array, tuple[Any, Any]]]
 
 @struct.dataclass
 class TrainState:
-    """Everything a run needs to go on: saved whole, restored whole."""
+    """Everything that a run needs to resume; saved and restored as a whole."""
 
     step: jax.Array  # int32 scalar, steps taken; also the number of batches consumed
     params: Any
@@ -26,13 +26,13 @@ class TrainState:
 
     @property
     def eval_params(self) -> Any:
-        """The parameters that evaluation and sampling use."""
+        """The parameters for evaluation and sampling."""
         return self.params if self.average_params is None else self.average_params
 
 
 @struct.dataclass
 class StepReport:
-    """What one step says about itself, equal on all devices."""
+    """The report of one step, equal on all devices."""
 
     loss: jax.Array  # scalar float32
     gradient_norm: jax.Array  # scalar float32, before clipping
@@ -47,7 +47,7 @@ def make_optimizer(
     warmup_steps: int = 0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm (0: off)."""
+    """Return Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm."""
     if schedule == "cosine":
         rate = optax.cosine_decay_schedule(learning_rate, max(num_steps - warmup_steps, 1))
     else:
@@ -62,7 +62,7 @@ def make_optimizer(
 def create_state(
     params: Any, model_state: Any, optimizer: optax.GradientTransformation, *, average_decay: float
 ) -> TrainState:
-    """The state at step 0; `average_decay` 0 keeps no moving average of the parameters."""
+    """Return the state at step 0; `average_decay` 0 keeps no moving average of the parameters."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
@@ -83,7 +83,7 @@ def train_step(
     average_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> tuple[TrainState, StepReport]:
-    """One step on this device's shard of the batch: gradients and metrics are means over the devices of `axis_name`.
+    """Take one step on this device's shard of the batch; gradients and metrics are means over the devices.
 
     The key is folded from (seed, step) and equal on all devices, so any step can be replayed from its state.
     """
@@ -96,7 +96,7 @@ def train_step(
     params = optax.apply_updates(state.params, updates)
     average_params = state.average_params
     if average_params is not None:
-        # A short memory at first, so that the random initialisation is soon forgotten.
+        # A short memory at first, so that the random initialisation is forgotten soon.
         decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
         average_params = optax.incremental_update(params, average_params, 1 - decay)
     new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)

@@ -1,0 +1,29 @@
+"""The files of a run: the names of everything in its folder."""
+
+CONFIG = "config.json"
+DATASET = "dataset.json"
+FORMAT_FILE = "format.json"
+LATENTS = "latents.npz"
+TABLES = "tables.npz"
+SUMMARY = "summary.json"
+LOSS_CURVES = "loss_curves.png"
+RECONSTRUCTIONS = "reconstructions.png"
+SAMPLES = "samples.png"
+METRICS = "metrics.jsonl"
+EVENTS = "events"
+CHECKPOINTS = "checkpoints"
+PROFILE = "profile"
+
+# What a run leaves for people to look at.
+MADE = {
+    SUMMARY: "metrics on the test split",
+    LOSS_CURVES: "losses of both stages",
+    RECONSTRUCTIONS: "originals over reconstructions",
+    SAMPLES: "one row of samples per class",
+    METRICS: "every logged metric",
+    EVENTS: "the same for TensorBoard: tensorboard --logdir",
+    CHECKPOINTS: "the newest and the best of each stage",
+}
+
+# Version of config.json, checkpoints, latents.npz and tables.npz together; 1 had no number.
+FORMAT = 2
