@@ -1,7 +1,7 @@
 """The reference's VQ-VAE with Flax's own layers and `jax.jit`, as a newcomer to Flax would write it.
 
 The mathematics is that of the other two, in NHWC, except that Flax's `BatchNorm` stores the biased running variance.
-The modules have the names of `hvq_jax.networks.encoder_decoder`, so its variables can be used here after `flipped`.
+The modules have the names of `hvq_jax.networks.encoder_decoder`, so its variables can be used here after `converted`.
 """
 
 from collections.abc import Callable
@@ -98,14 +98,16 @@ def _batch_norm(name: str) -> nn.BatchNorm:
     return nn.BatchNorm(use_running_average=False, momentum=0.9, epsilon=1e-5, name=name)
 
 
-def flipped(variables: dict[str, Any]) -> dict[str, Any]:
+def converted(variables: dict[str, Any]) -> dict[str, Any]:
     """Convert variables of `hvq_jax` for these modules: Flax flips the kernels of transposed convolutions."""
 
     def turn(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path)
         return leaf[::-1, ::-1] if "kernel" in names and ("conv_up" in names or "conv_out" in names) else leaf
 
-    return jax.tree_util.tree_map_with_path(turn, variables)
+    params = {**variables["params"], "codebook": variables["params"]["quantizer"]["codes"]}
+    del params["quantizer"]
+    return jax.tree_util.tree_map_with_path(turn, {**variables, "params": params})
 
 
 def create_state(model: VQVAE, variables: dict[str, Any]) -> TrainState:
@@ -138,8 +140,9 @@ def subject(variables: dict[str, Any], images: np.ndarray) -> tuple[Callable[[],
         variables: as read by `hvq_jax.torch_reference.weights`; they determine the sizes of the model.
         images: [B, H, W, C] uint8.
     """
+    variables = converted(variables)
     num_codes, dim = variables["params"]["codebook"].shape
-    state = create_state(VQVAE(images.shape[-1], dim, num_codes), flipped(variables))
+    state = create_state(VQVAE(images.shape[-1], dim, num_codes), variables)
     x = jnp.asarray(images, jnp.float32) / 127.5 - 1
 
     def call() -> jax.Array:
