@@ -1,0 +1,147 @@
+"""Options are told once: in the dataclass that uses them, and everything else follows from it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from configs import default
+from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.latents import LATENTS
+from hvq_jax.options import Options, option, section, walk
+from hvq_jax.priors.sampling import SamplingOptions
+from hvq_jax.quantizers import QUANTIZERS, CodebookOptions, LatentOptions
+from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, describe, from_dict, reference_page, to_config, to_dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner(Options):
+    share: float = option(0.5, "a share", low=0, high=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer(Options):
+    count: int = option(3, "a number", low=1)
+    side: int | tuple[int, ...] = option(0, "a side or two")
+    name: str | None = option(None, "a name")
+    kind: str = option("a", "a kind", choices=("a", "b"), importable=True)
+    flag: bool = option(False, "a flag")
+    inner: Inner = section(Inner)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"count": 0}, "count=0: must be at least 1"),
+        ({"count": 2.5}, "count=2.5: must be an integer"),
+        ({"count": True}, "count=True: must be an integer"),
+        ({"side": "x"}, "side='x': must be an integer or a tuple of integers"),
+        ({"side": (1, 2.5)}, r"side=\(1, 2.5\): must be an integer or a tuple of integers"),
+        ({"name": 3}, "name=3: must be a string or None"),
+        ({"kind": "c"}, "kind=c: choose one of a, b, or package.module:Class"),
+        ({"flag": 1}, "flag=1: must be True or False"),
+    ],
+)
+def test_what_is_made_wrongly_fails_when_it_is_made_with_its_name(wrong, said):
+    with pytest.raises(ArgumentError, match=f"^{said}$"):
+        Outer(**wrong)
+
+
+@given(st.floats())
+def test_a_range_holds_for_every_number(share):
+    if 0 <= share <= 1:
+        assert Inner(share).share == share
+    else:
+        with pytest.raises(ArgumentError, match="share="):
+            Inner(share)
+
+
+def test_sections_are_walked_by_dotted_names():
+    assert [key for key, _ in walk(Outer)] == ["count", "side", "name", "kind", "flag", "inner.share"]
+
+
+def test_what_is_registered_later_may_be_chosen(monkeypatch):
+    monkeypatch.setitem(QUANTIZERS, "mine", QUANTIZERS["codebook"])
+    assert CodebookOptions(family="mine").family == "mine"
+    with pytest.raises(ArgumentError, match="family=yours: choose one of codebook, residual, fsq, mine"):
+        CodebookOptions(family="yours")
+
+
+def test_the_default_config_is_the_tree_of_options_and_every_option_can_be_overridden():
+    config = default.get_config()
+    assert from_dict(config) == RunOptions()
+    for mode in LATENTS:
+        assert from_dict(default.get_config(mode)).latent.mode == mode
+    with config.unlocked():
+        config.latent.frequent_mass = 0.5
+        config.prior.width = 32
+        config.data.data_dir = "somewhere"
+        config.data.image_size = (24, 32)
+    options = from_dict(config)
+    assert (options.latent.frequent_mass, options.prior.width, options.data.sides) == (0.5, 32, (24, 32))
+
+
+def test_options_survive_json():
+    options = dataclasses.replace(
+        RunOptions(),
+        latent=LatentOptions(mode="vq"),
+        codebook=CodebookOptions(family="fsq", levels=(5, 3)),
+    )
+    stored = json.loads(json.dumps(to_dict(options)))
+    assert from_dict(stored) == options
+    assert from_dict(to_config(from_dict(stored))) == options
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_a_config_of_another_version_never_falls_back_on_defaults(change):
+    stored = to_dict(RunOptions())
+    if change == "missing":
+        del stored["latent"]["estimator"]
+    else:
+        stored["latent"]["temperature"] = 1.0
+    with pytest.raises(UserError, match=r"another version: latent\.(estimator|temperature) is missing or unknown"):
+        from_dict(stored)
+
+
+@pytest.mark.parametrize(
+    ("section_name", "values", "said"),
+    [
+        ("latent", {"projection_groups": 3}, "latent.projection_groups=3: must divide dim=64"),
+        ("latent", {"mode": "frequency", "num_frequent": 513}, "latent.num_frequent=513: must be from 0 to 512"),
+        ("codebook", {"levels": (8, 1)}, "codebook.levels="),
+        ("codebook", {"depth": 2}, "codebook.depth=2: more than one codebook needs codebook.family=residual"),
+        ("codebook", {"family": "fsq"}, "latent.mode=projected: codebook.family=fsq needs latent.mode=vq"),
+        ("codebook", {"unit_norm": "codes"}, "needs loss.commitment_target=projection"),
+        ("loss", {"entropy_temperature": 0.0}, "loss.entropy_temperature=0.0: must be at least 1e-06"),
+        ("prior", {"name": "transformer", "num_heads": 5}, "prior.num_heads=5: must divide width=192"),
+        ("prior", {"dropout": 0.1}, "prior.dropout=0.1: a pixelcnn has none, choose a transformer"),
+        ("sampling", {"top_p": 0.0}, "sampling.top_p=0.0: must be above 0 and at most 1"),
+        ("augment", {"crop_padding": -1}, "augment.crop_padding=-1: must be at least 0"),
+    ],
+)
+def test_options_that_do_not_agree_are_one_line_in_the_library(section_name, values, said):
+    stored = to_dict(RunOptions())
+    stored[section_name].update(values)
+    with pytest.raises(ValueError, match=said.replace("(", r"\(")):
+        from_dict(stored)
+
+
+def test_every_option_has_a_help_text_and_a_place_in_help_and_in_the_page():
+    helped, page = describe(), Path("docs/options.md").read_text()
+    for key, field in KEYS.items():
+        assert field.metadata["rule"].help
+        assert f"--config.{key}=" in helped
+        assert f"| `{key.rpartition('.')[2]}`" in page
+
+
+def test_the_reference_page_is_that_of_this_version():
+    assert Path("docs/options.md").read_text() == reference_page()  # python -m hvq_jax.runs.options > docs/options.md
+
+
+def test_the_options_that_may_change_do_not_change_what_is_learned():
+    assert "latent.mode" not in CHANGEABLE
+    assert "autoencoder.learning_rate" not in CHANGEABLE
+    assert {"stage", "data.data_dir", "autoencoder.log_every_steps", "prior.steps_per_dispatch"} <= set(CHANGEABLE)
+    assert all(f"sampling.{field.name}" in CHANGEABLE for field in dataclasses.fields(SamplingOptions))
