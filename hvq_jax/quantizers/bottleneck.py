@@ -11,7 +11,7 @@ learned by gradient, and `QuantizerState` is what a training step changes otherw
 import dataclasses
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -114,6 +114,9 @@ class CodebookQuantizer:
     latent: LatentOptions
     codebook: CodebookOptions
 
+    has_commitment_loss: ClassVar[bool] = True
+    has_entropy_loss: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         """Check that the options agree; ArgumentError."""
         latent, options = self.latent, self.codebook
@@ -141,18 +144,8 @@ class CodebookQuantizer:
 
     @property
     def has_codebook_loss(self) -> bool:
-        """As the learning rule says."""
+        """Whether the learning rule has one."""
         return self.rule.has_codebook_loss
-
-    @property
-    def has_commitment_loss(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def has_entropy_loss(self) -> bool:
-        """Always."""
-        return True
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return random codes; where the rule revives and they start from data, the first step replaces them all."""

@@ -10,7 +10,7 @@ otherwise.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +26,8 @@ class LearningRule:
     decay: float = 0.99  # of moving averages, per step
     revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is
 
-    @property
-    def has_codebook_loss(self) -> bool:
-        """Whether the codebook term of the loss moves the codes."""
-        return True
-
-    @property
-    def revives(self) -> bool:
-        """Whether dead codes are moved onto encoder outputs, in the first step all of them."""
-        return False
+    has_codebook_loss: ClassVar[bool] = True  # whether the codebook term of the loss moves the codes
+    revives: ClassVar[bool] = False  # whether dead codes are moved onto encoder outputs, in the first step all of them
 
     def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
         """Return initial codes `[K, D]` that know nothing of the data."""
@@ -69,15 +62,8 @@ class LearningRule:
 class MovingAverageRule(LearningRule):
     """Codes that are moving averages; the state is `MovingAverages`, and there are no parameters."""
 
-    @property
-    def has_codebook_loss(self) -> bool:
-        """Their update takes the place of the codebook term."""
-        return False
-
-    @property
-    def revives(self) -> bool:
-        """Dead codes are."""
-        return True
+    has_codebook_loss: ClassVar[bool] = False  # the update takes its place
+    revives: ClassVar[bool] = True
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
         """Count each known code as assigned often enough that none is dead before it has been seen."""

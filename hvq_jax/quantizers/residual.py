@@ -5,6 +5,7 @@ K codes with G gains make a codebook of K·G constrained vectors, and so do two 
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +43,9 @@ class ResidualQuantizer:
     latent: LatentOptions
     codebook: CodebookOptions
 
+    has_commitment_loss: ClassVar[bool] = True
+    has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
+
     def __post_init__(self) -> None:
         """Check that the options agree; ArgumentError."""
         if self.codebook.depth == 1:
@@ -62,18 +66,8 @@ class ResidualQuantizer:
 
     @property
     def has_codebook_loss(self) -> bool:
-        """As of one codebook."""
+        """Whether the learning rule of each level has one."""
         return self._level.has_codebook_loss
-
-    @property
-    def has_commitment_loss(self) -> bool:
-        """Always."""
-        return True
-
-    @property
-    def has_entropy_loss(self) -> bool:
-        """Never: a sum of codes has no costs."""
-        return False
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return L codebooks, each from its own key."""
@@ -81,7 +75,7 @@ class ResidualQuantizer:
 
     @property
     def starts_from_data(self) -> bool:
-        """As of one codebook."""
+        """Whether each level does."""
         return self._level.starts_from_data
 
     def start_from_data(

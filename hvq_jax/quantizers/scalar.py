@@ -6,7 +6,7 @@ here too. Learned linear maps lead from the D channels of z_e to the d numbers a
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,11 @@ class ScalarQuantizer:
     latent: LatentOptions
     codebook: CodebookOptions
 
+    has_codebook_loss: ClassVar[bool] = False  # no codes are learned
+    has_commitment_loss: ClassVar[bool] = False  # nor committed to
+    has_entropy_loss: ClassVar[bool] = False  # nor given costs
+    starts_from_data: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         """Check that the options agree; ArgumentError."""
         require("codebook.family=fsq", vars(self), _NEEDED)
@@ -99,21 +104,6 @@ class ScalarQuantizer:
     def num_codes(self) -> int:
         """K, the product of the levels."""
         return math.prod(self.codebook.levels)
-
-    @property
-    def has_codebook_loss(self) -> bool:
-        """Never: no codes are learned."""
-        return False
-
-    @property
-    def has_commitment_loss(self) -> bool:
-        """Never: there is no code to commit to."""
-        return False
-
-    @property
-    def has_entropy_loss(self) -> bool:
-        """Never: codes have no costs."""
-        return False
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return Xavier-uniform maps with zero bias, as everywhere in the networks."""
@@ -125,11 +115,6 @@ class ScalarQuantizer:
             "up": {"kernel": kernel(up, (size, dim)), "bias": jnp.zeros(dim)},
         }
         return params, QuantizerState(jnp.zeros(self.num_codes))
-
-    @property
-    def starts_from_data(self) -> bool:
-        """Never: there is no codebook."""
-        return False
 
     def start_from_data(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
