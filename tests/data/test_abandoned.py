@@ -12,8 +12,8 @@ from PIL import Image
 
 from hvq_jax.data.builders import ImageFolder
 from hvq_jax.data.builders.decode_files import decode_files
-from hvq_jax.data.prepare import prepare
 from hvq_jax.data.builders.records import RecordWriter
+from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +27,12 @@ faulthandler.dump_traceback_later(300, exit=True)
 files = sorted(Path(sys.argv[1]).iterdir())
 for turn in range(1000):
     gc.set_threshold(int(sys.argv[2]) + turn % 97)
-    abandoned = decode_files(files, image_size=8, channels=3, num_threads=2)
+    abandoned = decode_files(files, sides=(8, 8), channels=3, num_threads=2)
     next(abandoned)
     cycle = [abandoned]
     cycle.append(cycle)
     del abandoned, cycle
-    list(decode_files(files[:3], image_size=8, channels=3, num_threads=2))
+    list(decode_files(files[:3], sides=(8, 8), channels=3, num_threads=2))
 """
 
 
@@ -65,7 +65,7 @@ def test_decoders_that_are_abandoned_while_others_start_hold_up_nobody(files, th
 
 def test_the_garbage_collector_waits_for_no_thread(files, monkeypatch, no_thread_is_left):
     joined = []
-    images = decode_files(files, image_size=8, channels=3, num_threads=2)
+    images = decode_files(files, sides=(8, 8), channels=3, num_threads=2)
     next(images)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "join", lambda thread, timeout=None: joined.append(thread))

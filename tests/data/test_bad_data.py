@@ -69,7 +69,7 @@ def one_line(match: str):
 def test_a_corrupt_image_is_named_and_nothing_is_prepared(folder, name):
     content, reason = CORRUPT[name]
     (folder / "b" / name).write_bytes(content)
-    with one_line(f"cannot read {folder}/b/{name}: .*{reason}.*--config.data.skip_corrupt=True"):
+    with one_line(f"cannot read {folder}/b/{name}: .*{reason}.*; .* with data\\.skip_corrupt=True"):
         prepare_folder(folder)
     assert not incomplete(folder.parent / "out")
 
@@ -129,7 +129,7 @@ def test_a_folder_without_permission_is_named(folder, monkeypatch):
 
 def test_a_data_set_that_cannot_fit_is_refused_before_it_is_written(folder, tiny_manual_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: DiskUsage(2**20, 2**20 - 1000, 1000))
-    with one_line(r"image_folder needs 0\.1 MiB in .*, but only 0\.0 MiB are free.*--config\.data\.data_dir=DIR"):
+    with one_line(r"image_folder needs 0\.1 MiB in .*, but only 0\.0 MiB are free: set data\.data_dir=DIR"):
         prepare_folder(folder)
     with one_line("fashion_mnist needs"):
         prepare(FashionMnist, data_dir=tmp_path / "out", manual_dir=tiny_manual_dir)

@@ -47,13 +47,13 @@ def test_mini_has_its_fixed_splits(mini):
     assert mini.image_shape == (28, 28, 1)
     assert len(mini.class_names) == 10
     for split in (mini.train, mini.validation, mini.test):
-        assert split.images.dtype == np.uint8
+        assert split.items.dtype == np.uint8
         assert split.labels.dtype == np.int32
         np.testing.assert_array_equal(np.unique(split.labels), np.arange(10))
 
 
 def test_mini_splits_are_disjoint(mini):
-    train, validation, test = (rows(s.images) for s in (mini.train, mini.validation, mini.test))
+    train, validation, test = (rows(s.items) for s in (mini.train, mini.validation, mini.test))
     assert train.isdisjoint(validation)
     assert train.isdisjoint(test)
     assert validation.isdisjoint(test)
@@ -61,28 +61,30 @@ def test_mini_splits_are_disjoint(mini):
 
 def test_validation_is_carved_from_train_alone(tiny, tiny_splits):
     assert [len(tiny.train), len(tiny.validation), len(tiny.test)] == [22, 8, 12]
-    train, validation = rows(tiny.train.images), rows(tiny.validation.images)
+    train, validation = rows(tiny.train.items), rows(tiny.validation.items)
     assert train.isdisjoint(validation)
     assert train | validation == rows(tiny_splits["train"][0])
-    np.testing.assert_array_equal(tiny.test.images[..., 0], tiny_splits["test"][0])
+    np.testing.assert_array_equal(tiny.test.items[..., 0], tiny_splits["test"][0])
 
 
 def test_carved_images_keep_their_labels(tiny, tiny_splits):
     label_of = {image.tobytes(): label for image, label in zip(*tiny_splits["train"], strict=True)}
     for split in (tiny.train, tiny.validation):
-        for image, label in zip(split.images, split.labels, strict=True):
+        for image, label in zip(split.items, split.labels, strict=True):
             assert label_of[image.tobytes()] == label
 
 
 def test_carved_validation_is_the_same_every_time(tiny, prepared_dir):
     again = load_dataset("fashion_mnist", data_dir=prepared_dir, validation_size=8)
-    np.testing.assert_array_equal(again.validation.images, tiny.validation.images)
+    np.testing.assert_array_equal(again.validation.items, tiny.validation.items)
     np.testing.assert_array_equal(again.train.labels, tiny.train.labels)
 
 
-@pytest.mark.parametrize("size", [-1, 0, 30, 31])
-def test_validation_must_leave_something_to_train_on(tiny, prepared_dir, size):
-    with pytest.raises(UserError, match=f"validation_size={size}: must be between 1 and 29"):
+@pytest.mark.parametrize(
+    ("size", "allowed"), [(-1, "at least 1"), (0, "at least 1"), (30, "between 1 and 29"), (31, "between 1 and 29")]
+)
+def test_validation_must_leave_something_to_train_on(tiny, prepared_dir, size, allowed):
+    with pytest.raises(UserError, match=f"^validation_size={size}: must be {allowed}"):
         load_dataset("fashion_mnist", data_dir=prepared_dir, validation_size=size)
 
 
@@ -105,10 +107,18 @@ def test_carved_splits_are_a_promise(only_train):
     assert [parts["validation"], parts["test"]] == [[3, 11, 13, 20, 92], [26, 77, 94]]
 
 
-@pytest.mark.parametrize(("validation_size", "test_size"), [(0, 20), (10, 0), (10, -5), (50, 50), (5000, 5000)])
-def test_carved_splits_must_leave_something_to_train_on(only_train, validation_size, test_size):
-    flags = f"--config.data.validation_size={validation_size} and --config.data.test_size={test_size}"
-    with pytest.raises(UserError, match=f"{flags}: must be between 1 and 99 together"):
+@pytest.mark.parametrize(
+    ("validation_size", "test_size", "message"),
+    [
+        (0, 20, "validation_size=0: must be at least 1"),
+        (10, 0, "test_size=0: must be at least 1"),
+        (10, -5, "test_size=-5: must be at least 1"),
+        (50, 50, "validation_size=50: must be between 1 and 99 together with test_size=50, since it is taken from"),
+        (5000, 5000, "validation_size=5000: must be between 1 and 99 together with test_size=5000, since it is taken"),
+    ],
+)
+def test_carved_splits_must_leave_something_to_train_on(only_train, validation_size, test_size, message):
+    with pytest.raises(UserError, match=f"^{message}"):
         load(only_train, validation_size=validation_size, test_size=test_size)
 
 
@@ -125,7 +135,7 @@ def test_a_validation_split_has_one_of_several_names(tmp_path, name):
 def test_no_size_matters_where_all_splits_are_there(tmp_path):
     splits = {"train": numbered(0, 2), "validation": numbered(2, 2), "test": numbered(4, 2), "other": numbered(6, 2)}
     write_dataset(tmp_path, splits, image=tensor(2, 2, 1), label=TWO_CLASSES)
-    dataset = load(tmp_path, validation_size=-1, test_size=-1)
+    dataset = load(tmp_path, validation_size=10**6, test_size=10**6)
     assert numbers(dataset) == {"train": [0, 1], "validation": [2, 3], "test": [4, 5]}
     assert dataset.class_names == ("a", "b")
 
@@ -142,9 +152,8 @@ def test_a_split_whose_labels_are_held_back_counts_as_missing(tmp_path):
 def test_splits_of_several_sizes_are_refused(tmp_path):
     splits = {"train": numbered(0, 40, (2, 2, 1)), "test": numbered(0, 2, (3, 2, 1))}
     write_dataset(tmp_path, splits, image=tensor(None, 2, 1), label=TWO_CLASSES)
-    with pytest.raises(
-        UserError, match=r"image 0 of the test split .* is 3×2×1, but others are 2×2×1: .*--config.data.image_size=SIZE"
-    ):
+    several = r"image 0 of the test split .* is 3×2×1, but others are 2×2×1: bring .* with data\.image_size=SIZE"
+    with pytest.raises(UserError, match=several):
         load(tmp_path)
 
 
@@ -167,8 +176,10 @@ def test_size_and_channels_are_those_asked_for(prepared_dir, mini):
     assert dataset.image_shape == (14, 14, 3)
     images, _ = dataset.test.read(np.arange(100))
     np.testing.assert_array_equal(images[..., 0], images[..., 2])
-    halved = mini.test.images[:100].reshape(100, 14, 2, 14, 2).mean((2, 4))
+    halved = mini.test.items[:100].reshape(100, 14, 2, 14, 2).mean((2, 4))
     assert np.abs(images[..., 0] - halved).mean() < 10  # another filter, the same image
+    wide = load_dataset("fashion_mnist_mini", data_dir=prepared_dir, image_size=(7, 14))
+    assert wide.image_shape == (7, 14, 1)
 
 
 def test_the_fingerprint_does_not_depend_on_where_the_images_are(only_train):

@@ -165,27 +165,31 @@ def test_an_image_that_announces_too_many_pixels_is_refused_before_it_is_decoded
             decode_image(io.BytesIO(raw_png(width, height, 1, 0, [b"\0"])), 1)
 
 
-@hypothesis.given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.tuples(*[st.integers(0, 255)] * 3))
-def test_one_colour_of_any_size_stays_that_colour(width, height, size, colour):
-    image = fit_image(Image.new("RGB", (width, height), colour), size)
-    np.testing.assert_array_equal(np.asarray(image), np.full((size, size, 3), colour, np.uint8), strict=True)
+SIDES = st.tuples(st.integers(1, 20), st.integers(1, 20))
 
 
-@hypothesis.given(st.integers(1, 20), st.integers(0, 20), st.booleans())
-def test_an_image_whose_shorter_side_fits_is_only_cropped(size, half_excess, tall):
-    pixels = noise(size, size + 2 * half_excess)
-    expected = pixels[:, half_excess : half_excess + size]
+@hypothesis.given(st.integers(1, 60), st.integers(1, 60), SIDES, st.tuples(*[st.integers(0, 255)] * 3))
+def test_one_colour_of_any_size_stays_that_colour(width, height, sides, colour):
+    image = fit_image(Image.new("RGB", (width, height), colour), sides)
+    np.testing.assert_array_equal(np.asarray(image), np.full((*sides, 3), colour, np.uint8), strict=True)
+
+
+@hypothesis.given(SIDES, st.integers(0, 20), st.booleans())
+def test_an_image_of_which_one_side_fits_is_only_cropped(sides, half_excess, tall):
+    height, width = sides
+    pixels = noise(height, width + 2 * half_excess)
+    expected = pixels[:, half_excess : half_excess + width]
     if tall:
-        pixels, expected = pixels.T, expected.T
-    np.testing.assert_array_equal(np.asarray(fit_image(Image.fromarray(pixels), size)), expected)
+        pixels, expected, sides = pixels.T, expected.T, (width, height)
+    np.testing.assert_array_equal(np.asarray(fit_image(Image.fromarray(pixels), sides)), expected)
 
 
-@hypothesis.given(st.integers(1, 50), st.integers(1, 50), st.integers(1, 20))
-def test_fitting_favours_neither_side(height, width, size):
+@hypothesis.given(st.integers(1, 50), st.integers(1, 50), SIDES)
+def test_fitting_favours_neither_side(height, width, sides):
     pixels = noise(height, width) // 2 + 64  # far enough from black and white for nothing to be clipped
-    fitted = np.asarray(fit_image(Image.fromarray(pixels), size), int)
-    transposed = np.asarray(fit_image(Image.fromarray(np.ascontiguousarray(pixels.T)), size), int)
-    mirrored = np.asarray(fit_image(Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])), size), int)
+    fitted = np.asarray(fit_image(Image.fromarray(pixels), sides), int)
+    transposed = np.asarray(fit_image(Image.fromarray(np.ascontiguousarray(pixels.T)), sides[::-1]), int)
+    mirrored = np.asarray(fit_image(Image.fromarray(np.ascontiguousarray(pixels[:, ::-1])), sides), int)
     # One axis is rounded to bytes before the other.
     np.testing.assert_allclose(transposed, fitted.T, atol=2)
     np.testing.assert_allclose(mirrored, fitted[:, ::-1], atol=1)
@@ -193,7 +197,7 @@ def test_fitting_favours_neither_side(height, width, size):
 
 def test_fine_patterns_do_not_alias():
     checkerboard = np.indices((256, 256)).sum(0).astype(np.uint8) % 2 * 255
-    fitted = np.asarray(fit_image(Image.fromarray(checkerboard), 32), int)
+    fitted = np.asarray(fit_image(Image.fromarray(checkerboard), (32, 32)), int)
     np.testing.assert_allclose(fitted[2:-2, 2:-2], 127.5, atol=4)
 
 
@@ -201,7 +205,7 @@ def test_transparent_pixels_do_not_bleed_when_shrunk():
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[:, ::2] = (*HIDDEN, 0)
     pixels[:, 1::2] = (9, 9, 9, 255)
-    fitted = np.asarray(fit_image(Image.fromarray(pixels), 8))
+    fitted = np.asarray(fit_image(Image.fromarray(pixels), (8, 8)))
     np.testing.assert_allclose(fitted[1:-1, 1:-1, :3], 9, atol=1)
 
 
@@ -209,7 +213,15 @@ def test_transparent_pixels_do_not_bleed_when_shrunk():
 def test_large_jpegs_are_decoded_smaller_and_look_the_same(width, height):
     file = encoded(smooth(height, width), "JPEG", quality=95)
     whole = decode_image(file, 3)
-    small = decode_image(file, 3, min_side=32)
+    small = decode_image(file, 3, at_least=(32, 32))
     assert whole.size == (width, height)
     assert 64 <= min(small.size) < min(whole.size)
-    np.testing.assert_allclose(np.asarray(fit_image(small, 32), int), np.asarray(fit_image(whole, 32), int), atol=4)
+    fitted, expected = (np.asarray(fit_image(image, (32, 32)), int) for image in (small, whole))
+    np.testing.assert_allclose(fitted, expected, atol=4)
+
+
+def test_a_jpeg_is_decoded_as_large_as_either_side_needs():
+    file = encoded(smooth(512, 512), "JPEG", quality=95)
+    assert decode_image(file, 3, at_least=(16, 16)).size == (64, 64)
+    assert decode_image(file, 3, at_least=(16, 128)).size == (256, 256)
+    assert decode_image(file, 3, at_least=(128, 16)).size == (256, 256)

@@ -65,7 +65,7 @@ def test_failed_download_names_the_url_and_the_way_out(site, tmp_path, scheme):
         download(PublishedFile(url, SHA256), tmp_path / "downloads")
     message = str(caught.value)
     assert url in message
-    assert "--config.data.manual_dir=DIR" in message
+    assert "set data.manual_dir=DIR" in message
     assert "\n" not in message
     assert not list((tmp_path / "downloads").iterdir())
 

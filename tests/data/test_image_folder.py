@@ -44,8 +44,8 @@ def prepared(folder: pathlib.Path, data_dir: pathlib.Path, **options):
     return prepare(ImageFolder, data_dir=data_dir, manual_dir=folder, **{"image_size": SIZE, **options})
 
 
-def expected(path: pathlib.Path, size: int = SIZE, channels: int = 3) -> np.ndarray:
-    return np.asarray(fit_image(decode_image(path, channels, min_side=size), size)).reshape(size, size, channels)
+def expected(path: pathlib.Path, sides: tuple[int, int] = (SIZE, SIZE), channels: int = 3) -> np.ndarray:
+    return np.asarray(fit_image(decode_image(path, channels, at_least=sides), sides)).reshape(*sides, channels)
 
 
 def test_folders_are_classes_and_all_of_them_train(tmp_path):
@@ -161,6 +161,15 @@ def test_a_copy_is_found_at_once(tmp_path, monkeypatch):
     assert prepared(moved, tmp_path / "out").data_path == first.data_path
 
 
+def test_images_may_be_wider_than_high(tmp_path):
+    paths = [write_image(tmp_path / "in" / f"{side}.png", side=side) for side in (7, 8, 30)]
+    builder = prepared(tmp_path / "in", tmp_path / "out", image_size=(4, 10))
+    assert builder.info.description == "Images of the folder in, fitted to 4×10 pixels."
+    images, _ = stored(builder, "train")
+    for image, path in zip(images, sorted(paths), strict=True):
+        np.testing.assert_array_equal(image, expected(path, (4, 10)), strict=True)
+
+
 CHANGES = {
     "added": lambda folder: write_image(folder / "a" / "2.png"),
     "removed": lambda folder: (folder / "a" / "1.png").unlink(),
@@ -186,12 +195,15 @@ def test_a_changed_table_is_another_data_set(tmp_path):
     assert list_images(folder).digest != before
 
 
-@pytest.mark.parametrize("options", [{"image_size": 4}, {"channels": 1}, {"skip_corrupt": True}])
+@pytest.mark.parametrize(
+    "options", [{"image_size": 4}, {"image_size": (SIZE, 4)}, {"channels": 1}, {"skip_corrupt": True}]
+)
 def test_other_options_are_another_data_set(tmp_path, options):
     folder = write_images(tmp_path / "in", "a/1.png")
     usual = {"data_dir": tmp_path, "manual_dir": folder, "image_size": SIZE}
     assert ImageFolder(**usual).data_path != ImageFolder(**usual | options).data_path
     assert ImageFolder(**usual).data_path == ImageFolder(**usual, channels=3).data_path
+    assert ImageFolder(**usual).data_path == ImageFolder(**usual | {"image_size": (SIZE, SIZE)}).data_path
 
 
 def test_several_files_of_records_keep_the_order(tmp_path, monkeypatch):
@@ -226,7 +238,7 @@ def test_files_are_decoded_in_order_and_not_far_ahead(tmp_path):
             taken.append(paths[len(taken) % 6])
             yield taken[-1]
 
-    images = decode_files(endless(), image_size=SIZE, channels=3, num_threads=2)
+    images = decode_files(endless(), sides=(SIZE, SIZE), channels=3, num_threads=2)
     for number in range(60):
         np.testing.assert_array_equal(next(images), expected(paths[number % 6]))
         assert len(taken) - number < 40
@@ -235,23 +247,25 @@ def test_files_are_decoded_in_order_and_not_far_ahead(tmp_path):
 
 def test_what_cannot_be_decoded_keeps_its_place(tmp_path):
     good = write_image(tmp_path / "good.png")
-    results = list(decode_files([good, tmp_path / "absent.png", good], image_size=SIZE, channels=1, num_threads=3))
+    paths = [good, tmp_path / "absent.png", good]
+    results = list(decode_files(paths, sides=(SIZE, SIZE), channels=1, num_threads=3))
     assert [type(result) for result in results] == [np.ndarray, ImageError, np.ndarray]
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"manual_dir": None}, "manual_dir=FOLDER"),
-        ({"image_size": 0}, "image_size=64"),
-        ({"image_size": -1}, "image_size=64"),
-        ({"channels": 2}, "channels=2"),
-        ({"channels": 4}, "channels=4"),
+        ({"manual_dir": None}, r"image_folder needs your folder of images: set data\.manual_dir=FOLDER"),
+        ({"image_size": 0}, r"image_folder needs the size .* set, for example, data\.image_size=64"),
+        ({"image_size": -1}, r"set, for example, data\.image_size=64"),
+        ({"image_size": (8, 0)}, r"set, for example, data\.image_size=64"),
+        ({"channels": 2}, "^channels=2: image_folder takes 1"),
+        ({"channels": 4}, "^channels=4: image_folder takes 1"),
     ],
 )
-def test_missing_and_bad_options_name_the_flag(tmp_path, options, reason):
+def test_missing_and_bad_options_are_named(tmp_path, options, reason):
     folder = write_images(tmp_path / "in", "a.png")
-    with pytest.raises(UserError, match=f"--config.data.{reason}"):
+    with pytest.raises(UserError, match=reason):
         prepare(ImageFolder, **{"data_dir": tmp_path, "manual_dir": folder, "image_size": SIZE} | options)
 
 

@@ -79,7 +79,7 @@ def test_augmented_images_depend_on_neither_hosts_nor_resumption(mini):
 
     def images(count: int, start: int, **more) -> list[np.ndarray]:
         with contextlib.closing(train_batches(mini.train, start=start, **options, **more)) as batches:
-            return [batch.images for batch in itertools.islice(batches, count)]
+            return [batch.items for batch in itertools.islice(batches, count)]
 
     whole = images(3, 3)
     np.testing.assert_array_equal(images(1, 5)[0], whole[2], strict=True)
@@ -94,28 +94,28 @@ def test_augmentation_changes_images_alone_and_anew_each_epoch():
     with contextlib.closing(train_batches(split, augmentation=Augmentation(crop_padding=4), **options)) as batches:
         first, second = itertools.islice(batches, 2)
     np.testing.assert_array_equal([first.labels, second.labels], take(split, 2, **options))
-    by_row = [batch.images[np.argsort(batch.labels)] for batch in (first, second)]
+    by_row = [batch.items[np.argsort(batch.labels)] for batch in (first, second)]
     assert (by_row[0] != by_row[1]).any((1, 2, 3)).mean() > 0.5
-    np.testing.assert_array_equal(split.images[7], image)
+    np.testing.assert_array_equal(split.items[7], image)
 
 
 def test_grids_of_codes_keep_their_type():
     split = Split(np.arange(24, dtype=np.int32).reshape(6, 2, 2), np.zeros(6, np.int32))
     (batch,) = eval_batches(split, batch_size=6)
-    np.testing.assert_array_equal(batch.images, split.images, strict=True)
-    assert split.image_shape == (2, 2)
+    np.testing.assert_array_equal(batch.items, split.items, strict=True)
+    assert split.item_shape == (2, 2)
 
 
 def test_images_belong_to_their_labels(mini):
     batches = train_batches(mini.train, batch_size=100, seed=0, start=7)
     batch = next(batches)
     batches.close()
-    assert batch.images.shape == (100, 28, 28, 1)
-    assert batch.images.dtype == np.uint8
+    assert batch.items.shape == (100, 28, 28, 1)
+    assert batch.items.dtype == np.uint8
     assert batch.labels.dtype == np.int32
     assert batch.mask.all()
-    label_of = {image.tobytes(): label for image, label in zip(mini.train.images, mini.train.labels, strict=True)}
-    assert [label_of[image.tobytes()] for image in batch.images] == batch.labels.tolist()
+    label_of = {image.tobytes(): label for image, label in zip(mini.train.items, mini.train.labels, strict=True)}
+    assert [label_of[image.tobytes()] for image in batch.items] == batch.labels.tolist()
 
 
 @untimed
@@ -136,9 +136,9 @@ def test_evaluation_sees_each_image_once_in_order(examples, local, processes):
     seen = []
     for part in zip(*parts, strict=True):
         for batch in part:
-            assert batch.images.shape == (local, 1, 1, 1)
+            assert batch.items.shape == (local, 1, 1, 1)
             assert batch.mask.dtype == bool
-            np.testing.assert_array_equal(batch.images[:, 0, 0, 0], batch.labels)
+            np.testing.assert_array_equal(batch.items[:, 0, 0, 0], batch.labels)
             seen += batch.labels[batch.mask].tolist()
     assert seen == list(range(examples))
 

@@ -78,9 +78,9 @@ def test_files_of_any_size_and_format_are_fitted(tmp_path, channels):
     write_dataset(
         tmp_path, [{"image": io.BytesIO(file), "label": 0} for file in files], image=ANY_SIZE, label=TWO_CLASSES
     )
-    images, _ = read(tmp_path, image_size=8, channels=channels)
+    images, _ = read(tmp_path, sides=(8, 8), channels=channels)
     for image, file in zip(images, files, strict=True):
-        expected = np.asarray(fit_image(decode_image(io.BytesIO(file), channels or 3, min_side=8), 8))
+        expected = np.asarray(fit_image(decode_image(io.BytesIO(file), channels or 3, at_least=(8, 8)), (8, 8)))
         np.testing.assert_array_equal(image, expected.reshape(8, 8, channels or 3), strict=True)
 
 
@@ -89,8 +89,8 @@ def test_stored_tensors_are_fitted_and_converted(tmp_path, stored, channels):
     images, _ = labelled_images(2, (9, 14, stored), 5)
     write_dataset(tmp_path, [{"image": image} for image in images], image=tensor(9, 14, stored))
     mode = {1: "L", 3: "RGB"}[channels or stored]
-    expected = [fit_image(PIL.Image.fromarray(image.squeeze()).convert(mode), 8) for image in images]
-    actual, _ = read(tmp_path, image_size=8, channels=channels)
+    expected = [fit_image(PIL.Image.fromarray(image.squeeze()).convert(mode), (8, 8)) for image in images]
+    actual, _ = read(tmp_path, sides=(8, 8), channels=channels)
     np.testing.assert_array_equal(actual.squeeze(), np.stack([np.asarray(image) for image in expected]))
 
 
@@ -175,7 +175,7 @@ def test_empty_folder_is_no_data_set(tmp_path):
         (np.zeros((4, 4), np.float32), tfds.features.Tensor(shape=(4, 4), dtype=np.float32), {}, "must be uint8"),
         (np.zeros((4, 4, 4, 3), np.uint8), tensor(4, 4, 4, 3), {}, "must be uint8"),
         ("text", tfds.features.Text(), {}, "must be uint8"),
-        (np.zeros((4, 4, 5), np.uint8), tensor(4, 4, 5), {"image_size": 8}, "5 channels"),
+        (np.zeros((4, 4, 5), np.uint8), tensor(4, 4, 5), {"sides": (8, 8)}, "5 channels"),
     ],
 )
 def test_unsuitable_images_are_refused(tmp_path, image, feature, options, reason):
@@ -254,7 +254,7 @@ def test_a_damaged_image_is_named(tmp_path):
 def test_images_of_several_sizes_need_one(tmp_path):
     examples = [{"image": np.zeros((height, 4, 1), np.uint8)} for height in (3, 3, 5)]
     write_dataset(tmp_path, examples, image=tensor(None, 4, 1))
-    refused(tmp_path, r"image 2 of .* is 5×4×1, but others are 3×4×1: .*--config.data.image_size=SIZE")
+    refused(tmp_path, r"image 2 of .* is 5×4×1, but others are 3×4×1: bring all to one size with data\.image_size=SIZE")
 
 
 def test_labels_beyond_the_classes_are_named(prepared, tmp_path):

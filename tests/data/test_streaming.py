@@ -40,7 +40,7 @@ def take(split, count: int, **options) -> list:
 def assert_same_batches(actual: list, expected: list) -> None:
     assert len(actual) == len(expected)
     for one, other in zip(actual, expected, strict=True):
-        np.testing.assert_array_equal(one.images, other.images, strict=True)
+        np.testing.assert_array_equal(one.items, other.items, strict=True)
         np.testing.assert_array_equal(one.labels, other.labels, strict=True)
         np.testing.assert_array_equal(one.mask, other.mask, strict=True)
 
@@ -65,7 +65,7 @@ def kept(streamed) -> Split:
 def test_any_images_are_read_in_any_order(streamed, kept, rows, seed):
     rows = np.array(rows, int)
     images, labels = streamed.read(rows)
-    np.testing.assert_array_equal(images, kept.images[rows], strict=True)
+    np.testing.assert_array_equal(images, kept.items[rows], strict=True)
     np.testing.assert_array_equal(labels, kept.labels[rows], strict=True)
     order = np.random.default_rng(seed).permutation(len(rows))
     for part in (streamed.subset(rows), streamed.subset(np.arange(3000)[::-1]).subset(2999 - rows)):
@@ -128,7 +128,7 @@ def damaged_picture(folder) -> str:
 def other_size(folder) -> str:
     good, wide = (encoded(np.zeros((8, width, 3), np.uint8)) for width in (8, 9))
     write_pictures(folder, [good] * 150 + [wide] + [good] * 49)
-    return r"8×9×3, but others are 8×8×3: .*--config.data.image_size=SIZE"
+    return r"8×9×3, but others are 8×8×3: bring all to one size with data\.image_size=SIZE"
 
 
 def label_beyond(folder) -> str:

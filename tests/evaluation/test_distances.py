@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall

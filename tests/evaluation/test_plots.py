@@ -172,7 +172,7 @@ def test_a_failed_write_leaves_the_old_picture_and_nothing_else(tmp_path, monkey
     def disk_full(source, target):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(plots.os, "replace", disk_full)
+    monkeypatch.setattr("hvq_jax.files.os.replace", disk_full)
     with pytest.raises(UserError, match=r"cannot write .*g\.png: No space left"):
         plots.save_grid(path, plain(BLUE))
     assert path.read_bytes() == before
