@@ -25,7 +25,7 @@ _LEARNING_RATE = 3e-3
 _PREDICTED_AT_ONCE = 500
 
 
-class Network(nn.Module):
+class ClassifierNetwork(nn.Module):
     """A network with 4 × 4 patches, one convolution and one hidden layer."""
 
     num_classes: int
@@ -41,9 +41,9 @@ class Network(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A trained `Network`."""
+    """A trained `ClassifierNetwork`."""
 
-    network: Network
+    network: ClassifierNetwork
     variables: Any
     image_shape: tuple[int, ...]  # (H, W, C)
 
@@ -76,7 +76,7 @@ def train_classifier(
     _check_labels(labels, len(images), num_classes)
     batch_size = min(batch_size, len(images))
     steps_per_epoch = len(images) // batch_size
-    network, num_steps = Network(num_classes), epochs * steps_per_epoch
+    network, num_steps = ClassifierNetwork(num_classes), epochs * steps_per_epoch
     variables, moments = _init(network, num_steps, jax.random.key(seed), images[:1])
     shuffle = np.random.default_rng(seed)
     # No `lax.scan`: XLA's convolutions on CPU are an order of magnitude slower inside one.
@@ -108,14 +108,14 @@ def _optimizer(num_steps: int) -> optax.GradientTransformation:
 
 
 @partial(jax.jit, static_argnames=("network", "num_steps"))
-def _init(network: Network, num_steps: int, key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
+def _init(network: ClassifierNetwork, num_steps: int, key: jax.Array, images: jax.Array) -> tuple[Any, Any]:
     variables = network.init(key, to_float(images))
     return variables, _optimizer(num_steps).init(variables)
 
 
 @partial(jax.jit, static_argnames=("network", "num_steps"))
 def _update(
-    network: Network,
+    network: ClassifierNetwork,
     num_steps: int,
     variables: Any,
     moments: Any,
@@ -131,7 +131,7 @@ def _update(
 
 
 @partial(jax.jit, static_argnames="network")
-def _apply(network: Network, variables: Any, images: jax.Array) -> Any:
+def _apply(network: ClassifierNetwork, variables: Any, images: jax.Array) -> Any:
     return network.apply(variables, to_float(images))
 
 
