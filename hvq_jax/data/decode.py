@@ -10,9 +10,9 @@ _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # not all that Pillow supports: some start other programs
 
 # 256 MB when decoded to RGBA; a file of a few kilobytes can declare far more.
-Sides = tuple[int, int]  # (height, width) in pixels
-
 MAX_PIXELS = 8192 * 8192
+
+Sides = tuple[int, int]  # (height, width) in pixels
 
 
 class ImageError(ValueError):
@@ -62,7 +62,7 @@ def as_sides(image_size: int | tuple[int, ...]) -> Sides | None:
     ((64, 64), (48, 64), None)
     """
     height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
-    return (height, width) if height and width else None
+    return (height, width) if height > 0 and width > 0 else None
 
 
 def fit_image(image: Image.Image, sides: Sides) -> Image.Image:
