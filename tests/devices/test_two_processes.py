@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from hvq_jax.devices.parallel import Parallel
-from hvq_jax.latents import MODES
+from hvq_jax.latents import LATENTS
 from hvq_jax.training.logging import read_records
 from tests.training.small_fit import HANDED_OVER, STEPS, TRAININGS, evaluated, small_fit, small_training, stage_of
 
@@ -76,7 +76,7 @@ def assert_alike(ours, theirs):
 def test_every_topology_trains_alike(by_two, training):
     one, _ = small_training(stage_of(training), Parallel("jit"))
     # Moving averages start from data.
-    assert one[0]["revived_codes"] == (8 if training in MODES else 0)
+    assert one[0]["revived_codes"] == (8 if training in LATENTS else 0)
     for other in (small_training(stage_of(training), Parallel("pmap"))[0], by_two[0]["trained"][training]):
         assert len(one) == len(other) == STEPS
         for ours, theirs in zip(one, other, strict=True):

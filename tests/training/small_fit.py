@@ -12,20 +12,20 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions
+from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, NetworkOptions
 from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import train_batches
+from hvq_jax.devices import cluster
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.latents import MODES
-from hvq_jax.training import cluster
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.latents import LATENTS
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit, optimizer_of
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
 FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
-TRAININGS = (*MODES, FROM_DATA)
+TRAININGS = (*LATENTS, FROM_DATA)
 STEPS = 4
 BATCH_SIZE = 8
 
@@ -38,13 +38,20 @@ def images(count, seed):
 TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
 
 
+class QuietStage(AutoencoderStage):
+    """The first stage without its pictures."""
+
+    def show(self, *_):
+        """Log nothing."""
+
+
 def stage_of(training):
     """The stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
     by_gradient = training == FROM_DATA
     latent = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
-    codebook = CodebookOptions(method="gradient", init="kmeans") if by_gradient else CodebookOptions()
-    model = Autoencoder((8, 8, 1), num_blocks=0, latent=latent, codebook=codebook)
-    return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
+    codebook = CodebookOptions(learning="gradient", init="kmeans") if by_gradient else CodebookOptions()
+    model = Autoencoder((8, 8, 1), NetworkOptions(num_blocks=0), latent, codebook)
+    return QuietStage(model, VALIDATION.items)
 
 
 def small_training(stage, parallel):
@@ -76,7 +83,6 @@ def fit_options(**overrides):
     """Options of a few steps with everything around them."""
     defaults = FitOptions(
         batch_size=BATCH_SIZE,
-        num_epochs=0,
         num_steps=STEPS,
         learning_rate=1e-3,
         schedule="constant",
@@ -93,10 +99,10 @@ def fit_options(**overrides):
     return dataclasses.replace(defaults, **overrides)
 
 
-def small_fit(folder, *, stage=None, form="pmap", **overrides):
+def small_fit(folder, *, stage=None, form="pmap", profile_steps=0, **overrides):
     """Trains with checkpoints, logs and validation; returns the best state."""
     folder.mkdir(exist_ok=True, parents=True)
-    run = RunContext(folder, seed=0, parallel=Parallel(form), preemption=Preemption())
+    run = RunContext(folder, 0, Parallel(form), Preemption(), profile_steps)
     return fit(stage or stage_of("combined"), TRAIN, VALIDATION, options=fit_options(**overrides), run=run)
 
 

@@ -6,8 +6,7 @@ import chex
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel

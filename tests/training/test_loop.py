@@ -1,6 +1,8 @@
 """The loop on a model of one number, whose loss can be spoilt at will."""
 
+import dataclasses
 import inspect
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,32 +18,43 @@ from hvq_jax.metrics import Mean
 from hvq_jax.training import loop
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
-from hvq_jax.training.loop import FitOptions, RunContext, Stage, checkpoint_folder, evaluator, fit
+from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit
+from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import create_state, make_optimizer
 
 TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))
 VALIDATION = Split(np.arange(11, dtype=np.uint8).reshape(11, 1, 1, 1), np.zeros(11, np.int32))
 
 
-def stage_of(*, spoil_training_at=10**6, spoil_validation_from=10**6):
-    def loss(params, steps, batch, key, axis_name):
-        error = jnp.mean(jnp.square(batch.images / 32.0 - params))
-        return jnp.where(steps + 1 == spoil_training_at, jnp.nan, error), (steps + 1, error)
+@dataclasses.dataclass(frozen=True)
+class ToyStage(Stage):
+    """A model of one number; the model state counts the steps."""
 
-    def evaluate(params, steps, batch):
-        value = jnp.where(steps >= spoil_validation_from, jnp.nan, batch.images.astype(jnp.float32).mean((1, 2, 3)))
-        return Mean.of(jnp.broadcast_to(value - 0.1 * steps, batch.mask.shape), batch.mask)
+    name: ClassVar[str] = "toy"
+    objective: ClassVar[str] = "error"
+    items: ClassVar[str] = "images"
 
-    return Stage(
-        name="toy",
-        objective="error",
-        init=lambda key: (jnp.zeros(()), jnp.zeros((), jnp.int32)),
-        loss=loss,
-        evaluate=evaluate,
-        summarise_steps=lambda metrics: {"error": float(metrics.mean())},
-        summarise=lambda sums: {"error": float(sums.value)},
-        show=lambda *_: None,
-    )
+    spoil_training_at: int = 10**6
+    spoil_validation_from: int = 10**6
+    sign: float = 1.0  # of the error, as it is reported
+
+    def init(self, key):
+        return jnp.zeros(()), jnp.zeros((), jnp.int32)
+
+    def loss(self, params, state, batch, key, axis_name):
+        error = jnp.mean(jnp.square(batch.items / 32.0 - params))
+        return jnp.where(state + 1 == self.spoil_training_at, jnp.nan, error), (state + 1, error)
+
+    def evaluate(self, params, state, batch):
+        values = batch.items.astype(jnp.float32).mean((1, 2, 3))
+        value = jnp.where(state >= self.spoil_validation_from, jnp.nan, values)
+        return Mean.of(jnp.broadcast_to(value - 0.1 * state, batch.mask.shape), batch.mask)
+
+    def summarise_steps(self, metrics):
+        return {"error": float(metrics.mean())}
+
+    def summarise(self, sums):
+        return {"error": self.sign * float(sums.value)}
 
 
 def fit_toy(stage, workdir, **options):
@@ -68,7 +81,7 @@ def fit_toy(stage, workdir, **options):
 
 
 def test_steps_evaluations_and_records(tmp_path):
-    best = fit_toy(stage_of(), tmp_path / "run")
+    best = fit_toy(ToyStage(), tmp_path / "run")
     assert best.step == 8  # the error falls with every step, so the last is the best
     records = read_records(tmp_path / "run")
     assert [r["step"] for r in records if r["split"] == "validation"] == [2, 4, 6, 8]
@@ -79,12 +92,7 @@ def test_steps_evaluations_and_records(tmp_path):
 
 
 def test_the_best_is_chosen_on_validation(tmp_path):
-    def rising(sums):
-        return {"error": -float(sums.value)}
-
-    stage = stage_of()
-    worst_last = Stage(**{**{f: getattr(stage, f) for f in stage.__dataclass_fields__}, "summarise": rising})
-    assert fit_toy(worst_last, tmp_path / "run").step == 2
+    assert fit_toy(ToyStage(sign=-1.0), tmp_path / "run").step == 2  # the error rises: the first is the best
 
 
 def kept(stage, workdir):
@@ -97,7 +105,7 @@ def kept(stage, workdir):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path):
-    stage = stage_of(spoil_training_at=5)
+    stage = ToyStage(spoil_training_at=5)
     with pytest.raises(UserError, match=r"toy: the loss is nan .* at step 5; the last checkpoint .* of step 4;"):
         fit_toy(stage, tmp_path / "run")
     steps, best = kept(stage, tmp_path / "run")
@@ -107,7 +115,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
 
 
 def test_the_step_is_named_even_within_a_stretch_between_logs(tmp_path):
-    stage = stage_of(spoil_training_at=5)
+    stage = ToyStage(spoil_training_at=5)
     with pytest.raises(UserError, match="at step 5"):
         fit_toy(stage, tmp_path / "run", eval_every_steps=8, checkpoint_every_steps=0, log_every_steps=8)
 
@@ -115,11 +123,11 @@ def test_the_step_is_named_even_within_a_stretch_between_logs(tmp_path):
 def test_the_step_is_named_even_within_a_dispatch(tmp_path):
     options = {"eval_every_steps": 8, "checkpoint_every_steps": 0, "log_every_steps": 8, "steps_per_dispatch": 4}
     with pytest.raises(UserError, match="at step 6"):
-        fit_toy(stage_of(spoil_training_at=6), tmp_path / "run", **{**options, "check_replicas_every_steps": 0})
+        fit_toy(ToyStage(spoil_training_at=6), tmp_path / "run", **{**options, "check_replicas_every_steps": 0})
 
 
 def test_a_validation_that_is_not_finite_leaves_the_best_alone(tmp_path):
-    stage = stage_of(spoil_validation_from=6)
+    stage = ToyStage(spoil_validation_from=6)
     with pytest.raises(UserError, match="validation error is nan at step 6"):
         fit_toy(stage, tmp_path / "run")
     steps, best = kept(stage, tmp_path / "run")
@@ -128,7 +136,7 @@ def test_a_validation_that_is_not_finite_leaves_the_best_alone(tmp_path):
 
 
 def test_sums_are_exact_over_ragged_batches_and_devices():
-    stage = stage_of()
+    stage = ToyStage()
     parallel = Parallel("pmap")
     optimizer = make_optimizer(learning_rate=0.1, num_steps=1)
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
@@ -153,7 +161,7 @@ def test_an_evaluation_that_is_stopped_closes_its_reader(monkeypatch):
     parallel, optimizer = Parallel("pmap"), make_optimizer(learning_rate=0.1, num_steps=1)
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
     with pytest.raises(Preempted):
-        evaluator(stage_of(), parallel)(state, split=VALIDATION, batch_size=4, watch=stopped)
+        evaluator(ToyStage(), parallel)(state, split=VALIDATION, batch_size=4, watch=stopped)
     assert [inspect.getgeneratorstate(batches) for batches in opened] == [inspect.GEN_CLOSED]
 
 

@@ -1,5 +1,7 @@
 """When reports of training steps are read, and how they are summarised."""
 
+import types
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,16 +28,18 @@ def report(*losses, gradient_norm=1.0):
     return StepReport(jnp.array(losses), norms, {"twice": 2 * jnp.array(losses)})
 
 
-def step_log(recorder, start_step=0):
+def step_log(recorder, start_step=0, items="images"):
     def summarise(metrics):
         return {"largest": float(metrics["twice"].max())}
 
-    return StepLog(recorder, summarise, start_step=start_step, num_steps=10, batch_size=4)
+    stage = types.SimpleNamespace(items=items, summarise_steps=summarise)
+    return StepLog(recorder, stage, start_step=start_step, num_steps=10, batch_size=4)
 
 
-def test_an_interval_is_summarised_when_it_is_written_and_not_before():
+@pytest.mark.parametrize("items", ["images", "latents"])
+def test_an_interval_is_summarised_when_it_is_written_and_not_before(items):
     recorder = Recorder()
-    log = step_log(recorder, start_step=2)
+    log = step_log(recorder, start_step=2, items=items)
     log.add(report(1.0, 2.0))
     log.write()
     assert not recorder.records  # the interval is open
@@ -46,10 +50,12 @@ def test_an_interval_is_summarised_when_it_is_written_and_not_before():
     ((split, step, scalars),) = recorder.records
     assert (split, step) == ("train", 5)
     assert (scalars["loss"], scalars["largest"], scalars["gradient_norm"]) == (3.0, 12.0, 1.0)
-    assert scalars["images_per_second"] > 0
+    assert scalars[f"{items}_per_second"] > 0
+    assert len(scalars) == 4
     log.write()
     assert len(recorder.records) == 1
     assert recorder.lines[0][1].startswith("loss 3.0000  ")
+    assert f" {items}/s  " in recorder.lines[0][1]
 
 
 def test_what_is_added_after_an_interval_belongs_to_the_next():
