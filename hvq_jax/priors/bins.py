@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 
 _NUM_CUTS = 256
 
@@ -30,6 +30,10 @@ def fit_bins(
 ) -> np.ndarray:
     """Fit centroids to signed lengths; this takes seconds for millions of values.
 
+    >>> values, codes = np.array([0.0, 2.0, 9.0, 11.0]), np.array([0, 1, 0, 1])
+    >>> fit_bins(values, codes, num_codes=2, num_bins=2, per_code=False).tolist()
+    [[1.0, 10.0]]
+
     Args:
         values: [N], or [N, g] with g groups, float.
         codes: [N] int in [0, num_codes).
@@ -43,12 +47,14 @@ def fit_bins(
         centroid is repeated if there are fewer distinct values than bins. Without any values the centroids are zero.
 
     Raises:
-        UserError: num_bins is below 1, or a value is not finite.
+        ArgumentError: num_bins is below 1, or a value is not finite.
     """
     if num_bins < 1:
-        raise UserError(f"num_bins is {num_bins}; it must be at least 1")
+        raise ArgumentError(f"num_bins={num_bins}", "must be at least 1")
     if not np.isfinite(values).all():
-        raise UserError("cannot fit bins: signed lengths are not all finite; has the autoencoder's training diverged?")
+        raise ArgumentError(
+            "values", "cannot fit bins, signed lengths are not all finite; has the autoencoder's training diverged?"
+        )
     groups = values.shape[1] if np.ndim(values) == 2 else 1
     rows = (np.asarray(codes)[:, None] * groups + np.arange(groups)).ravel()
     values = np.asarray(values, np.float64).ravel()
@@ -66,6 +72,9 @@ def fit_bins(
 def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
     """Return the index of the centroid nearest to each value; ties go to the lowest index.
 
+    >>> to_bins(jnp.array([0.0, 9.0]), jnp.array([0, 1]), jnp.array([[1.0, 10.0]])).tolist()
+    [0, 1]
+
     Args:
         values: [...], or [..., g] with g groups, float32.
         codes: [...] int32.
@@ -80,7 +89,11 @@ def to_bins(values: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Ar
 
 @jax.jit
 def from_bins(bins: jax.Array, codes: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Return the centroids, float32, of `bins`, [...] or [..., g] int32; other arguments as in `to_bins`."""
+    """Return the centroids, float32, of `bins`, [...] or [..., g] int32; other arguments as in `to_bins`.
+
+    >>> from_bins(jnp.array([0, 1]), jnp.array([0, 1]), jnp.array([[1.0, 10.0], [2.0, 20.0]])).tolist()
+    [1.0, 20.0]
+    """
     return centroids[_rows(codes, bins, centroids), bins]
 
 

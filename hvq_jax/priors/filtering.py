@@ -3,28 +3,31 @@
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise UserError unless `temperature` is finite and at least 0."""
+    """Raise ArgumentError unless `temperature` is finite and at least 0."""
     if not 0.0 <= temperature < float("inf"):
-        raise UserError(f"temperature is {temperature}; it must be finite and at least 0 (greedy)")
+        raise ArgumentError(f"temperature={temperature}", "must be finite and at least 0 (greedy)")
 
 
 def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise UserError unless temperature is finite and >= 0, top_k >= 0 and 0 < top_p <= 1."""
+    """Raise ArgumentError unless temperature is finite and >= 0, top_k >= 0 and 0 < top_p <= 1."""
     check_temperature(temperature)
     if top_k < 0 or top_k % 1 != 0:
-        raise UserError(f"top_k is {top_k}; it must be an integer, at least 0 (off)")
+        raise ArgumentError(f"top_k={top_k}", "must be an integer, at least 0 (off)")
     if not 0.0 < top_p <= 1.0:
-        raise UserError(f"top_p is {top_p}; it must be above 0 and at most 1 (off)")
+        raise ArgumentError(f"top_p={top_p}", "must be above 0 and at most 1 (off)")
 
 
 def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
     """Filter a categorical distribution before sampling, by temperature, then top-k, then top-p.
 
     At least one code is always kept; of equally probable codes the lower index is kept first.
+
+    >>> filter_logits(jnp.array([0.0, 3.0, 1.0]), top_k=2).tolist()
+    [-inf, 0.0, -2.0]
 
     Args:
         logits: [..., K], float.
@@ -37,7 +40,7 @@ def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0
         [..., K] float32 logits, -inf at the codes removed.
 
     Raises:
-        UserError: an option is out of range. The options are Python numbers, static under jit.
+        ArgumentError: an option is out of range. The options are Python numbers, static under jit.
     """
     check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
     if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero in float32

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 
 NO_CLASS = -1
 
@@ -18,17 +18,21 @@ class Conditional(Protocol):
 
 
 def check_labels(network: Conditional, labels: jax.Array | None) -> None:
-    """Raise UserError unless labels are given if and only if the network is conditional."""
-    if (labels is not None) != (network.num_classes > 0):
-        given = "no labels" if labels is None else "labels"
-        raise UserError(
-            f"{type(network).__name__} with num_classes={network.num_classes} was given {given}: pass labels if and "
-            "only if num_classes is positive"
-        )
+    """Raise ArgumentError unless labels are given if and only if the network is conditional."""
+    name = f"{type(network).__name__} with num_classes={network.num_classes}"
+    if labels is None and network.num_classes:
+        raise ArgumentError("labels=None", f"{name} needs a label for each latent")
+    if labels is not None and not network.num_classes:
+        raise ArgumentError("labels", f"{name} takes none")
 
 
 def embedded_labels(embedding: nn.Embed, labels: jax.Array) -> jax.Array:
-    """Embed labels `[B]` int32 as `[B, features]`: zero for NO_CLASS (without a parameter), NaN if out of range."""
+    """Embed labels `[B]` int32 as `[B, features]`: zero for NO_CLASS (without a parameter), NaN if out of range.
+
+    >>> embedding = nn.Embed(2, 1).bind({"params": {"embedding": jnp.array([[5.0], [7.0]])}})
+    >>> embedded_labels(embedding, jnp.array([1, NO_CLASS])).tolist()
+    [[7.0], [0.0]]
+    """
     table = jnp.asarray(embedding.embedding)
     rows = table.at[labels].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     return jnp.where(labels[:, None] == NO_CLASS, 0.0, rows)

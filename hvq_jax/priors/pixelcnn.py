@@ -18,7 +18,7 @@ _embedding_init = nn.initializers.normal(stddev=1.0)
 _FIRST_REACH, _REACH = 3, 1  # of the kernels in the first layer and in the others
 
 
-class Memory(struct.PyTreeNode):
+class PixelCNNMemory(struct.PyTreeNode):
     """The state that the layers keep of the rows above and the columns to the left; zero outside the grid.
 
     All arrays are in the network's `compute_dtype`.
@@ -54,7 +54,7 @@ class PixelCNN(nn.Module):
             vertical, horizontal = layer(vertical, horizontal, labels)
         return horizontal.astype(jnp.float32)
 
-    def blank_memory(self, batch: int, height: int, width: int) -> Memory:
+    def blank_memory(self, batch: int, height: int, width: int) -> PixelCNNMemory:
         """Return the memory before the first row."""
         del height
 
@@ -62,7 +62,7 @@ class PixelCNN(nn.Module):
             return jnp.zeros(shape, self.compute_dtype)
 
         lengths = [_FIRST_REACH - 1] + [_REACH] * (self.num_layers - 1)
-        return Memory(
+        return PixelCNNMemory(
             row=zeros(batch, width, self.width),
             above=tuple(zeros(batch, width, length, self.width) for length in lengths),
             contexts=tuple(zeros(width, batch, 2 * self.width) for _ in lengths),
@@ -70,7 +70,7 @@ class PixelCNN(nn.Module):
             left=tuple(zeros(batch, length, self.width) for length in lengths),
         )
 
-    def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
+    def begin_row(self, memory: PixelCNNMemory, labels: jax.Array | None = None) -> PixelCNNMemory:
         """Evaluate the vertical stack for the next row, which depends only on the rows above, and return the memory."""
         check_labels(self, labels)
         features, above, contexts = memory.row, [], []
@@ -79,7 +79,7 @@ class PixelCNN(nn.Module):
             above.append(seen[..., 1:, :])
             features, context = layer.next_vertical(seen, labels)
             contexts.append(context.swapaxes(0, 1))
-        return Memory(
+        return PixelCNNMemory(
             row=memory.row,
             above=tuple(above),
             contexts=tuple(contexts),
@@ -87,7 +87,7 @@ class PixelCNN(nn.Module):
             left=tuple(jnp.zeros_like(columns) for columns in memory.left),
         )
 
-    def next_features(self, memory: Memory, column: jax.Array) -> tuple[Memory, jax.Array]:
+    def next_features(self, memory: PixelCNNMemory, column: jax.Array) -> tuple[PixelCNNMemory, jax.Array]:
         """Evaluate the horizontal stack at the next position of the row; return the memory and the features."""
         features, left = memory.latest, []
         for layer, remembered, contexts in zip(self.layer, memory.left, memory.contexts, strict=True):
@@ -96,7 +96,7 @@ class PixelCNN(nn.Module):
             features = layer.next_horizontal(seen, contexts[column])
         return memory.replace(left=tuple(left)), features.astype(jnp.float32)
 
-    def remember(self, memory: Memory, embedded: jax.Array, column: jax.Array) -> Memory:
+    def remember(self, memory: PixelCNNMemory, embedded: jax.Array, column: jax.Array) -> PixelCNNMemory:
         """Return the memory after the embedded position, `[B, width]`, is known."""
         embedded = embedded.astype(self.compute_dtype)
         return memory.replace(latest=embedded, row=memory.row.at[:, column].set(embedded))

@@ -69,13 +69,22 @@ class Kept:
 
 
 def top_rows(tokens: jax.Array, rows: int) -> Kept:
-    """Keep the first rows of latents, to complete them."""
+    """Keep the first rows of latents, to complete them.
+
+    >>> top_rows(jnp.zeros((1, 3, 2, 1), int), rows=1).codes.tolist()
+    [[True, True], [False, False], [False, False]]
+    """
     kept = jnp.broadcast_to((jnp.arange(tokens.shape[1]) < rows)[:, None], tokens.shape[1:3])
     return Kept(tokens, kept, kept)
 
 
 def all_codes(tokens: jax.Array) -> Kept:
-    """Keep the codes of latents, to vary their continuous parts."""
+    """Keep the codes of latents, to vary their continuous parts.
+
+    >>> kept = all_codes(jnp.zeros((1, 1, 2, 2), int))
+    >>> kept.codes.tolist(), kept.continuous.tolist()
+    ([[True, True]], [[False, False]])
+    """
     everywhere = jnp.ones(tokens.shape[1:3], bool)
     return Kept(tokens, everywhere, ~everywhere)
 
@@ -105,6 +114,12 @@ def sample(
     Position i (in raster order) of latent b is drawn with `fold_in(keys[b], i)`. So, up to rounding of the features, a
     latent depends on its own key and not on the batch it is drawn in.
 
+    >>> from hvq_jax.priors.pixelcnn import PixelCNN
+    >>> prior = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1))
+    >>> variables = prior.init(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
+    >>> sample(prior, variables, None, jax.random.split(jax.random.key(1), 7), 2, 3).tokens.shape
+    (7, 2, 3, 1)
+
     Args:
         prior: the model.
         variables: {"params": ...} of `prior`.
@@ -117,8 +132,7 @@ def sample(
         kept: what is given instead of drawn, if anything.
 
     Raises:
-        ArgumentError: labels are missing from a conditional prior or given to an unconditional
-            one.
+        ArgumentError: labels are missing from a conditional prior or given to an unconditional one.
     """
     options.check(prior.num_classes)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)

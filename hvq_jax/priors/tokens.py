@@ -72,6 +72,12 @@ def make_tables(
 ) -> Tables:
     """Return the tables of the latent `row`; the same every time, since bins are fitted without chance.
 
+    >>> from hvq_jax.latents import LATENTS
+    >>> frequent, indices, lengths = np.array([True, False]), np.array([[0, 1]]), np.array([[[9.0], [3.0]]])
+    >>> tables = make_tables(LATENTS["combined"], frequent, indices, lengths, TokenOptions(num_bins=1))
+    >>> tables.has_length.tolist(), tables.centroids.tolist()
+    ([False, True], [[3.0], [3.0]])
+
     Args:
         row: of `LATENTS`.
         frequent: [K] bool, the frozen choice of frequent codes.
@@ -101,7 +107,13 @@ def make_tables(
 
 
 def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
-    """Return tokens `[..., 1 + c]` int32 of `parts`."""
+    """Return tokens `[..., 1 + c]` int32 of `parts`.
+
+    >>> has_length, has_residual = jnp.array([False, True]), jnp.array([False, False])
+    >>> tables = Tables(has_length, has_residual, centroids=jnp.array([[1.0, 10.0]]))
+    >>> to_tokens(Parts(jnp.array([0, 1]), lengths=jnp.array([[9.0], [9.0]])), tables).tolist()
+    [[0, 0], [1, 1]]
+    """
     indices = jnp.asarray(parts.indices)
     tokens = [indices[..., None]]
     if tables.has_bins:
@@ -114,7 +126,13 @@ def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
 
 
 def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
-    """Return the parts that `tokens` `[..., 1 + c]` stand for, rounded; 0 where a code does not have them."""
+    """Return the parts that `tokens` `[..., 1 + c]` stand for, rounded; 0 where a code does not have them.
+
+    >>> has_length, has_residual = jnp.array([False, True]), jnp.array([False, False])
+    >>> tables = Tables(has_length, has_residual, centroids=jnp.array([[1.0, 10.0]]))
+    >>> to_parts(jnp.array([[0, 0], [1, 1]]), tables).lengths.tolist()
+    [[0.0], [10.0]]
+    """
     indices, rest = tokens[..., 0], tokens[..., 1:]
     lengths = residuals = None
     if tables.centroids is not None:
@@ -132,6 +150,11 @@ def from_tokens(tokens: jax.Array, tables: Tables, codes: jax.Array, groups: int
     """Return the decoder's input `[..., D]`, and the gains in it: `[...]`, or `[..., g]` for g > 1 groups.
 
     Gains are 1 where the decoder does not see a multiple of the code.
+
+    >>> tables = Tables(jnp.array([False, True]), jnp.array([False, False]), centroids=jnp.array([[1.0, 10.0]]))
+    >>> latents, gains = from_tokens(jnp.array([[0, 0], [1, 1]]), tables, jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+    >>> latents.tolist(), gains.tolist()
+    ([[1.0, 0.0], [0.0, 10.0]], [1.0, 5.0])
 
     Args:
         tokens: [..., 1 + c] int32.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.networks.layers import Dense, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
@@ -22,7 +22,7 @@ from hvq_jax.priors.labels import check_labels, embedded_labels
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
 
-class Memory(struct.PyTreeNode):
+class TransformerMemory(struct.PyTreeNode):
     """The state that the layers keep of earlier positions in order to compute the next one."""
 
     latest: jax.Array  # [B, width] float32, the embedded previous position; the class token at the first position
@@ -48,9 +48,7 @@ class Transformer(nn.Module):
     def setup(self) -> None:
         """Define the parameters; "layer" is singular because Flax appends the index."""
         if self.width % self.num_heads:
-            raise UserError(
-                f"Transformer has width {self.width} and {self.num_heads} heads: width must be a multiple of heads"
-            )
+            raise ArgumentError(f"num_heads={self.num_heads}", f"must divide width={self.width}")
         height, width = self.grid
         self.start = self.param("start", _embedding_init, (1, self.width))
         self.row_embedding = self.param("row_embedding", _embedding_init, (height, self.width))
@@ -77,7 +75,7 @@ class Transformer(nn.Module):
             raster order. A label out of range makes them NaN.
 
         Raises:
-            UserError: the grid has another size, or labels are missing from a conditional model or given to an
+            ArgumentError: the grid has another size, or labels are missing from a conditional model or given to an
                 unconditional one.
         """
         self._check_grid(*embedded.shape[1:3])
@@ -91,22 +89,22 @@ class Transformer(nn.Module):
             stream = layer(stream, layer.condition_of(labels), train=train)
         return self.final_norm(stream).reshape(embedded.shape)
 
-    def blank_memory(self, batch: int, height: int, width: int) -> Memory:
-        """Return the memory before the first position; raise UserError if the grid has another size."""
+    def blank_memory(self, batch: int, height: int, width: int) -> TransformerMemory:
+        """Return the memory before the first position; raise ArgumentError if the grid has another size."""
         self._check_grid(height, width)
         shape = (batch, self.num_heads, height * width, self.width // self.num_heads)
         cache = (jnp.zeros(shape, self.compute_dtype),) * self.num_layers
         conditions = (jnp.zeros((batch, 4 * self.width)),) * (self.num_layers if self.num_classes else 0)
-        return Memory(jnp.zeros((batch, self.width)), conditions, cache, cache, jnp.zeros((), jnp.int32))
+        return TransformerMemory(jnp.zeros((batch, self.width)), conditions, cache, cache, jnp.zeros((), jnp.int32))
 
-    def begin_row(self, memory: Memory, labels: jax.Array | None = None) -> Memory:
+    def begin_row(self, memory: TransformerMemory, labels: jax.Array | None = None) -> TransformerMemory:
         """Return the memory at the beginning of a row; labels and errors as in `__call__`."""
         check_labels(self, labels)
         token = self._class_token(len(memory.latest), labels)
         conditions = () if labels is None else tuple(layer.condition_of(labels) for layer in self.layer)
         return memory.replace(latest=jnp.where(memory.position == 0, token, memory.latest), conditions=conditions)
 
-    def next_features(self, memory: Memory, column: jax.Array | int) -> tuple[Memory, jax.Array]:
+    def next_features(self, memory: TransformerMemory, column: jax.Array | int) -> tuple[TransformerMemory, jax.Array]:
         """Compute the features of the next position.
 
         Args:
@@ -131,7 +129,7 @@ class Transformer(nn.Module):
             values.append(layer_values)
         return memory.replace(keys=tuple(keys), values=tuple(values)), self.final_norm(stream)
 
-    def remember(self, memory: Memory, embedded: jax.Array, column: jax.Array | int) -> Memory:
+    def remember(self, memory: TransformerMemory, embedded: jax.Array, column: jax.Array | int) -> TransformerMemory:
         """Return the memory after a position, [B, width] float32, is known; `memory` comes from `next_features`."""
         del column  # only other networks use it
         return memory.replace(latest=embedded, position=memory.position + 1)
@@ -144,8 +142,7 @@ class Transformer(nn.Module):
 
     def _check_grid(self, height: int, width: int) -> None:
         if (height, width) != self.grid:
-            expected = "×".join(map(str, self.grid))
-            raise UserError(f"Transformer was built for a grid of {expected}, not {height}×{width}")
+            raise ArgumentError(f"grid={self.grid}", f"this Transformer was given a grid of {height}×{width}")
 
 
 class Layer(nn.Module):

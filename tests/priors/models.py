@@ -10,9 +10,9 @@ from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 
 
-def pixelcnn_prior(num_codes, num_classes=0, width=8, num_layers=2, head_width=16, continuous=None, **options):
+def pixelcnn_prior(num_codes, num_classes=0, width=8, num_layers=2, head_width=16, heads=(), **options):
     network = PixelCNN(num_classes, width, num_layers, **options)
-    return Prior(num_codes, network, continuous, head_width)
+    return Prior(num_codes, network, heads, head_width)
 
 
 def all_logits(prior, indices, labels=None):
@@ -24,14 +24,14 @@ def logits_of(prior):
     return jax.jit(functools.partial(prior.apply, method=all_logits))
 
 
-def random_variables(prior, tokens, labels=None, present=None, seed=0):
+def random_variables(prior, tokens, labels=None, has_continuous=None, seed=0):
     """Return random parameters, including biases, without compiling `init`."""
-    shapes = jax.eval_shape(prior.init, jax.random.key(0), jnp.asarray(tokens), labels, present)
+    shapes = jax.eval_shape(prior.init, jax.random.key(0), jnp.asarray(tokens), labels, has_continuous)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
 
 
-def one_by_one(prior, variables, tokens, labels=None, present=None):
+def one_by_one(prior, variables, tokens, labels=None, has_continuous=None):
     """Features `[B, h, w, width]` of tokens, computed as a sampler does."""
     call = jax.jit(functools.partial(prior.apply, variables), static_argnames="method")
     batch, height, width, _ = tokens.shape
@@ -43,5 +43,5 @@ def one_by_one(prior, variables, tokens, labels=None, present=None):
             memory, here = call(memory, j, method="next_features")
             assert here.dtype == jnp.float32
             features[:, i, j] = here
-            memory = call(memory, tokens[:, i, j], present, j, method="remember")
+            memory = call(memory, tokens[:, i, j], has_continuous, j, method="remember")
     return features

@@ -3,12 +3,11 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.stats import norm
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
 
 N, K = 40, 3
@@ -192,5 +191,5 @@ def test_many_bins_come_close_to_the_law_of_high_rates():
 
 @pytest.mark.parametrize(("values", "num_bins"), [([1.0, np.nan], 2), ([1.0, np.inf], 2), ([1.0, 2.0], 0)])
 def test_what_cannot_be_fitted_is_one_clear_line(values, num_bins):
-    with pytest.raises(UserError, match=r"^(num_bins is 0; it must|cannot fit bins: signed lengths are not) .*$"):
+    with pytest.raises(ArgumentError, match=r"^(num_bins=0: must|values: cannot fit bins, signed lengths are not) .*$"):
         fit(np.array(values), np.zeros(2, int), num_bins)

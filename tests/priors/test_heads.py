@@ -8,7 +8,7 @@ import pytest
 from scipy.special import log_ndtr, logsumexp
 from scipy.stats import chisquare, norm
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.filtering import filter_logits
 from hvq_jax.priors.heads import CodeHead, GainHead, ResidualHead, log_cell_mass
 
@@ -208,7 +208,7 @@ def test_a_draw_depends_on_its_own_key_only(head):
 @TWO
 def test_a_temperature_out_of_range_is_one_clear_line(head):
     for temperature in (-1.0, float("inf")):
-        with pytest.raises(UserError, match=r"; it must be "):
+        with pytest.raises(ArgumentError, match=rf"^temperature={temperature}: must be [^\n]*"):
             draw(head, CONTEXTS, np.zeros(5, np.int32), KEYS[:5], temperature)
 
 

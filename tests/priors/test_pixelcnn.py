@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.torch_reference.weights import pixelcnn_from_torch, pixelcnn_to_torch
 from tests.priors.models import all_logits, logits_of, one_by_one, pixelcnn_prior, random_variables
 
@@ -146,11 +145,11 @@ def test_no_class_is_an_embedding_of_zero(variables, apply):
 
 def test_labels_are_given_exactly_to_conditional_models(variables):
     indices = jnp.zeros((1, 4, 5), jnp.int32)
-    with pytest.raises(UserError, match="num_classes=3 was given no labels"):
+    with pytest.raises(ArgumentError, match=r"^labels=None: PixelCNN with num_classes=3 needs a label"):
         MODEL.apply(variables, indices[..., None])
-    with pytest.raises(UserError, match="num_classes=0 was given labels"):
+    with pytest.raises(ArgumentError, match=r"^labels: PixelCNN with num_classes=0 takes none"):
         pixelcnn_prior(NUM_CODES).init(jax.random.key(0), indices[..., None], LABEL)
-    with pytest.raises(UserError, match="num_classes=3 was given no labels"):
+    with pytest.raises(ArgumentError, match=r"^labels=None: PixelCNN with num_classes=3 needs a label"):
         MODEL.apply(variables, MODEL.network.blank_memory(1, 4, 5), None, method="begin_row")
 
 

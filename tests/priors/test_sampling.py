@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.filtering import filter_logits
 from hvq_jax.priors.heads import GainHead, ResidualHead
 from hvq_jax.priors.prior import Prior
@@ -22,33 +22,34 @@ HEAD = {"width": 8, "head_width": 16}
 GAINS = GainHead(K, G, 1, **HEAD)
 PAIRS = GainHead(K, G, 2, **HEAD)
 RESIDUAL = ResidualHead(K, 2, 0.5, 3, **HEAD)
-NOWHERE, EVERYWHERE, SOMEWHERE = (np.array(p) for p in ([False] * 3, [True] * 3, [True, False, True]))
-HEADS = {  # and which codes have a continuous part
-    "vq": (None, NOWHERE),
-    "projected": (GAINS, EVERYWHERE),
-    "combined": (GAINS, SOMEWHERE),
-    "projected in groups": (PAIRS, EVERYWHERE),
-    "frequency": (RESIDUAL, SOMEWHERE),
+EVERYWHERE, SOMEWHERE = np.array([True, True, True]), np.array([True, False, True])
+HEADS = {  # and which codes have the part of each, [P, K]
+    "vq": ((), np.zeros((0, K), bool)),
+    "projected": ((GAINS,), EVERYWHERE[None]),
+    "combined": ((GAINS,), SOMEWHERE[None]),
+    "projected in groups": ((PAIRS,), EVERYWHERE[None]),
+    "frequency": ((RESIDUAL,), SOMEWHERE[None]),
+    "projected, else z_e": ((GAINS, RESIDUAL), np.stack([SOMEWHERE, ~SOMEWHERE])),
 }
 
 
 def prior_of(network, latent, grid, num_classes=2):
-    head, _ = HEADS[latent]
+    heads, _ = HEADS[latent]
     if network == "pixelcnn":
-        return pixelcnn_prior(K, num_classes, continuous=head)
-    return Prior(K, Transformer(grid, num_classes, width=8, num_layers=2, num_heads=2), head, 16)
+        return pixelcnn_prior(K, num_classes, heads=heads)
+    return Prior(K, Transformer(grid, num_classes, width=8, num_layers=2, num_heads=2), heads, 16)
 
 
 def tokens_of(latent, *shape, seed=0):
     """Random ones, zero where there is nothing."""
-    head, present = HEADS[latent]
     rng = np.random.default_rng(seed)
     codes = rng.integers(K, size=(*shape, 1), dtype=np.int32)
-    if head is None:
-        return codes
-    low, high = (-3, 4) if head is RESIDUAL else (0, G)
-    parts = rng.integers(low, high, size=(*shape, head.channels), dtype=np.int32)
-    return np.concatenate([codes, np.where(present[codes], parts, 0)], axis=-1)
+    tokens = [codes]
+    for head, has_part in zip(*HEADS[latent], strict=True):
+        low, high = (-3, 4) if head is RESIDUAL else (0, G)
+        parts = rng.integers(low, high, size=(*shape, head.channels), dtype=np.int32)
+        tokens.append(np.where(has_part[codes], parts, 0))
+    return np.concatenate(tokens, axis=-1)
 
 
 NETWORKS = pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
@@ -58,24 +59,26 @@ LATENTS = pytest.mark.parametrize("latent", HEADS)
 
 def all_latents(latent):
     """Every latent of 2x2 positions: `[N, 2, 2, 1 + c]`."""
-    head, present = HEADS[latent]
-    bins = [G if head is not None and present[code] else 1 for code in range(K)]
-    outcomes = [(code, b)[: 1 if head is None else 2] for code in range(K) for b in range(bins[code])]
+    heads, has_continuous = HEADS[latent]
+    bins = [G if has_continuous[:, code].any() else 1 for code in range(K)]
+    outcomes = [(code, b)[: 1 + len(heads)] for code in range(K) for b in range(bins[code])]
     return np.array(list(itertools.product(outcomes, repeat=4)), np.int32).reshape(-1, 2, 2, len(outcomes[0]))
 
 
 @NETWORKS
 @DISCRETE
 def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
-    model, present, latents = prior_of(network, latent, (2, 2)), HEADS[latent][1], all_latents(latent)
-    variables = random_variables(model, latents[:1], jnp.zeros(1, int), present)
+    model, has_continuous, latents = prior_of(network, latent, (2, 2)), HEADS[latent][1], all_latents(latent)
+    variables = random_variables(model, latents[:1], jnp.zeros(1, int), has_continuous)
     labels = jnp.ones(len(latents), int)
-    nats = jax.jit(model.apply)(variables, latents, labels, present).of_latents()
+    nats = jax.jit(model.apply)(variables, latents, labels, has_continuous).of_latents()
     exact = np.exp(-np.asarray(nats.total, np.float64))
     np.testing.assert_allclose(exact.sum(), 1.0, atol=1e-5)
 
     keys = jax.random.split(jax.random.key(0), 20_000)
-    draw = jax.jit(lambda keys: sample(model, variables, jnp.ones(len(keys), int), keys, 2, 2, present=present))
+    draw = jax.jit(
+        lambda keys: sample(model, variables, jnp.ones(len(keys), int), keys, 2, 2, has_continuous=has_continuous)
+    )
     drawn = draw(keys)
     numbers = {tuple(row): number for number, row in enumerate(latents.reshape(len(latents), -1).tolist())}
     sampled = [numbers[tuple(row)] for row in np.asarray(drawn.tokens).reshape(len(keys), -1).tolist()]
@@ -91,8 +94,8 @@ def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
 
     assert p_value(exact) > 1e-3
     # The same numbers reject other parameters: the test can tell distributions apart.
-    others = random_variables(model, latents[:1], jnp.zeros(1, int), present, seed=1)
-    other_nats = jax.jit(model.apply)(others, latents, labels, present).of_latents()
+    others = random_variables(model, latents[:1], jnp.zeros(1, int), has_continuous, seed=1)
+    other_nats = jax.jit(model.apply)(others, latents, labels, has_continuous).of_latents()
     other = np.exp(-np.asarray(other_nats.total, np.float64))
     assert p_value(other / other.sum()) < 1e-6
     # The likelihood computed on the way is that of one pass.
@@ -104,14 +107,14 @@ def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
 def test_causality(network, latent):
     """A code affects later predictions and its own continuous part; that part affects later predictions only."""
     height, width = 3, 4
-    model, (head, present) = prior_of(network, latent, (height, width)), HEADS[latent]
+    model, (heads, has_continuous) = prior_of(network, latent, (height, width)), HEADS[latent]
     tokens = tokens_of(latent, 1, height, width)
     label = jnp.zeros(1, int)
-    variables = random_variables(model, tokens, label, present)
+    variables = random_variables(model, tokens, label, has_continuous)
 
     def predicted(model, tokens, scored):
-        features = model.features(tokens, label, present)
-        nats = model.nats(features, scored, present)
+        features = model.features(tokens, label, has_continuous)
+        nats = model.nats(features, scored, has_continuous)
         return model.code_logits(features), nats.continuous  # by a fixed continuous part
 
     call = jax.jit(functools.partial(model.apply, variables, method=predicted))
@@ -130,10 +133,12 @@ def test_causality(network, latent):
     assert not codes[~behind].any()
     assert codes[behind].any()
     assert not parts[:place].any()
-    if head is not None and present[tokens[0, row, column, 0]]:
+    channels = np.repeat(has_continuous, [head.channels for head in heads], axis=0)[:, tokens[0, row, column, 0]]
+    if channels.any():
         assert parts[place]
         changed = tokens.copy()
-        changed[0, row, column, 1] += 1 if tokens[0, row, column, 1] == 0 else -1
+        part = 1 + np.argmax(channels)
+        changed[0, row, column, part] += 1 if tokens[0, row, column, part] == 0 else -1
         codes, parts = moved(changed, tokens, tokens)
         assert not codes[~behind].any()
         assert not parts[~behind].any()
@@ -145,36 +150,36 @@ def test_causality(network, latent):
 @LATENTS
 def test_each_feature_once_draws_what_full_passes_draw(network, latent):
     height, width = 2, 3
-    model, present = prior_of(network, latent, (height, width)), HEADS[latent][1]
+    model, has_continuous = prior_of(network, latent, (height, width)), HEADS[latent][1]
     tokens = tokens_of(latent, 8, height, width)
     labels, keys = jnp.arange(8) % 2, jax.random.split(jax.random.key(0), 8)
-    variables = random_variables(model, tokens, labels, present)
+    variables = random_variables(model, tokens, labels, has_continuous)
     options = SamplingOptions(0.7, 2, 0.9, continuous_temperature=0.5, guidance=1.5)
     kept = top_rows(jnp.asarray(tokens), 1)
     both = [
-        jax.jit(functools.partial(f, model, height=height, width=width, present=present, options=options))(
-            variables, labels, keys, kept=kept
-        )
+        jax.jit(
+            functools.partial(f, model, height=height, width=width, has_continuous=has_continuous, options=options)
+        )(variables, labels, keys, kept=kept)
         for f in (sample, sample_naive)
     ]
     np.testing.assert_array_equal(both[0].tokens, both[1].tokens)
     np.testing.assert_allclose(both[0].nats.total, both[1].nats.total, rtol=1e-4, atol=1e-4)
-    again = jax.jit(model.apply)(variables, both[0].tokens, labels, present)
+    again = jax.jit(model.apply)(variables, both[0].tokens, labels, has_continuous)
     np.testing.assert_allclose(both[0].nats.total, again.total, rtol=1e-4, atol=1e-4)
 
 
 MODEL = prior_of("pixelcnn", "combined", (3, 5))
-PRESENT = HEADS["combined"][1]
+HAS_GAIN = HEADS["combined"][1]
 
 
 @pytest.fixture(scope="module")
 def variables():
-    return random_variables(MODEL, tokens_of("combined", 1, 3, 5), jnp.zeros(1, int), PRESENT)
+    return random_variables(MODEL, tokens_of("combined", 1, 3, 5), jnp.zeros(1, int), HAS_GAIN)
 
 
 @functools.partial(jax.jit, static_argnames="options")
 def draw(variables, labels, keys, kept=None, options=DEFAULT_OPTIONS):
-    return sample(MODEL, variables, labels, keys, 3, 5, present=PRESENT, options=options, kept=kept)
+    return sample(MODEL, variables, labels, keys, 3, 5, has_continuous=HAS_GAIN, options=options, kept=kept)
 
 
 def test_a_sample_depends_on_its_own_key_and_label_only(variables):
@@ -196,7 +201,7 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
     varied = np.asarray(draw(variables, labels, keys, all_codes(given)).tokens)
     np.testing.assert_array_equal(varied[..., 0], given[..., 0])
     assert (varied[..., 1] != given[..., 1]).any()
-    assert not varied[~PRESENT[varied[..., 0]], 1].any()
+    assert not varied[~SOMEWHERE[varied[..., 0]], 1].any()
 
 
 def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables):
@@ -207,7 +212,7 @@ def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables)
     def evidence(options):
         """Return by how much the draws are likelier under their class than without one."""
         tokens = draw(variables, labels, keys, options=options).tokens
-        nats = [apply(variables, tokens, each, PRESENT).codes.sum((1, 2)).mean() for each in (labels, -labels)]
+        nats = [apply(variables, tokens, each, HAS_GAIN).codes.sum((1, 2)).mean() for each in (labels, -labels)]
         return float(nats[1] - nats[0])
 
     none, some, much = (evidence(SamplingOptions(guidance=w)) for w in (0.0, 1.0, 3.0))
@@ -218,7 +223,7 @@ def test_temperature_zero_is_greedy_in_codes_and_in_bins(variables):
     keys, labels = jax.random.split(jax.random.key(0), 4), jnp.zeros(4, int)
     tokens = draw(variables, labels, keys, options=SamplingOptions(temperature=0, continuous_temperature=0)).tokens
     np.testing.assert_array_equal(tokens, np.broadcast_to(tokens[:1], tokens.shape))
-    logits = MODEL.apply(variables, tokens, labels, PRESENT, method="features")
+    logits = MODEL.apply(variables, tokens, labels, HAS_GAIN, method="features")
     best = MODEL.apply(variables, logits, method="code_logits").argmax(-1)
     np.testing.assert_array_equal(tokens[..., 0], best)
 
@@ -242,9 +247,9 @@ def test_in_bfloat16_the_likelihood_on_the_way_is_nearly_that_of_one_pass():
     model = MODEL.clone(network=MODEL.network.clone(compute_dtype="bfloat16"))
     tokens = tokens_of("combined", 64, 3, 5)
     labels, keys = jnp.arange(64) % 2, jax.random.split(jax.random.key(0), 64)
-    variables = random_variables(model, tokens, labels, PRESENT)
-    drawn = jax.jit(lambda keys: sample(model, variables, labels, keys, 3, 5, present=PRESENT))(keys)
-    again = jax.jit(model.apply)(variables, drawn.tokens, labels, PRESENT)
+    variables = random_variables(model, tokens, labels, HAS_GAIN)
+    drawn = jax.jit(lambda keys: sample(model, variables, labels, keys, 3, 5, has_continuous=HAS_GAIN))(keys)
+    again = jax.jit(model.apply)(variables, drawn.tokens, labels, HAS_GAIN)
     np.testing.assert_allclose(drawn.nats.total, again.total, atol=0.1)  # sums of products rounded to 2^-8
 
 
@@ -261,12 +266,12 @@ def test_in_bfloat16_the_likelihood_on_the_way_is_nearly_that_of_one_pass():
     ],
 )
 def test_an_option_out_of_range_is_one_clear_line(name, value):
-    with pytest.raises(UserError, match=rf"^{name} is {value}; it must be .*$"):
+    with pytest.raises(ArgumentError, match=rf"^{name}={value}: must be .*$"):
         sample(MODEL, {}, None, jax.random.split(jax.random.key(0), 1), 2, 2, options=SamplingOptions(**{name: value}))
 
 
 def test_guidance_needs_classes():
-    with pytest.raises(UserError, match="needs a prior that is conditional"):
+    with pytest.raises(ArgumentError, match=r"^guidance=1\.0: needs a prior that is conditional"):
         SamplingOptions(guidance=1.0).check(num_classes=0)
 
 
@@ -292,5 +297,5 @@ def test_a_known_latent_is_scored_without_a_loop(network, latent):
 
 def test_a_continuous_part_needs_to_be_told_where_it_is():
     model, tokens = prior_of("pixelcnn", "projected", (2, 2)), tokens_of("projected", 1, 2, 2)
-    with pytest.raises(UserError, match="needs `present`"):
+    with pytest.raises(ArgumentError, match=r"^has_continuous: needed by a prior with heads"):
         model.init(jax.random.key(0), tokens, np.zeros(1, np.int32))

@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.transformer import Transformer
 
 MODEL = Transformer((4, 5), num_classes=3, width=8, num_layers=2, num_heads=2)
@@ -157,18 +156,18 @@ def test_a_label_out_of_range_is_not_silently_another(variables, apply):
 
 def test_labels_are_given_exactly_to_conditional_models(variables):
     embedded = random_embedded(MODEL, 1)
-    with pytest.raises(UserError, match=r"^Transformer with num_classes=3 was given no labels: [^\n]*"):
+    with pytest.raises(ArgumentError, match=r"^labels=None: Transformer with num_classes=3 needs a label [^\n]*"):
         MODEL.apply(variables, embedded)
-    with pytest.raises(UserError, match=r"^Transformer with num_classes=0 was given labels: [^\n]*"):
+    with pytest.raises(ArgumentError, match=r"^labels: Transformer with num_classes=0 takes none"):
         MODEL.clone(num_classes=0).init(jax.random.key(0), embedded, np.array([1]))
-    with pytest.raises(UserError, match="num_classes=3 was given no labels"):
+    with pytest.raises(ArgumentError, match="num_classes=3 needs a label"):
         MODEL.apply(variables, MODEL.blank_memory(1, *MODEL.grid), method="begin_row")
 
 
 def test_another_grid_or_a_width_that_heads_do_not_divide_is_refused(variables):
-    with pytest.raises(UserError, match=r"^Transformer was built for a grid of 4×5, not 5×4"):
+    with pytest.raises(ArgumentError, match=r"^grid=\(4, 5\): this Transformer was given a grid of 5×4"):
         MODEL.apply(variables, np.zeros((1, 5, 4, 8)), np.array([1]))
-    with pytest.raises(UserError, match=r"^Transformer has width 8 and 3 heads: [^\n]*"):
+    with pytest.raises(ArgumentError, match=r"^num_heads=3: must divide width=8"):
         MODEL.clone(num_heads=3).init(jax.random.key(0), random_embedded(MODEL, 1), np.array([1]))
 
 
