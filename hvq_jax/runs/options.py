@@ -5,6 +5,7 @@ the commands, `--help` and docs/options.md all follow from `RunOptions`.
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ class RunOptions(Options):
         try:
             make_network(self.prior, num_classes=0, grid=(1, 1))
         except ArgumentError as error:
-            raise error.within("prior.") from None
+            raise _within("prior.", PriorStageOptions, error) from None
         if self.prior.latents and self.stage != "prior":
             raise ArgumentError(
                 f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: say stage=prior"
@@ -173,7 +174,14 @@ def _section_from(kind: Any, values: Any, prefix: str) -> Any:
     try:
         return kind(**arguments)
     except ArgumentError as error:
-        raise error.within(prefix) from None
+        raise _within(prefix, kind, error) from None
+
+
+def _within(prefix: str, kind: Any, error: ArgumentError) -> ArgumentError:
+    """Return the error with `prefix` before the options of the section `kind` that it names."""
+    names = "|".join(field.name for field in dataclasses.fields(kind))
+    problem = re.sub(rf"(?<![\w./-])({names})(?==)", rf"{prefix}\1", error.problem)
+    return ArgumentError(prefix + error.argument, problem)
 
 
 def describe() -> str:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import train
-from hvq_jax import experiment
 from hvq_jax.data.datasets import ImageDataset, Split
+from hvq_jax.runs import open as opening
 from tests.workdirs import error_of
 
 
@@ -28,14 +28,25 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
-        ("--config.codebook.method=nonsense", "choose one of gradient, ema, spherical, fsq"),
+        ("--config.codebook.family=nonsense", "choose one of codebook, residual, fsq, or package.module:Class"),
+        ("--config.codebook.learning=nonsense", "choose one of ema, gradient, simvq, or package.module:Class"),
+        ("--config.codebook.unit_norm=nonsense", "choose one of none, codes, both"),
+        (
+            "--config.codebook.method=spherical",
+            "--config.codebook.method: it is codebook.learning=ema|gradient now",
+        ),
+        ("--config.codebook.normalize=True", "--config.codebook.normalize: it is codebook.unit_norm=both now"),
         ("--config.codebook.init=nonsense", "choose one of uniform, data, kmeans"),
         ("--config.codebook.assignment=nonsense", "choose one of euclidean, cosine, projection"),
         ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation"),
         ("--config.codebook.unit_norm=codes", "needs --config.loss.commitment_target=projection"),
-        ("--config.codebook.family=fsq", "needs --config.latent.mode=vq, not projected"),
+        (
+            "--config.codebook.family=fsq",
+            "--config.latent.mode=projected: --config.codebook.family=fsq needs --config.latent.mode=vq",
+        ),
         ("--config.codebook.depth=5", "must be from 1 to 4"),
-        ("--config.codebook.depth=2", "needs --config.latent.mode=vq, not projected"),
+        ("--config.codebook.depth=2", "more than one codebook needs --config.codebook.family=residual"),
+        ("--config.codebook.family=residual", "--config.codebook.family=residual needs from 2 to 4 codebooks"),
         ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
         ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
         ("--config.data.name=nothing_like_it", "nothing_like_it"),
@@ -51,15 +62,31 @@ def test_bad_input_gets_one_line(tmp_path, tiny_arguments, argument, says, capsy
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--config.codebook.depth=2"], "there is no prior over these: choose --config.stage=autoencoder"),
-        (["--config.codebook.depth=2", "--config.codebook.learning=gradient"], "needs --config.codebook.learning=ema"),
-        (["--config.codebook.depth=2", "--config.codebook.normalize"], "needs --config.codebook.normalize=False"),
-        (["--config.codebook.family=fsq", "--config.codebook.levels=(8,1)"], "must be whole numbers from 2 on"),
+        (RESIDUAL, "there is no prior over these: choose --config.stage=autoencoder"),
+        (
+            [*RESIDUAL, "--config.latent.mode=projected"],
+            "--config.latent.mode=projected: --config.codebook.family=residual needs --config.latent.mode=vq",
+        ),
+        (
+            [*RESIDUAL, "--config.codebook.learning=gradient"],
+            "--config.codebook.family=residual needs --config.codebook.learning=ema",
+        ),
+        (
+            [*RESIDUAL, "--config.codebook.unit_norm=both"],
+            "--config.codebook.family=residual needs --config.codebook.unit_norm=none",
+        ),
+        (["--config.codebook.family=fsq", "--config.codebook.levels=(8,1)"], "must be integers of at least 2"),
         (["--config.codebook.family=fsq", "--config.codebook.depth=2"], "needs --config.codebook.depth=1"),
-        (["--config.codebook.family=fsq", "--config.latent.estimator=rotation"], "straight_through, not rotation"),
+        (
+            ["--config.codebook.family=fsq", "--config.latent.estimator=rotation"],
+            "--config.codebook.family=fsq needs --config.latent.estimator=straight_through",
+        ),
         (["--config.codebook.assignment=projection"], "choose projected"),
         (["--config.prior.name=transformer", "--config.prior.num_heads=3"], "must divide --config.prior.width=8"),
         (["--config.prior.dropout=0.1"], "a pixelcnn has none"),
@@ -104,7 +131,13 @@ def test_a_config_file_that_fails_is_named(tmp_path, capsys):
 def test_help_explains_itself_and_lists_every_option(capsys):
     assert train.main(["--help"]) == 0
     text = capsys.readouterr().out
-    for word in ("--workdir", "goes on where it stopped", "num_frequent", "projection_gradient", "commitment_target"):
+    for word in (
+        "--workdir",
+        "Run the same command again to resume",
+        "num_frequent",
+        "projection_gradient",
+        "commitment_target",
+    ):
         assert word in text
 
 
@@ -130,6 +163,6 @@ def test_an_empty_data_folder(tmp_path, tiny_arguments, capsys):
 
 def test_sides_that_are_no_multiples_of_four(tmp_path, tiny_arguments, monkeypatch, capsys):
     odd = Split(np.zeros((64, 28, 30, 1), np.uint8), np.zeros(64, np.int32))
-    monkeypatch.setattr(experiment, "load_dataset", lambda **_: ImageDataset(odd, odd, odd, ("one",)))
+    monkeypatch.setattr(opening, "open_dataset", lambda _: ImageDataset(odd, odd, odd, ("one",)))
     line = error_of([*tiny_arguments, f"--workdir={tmp_path / 'run'}"], capsys)
-    assert "28×30: both sides must be multiples of 4" in line
+    assert "images are 28×30, and both sides must be multiples of 4" in line

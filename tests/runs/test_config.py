@@ -3,15 +3,14 @@ import numpy as np
 import pytest
 
 from configs import default
-from hvq_jax.errors import UserError
-from hvq_jax.runs.options import prior_of, validate
+from hvq_jax.errors import ArgumentError
+from hvq_jax.runs.options import from_dict
 
 
 def prior(**options):
     config = default.get_config("vq")
     config.prior.update(options)
-    validate(config)
-    return prior_of(config, 10, (7, 7))
+    return from_dict(config).prior_model(num_classes=10, grid=(7, 7))
 
 
 def num_parameters(model):
@@ -35,5 +34,5 @@ def test_sizes_that_are_given_are_taken(name):
 
 def test_heads_have_to_divide_the_width_that_is_not_given_too():
     prior(name="transformer", num_heads=6)
-    with pytest.raises(UserError, match=r"num_heads=5: must divide --config\.prior\.width=192"):
+    with pytest.raises(ArgumentError, match=r"^prior\.num_heads=5: must divide prior\.width=192$"):
         prior(name="transformer", num_heads=5)
