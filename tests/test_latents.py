@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from hvq_jax import latents
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import CODE, PROJECTION, Z_E, Latent
 from hvq_jax.quantizers.assignment import nearest_codes
 
 K, D = 6, 4
@@ -35,7 +36,7 @@ class ShapesAndTransforms(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_hybrid_latent_is_the_same_function_under_every_transform(self):
         z_e, codebook = inputs()
-        for mode in latents.MODES:
+        for mode in latents.LATENTS:
             plain = latent(mode, z_e, codebook)
             z_bar = self.variant(lambda z, c, mode=mode: latent(mode, z, c).z_bar)(z_e, codebook)
             # jit may fuse the products of the projection: a unit in the last place.
@@ -43,13 +44,13 @@ class ShapesAndTransforms(chex.TestCase):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", latents.MODES)
+@pytest.mark.parametrize("mode", latents.LATENTS)
 def test_any_leading_shape(mode, shape):
     z_e, codebook = inputs(shape)
     whole = latent(mode, z_e, codebook)
     chex.assert_shape([whole.z_bar, whole.z_q, whole.projection], (*shape, D))
     chex.assert_shape([whole.indices, whole.gain], shape)
-    chex.assert_shape(whole.discrete, (*shape, 1))
+    chex.assert_shape([whole.discrete, whole.projected], (*shape, 1))
     rows = jax.vmap(lambda z: latent(mode, z, codebook).z_bar)(z_e.reshape(-1, D))
     np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
 
@@ -190,9 +191,60 @@ def test_each_mode_shows_the_decoder_what_its_formula_says():
         "frequency": np.where(mask, z_q, z_e),
         "combined": np.where(mask, z_q, projection),
     }
+    everywhere, nowhere = np.ones_like(mask), np.zeros_like(mask)
+    discrete_and_projected = {
+        "vq": (everywhere, nowhere),
+        "projected": (nowhere, everywhere),
+        "frequency": (mask, nowhere),
+        "combined": (mask, ~mask),
+    }
+    assert set(expected) == set(discrete_and_projected) == set(latents.LATENTS)
     for mode, z_bar in expected.items():
-        np.testing.assert_array_equal(latent(mode, z_e, codebook, frequent).z_bar, z_bar)
-    np.testing.assert_array_equal(latents.frequency_mask(indices, frequent), mask)
+        found = latent(mode, z_e, codebook, frequent)
+        np.testing.assert_array_equal(found.z_bar, z_bar)
+        np.testing.assert_array_equal((found.discrete, found.projected), discrete_and_projected[mode])
+
+
+def test_the_row_of_a_latent_says_which_codes_the_decoder_sees_as_what():
+    frequent = jnp.arange(K) < 2
+    for row in latents.LATENTS.values():
+        parts = {part: np.asarray(row.codes_with(part, frequent)) for part in (CODE, PROJECTION, Z_E)}
+        np.testing.assert_array_equal(sum(codes.astype(int) for codes in parts.values()), np.ones(K))
+        assert parts[row.frequent][:2].all()
+        assert parts[row.rare][2:].all()
+        assert {part for part, codes in parts.items() if codes.any()} == {part for part in parts if row.uses(part)}
+        assert row.masked == (row.frequent != row.rare)
+
+
+def test_a_row_added_to_the_table_is_a_latent_with_its_own_masks(monkeypatch):
+    monkeypatch.setitem(latents.LATENTS, "rare", Latent(frequent=PROJECTION, rare=CODE))
+    z_e, codebook = inputs((4, 5, 5))
+    found = latent("rare", z_e, codebook)
+    rare = np.asarray(found.indices >= 3)[..., None]
+    np.testing.assert_array_equal(found.discrete, rare)
+    np.testing.assert_array_equal(found.projected, ~rare)
+    np.testing.assert_array_equal(found.z_bar, np.where(rare, found.z_q, latents.project(z_e, found.z_q)))
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    z_e, codebook = inputs()
+    indices, frequent = jnp.zeros(z_e.shape[:-1], jnp.int32), jnp.ones(K, bool)
+    for options, message in [
+        ({"mode": "hybrid"}, "mode='hybrid': choose one of vq, projected, frequency, combined"),
+        (
+            {"mode": "vq", "estimator": "straight"},
+            "estimator='straight': choose one of straight_through, rotation",
+        ),
+        (
+            {"mode": "vq", "projection_gradient": "decoder"},
+            "projection_gradient='decoder': choose one of both, both_through_st, encoder, straight_through",
+        ),
+    ]:
+        with pytest.raises(ArgumentError) as error:
+            latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
+        assert str(error.value) == message
+    with pytest.raises(ArgumentError, match="rare='zero': choose one of code, projection, z_e"):
+        Latent(frequent=CODE, rare="zero")
 
 
 def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
@@ -204,7 +256,7 @@ def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
 
     leak = {
         (mode, gradient): np.abs(jax.grad(decoded)(codebook, mode, gradient)).sum(1)
-        for mode in latents.MODES
+        for mode in latents.LATENTS
         for gradient in latents.PROJECTION_GRADIENTS
     }
     used = np.isin(np.arange(K), nearest_codes(z_e, codebook))
@@ -318,6 +370,15 @@ def test_the_gain_in_use_decodes_to_what_the_decoder_saw(groups):
     assert 0 < latent.discrete.mean() < 1
     decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain_seen)
     np.testing.assert_array_equal(decoded, latent.z_bar)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("mode", ["vq", "frequency"])
+def test_the_gain_in_use_is_one_where_the_decoder_does_not_see_the_projection(mode, groups):
+    _, _, latent = in_groups_of(groups, mode)
+    assert not latent.projected.any()
+    assert (latent.gain != 1).any()
+    np.testing.assert_array_equal(latent.gain_seen, np.ones(latent.gain.shape))
 
 
 @given(vector)

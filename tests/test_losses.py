@@ -7,7 +7,6 @@ from hvq_jax import latents, losses
 from hvq_jax.quantizers.assignment import nearest_codes
 
 B, H, K, D = 3, 2, 5, 4
-MODES = latents.MODES
 
 
 def setup(mode, gradient="encoder", frequent=None):
@@ -23,12 +22,12 @@ def setup(mode, gradient="encoder", frequent=None):
     return x, y, z_e, codes, latent_of
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", latents.LATENTS)
 @pytest.mark.parametrize("target", losses.COMMITMENT_TARGETS)
 def test_each_term_is_its_formula(mode, target):
     x, y, z_e, codes, latent_of = setup(mode)
     latent = latent_of(z_e, codes)
-    found = losses.losses_per_image(x, y, z_e, latent, mode=mode, commitment_target=target)
+    found = losses.losses_per_image(x, y, z_e, latent, commitment_target=target)
     z_q, projection = np.asarray(latent.z_q), np.asarray(latent.projection)
     outside = {"projected": np.ones((B, H, H, 1)), "combined": ~np.asarray(latent.discrete)}.get(mode, 0.0)
     size = B * H * H * D
@@ -40,7 +39,7 @@ def test_each_term_is_its_formula(mode, target):
     }
     for name, value in expected.items():
         np.testing.assert_allclose(jnp.mean(getattr(found, name)), value, rtol=1e-5, atol=1e-7, err_msg=name)
-    weights = losses.LossWeights(codebook=2.0, commitment=0.25, projection=3.0)
+    weights = losses.LossOptions(codebook_weight=2.0, commitment_weight=0.25, projection_weight=3.0)
     total = jnp.mean(losses.total_loss(found, weights))
     by_hand = sum(
         weight * expected[name]
@@ -53,7 +52,7 @@ def gradient_of(term, mode="projected", gradient="encoder", target="code"):
     x, y, z_e, codes, latent_of = setup(mode, gradient)
 
     def loss(z_e, codes):
-        found = losses.losses_per_image(x, y, z_e, latent_of(z_e, codes), mode=mode, commitment_target=target)
+        found = losses.losses_per_image(x, y, z_e, latent_of(z_e, codes), commitment_target=target)
         return jnp.mean(getattr(found, term))
 
     return (*jax.grad(loss, (0, 1))(z_e, codes), z_e, latent_of(z_e, codes))
@@ -90,8 +89,8 @@ def test_pythagoras_ties_commitment_to_the_gain():
     """|z_e - e|² = |z_e - P|² + (α - 1)²|e|²: the commitment terms differ by the projection term."""
     x, y, z_e, codes, latent_of = setup("projected")
     latent = latent_of(z_e, codes)
-    to_code = losses.losses_per_image(x, y, z_e, latent, mode="projected")
-    to_projection = losses.losses_per_image(x, y, z_e, latent, mode="projected", commitment_target="projection")
+    to_code = losses.losses_per_image(x, y, z_e, latent)
+    to_projection = losses.losses_per_image(x, y, z_e, latent, commitment_target="projection")
     np.testing.assert_allclose(to_code.commitment, to_projection.commitment + to_code.projection, rtol=1e-5)
 
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from hvq_jax import assignment, latents
+from hvq_jax import latents
+from hvq_jax.quantizers import assignment
 from hvq_jax.quantizers.assignment import ASSIGNMENTS, nearest_codes
 
 K, D = 6, 4

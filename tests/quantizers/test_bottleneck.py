@@ -1,61 +1,63 @@
 """One codebook in its variants: where codes are kept, what length they have, what they learn from."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax import autoencoder, latents
+from hvq_jax import latents
+from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.errors import ArgumentError
 from hvq_jax.losses import entropy_term
 from hvq_jax.quantizers.assignment import code_costs
-from hvq_jax.quantizers.bottleneck import CodebookBottleneck, CodebookOptions, CodebookState, LatentOptions
+from hvq_jax.quantizers.bottleneck import CodebookQuantizer, QuantizerState
+from hvq_jax.quantizers.learning import LEARNING_RULES
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
 from tests.methods import METHODS
 
 K, D = 6, 4
 
 
-def bottleneck(mode="projected", **codebook):
-    return CodebookBottleneck(LatentOptions(mode=mode, num_codes=K, dim=D), CodebookOptions(**codebook))
+def quantizer(mode="projected", **codebook):
+    return CodebookQuantizer(LatentOptions(mode=mode, num_codes=K, dim=D), CodebookOptions(**codebook))
 
 
 def vectors(seed=1, size=40):
     return 3 * jax.random.normal(jax.random.key(seed), (size, 2, D))
 
 
-def step(model, state, z_e):
-    return model.train(state, z_e, jax.random.key(2), None)
+def take_step(model, params, state, z_e):
+    return model.step(params, state, z_e, jax.random.key(2), None)
 
 
 @pytest.mark.parametrize("assignment", ["euclidean", "cosine", "projection"])
 def test_a_spherical_codebook_has_unit_norm_and_leaves_the_length_to_the_gain(assignment):
-    model = bottleneck(method="spherical", assignment=assignment, decay=0.5)
-    state = model.init(jax.random.key(0))
+    model = quantizer(unit_norm="codes", assignment=assignment, decay=0.5)
+    params, state = model.init(jax.random.key(0))
     for seed in range(3):
         z_e = vectors(seed)
-        latent, learned = step(model, state, z_e)
-        state = learned.state
-        np.testing.assert_allclose(np.linalg.norm(model.codes(state), axis=-1), np.ones(K), rtol=1e-5)
+        latent, step = take_step(model, params, state, z_e)
+        state = step.state
+        np.testing.assert_allclose(np.linalg.norm(model.codes(params, state), axis=-1), np.ones(K), rtol=1e-5)
         np.testing.assert_allclose(latent.gain, latents.signed_length(z_e, latent.z_q), rtol=1e-4, atol=1e-5)
     # Only the nearest line may be behind a vector's back.
     assert (np.asarray(latent.gain) < -1e-6).any() == (assignment == "projection")
 
 
 def test_a_step_of_a_spherical_codebook_takes_the_direction_of_the_averaged_sum():
-    model = bottleneck(method="spherical", assignment="projection", decay=0.9, revive_below=0.0)
+    model = quantizer(unit_norm="codes", assignment="projection", decay=0.9, revive_below=0.0)
     start = latents.unit(jax.random.normal(jax.random.key(3), (K, D)))
-    state = model.init(jax.random.key(0))
-    state = state.replace(averages=state.averages.replace(codes=start, sums=2 * start, counts=jnp.full(K, 2.0)))
+    params, state = model.init(jax.random.key(0))
+    state = state.replace(learned=state.learned.replace(codes=start, sums=2 * start, counts=jnp.full(K, 2.0)))
     z_e = vectors()
-    _, learned = step(model, state, z_e)
+    _, step = take_step(model, params, state, z_e)
     z_e, start = np.asarray(z_e, np.float64).reshape(-1, D), np.asarray(start, np.float64)
     inner = z_e @ start.T
     nearest = np.abs(inner).argmax(1)
     for j in range(K):
         signs = np.sign(inner[nearest == j, j])
         total = 0.9 * 2 * start[j] + 0.1 * (signs[:, None] * z_e[nearest == j]).sum(0)
-        np.testing.assert_allclose(model.codes(learned.state)[j], total / np.linalg.norm(total), atol=1e-5)
+        np.testing.assert_allclose(model.codes(params, step.state)[j], total / np.linalg.norm(total), atol=1e-5)
 
 
 def test_codes_by_line_lower_the_error_of_projection_where_nearest_codes_do_not():
@@ -65,37 +67,37 @@ def test_codes_by_line_lower_the_error_of_projection_where_nearest_codes_do_not(
     z_e = (signs_and_lengths[:, None, None] * axes).reshape(-1, D)
 
     def error(assignment):
-        model = bottleneck(method="spherical", assignment=assignment, decay=0.0)
-        state = model.init(jax.random.key(0))
+        model = quantizer(unit_norm="codes", assignment=assignment, decay=0.0)
+        params, state = model.init(jax.random.key(0))
         for _ in range(10):
-            latent, learned = step(model, state, z_e)
-            state = learned.state
+            latent, step = take_step(model, params, state, z_e)
+            state = step.state
         return float(jnp.mean(jnp.square(z_e - latent.projection)))
 
     assert error("projection") < 0.5 * error("cosine")
 
 
-@pytest.mark.parametrize("method", ["gradient", "ema"])
-def test_codes_of_unit_norm_are_what_every_part_sees(method):
-    model = bottleneck("vq", method=method, normalize=True, init="uniform")
-    state = model.init(jax.random.key(0))
+@pytest.mark.parametrize("learning", LEARNING_RULES)
+def test_codes_of_unit_norm_are_what_every_part_sees(learning):
+    model = quantizer("vq", learning=learning, unit_norm="both", init="uniform")
+    params, state = model.init(jax.random.key(0))
     z_e = latents.unit(vectors())
-    latent, learned = step(model, state, z_e)
+    latent, step = take_step(model, params, state, z_e)
     np.testing.assert_allclose(np.linalg.norm(latent.z_bar, axis=-1), np.ones((40, 2)), rtol=1e-5)
-    np.testing.assert_array_equal(latent.z_q, model.codes(state)[latent.indices])
-    np.testing.assert_array_equal(learned.codes, model.codes(state))
+    np.testing.assert_array_equal(latent.z_q, model.codes(params, state)[latent.indices])
+    np.testing.assert_array_equal(step.codes, model.codes(params, state))
     # On the sphere the nearest code is that of the nearest direction.
-    by_cosine = bottleneck("vq", method=method, normalize=True, init="uniform", assignment="cosine")
-    np.testing.assert_array_equal(by_cosine.quantize(state, z_e).indices, model.quantize(state, z_e).indices)
+    by_cosine = quantizer("vq", learning=learning, unit_norm="both", init="uniform", assignment="cosine")
+    indices = [each.quantize(params, state, z_e).indices for each in (by_cosine, model)]
+    np.testing.assert_array_equal(*indices)
 
 
 def test_the_gradient_of_normalised_codes_is_tangent_to_the_sphere():
-    model = bottleneck("vq", method="gradient", normalize=True, init="uniform")
+    model = quantizer("vq", learning="gradient", unit_norm="both", init="uniform")
     codes = jax.random.normal(jax.random.key(1), (K, D))
 
     def pull(codes):
-        state = CodebookState({"codebook": codes}, jnp.zeros(K), None)
-        latent = model.quantize(state, latents.unit(vectors()))
+        latent = model.quantize({"codes": codes}, QuantizerState(jnp.zeros(K)), latents.unit(vectors()))
         return jnp.mean(jnp.square(latent.z_q - latents.unit(vectors())))
 
     gradient = jax.grad(pull)(codes)
@@ -104,59 +106,105 @@ def test_the_gradient_of_normalised_codes_is_tangent_to_the_sphere():
 
 
 @pytest.mark.parametrize(
-    ("method", "init", "from_data"),
+    ("learning", "unit_norm", "init", "from_data"),
     [
-        ("ema", "uniform", False),
-        ("ema", "data", False),  # by revival, in the first step
-        ("ema", "kmeans", True),
-        ("spherical", "data", False),
-        ("gradient", "uniform", False),
-        ("gradient", "data", True),
-        ("gradient", "kmeans", True),
+        ("ema", "none", "uniform", False),
+        ("ema", "none", "data", False),  # by revival, in the first step
+        ("ema", "none", "kmeans", True),
+        ("ema", "codes", "data", False),
+        ("gradient", "none", "uniform", False),
+        ("gradient", "none", "data", True),
+        ("gradient", "none", "kmeans", True),
+        ("simvq", "none", "uniform", False),
+        ("simvq", "none", "data", True),
+        ("simvq", "none", "kmeans", True),
     ],
 )
 @pytest.mark.parametrize("revive_below", [0.0, 1.0, 5.0])
-def test_where_codes_start(method, init, from_data, revive_below):
-    model = bottleneck(method=method, init=init, revive_below=revive_below)
+def test_where_codes_start(learning, unit_norm, init, from_data, revive_below):
+    model = quantizer(learning=learning, unit_norm=unit_norm, init=init, revive_below=revive_below)
     assert model.starts_from_data == from_data
+    z_e, fresh = vectors(), model.init(jax.random.key(0))
     if not from_data:
+        _, step = take_step(model, *fresh, z_e)
+        assert step.revived.all() == step.revived.any() == (init == "data")
         return
-    z_e = vectors()
-    started = model.start_from_data(model.init(jax.random.key(0)), z_e, jax.random.key(4), None)
-    codes = model.codes(started)
+    started = model.start_from_data(*fresh, z_e, jax.random.key(4), None)
+    codes = model.codes(*started)
     if init == "data":
         assert {tuple(code) for code in np.asarray(codes)} <= {tuple(z) for z in np.asarray(z_e).reshape(-1, D)}
     # Nothing is revived in the first step: it would undo the start.
-    _, learned = step(model, started, z_e)
-    assert not learned.revived.any()
-    np.testing.assert_array_equal(learned.codes, codes)
+    _, step = take_step(model, *started, z_e)
+    assert not step.revived.any()
+    np.testing.assert_array_equal(step.codes, codes)
+
+
+@pytest.mark.parametrize("learning", ["gradient", "simvq"])
+def test_a_gradient_moves_the_codes_in_use_and_by_a_learned_map_all_codes(learning):
+    model = quantizer("vq", learning=learning, init="uniform")
+    params, state = model.init(jax.random.key(0))
+    z_e = vectors()[:2]  # four vectors: not all codes are in use
+
+    def pull(params):
+        latent, step = take_step(model, params, state, z_e)
+        return jnp.mean(jnp.square(latent.z_q - z_e)), step
+
+    gradients, step = jax.grad(pull, has_aux=True)(params)
+    after = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradients)
+    moved = (model.codes(after, step.state) != model.codes(params, state)).any(-1)
+    used = step.counts > 0
+    assert not used.all()
+    np.testing.assert_array_equal(moved, used if learning == "gradient" else np.ones(K, bool))
+    # What the rule keeps besides its parameters stays as it was.
+    jax.tree.map(np.testing.assert_array_equal, step.state.learned, state.learned)
+
+
+@pytest.mark.parametrize(
+    ("family", "mode", "options", "message"),
+    [
+        ("codebook", "vq", {"depth": 2}, "codebook.depth=2: more than one codebook needs codebook.family=residual"),
+        ("codebook", "combined", {"assignment": "projection"}, "codebook.assignment=projection: chooses codes up to"),
+        ("codebook", "vq", {"learning": "tests.methods:RULE"}, "codebook.learning=tests.methods:RULE: cannot be"),
+        ("residual", "vq", {}, "codebook.depth=1: codebook.family=residual needs from 2 to 4 codebooks"),
+        ("residual", "projected", {"depth": 2}, "latent.mode=projected: codebook.family=residual needs latent.mode=vq"),
+        (
+            "residual",
+            "vq",
+            {"depth": 2, "learning": "gradient"},
+            "codebook.learning=gradient: codebook.family=residual needs codebook.learning=ema",
+        ),
+        ("fsq", "combined", {}, "latent.mode=combined: codebook.family=fsq needs latent.mode=vq"),
+        ("fsq", "vq", {"unit_norm": "both"}, "codebook.unit_norm=both: codebook.family=fsq needs .*unit_norm=none"),
+    ],
+)
+def test_a_quantizer_refuses_options_it_has_no_use_for(family, mode, options, message):
+    with pytest.raises(ArgumentError, match=f"^{message}"):
+        Autoencoder((8, 8, 1), latent=LatentOptions(mode=mode), codebook=CodebookOptions(family=family, **options))
 
 
 def learn(model, batches, axis_name=None):
     """Codes, frequencies and counts after a few steps, by gradient descent where they are parameters."""
-    bottleneck, key = autoencoder.bottleneck_of(model), jax.random.key(0)
-    state = bottleneck.init(jax.random.key(1))
-    if bottleneck.starts_from_data:
-        state = bottleneck.start_from_data(state, batches[0], key, axis_name)
+    quantizer, key = model.quantizer, jax.random.key(0)
+    params, state = quantizer.init(jax.random.key(1))
+    if quantizer.starts_from_data:
+        params, state = quantizer.start_from_data(params, state, batches[0], key, axis_name)
     seen = []
-    for step, z_e in enumerate(batches):
+    for number, z_e in enumerate(batches):
 
-        def loss(params, state=state, z_e=z_e, step=step):
-            before = dataclasses.replace(state, params=params)
-            latent, learned = bottleneck.train(before, z_e, jax.random.fold_in(key, step), axis_name)
+        def loss(params, state=state, z_e=z_e, number=number):
+            latent, step = quantizer.step(params, state, z_e, jax.random.fold_in(key, number), axis_name)
             value = jnp.mean(jnp.square(latent.z_q - z_e))
-            if model.loss.entropy:
-                costs = code_costs(z_e, learned.codes, model.codebook.assignment)
+            if model.loss.entropy_weight:
+                costs = code_costs(z_e, step.codes, model.codebook.assignment)
                 value += entropy_term(costs, model.loss.entropy_temperature, axis_name)
-            return value, learned
+            return value, step
 
-        gradients, learned = jax.grad(loss, has_aux=True)(state.params)
+        gradients, step = jax.grad(loss, has_aux=True)(params)
         if axis_name:
             gradients = jax.lax.pmean(gradients, axis_name)
-        params = jax.tree.map(lambda p, g: p - 0.5 * g, state.params, gradients)
-        state = dataclasses.replace(learned.state, params=params)
-        seen.append((learned.counts, learned.revived))
-    return bottleneck.codes(state), state.frequency, seen
+        params, state = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradients), step.state
+        seen.append((step.counts, step.revived))
+    return quantizer.codes(params, state), state.frequency, seen
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -167,7 +215,7 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     """
     model = METHODS[method]
     batches = [3 * jax.random.normal(jax.random.key(seed), (16, 2, 2, D)) for seed in range(3)]
-    batches = [latents.unit(z_e) if model.codebook.normalize else z_e for z_e in batches]
+    batches = [latents.unit(z_e) if model.codebook.unit_norm == "both" else z_e for z_e in batches]
     codes, frequency, seen = jax.jit(lambda batches: learn(model, batches))(batches)
     shards = [z_e.reshape(4, 4, 2, 2, D) for z_e in batches]
     many = jax.pmap(lambda batches: learn(model, batches, "devices"), "devices")(shards)
@@ -177,5 +225,5 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     np.testing.assert_allclose(four[0], codes, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, four[1:], (frequency, seen))
     assert np.abs(codes).max() > 0.1
-    if model.codebook.normalize or model.codebook.method == "spherical":
+    if model.codebook.unit_norm != "none":
         np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), np.ones(len(codes)), rtol=1e-5)

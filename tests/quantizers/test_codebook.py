@@ -3,10 +3,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from hvq_jax import codebook, latents
+from hvq_jax import latents
+from hvq_jax.quantizers import codebook
 
 K, D, DEVICES = 8, 3, 4
 
@@ -41,7 +41,7 @@ def test_the_frequency_table_is_a_leaky_sum(decay, expected):
 
 def test_averages_follow_the_papers_recursion():
     z_e, indices = batch()
-    start = codebook.assigned_once(jax.random.normal(jax.random.key(3), (K, D)))
+    start = codebook.assigned(jax.random.normal(jax.random.key(3), (K, D)), 1.0)
     counts = codebook.count_assignments(indices, K)
     after = codebook.update_averages(start, z_e, indices, counts, decay=0.9, smoothing=0.0)
     for j in range(K):
@@ -124,7 +124,7 @@ def test_one_device_and_four_agree_on_the_same_global_batch():
     """The draw and the counts bit for bit; sums of vectors to the rounding of another order of addition."""
     z_e, indices = batch()
     key = jax.random.key(5)
-    start = codebook.assigned_once(jax.random.normal(jax.random.key(3), (K, D)))
+    start = codebook.assigned(jax.random.normal(jax.random.key(3), (K, D)), 1.0)
 
     def step(z_e, indices, axis_name=None):
         state, frequency, dead = codebook.revive(

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from hvq_jax.quantizers.assignment import nearest_codes
-from hvq_jax.quantizers.bottleneck import CodebookOptions, LatentOptions
-from hvq_jax.quantizers.residual import ResidualBottleneck, sum_of_codes
+from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.residual import ResidualQuantizer, sum_of_codes
 
 K, D, L = 5, 4, 3
 
 
-def bottleneck(**codebook):
-    return ResidualBottleneck(LatentOptions(mode="vq", num_codes=K, dim=D), CodebookOptions(depth=L, **codebook))
+def quantizer(**codebook):
+    options = CodebookOptions(family="residual", depth=L, **codebook)
+    return ResidualQuantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
 
 
 def vectors(seed=1, size=40):
@@ -22,17 +23,18 @@ def vectors(seed=1, size=40):
 
 
 @pytest.fixture(scope="module")
-def state():
-    """Codebooks that have seen one batch."""
-    model = bottleneck()
-    return model.train(model.init(jax.random.key(0)), vectors(), jax.random.key(2), None)[1].state
+def arrays():
+    """Parameters and state of codebooks that have seen one batch."""
+    model = quantizer()
+    params, state = model.init(jax.random.key(0))
+    return params, model.step(params, state, vectors(), jax.random.key(2), None)[1].state
 
 
-def test_each_level_is_nearest_to_what_the_former_ones_leave(state):
-    z_e, model = vectors(3), bottleneck()
-    codes = model.codes(state)
+def test_each_level_is_nearest_to_what_the_former_ones_leave(arrays):
+    z_e, model = vectors(3), quantizer()
+    codes = model.codes(*arrays)
     assert codes.shape == (L, K, D)
-    latent = model.quantize(state, z_e)
+    latent = model.quantize(*arrays, z_e)
     assert latent.indices.shape == (40, 2, L)
     rest = z_e
     for level in range(L):
@@ -45,46 +47,47 @@ def test_each_level_is_nearest_to_what_the_former_ones_leave(state):
 
 def test_the_first_step_starts_each_level_on_its_rests():
     """By revival of codes that nothing has used; each level learns as one codebook would learn from the rest."""
-    model, z_e = bottleneck(), vectors()
+    model, z_e = quantizer(), vectors()
     fresh = model.init(jax.random.key(0))
-    latent, learned = model.train(fresh, z_e, jax.random.key(2), None)
-    assert learned.revived.all()
-    assert learned.counts.shape == learned.state.frequency.shape == (L, K)
-    np.testing.assert_array_equal(learned.counts.sum(1), np.full(L, 80))
+    latent, step = model.step(*fresh, z_e, jax.random.key(2), None)
+    assert step.revived.all()
+    assert step.counts.shape == step.state.frequency.shape == (L, K)
+    np.testing.assert_array_equal(step.counts.sum(1), np.full(L, 80))
     rest = z_e
     for level, key in enumerate(jax.random.split(jax.random.key(2), L)):
         one = jax.tree.map(lambda leaf, level=level: leaf[level], fresh)
-        alone = model._level.learn(one, rest, key, None)
-        ours = jax.tree.map(lambda leaf, level=level: leaf[level], (learned.state, learned.codes, learned.counts))
+        alone = model._level.learn(*one, rest, key, None)
+        ours = jax.tree.map(lambda leaf, level=level: leaf[level], (step.state, step.codes, step.counts))
         chex.assert_trees_all_close(ours, (alone.state, alone.codes, alone.counts), atol=1e-6)
         rest = rest - alone.codes[alone.indices]
-    np.testing.assert_array_equal(latent.z_bar, sum_of_codes(learned.indices, learned.codes))
+    np.testing.assert_array_equal(latent.z_bar, sum_of_codes(step.indices, step.codes))
 
 
-def test_more_levels_leave_less(state):
+def test_more_levels_leave_less(arrays):
     z_e = vectors()
-    indices, codes = bottleneck().quantize(state, z_e).indices, bottleneck().codes(state)
+    indices, codes = quantizer().quantize(*arrays, z_e).indices, quantizer().codes(*arrays)
     errors = [jnp.mean(jnp.square(z_e - sum_of_codes(indices[..., :n], codes[:n]))) for n in range(1, L + 1)]
     assert errors[0] > errors[1] > errors[2]
 
 
 def test_k_means_starts_every_level():
-    model, z_e = bottleneck(init="kmeans"), vectors()
+    model, z_e = quantizer(init="kmeans"), vectors()
     assert model.starts_from_data
-    started = model.start_from_data(model.init(jax.random.key(0)), z_e, jax.random.key(1), None)
-    random = model.train(bottleneck().init(jax.random.key(0)), z_e, jax.random.key(2), None)[1]
-    codes = model.codes(started)
+    started = model.start_from_data(*model.init(jax.random.key(0)), z_e, jax.random.key(1), None)
+    params, state = quantizer().init(jax.random.key(0))
+    random = model.step(params, state, z_e, jax.random.key(2), None)[1]
+    codes = model.codes(*started)
+    drawn = random.state.replace(learned=random.state.learned.replace(codes=random.codes))
     errors = [
-        float(jnp.mean(jnp.square(z_e - model.quantize(state, z_e).z_q)))
-        for state in (started, random.state.replace(averages=random.state.averages.replace(codes=random.codes)))
+        float(jnp.mean(jnp.square(z_e - model.quantize(*arrays, z_e).z_q))) for arrays in (started, (params, drawn))
     ]
     assert errors[0] < errors[1]
-    _, learned = model.train(started, z_e, jax.random.key(2), None)
-    assert not learned.revived.any()
-    np.testing.assert_array_equal(learned.codes, codes)
+    _, step = model.step(*started, z_e, jax.random.key(2), None)
+    assert not step.revived.any()
+    np.testing.assert_array_equal(step.codes, codes)
 
 
-def test_the_gradient_of_the_sum_goes_to_the_encoder(state):
+def test_the_gradient_of_the_sum_goes_to_the_encoder(arrays):
     weights = jnp.arange(1.0, D + 1)
-    gradient = jax.grad(lambda z: jnp.sum(weights * bottleneck().quantize(state, z).z_bar))(vectors())
+    gradient = jax.grad(lambda z: jnp.sum(weights * quantizer().quantize(*arrays, z).z_bar))(vectors())
     np.testing.assert_array_equal(gradient, jnp.broadcast_to(weights, gradient.shape))

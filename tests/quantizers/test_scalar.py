@@ -6,27 +6,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax import scalar_quantization as fsq
+from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import latent_from_codes
-from hvq_jax.quantizers.bottleneck import CodebookOptions, LatentOptions
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, scalar as fsq
 
 LEVELS = (5, 4, 3, 2)
 D = 6
 LEVEL_LISTS = st.lists(st.integers(2, 9), min_size=1, max_size=4).map(tuple)
 
 
-def bottleneck(levels=LEVELS):
-    latent = LatentOptions(mode="vq", dim=D, num_codes=math.prod(levels))
-    return fsq.ScalarBottleneck(latent, CodebookOptions(method="fsq", levels=levels))
+def quantizer(levels=LEVELS):
+    return fsq.ScalarQuantizer(LatentOptions(mode="vq", dim=D), CodebookOptions(family="fsq", levels=levels))
+
+
+def test_the_levels_say_how_many_codes_there_are():
+    assert quantizer().num_codes == 120  # and not the 512 of the latent's options
+
+
+@pytest.mark.parametrize("levels", [(), (8, 1)])
+def test_levels_that_leave_nothing_to_round_to_are_refused(levels):
+    with pytest.raises(ArgumentError, match=r"levels=\(.*: must be integers of at least 2"):
+        CodebookOptions(family="fsq", levels=levels)
 
 
 @settings(max_examples=4)  # each is compiled anew
 @given(LEVEL_LISTS)
 def test_every_combination_of_levels_has_one_index(levels):
-    whole = fsq.whole_numbers(levels)
+    whole = fsq.integers(levels)
     assert whole.shape == (math.prod(levels), len(levels))
     np.testing.assert_array_equal(fsq.indices_of(whole, levels), np.arange(math.prod(levels)))
     assert len({tuple(row) for row in np.asarray(whole)}) == math.prod(levels)
@@ -46,12 +54,12 @@ def test_numbers_round_to_exactly_their_levels(levels):
 @pytest.mark.optimised
 @pytest.mark.parametrize("jit", [False, True])
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(jit):
-    model = bottleneck()
-    state = model.init(jax.random.key(0))
+    model = quantizer()
+    params, state = model.init(jax.random.key(0))
     z_e = 3 * jax.random.normal(jax.random.key(1), (2, 3, 3, D))
     quantize, codes = (jax.jit(f) if jit else f for f in (model.quantize, model.codes))
-    latent = quantize(state, z_e)
-    np.testing.assert_array_equal(latent_from_codes(latent.indices, codes(state)), latent.z_bar)
+    latent = quantize(params, state, z_e)
+    np.testing.assert_array_equal(latent_from_codes(latent.indices, codes(params, state)), latent.z_bar)
     np.testing.assert_array_equal(latent.z_q, latent.z_bar)
     assert latent.indices.dtype == jnp.int32
     assert len(np.unique(latent.indices)) > 10
@@ -60,27 +68,27 @@ def test_decoding_indices_is_the_forward_pass_bit_for_bit(jit):
 
 def test_gradients_pass_the_rounding_as_they_are_and_reach_both_maps():
     """d z_bar / d z_e = down · diag(bound′ / ⌊level/2⌋) · up, and the map up sees the rounded numbers."""
-    model = bottleneck()
-    state = model.init(jax.random.key(0))
+    model = quantizer()
+    params, state = model.init(jax.random.key(0))
     z_e = jax.random.normal(jax.random.key(1), (D,))
-    down, up = (np.asarray(state.params[name]["kernel"], np.float64) for name in ("down", "up"))
-    jacobian = jax.jacobian(lambda z: model.quantize(state, z).z_bar)(z_e)
-    slope = np.diag(jax.jacobian(lambda y: fsq.bound(y, LEVELS))(z_e @ state.params["down"]["kernel"]))
+    down, up = (np.asarray(params[name]["kernel"], np.float64) for name in ("down", "up"))
+    jacobian = jax.jacobian(lambda z: model.quantize(params, state, z).z_bar)(z_e)
+    slope = np.diag(jax.jacobian(lambda y: fsq.bound(y, LEVELS))(z_e @ params["down"]["kernel"]))
     halves = np.array([level // 2 for level in LEVELS])
     np.testing.assert_allclose(jacobian, (down * (slope / halves) @ up).T, rtol=1e-4, atol=1e-5)
 
-    gradients = jax.grad(lambda state: jnp.sum(model.quantize(state, z_e).z_bar), allow_int=True)(state).params
-    rounded = np.round(fsq.bound(z_e @ state.params["down"]["kernel"], LEVELS)) / halves
+    gradients = jax.grad(lambda params: jnp.sum(model.quantize(params, state, z_e).z_bar))(params)
+    rounded = np.round(fsq.bound(z_e @ params["down"]["kernel"], LEVELS)) / halves
     np.testing.assert_allclose(gradients["up"]["kernel"], np.outer(rounded, np.ones(D)), atol=1e-6)
     np.testing.assert_allclose(gradients["up"]["bias"], np.ones(D), atol=1e-6)
     assert np.abs(gradients["down"]["kernel"]).max() > 0
 
 
 def test_a_step_learns_nothing_without_a_gradient_but_counts():
-    model = bottleneck()
-    state = model.init(jax.random.key(0))
+    model = quantizer()
+    params, state = model.init(jax.random.key(0))
     z_e = jax.random.normal(jax.random.key(1), (4, 3, D))
-    latent, learned = model.train(state, z_e, jax.random.key(2), None)
-    np.testing.assert_array_equal(learned.counts, np.bincount(latent.indices.reshape(-1), minlength=120))
-    np.testing.assert_array_equal(learned.state.frequency, learned.counts)
-    assert learned.state.averages is None
+    latent, step = model.step(params, state, z_e, jax.random.key(2), None)
+    np.testing.assert_array_equal(step.counts, np.bincount(latent.indices.reshape(-1), minlength=120))
+    np.testing.assert_array_equal(step.state.frequency, step.counts)
+    assert step.state.learned is None
