@@ -130,6 +130,7 @@ class CodebookQuantizer:
                 f"chooses codes up to their sign, so latent.mode={latent.mode}, which shows them to the decoder, "
                 "cannot use it: choose projected",
             )
+        _ = self.rule  # one that cannot be imported is an error here
 
     @property
     def num_codes(self) -> int:
