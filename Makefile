@@ -1,7 +1,8 @@
-# make quickstart: trains, evaluates and samples on the embedded images, into runs/quickstart.
-# make test: the whole test suite. Both make .venv first, from the pinned requirements.
-# make bench: speed side by side with PyTorch, which it installs; about nine minutes on two cores.
-# make faults: kills, preempts and starves runs, which have to go on as if nothing had been; as root, it mounts a tmpfs.
+# make quickstart: train, evaluate and sample on the embedded images; writes runs/quickstart.
+# make test: run all tests. Like every target, it first installs the pinned requirements into .venv.
+# make bench: compare the speed with PyTorch, which is installed; about nine minutes on two cores.
+# make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
+# make lint: ruff and mypy.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,13 +1,13 @@
-"""Turn checkpoints of the PyTorch reference (ritheshkumar95/pytorch-vqvae) into a run.
+"""Convert checkpoints of the PyTorch reference (ritheshkumar95/pytorch-vqvae) to a run.
 
     python convert.py --config=configs/reference.py:vq --workdir=runs/reference \\
         --autoencoder=models/vqvae/best.pt --prior=models/pixelcnn_prior/prior.pt
 
-  --autoencoder=FILE   its state dict, a .pt (needs torch) or the same arrays as .npz
-  --prior=FILE         the PixelCNN's, may be left out
-  --config, --config.KEY, --workdir   as for train.py; the sizes of the networks are taken from the files
+  --autoencoder=FILE   state dict of the autoencoder, a .pt (needs torch) or the same arrays as .npz
+  --prior=FILE         state dict of the PixelCNN, optional
+  --config, --config.KEY, --workdir   as for train.py; the sizes of the networks are read from the files
 
-Then: python train.py --workdir=runs/reference evaluates it, and sample.py draws from it.
+Then evaluate the run with `python train.py --workdir=runs/reference`, and draw samples with sample.py.
 """
 
 import sys
@@ -24,7 +24,7 @@ from hvq_jax.training.logging import set_quiet
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; the exit status."""
+    """Run the command; return the exit status."""
     set_quiet()
     if {"--help", "-h", "-help"} & set(arguments):
         print(__doc__)
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> None:
-    """Converts what the command line names."""
+    """Convert the files that the command line names."""
     files = {"autoencoder": "", "prior": ""}
     rest = []
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""Draw images from a trained run, or send your own through its autoencoder.
+"""Draw images from a trained run, or pass your own through its autoencoder.
 
     python sample.py --workdir=runs/a --num_samples=64 --label=3 --temperature=0.9 --top_p=0.95 --seed=1 --out=grid.png
     python sample.py --workdir=runs/a --complete=FOLDER_OR_IMAGE --rows=3 --num_samples=8 --label=3 --out=completed.png
@@ -7,8 +7,8 @@
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=codes.npz
     python sample.py --workdir=runs/a --num_samples=100000 --out=samples
 
-A .npz holds images, indices, gains and latents instead of a picture; a folder holds a PNG of each image. The run knows
-its own config.
+--out=FILE.png is one image of all; --out=FILE.npz has arrays: images, indices, gains and latents (without an
+autoencoder: indices, lengths and residuals); --out=FOLDER has one PNG per image. The config is read from the workdir.
 """
 
 import argparse
@@ -24,61 +24,61 @@ from hvq_jax.errors import UserError, exit_status
 from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.training.logging import set_quiet
 
-# Of what draws, with the defaults in brackets.
+# Options of sampling.
 DRAWING = {
-    "num_samples": (int, "images to draw (64), or draws of each image (8)"),
-    "label": (str, "class of every sample, name or number; default: all in turn, or none for images given"),
-    "temperature": (float, "of codes; 0: the most probable (1)"),
-    "continuous_temperature": (float, "of gains and residuals; 0: the most probable (1)"),
-    "top_k": (int, "draw from the k most probable; 0: off (0)"),
-    "top_p": (float, "draw from this mass; 1: off (1)"),
-    "guidance": (float, "classifier-free guidance of the codes; 0: off (0)"),
-    "seed": (int, "same seed, same samples (0)"),
+    "num_samples": (int, "number of samples (default: 64), or of samples per image (default: 8)"),
+    "label": (str, "class of all samples, name or number (default: all classes in turn; none for given images)"),
+    "temperature": (float, "temperature of codes; 0: the most probable (default: 1)"),
+    "continuous_temperature": (float, "temperature of gains and residuals; 0: the most probable (default: 1)"),
+    "top_k": (int, "draw codes from the k most probable; 0: off (default: 0)"),
+    "top_p": (float, "draw codes from the most probable with this mass; 1: off (default: 1)"),
+    "guidance": (float, "classifier-free guidance of the codes; 0: off (default: 0)"),
+    "seed": (int, "seed; the same seed gives the same samples (default: 0)"),
 }
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser that reports a mistake in one line."""
+    """An argument parser with one-line errors."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        """Raises UserError in place of printing the usage."""
+        """Raise UserError instead of printing the usage."""
         raise UserError(f"{message} (see --help)")
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Return the parser of the command line."""
     options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--workdir", required=True, help="folder of a trained run")
-    options.add_argument("--out", required=True, help="a .png, a .npz with the latents, or a folder for a PNG of each")
+    options.add_argument("--out", required=True, help="a .png, a .npz, or a folder for one PNG per image")
     what = options.add_mutually_exclusive_group()
-    what.add_argument("--reconstruct", metavar="PATH", help="an image, or a folder of images, and nothing drawn")
-    what.add_argument("--complete", metavar="PATH", help="likewise: the top --rows of its latent kept, the rest drawn")
-    what.add_argument("--vary", metavar="PATH", help="likewise: its codes kept, their continuous parts drawn")
-    options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="of the latent that --complete keeps (3)")
+    what.add_argument("--reconstruct", metavar="PATH", help="encode and decode an image or a folder of images")
+    what.add_argument("--complete", metavar="PATH", help="keep the top --rows of each latent, draw the rest")
+    what.add_argument("--vary", metavar="PATH", help="keep the codes of each latent, draw the continuous parts")
+    options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="rows that --complete keeps (default: 3)")
     for name, (kind, text) in DRAWING.items():
-        # Without a default, so that an option given together with --reconstruct can be told from one left out.
+        # No default, so that an option that was given can be told from one that was not.
         options.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     return options
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command; the exit status."""
+    """Run the command; return the exit status."""
     set_quiet()
     return exit_status(partial(run, arguments))
 
 
 def run(arguments: list[str]) -> None:
-    """Draws or reconstructs, as the command line asks."""
+    """Draw or reconstruct, depending on the command line."""
     options = parser().parse_args(arguments)
     drawing = {name: getattr(options, name) for name in (*DRAWING, "rows") if hasattr(options, name)}
     if options.reconstruct:
         for name in drawing:
-            raise UserError(f"--{name} has no meaning with --reconstruct, which draws nothing: leave one of them out")
+            raise UserError(f"--{name} does not apply to --reconstruct, which draws nothing: omit one of them")
         return reconstruct_files(options.workdir, options.reconstruct, options.out)
     if options.complete:
         return complete_images(options.workdir, options.complete, options.out, **drawing)
     if "rows" in drawing:
-        raise UserError("--rows is for --complete=PATH: leave one of them out or say both")
+        raise UserError("--rows is for --complete=PATH: add that, or omit --rows")
     if options.vary:
         return vary_images(options.workdir, options.vary, options.out, **drawing)
     return draw_samples(options.workdir, options.out, **drawing)

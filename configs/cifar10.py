@@ -2,8 +2,8 @@
 
     python train.py --config=configs/cifar10.py:projected --workdir=runs/cifar10
 
-Downloaded, or read from --config.data.manual_dir=DIR with the published cifar-10-binary.tar.gz or
-cifar-10-python.tar.gz; neither is unpacked.
+The data is downloaded, or read from --config.data.manual_dir=DIR, which contains the published
+cifar-10-binary.tar.gz or cifar-10-python.tar.gz. Neither has to be unpacked.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """The default options on CIFAR-10, with twice the width for its colour and texture."""
+    """Return the default options for CIFAR-10, with twice the width for its colour and texture."""
     config = default.get_config(mode)
     config.data.name = "cifar10"
     config.latent.dim = 128

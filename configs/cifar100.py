@@ -2,8 +2,8 @@
 
     python train.py --config=configs/cifar100.py:projected --workdir=runs/cifar100
 
-Downloaded, or read from --config.data.manual_dir=DIR with the published cifar-100-binary.tar.gz or
-cifar-100-python.tar.gz; neither is unpacked.
+The data is downloaded, or read from --config.data.manual_dir=DIR, which contains the published
+cifar-100-binary.tar.gz or cifar-100-python.tar.gz. Neither has to be unpacked.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import cifar10
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """The options of CIFAR-10 on CIFAR-100."""
+    """Return the options of the CIFAR-10 config, for CIFAR-100."""
     config = cifar10.get_config(mode)
     config.data.name = "cifar100"
     return config

@@ -2,8 +2,8 @@
 
     python train.py --config=configs/default.py:projected --config.data.name=fashion_mnist --workdir=runs/a
 
-The argument after the colon is the latent, projected if there is none. Any option is set on the command line by its
-dotted name, e.g. --config.latent.num_frequent=128; docs/options.md and `python train.py --help` list them all.
+The argument after the colon is the latent, by default projected. Set any option on the command line by its dotted name,
+for example --config.latent.num_frequent=128. docs/options.md and `python train.py --help` list all options.
 """
 
 from ml_collections import ConfigDict

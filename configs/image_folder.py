@@ -2,13 +2,13 @@
 
     python train.py --config=configs/image_folder.py:projected --config.data.manual_dir=FOLDER --workdir=runs/mine
 
-FOLDER holds a folder a class, or the images themselves; one level of folders train, val and test may stand above. What
-is missing of val and test is taken from train, so many images as data.validation_size and data.test_size say. The
-shorter side is resized, the longer one cropped; other sizes with --config.data.image_size=128 (a multiple of 4), grey
-with --config.data.channels=1. A file that cannot be read stops it by its name; --config.data.skip_corrupt=True leaves
-such files out and lists them.
+FOLDER has one folder per class, or only images; folders train, val and test may be added at the top. If val or test is
+missing, data.validation_size or data.test_size images are taken from train. Images are resized to cover the size, and
+their centre is cropped. Change the size with --config.data.image_size=128 or (96,128), in multiples of network.factor,
+and choose grey with --config.data.channels=1. An unreadable file stops the run with an error that names it; with
+--config.data.skip_corrupt=True such files are skipped and listed.
 
-The images are prepared once, in data.data_dir (none: TFDS's folder), and anew when the folder has changed.
+The images are prepared once, in data.data_dir (default: TFDS's folder), and again if the folder changes.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """The default options on a folder of images, with twice the width for their colour and texture."""
+    """Return the default options for a folder of images, with twice the width for their colour and texture."""
     config = default.get_config(mode)
     config.data.name = "image_folder"
     config.data.image_size = 64

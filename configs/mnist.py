@@ -2,7 +2,7 @@
 
     python train.py --config=configs/mnist.py:projected --workdir=runs/mnist
 
-Downloaded, or read from --config.data.manual_dir=DIR with the four published files.
+The data is downloaded, or read from --config.data.manual_dir=DIR, which contains the four published files.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """The default options on MNIST."""
+    """Return the default options for MNIST."""
     config = default.get_config(mode)
     config.data.name = "mnist"
     config.sampling.classify = True

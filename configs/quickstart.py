@@ -1,10 +1,10 @@
-"""Minutes on two cores, on images that come with the code: `make quickstart`.
+"""A small run on the embedded images, minutes on two cores: `make quickstart`.
 
     python train.py --config=configs/quickstart.py --workdir=runs/quickstart
 
 The images are Fashion-MNIST's official *test* file, split into 8,000 for training and 1,000 each for validation and
-test: it shows that everything works, and its figures are not Fashion-MNIST results. Expect a test MSE of 0.030 on
-[-1, 1], all codes used, 224 nats a latent (104 of the codes) and eight of ten samples of the right class.
+test. It shows that everything works; its metrics are not Fashion-MNIST results. Expect a test MSE of 0.030 on [-1, 1],
+all codes in use, 224 nats per latent (104 of them for the codes), and eight of ten samples of the right class.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """A small model on the embedded images."""
+    """Return the options of a small model on the embedded images."""
     config = default.get_config(mode)
     config.data.name = "fashion_mnist_mini"
     config.latent.num_codes = 256

@@ -1,10 +1,10 @@
-"""The report and its PyTorch code (`ritheshkumar95/pytorch-vqvae`), faithfully: gradient-trained codebook, no revival.
+"""The settings of the report and its PyTorch code (`ritheshkumar95/pytorch-vqvae`): gradient codebook, no revival.
 
     python train.py --config=configs/reference.py:vq --workdir=runs/reference
 
 D = 256, K = 512, beta = 1, Adam 2e-4 (prior 3e-4), batch 128, 100 epochs of each stage, cumulative frequency table,
-plain differentiation of the projection. The report names no data set; the one here is Fashion-MNIST. Expect few codes
-in use (tens of 512): that is what the default configs cure.
+plain differentiation of the projection. The report names no data set; this config uses Fashion-MNIST. Expect few codes
+in use (tens of 512), which the defaults fix.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from configs import default
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
-    """The report's options; `mode` is the latent."""
+    """Return the report's options; `mode` is the latent."""
     config = default.get_config(mode)
     config.latent.dim = 256
     config.latent.frequency_decay = 1.0
