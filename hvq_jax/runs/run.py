@@ -78,7 +78,9 @@ class Run(abc.ABC):
     ) -> TrainState:
         """Train a stage from where it was stopped; return its best state."""
         options = getattr(self.options, stage.name)
-        return fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
+        state = fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
+        self._draw_losses()
+        return state
 
     def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:
         """Return the metrics of `state` over a whole split."""
@@ -110,7 +112,7 @@ class Run(abc.ABC):
         wait_for_all(f"{section} is reported")
 
     def _write(self, summary: dict[str, Any]) -> None:
-        """Write the summary, with what its metrics were made by, and the loss curves."""
+        """Write the summary, with what its metrics were made by."""
         context = {
             "data": self.data_name,
             "data_description": self.data_description,
@@ -120,9 +122,12 @@ class Run(abc.ABC):
             "devices": f"{self.context.parallel.num_devices} × {jax.devices()[0].device_kind}",
             "processes": jax.process_count(),
         }
-        if records := read_records(self.workdir):  # a converted run has none
-            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
         write_json(self.workdir / layout.SUMMARY, {**summary, **context})
+
+    def _draw_losses(self) -> None:
+        records = read_records(self.workdir)
+        if records and is_first():  # a converted run has none
+            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
 
     def list_files(self) -> None:
         """Print what is in the workdir."""
