@@ -24,6 +24,11 @@ _KNOWN_JAXLIB = ("0.10.2",)
 _ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
 
+def knows_options() -> bool:
+    """Return whether options of XLA were tested with the installed jaxlib."""
+    return jaxlib.__version__ in _KNOWN_JAXLIB
+
+
 def set_cpu_options() -> None:
     """Set the fast options, and patience with simulated devices, where JAX will run on CPU.
 
@@ -31,7 +36,7 @@ def set_cpu_options() -> None:
     they name a file of options, they are left alone.
     """
     accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
-    if jaxlib.__version__ not in _KNOWN_JAXLIB or (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu"):
+    if not knows_options() or (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu"):
         return
     flags = os.environ.get("XLA_FLAGS", " ".join(_CPU_OPTIONS)).split()
     if not any(flag.startswith(_PATIENCE_OPTION) for flag in flags) and all(flag.startswith("-") for flag in flags[:1]):
