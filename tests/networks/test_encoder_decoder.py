@@ -6,8 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hvq_jax import layers, networks
+from hvq_jax.errors import ArgumentError
 from hvq_jax.images import to_float, to_uint8
+from hvq_jax.networks import layers
+from hvq_jax.networks.encoder_decoder import Decoder, Encoder, ResidualBlock
+from hvq_jax.networks.options import FACTORS, SKIPS, NetworkOptions
 
 
 def test_xavier_uniform_draws_the_values_of_flax():
@@ -58,16 +61,17 @@ def parameters(network, shape):
 
 @pytest.mark.parametrize(("channels", "side", "expected"), [(1, 28, 4_865_793), (3, 32, 4_882_179)])
 def test_parameter_count_of_the_reference(channels, side, expected):
-    encoder = parameters(networks.Encoder(256), (1, side, side, channels))
-    decoder = parameters(networks.Decoder(256, channels), (1, side // 4, side // 4, 256))
+    encoder = parameters(Encoder(256), (1, side, side, channels))
+    decoder = parameters(Decoder(256, channels), (1, side // 4, side // 4, 256))
     assert encoder + decoder + 512 * 256 == expected
 
 
 def test_rectangular_images_and_the_two_skips():
     images = jax.random.uniform(jax.random.key(0), (2, 8, 20, 3), minval=-1)
     outputs = []
-    for skip in networks.SKIPS:
-        encoder, decoder = networks.Encoder(4, skip), networks.Decoder(4, 3, skip)
+    for skip in SKIPS:
+        options = NetworkOptions(skip=skip)
+        encoder, decoder = Encoder(4, options), Decoder(4, 3, options)
         z_e, _ = encoder.init_with_output(jax.random.key(1), images, train=True)
         assert z_e.shape == (2, 2, 5, 4)
         x, _ = decoder.init_with_output(jax.random.key(2), z_e, train=True)
@@ -80,15 +84,36 @@ def test_rectangular_images_and_the_two_skips():
 def test_so_many_blocks_as_asked_for():
     for number in (0, 1, 3):
         variables = jax.eval_shape(
-            partial(networks.Encoder(4, num_blocks=number).init, train=False),
+            partial(Encoder(4, NetworkOptions(num_blocks=number)).init, train=False),
             jax.random.key(0),
             jnp.zeros((1, 8, 8, 1)),
         )
         assert sum(name.startswith("block_") for name in variables["params"]) == number
 
 
+@pytest.mark.parametrize("width", [None, 4, 6])
+@pytest.mark.parametrize("factor", FACTORS)
+def test_each_factor_reduces_and_enlarges_the_sides_by_it_at_any_width(factor, width):
+    options = NetworkOptions(factor=factor, width=width, num_blocks=1)
+    encoder, decoder = Encoder(4, options), Decoder(4, 3, options)
+    assert encoder.factor == decoder.factor == factor
+    images = jnp.zeros((2, 2 * factor, 3 * factor, 3))
+    z_e, encoded = jax.eval_shape(partial(encoder.init_with_output, train=True), jax.random.key(0), images)
+    assert z_e.shape == (2, 2, 3, 4)
+    x, decoded = jax.eval_shape(partial(decoder.init_with_output, train=True), jax.random.key(0), z_e)
+    assert x.shape == images.shape
+    widened = width == 6
+    assert ("conv_to_latent" in encoded["params"], "conv_from_latent" in decoded["params"]) == (widened, widened)
+    assert encoded["params"]["block_0"]["conv_3x3"]["kernel"].shape == (3, 3, width or 4, width or 4)
+
+
+def test_a_factor_that_is_no_power_of_two_is_refused():
+    with pytest.raises(ArgumentError, match="factor=3: choose one of 2, 4, 8, 16"):
+        NetworkOptions(factor=3)
+
+
 def test_the_rectified_skip_hides_negative_inputs():
-    block = networks.ResidualBlock(4, "rectified")
+    block = ResidualBlock(4, "rectified")
     x = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
     variables = block.init(jax.random.key(1), x, train=False)
     np.testing.assert_array_equal(

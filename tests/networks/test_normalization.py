@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax import normalization
+from hvq_jax.networks import normalization
 from hvq_jax.networks.normalization import batch_normalize, channel_sum
 
 EPSILON = 1e-5

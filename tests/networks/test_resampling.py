@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax import resampling
+from hvq_jax.networks import resampling
 from hvq_jax.networks.resampling import double_resolution, halve_resolution, kernel_gradient
 
 sides = st.integers(1, 4)
