@@ -11,23 +11,24 @@ import numpy as np
 import pytest
 
 from hvq_jax import autoencoder
-from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, Variables
+from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.latents import latent_from_codes
-from hvq_jax.losses import LossWeights
+from hvq_jax.losses import LossOptions
+from hvq_jax.networks.options import NetworkOptions
+from hvq_jax.quantizers import CodebookOptions, LatentOptions
 
 K, D, BATCH = 16, 4, 8
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 8, 12, 1)).astype(np.float32)
 
 
-def model_of(mode, num_frequent=6, method="ema", num_blocks=0, **latent):
-    by_gradient = method == "gradient"
+def model_of(mode, num_frequent=6, learning="ema", num_blocks=0, **latent):
     return Autoencoder(
         image_shape=(8, 12, 1),
-        num_blocks=num_blocks,
+        network=NetworkOptions(num_blocks=num_blocks),
         latent=LatentOptions(mode=mode, num_codes=K, dim=D, num_frequent=num_frequent, **latent),
-        codebook=CodebookOptions(method=method, init="uniform" if by_gradient else "data"),
-        loss=LossWeights(codebook=float(by_gradient)),
+        codebook=CodebookOptions(learning=learning, init="uniform" if learning == "gradient" else "data"),
+        loss=LossOptions(commitment_weight=1.0, projection_weight=1.0),
     )
 
 
@@ -38,7 +39,7 @@ def variables_of(num_blocks):
     _, (state, _) = jax.jit(partial(autoencoder.training_loss, model))(
         fresh.params, fresh.state, IMAGES, jax.random.key(1)
     )
-    return Variables(fresh.params, state.replace(frequency=jnp.arange(1.0, K + 1)))
+    return Variables(fresh.params, state.replace(quantizer=state.quantizer.replace(frequency=jnp.arange(1.0, K + 1))))
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,8 @@ def test_frequency_without_frequent_codes_is_a_plain_autoencoder(variables):
 def test_decoding_indices_is_the_forward_pass_of_vq(variables):
     model = model_of("vq")
     latent = autoencoder.encode_to_latent(model, variables, IMAGES)
-    decoded = autoencoder.decode(model, variables, latent_from_codes(latent.indices, variables.codes))
+    codes = autoencoder.codes(model, variables)
+    decoded = autoencoder.decode(model, variables, latent_from_codes(latent.indices, codes))
     np.testing.assert_array_equal(decoded, autoencoder.reconstruct(model, variables, IMAGES))
 
 
@@ -122,7 +124,7 @@ def test_the_frequency_table_is_updated_before_the_mask(variables):
     _, state, metrics, _ = step(model, variables, IMAGES, jax.random.key(3))
     counts = np.asarray(metrics.counts)
     assert counts.sum() == BATCH * 2 * 3
-    np.testing.assert_array_equal(state.frequency, counts)
+    np.testing.assert_array_equal(state.quantizer.frequency, counts)
     np.testing.assert_allclose(metrics.share_outside, 1 - counts.max() / counts.sum(), rtol=1e-6)
 
 
@@ -148,24 +150,26 @@ def test_with_averaged_codes_plain_differentiation_of_the_projection_is_the_enco
 
 
 def test_where_the_codes_are_learned():
-    for method in ("ema", "gradient"):
-        model = model_of("vq", method=method)
+    for learning in ("ema", "gradient"):
+        model = model_of("vq", learning=learning)
         fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
         _, state, metrics, gradients = step(model, fresh, IMAGES, jax.random.key(1))
-        if method == "gradient":
-            assert state.averages is None
-            assert np.abs(gradients["codebook"]).max() > 0
+        assert set(fresh.params) == {"encoder", "decoder", "quantizer"}
+        if learning == "gradient":
+            assert state.quantizer.learned is None
+            assert np.abs(gradients["quantizer"]["codes"]).max() > 0
             assert int(metrics.revived) == 0
         else:
-            assert "codebook" not in fresh.params
+            assert not fresh.params["quantizer"]
             assert int(metrics.revived) == K  # all drawn from the first batch
-            assert np.abs(state.averages.codes - fresh.codes).max() > 0
+            before, after = (autoencoder.codes(model, Variables(fresh.params, each)) for each in (fresh.state, state))
+            assert np.abs(after - before).max() > 0
 
 
 # All latents with moving averages: tests/training/test_two_processes.py.
 def test_four_devices_take_the_step_of_one_with_the_whole_batch():
     """To the rounding of another order of addition; every replica bit-identical to the next."""
-    model = model_of("projected", method="gradient")
+    model = model_of("projected", learning="gradient")
     fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
     key = jax.random.key(1)
     loss, state, metrics, gradients = step(model, fresh, IMAGES, key)
@@ -184,7 +188,7 @@ def test_four_devices_take_the_step_of_one_with_the_whole_batch():
         np.testing.assert_array_equal(replicas, np.broadcast_to(replicas[:1], replicas.shape))
     first = jax.tree.map(lambda x: x[0], many)
     np.testing.assert_array_equal(first[2].counts, metrics.counts)
-    np.testing.assert_array_equal(first[1].frequency, state.frequency)
+    np.testing.assert_array_equal(first[1].quantizer.frequency, state.quantizer.frequency)
     chex.assert_trees_all_close(first[:2], (loss, state), rtol=1e-4, atol=1e-5)
     # BatchNorm makes some gradients differences of large sums: compared against the size of each array.
     for ours, whole in zip(jax.tree.leaves(first[3]), jax.tree.leaves(gradients), strict=True):
@@ -210,7 +214,7 @@ def test_parallel_refuses_batches_that_devices_cannot_share():
 
 
 def in_bfloat16(model):
-    return dataclasses.replace(model, compute_dtype="bfloat16")
+    return dataclasses.replace(model, network=dataclasses.replace(model.network, compute_dtype="bfloat16"))
 
 
 def dtypes(tree):

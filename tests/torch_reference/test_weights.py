@@ -7,15 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax.autoencoder import Autoencoder, CodebookOptions, LatentOptions, ModelState, training_loss
+from hvq_jax.autoencoder import Autoencoder, ModelState, training_loss
 from hvq_jax.errors import UserError
 from hvq_jax.latents import hybrid_latent, latent_from_codes
-from hvq_jax.losses import losses_per_image
+from hvq_jax.losses import LossOptions, losses_per_image
 from hvq_jax.networks.encoder_decoder import Decoder, Encoder
+from hvq_jax.networks.options import NetworkOptions
+from hvq_jax.quantizers import CodebookOptions, LatentOptions
 from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.bottleneck import QuantizerState
 from hvq_jax.torch_reference.weights import (
     autoencoder_from_torch,
     autoencoder_to_torch,
@@ -24,7 +26,7 @@ from hvq_jax.torch_reference.weights import (
 )
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 AUTOENCODERS = ["vqvae_c1_28_d16_k32.npz", "vqvae_c3_32_d16_k32.npz"]
 PIXELCNN = "pixelcnn_k32_d16_l4_7x7.npz"
 LEARNING_RATE = 2e-4
@@ -162,7 +164,7 @@ def test_a_wrong_shape_is_named(read, file):
 @pytest.mark.parametrize(
     ("write", "read", "file", "path"),
     [
-        (autoencoder_to_torch, *READERS[0], ("params", "codebook")),
+        (autoencoder_to_torch, *READERS[0], ("params", "quantizer", "codes")),
         (autoencoder_to_torch, *READERS[0], ("batch_stats", "decoder", "norm_up", "var")),
         (pixelcnn_to_torch, *READERS[1], ("params", "network", "layer_0", "class_embedding", "embedding")),
         (pixelcnn_to_torch, *READERS[1], ("params", "code_head", "logits", "kernel")),
@@ -193,16 +195,17 @@ def one_training_step(params, batch_stats, x):
     """The state after the step that `train.py` takes."""
     model = Autoencoder(
         image_shape=x.shape[1:],
-        skip="rectified",
+        network=NetworkOptions(skip="rectified"),
         latent=LatentOptions(mode="vq", num_codes=32, dim=16),
-        codebook=CodebookOptions(method="gradient", init="uniform"),
+        codebook=CodebookOptions(learning="gradient", init="uniform"),
+        loss=LossOptions(commitment_weight=1.0),
     )
 
     def loss_function(params, state, images, key, axis_name):
         return training_loss(model, params, state, images, key, axis_name=axis_name)
 
     optimizer = make_optimizer(learning_rate=LEARNING_RATE, num_steps=1)
-    state = create_state(params, ModelState(batch_stats, jnp.zeros(32), None), optimizer, average_decay=0.0)
+    state = create_state(params, ModelState(batch_stats, QuantizerState(jnp.zeros(32))), optimizer, average_decay=0.0)
     return jax.jit(partial(train_step, loss_function=loss_function, optimizer=optimizer, seed=0))(state, x)[0]
 
 
@@ -213,8 +216,8 @@ def run(request):
     before = group(golden, "param/")
     variables = autoencoder_from_torch(before)
     x = golden["x"].transpose(0, 2, 3, 1)
-    encoder = Encoder(16, skip="rectified")
-    decoder = Decoder(16, x.shape[-1], skip="rectified")
+    options = NetworkOptions(skip="rectified")
+    encoder, decoder = Encoder(16, options), Decoder(16, x.shape[-1], options)
 
     def apply(network, name, params, inputs, train):
         collections = {"params": params[name], "batch_stats": variables["batch_stats"][name]}
@@ -223,10 +226,11 @@ def run(request):
 
     def forward(params, train):
         z_e, encoder_stats = apply(encoder, "encoder", params, x, train)
-        indices = nearest_codes(z_e, params["codebook"])
-        latent = hybrid_latent(z_e, params["codebook"], indices, frequent=jnp.ones(32, bool), mode="vq")
+        codes = params["quantizer"]["codes"]
+        indices = nearest_codes(z_e, codes)
+        latent = hybrid_latent(z_e, codes, indices, frequent=jnp.ones(32, bool), mode="vq")
         x_tilde, decoder_stats = apply(decoder, "decoder", params, latent.z_bar, train)
-        losses = losses_per_image(x, x_tilde, z_e, latent, mode="vq")
+        losses = losses_per_image(x, x_tilde, z_e, latent)
         return SimpleNamespace(
             z_e=z_e,
             z_q=latent.z_q,
@@ -238,7 +242,7 @@ def run(request):
 
     @jax.jit
     def evaluate(params):
-        z_bar = latent_from_codes(golden["eval/indices"], params["codebook"])
+        z_bar = latent_from_codes(golden["eval/indices"], params["quantizer"]["codes"])
         decoded, _ = apply(decoder, "decoder", params, z_bar, train=False)
         return vars(forward(params, train=False)), decoded
 
