@@ -108,14 +108,14 @@ def test_a_config_of_another_version_never_falls_back_on_defaults(change):
 @pytest.mark.parametrize(
     ("section_name", "values", "said"),
     [
-        ("latent", {"projection_groups": 3}, "latent.projection_groups=3: must divide dim=64"),
+        ("latent", {"projection_groups": 3}, "latent.projection_groups=3: must divide latent.dim=64"),
         ("latent", {"mode": "frequency", "num_frequent": 513}, "latent.num_frequent=513: must be from 0 to 512"),
         ("codebook", {"levels": (8, 1)}, "codebook.levels="),
         ("codebook", {"depth": 2}, "codebook.depth=2: more than one codebook needs codebook.family=residual"),
         ("codebook", {"family": "fsq"}, "latent.mode=projected: codebook.family=fsq needs latent.mode=vq"),
         ("codebook", {"unit_norm": "codes"}, "needs loss.commitment_target=projection"),
         ("loss", {"entropy_temperature": 0.0}, "loss.entropy_temperature=0.0: must be at least 1e-06"),
-        ("prior", {"name": "transformer", "num_heads": 5}, "prior.num_heads=5: must divide width=192"),
+        ("prior", {"name": "transformer", "num_heads": 5}, "prior.num_heads=5: must divide prior.width=192"),
         ("prior", {"dropout": 0.1}, "prior.dropout=0.1: a pixelcnn has none, choose a transformer"),
         ("sampling", {"top_p": 0.0}, "sampling.top_p=0.0: must be above 0 and at most 1"),
         ("augment", {"crop_padding": -1}, "augment.crop_padding=-1: must be at least 0"),
