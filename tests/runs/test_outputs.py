@@ -5,13 +5,13 @@ import pytest
 
 from hvq_jax.errors import UserError
 from hvq_jax.runs.outputs import check_out, write
-from hvq_jax.runs.trained import Drawn
+from hvq_jax.runs.trained import Decoded
 
 
 def pieces_of(sizes, channels=1):
     random = np.random.default_rng(0)
     return [
-        Drawn(
+        Decoded(
             images=random.integers(0, 256, (size, 8, 4, channels), np.uint8),
             indices=random.integers(0, 9, (size, 2, 1), np.int32),
             gains=random.normal(size=(size, 2, 1)).astype(np.float32),

@@ -44,7 +44,7 @@ def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
     assert found["indices"].shape == found["gains"].shape == (5, 7, 7)
     assert found["latents"].shape == (5, 7, 7, 8)
     trained = TrainedRun.load(trained_run)
-    codes = np.asarray(trained.variables.codes)[found["indices"]]
+    codes = np.asarray(autoencoder.codes(trained.model, trained.variables))[found["indices"]]
     np.testing.assert_allclose(found["latents"], found["gains"][..., None] * codes, rtol=1e-6)
     lengths = found["gains"] * np.linalg.norm(codes, axis=-1)
     bins = np.asarray(trained.tables.centroids)[found["indices"]]  # [..., 16]
@@ -113,7 +113,7 @@ def test_a_prior_that_was_always_told_the_class_has_to_be_told(trained_run, tmp_
     (copy / "config.json").write_text(json.dumps(config))
     Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "a.png")
     command = [f"--workdir={copy}", f"--vary={tmp_path / 'a.png'}", "--num_samples=1", f"--out={tmp_path / 'out.npz'}"]
-    assert "say --label=NAME" in error_of(capsys, *command)
+    assert "name one with --label=NAME" in error_of(capsys, *command)
     assert run(*command, "--label=2") == 0
 
 
@@ -155,7 +155,7 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
     found = arrays(tmp_path / "codes.npz")
     assert list(found["names"]) == ["a.png", "b.jpg", "c.webp", "d.png"]
     trained = TrainedRun.load(trained_run)
-    codes = np.asarray(trained.variables.codes)[found["indices"]]
+    codes = np.asarray(autoencoder.codes(trained.model, trained.variables))[found["indices"]]
     np.testing.assert_allclose(found["latents"], found["gains"][..., None] * codes, rtol=1e-5, atol=1e-6)
     assert found["images"].dtype == np.uint8
     np.testing.assert_array_equal(found["indices"][3], found["indices"][0])
@@ -171,12 +171,12 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
         (["--label=Hat"], "--label=Hat is out of range"),
         (["--num_samples=0"], "--num_samples=0: must be at least 1"),
         (["--num_samples=some"], "num_samples"),
-        (["--temperature=-1"], "temperature is -1"),
-        (["--top_p=0"], "top_p is 0"),
-        (["--top_k=-2"], "top_k is -2"),
-        (["--guidance=-1"], "guidance is -1"),
-        (["--vary=.", "--temperature=0.5"], "--temperature is of codes, which --vary keeps"),
-        (["--continuous_temperature=-1"], "continuous_temperature is -1"),
+        (["--temperature=-1"], "--temperature=-1.0: must be at least 0"),
+        (["--top_p=0"], "--top_p=0.0: must be above 0 and at most 1"),
+        (["--top_k=-2"], "--top_k=-2: must be at least 0"),
+        (["--guidance=-1"], "--guidance=-1.0: must be at least 0"),
+        (["--vary=.", "--temperature=0.5"], "--temperature applies to codes, which --vary keeps"),
+        (["--continuous_temperature=-1"], "--continuous_temperature=-1.0: must be at least 0"),
         (["--seed=-1"], "--seed=-1: must be from 0"),
         (["--reconstruct=/nonexistent"], "no such file or folder"),
         (["--out=grid.gif"], "must end in .png or .npz"),
@@ -249,7 +249,7 @@ def test_guidance_needs_a_class_and_a_prior_that_did_without_one(trained_run, tm
     config = json.loads((copy / "config.json").read_text())
     config["prior"]["label_dropout"] = 0.0
     (copy / "config.json").write_text(json.dumps(config))
-    assert "was always told the class" in error_of(capsys, f"--workdir={copy}", "--guidance=1", out)
+    assert "always saw the class in training" in error_of(capsys, f"--workdir={copy}", "--guidance=1", out)
 
 
 def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
@@ -268,7 +268,7 @@ def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
     assert trained.continuous_part_note() == ""
     with pytest.raises(UserError, match="draws codes only"):
         trained.sample(np.zeros(3, np.int32), options=SamplingOptions(continuous_temperature=0.5))
-    assert trained.model.latent.num_codes == trained.prior.num_codes == 15
+    assert trained.model.num_codes == trained.prior.num_codes == 15
     drawn = next(trained.sample(np.zeros(3, np.int32), seed=4))
     assert 0 <= drawn.indices.min() <= drawn.indices.max() < 15
     codes = np.asarray(autoencoder.codes(trained.model, trained.variables))[drawn.indices]

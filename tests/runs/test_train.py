@@ -8,14 +8,16 @@ import pytest
 
 import train
 from hvq_jax import autoencoder
-from hvq_jax.latents import MODES
+from hvq_jax.files import read_arrays
+from hvq_jax.latents import LATENTS
+from hvq_jax.layout import LATENTS as LATENTS_FILE
+from hvq_jax.quantizers.bottleneck import frequent_codes
 from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.runs.latent_data import FILE, read_arrays
-from hvq_jax.runs.options import autoencoder_of, prior_of, validate
+from hvq_jax.runs.options import from_dict
 from hvq_jax.runs.trained import TrainedRun
 from tests.workdirs import digests, records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_run_leaves_everything_it_names(trained_run):
@@ -66,19 +68,19 @@ GROUPS = [
 def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, mode, overrides, capsys):
     workdir = tmp_path / mode
     assert train.main([*tiny_arguments, f"--workdir={workdir}", f"--config.latent.mode={mode}", *overrides]) == 0
-    assert "outside the mask" in capsys.readouterr().out
+    assert "positions of rare codes" in capsys.readouterr().out
     summary = json.loads((workdir / "summary.json").read_text())
     assert 0 < summary["autoencoder"]["test"]["share_outside"] < 1
     run = TrainedRun.load(workdir)
-    frequent = np.asarray(autoencoder.frequent(run.model, run.variables.state.frequency))
+    frequent = np.asarray(frequent_codes(run.model.latent, run.variables.state.quantizer.frequency))
     assert 0 < frequent.sum() < 16
     drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
-    codes, plain = np.asarray(run.variables.codes)[drawn.indices], frequent[drawn.indices]
+    codes, plain = np.asarray(autoencoder.codes(run.model, run.variables))[drawn.indices], frequent[drawn.indices]
     assert drawn.images.dtype == np.uint8
     assert drawn.latents.dtype == np.float32
     if mode == "frequency":
-        assert run.model.compute_dtype == run.prior.network.compute_dtype == "bfloat16"
-        multiples = (drawn.latents - codes) / run.config.prior.residual_step
+        assert run.model.network.compute_dtype == run.prior.network.compute_dtype == "bfloat16"
+        multiples = (drawn.latents - codes) / run.options.prior.residual_step
         np.testing.assert_allclose(multiples, np.round(multiples), atol=1e-3)
         assert (multiples[~plain] != 0).any()
     else:
@@ -91,29 +93,29 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     assert nats["nats_of_continuous"] > 0
     if mode == "frequency":  # a cell's mass is about its volume times the density
         count = (~frequent)[
-            read_arrays(workdir / FILE)["test_indices"]
+            read_arrays(workdir / LATENTS_FILE)["test_indices"]
         ].sum() / 1000  # residuals a latent, of 8 numbers
-        volume = 8 * count * np.log(run.config.prior.residual_step)
+        volume = 8 * count * np.log(run.options.prior.residual_step)
         assert nats["density_of_continuous"] == pytest.approx(nats["nats_of_continuous"] + volume, abs=0.02 * 8 * count)
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in (ROOT / "configs").glob("[!_]*.py")))
 def test_every_config_is_valid_in_every_mode(name):
-    for mode in MODES:
+    for mode in LATENTS:
         line = parse_command_line([f"--config=configs/{name}.py:{mode}", "--workdir=somewhere"])
-        config = line.config
-        validate(config)
+        options = from_dict(line.config)
         assert line.workdir == "somewhere"
-        assert config.latent.mode == mode
-        model = autoencoder_of(config, (28, 28, 1))
+        assert line.config.latent.mode == mode
+        model = options.autoencoder_model((28, 28, 1))
         assert model.latent.mode == mode
-        assert (model.loss.codebook > 0) == (model.codebook.method == "gradient")
-        assert prior_of(config, 10, (7, 7)).num_classes == (10 if config.prior.conditional else 0)
+        assert (model.training_loss_options.codebook_weight > 0) == (model.codebook.learning == "gradient")
+        prior = options.prior_model(num_classes=10, grid=(7, 7))
+        assert prior.num_classes == (10 if options.prior.conditional else 0)
 
 
 def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
     workdir = tmp_path / "residual"
-    residual = ["--config.latent.mode=vq", "--config.codebook.depth=2"]
+    residual = ["--config.latent.mode=vq", "--config.codebook.family=residual", "--config.codebook.depth=2"]
     briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=1", ON_ONE_DEVICE]
     assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *briefly]) == 0
     run = TrainedRun.load(workdir)
