@@ -23,7 +23,11 @@ _ORIGIN = 1.0
 
 @struct.dataclass
 class Mean:
-    """A running mean. Add instances to combine parts of a set, or use `jax.lax.psum` to combine devices."""
+    """A running mean. Add instances to combine parts of a set, or use `jax.lax.psum` to combine devices.
+
+    >>> (Mean.of(jnp.array([1.0, 2.0])) + Mean.of(jnp.array([6.0]))).value.item()
+    3.0
+    """
 
     total: jax.Array  # [] float32
     count: jax.Array  # [] float32
@@ -44,7 +48,12 @@ class Mean:
 
 @struct.dataclass
 class Moments:
-    """A running mean and standard deviation, combined in the same way as `Mean`; intended for gains."""
+    """A running mean and standard deviation, combined in the same way as `Mean`; intended for gains.
+
+    >>> moments = Moments.of(jnp.array([0.5, 1.5]))
+    >>> moments.mean.item(), moments.std.item()
+    (1.0, 0.5)
+    """
 
     total: jax.Array  # [] float32, of value − 1
     total_of_squares: jax.Array  # [] float32, of (value − 1)²
@@ -76,7 +85,11 @@ class Moments:
 
 
 def mse(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Return the mean squared error `[B]` on [-1, 1], which is four times that of the same images on [0, 1]."""
+    """Return the mean squared error `[B]` on [-1, 1], which is four times that of the same images on [0, 1].
+
+    >>> mse(jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5)).tolist()
+    [0.25, 0.25]
+    """
     return dm_pix.mse(x, y)
 
 
@@ -84,6 +97,10 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
     """Return the peak signal-to-noise ratio `[B]` in dB, computed on [0, 1]; 100 dB for identical images.
 
     The PSNR of a data set is the mean over its images, not the PSNR of the mean squared error.
+
+    >>> images = jnp.zeros((1, 8, 8, 1))
+    >>> psnr(images, images).tolist(), psnr(images, images + 0.2).round().tolist()
+    ([100.0], [20.0])
     """
     return jnp.minimum(dm_pix.psnr(_to_unit(x), _to_unit(y)), _MAX_PSNR)
 
@@ -93,6 +110,10 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004. The Gaussian window
     has 11 × 11 pixels and σ = 1.5; its side is the image's shorter side if that is less.
+
+    >>> images = jnp.linspace(-1.0, 1.0, 64).reshape(1, 8, 8, 1)
+    >>> ssim(images, images).round(3).tolist(), (ssim(images, -images) < 0).tolist()
+    ([1.0], [True])
     """
     window = min(_SSIM_WINDOW, *x.shape[1:3])
     return dm_pix.ssim(_to_unit(x), _to_unit(y), filter_size=window)
@@ -104,6 +125,9 @@ def perplexity(counts: jax.Array) -> jax.Array:
     The result lies between 1 (one code is used) and K (all are used equally); it is 0 if nothing was counted. Count
     over the whole evaluation set, since the perplexity of a batch depends on its size. For several codebooks,
     `[..., K]`, the mean is returned.
+
+    >>> perplexity(jnp.array([5, 5, 0, 0])).round(4).item()
+    2.0
     """
     counts = counts.astype(jnp.float32)
     total = jnp.sum(counts, axis=-1)
@@ -112,7 +136,11 @@ def perplexity(counts: jax.Array) -> jax.Array:
 
 
 def share_used(counts: jax.Array) -> jax.Array:
-    """Return the fraction `[]`, in [0, 1], of codes that occur at least once in `counts` `[..., K]`."""
+    """Return the fraction `[]`, in [0, 1], of codes that occur at least once in `counts` `[..., K]`.
+
+    >>> share_used(jnp.array([5, 1, 0, 0])).item()
+    0.5
+    """
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 

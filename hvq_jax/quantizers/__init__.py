@@ -11,6 +11,10 @@ QUANTIZERS.update(codebook=CodebookQuantizer, residual=ResidualQuantizer, fsq=Sc
 
 
 def make_quantizer(latent: LatentOptions, codebook: CodebookOptions) -> Quantizer:
-    """Return the quantizer that `codebook.family` names; ArgumentError where the options do not agree."""
+    """Return the quantizer that `codebook.family` names; ArgumentError where the options do not agree.
+
+    >>> make_quantizer(LatentOptions(mode="vq"), CodebookOptions(family="fsq", levels=(5, 4))).num_codes
+    20
+    """
     quantizer: Quantizer = registry.find("codebook.family", codebook.family, QUANTIZERS)(latent, codebook)
     return quantizer

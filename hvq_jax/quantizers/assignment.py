@@ -38,6 +38,10 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclid
     Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
     the costs of all codes for all vectors are more than `MOST_DISTANCES`, they are never held in memory at once:
     the codebook is searched in parts.
+
+    >>> codes = jnp.array([[1.0, 0.5], [-5.0, 0.0]])
+    >>> {rule: nearest_codes(jnp.array([1.0, 0.1]), codes, rule).item() for rule in ASSIGNMENTS}
+    {'euclidean': 0, 'cosine': 0, 'projection': 1}
     """
     vectors = z_e.astype(jnp.float32)
     codes, offsets = _searchable(codebook, assignment)
@@ -64,6 +68,9 @@ def code_costs(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean
     """Return the cost `[..., K]` float32 of each code for `z_e` `[..., D]`; infinite if it may not be chosen.
 
     The costs are differentiable. With "euclidean" they are squared distances up to a term common to all codes.
+
+    >>> code_costs(jnp.array([1.0, 0.0]), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [-1.0, 4.0]
     """
     return _costs(z_e.astype(jnp.float32), *_searchable(codebook, assignment), assignment)
 

@@ -93,7 +93,12 @@ class Quantizer(Protocol):
 
 
 def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for the first of the `needed` values, by dotted key, that `options` do not have."""
+    """Raise ArgumentError for the first of the `needed` values, by dotted key, that `options` do not have.
+
+    >>> require("codebook.family=fsq", {"latent": LatentOptions(mode="projected")}, {"latent.mode": "vq"})
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: latent.mode=projected: codebook.family=fsq needs latent.mode=vq
+    """
     for key, value in needed.items():
         section, _, name = key.partition(".")
         if (given := getattr(options[section], name)) != value:
@@ -101,7 +106,11 @@ def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) 
 
 
 def frequent_codes(options: LatentOptions, frequency: jax.Array) -> jax.Array:
-    """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of `options`."""
+    """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of `options`.
+
+    >>> frequent_codes(LatentOptions(num_frequent=1), jnp.array([2.0, 5.0])).tolist()
+    [False, True]
+    """
     if options.frequent_mass is not None:
         return latents.frequent_codes(frequency, frequent_mass=options.frequent_mass)
     return latents.frequent_codes(frequency, num_frequent=options.num_frequent)
@@ -109,7 +118,13 @@ def frequent_codes(options: LatentOptions, frequency: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class CodebookQuantizer:
-    """Every latent over one codebook, learned by any rule."""
+    """Every latent over one codebook, learned by any rule.
+
+    >>> quantizer = CodebookQuantizer(LatentOptions(num_codes=4, dim=2), CodebookOptions(init="uniform"))
+    >>> params, state = quantizer.init(jax.random.key(0))
+    >>> quantizer.quantize(params, state, jnp.ones((3, 2))).z_bar.shape
+    (3, 2)
+    """
 
     latent: LatentOptions
     codebook: CodebookOptions

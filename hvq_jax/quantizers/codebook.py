@@ -19,17 +19,31 @@ class MovingAverages:
 
 
 def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
-    """Return `[K, D]` float32 from U(−1/K, 1/K), the reference's initialisation."""
+    """Return `[K, D]` float32 from U(−1/K, 1/K), the reference's initialisation.
+
+    >>> codes = uniform_codes(jax.random.key(0), num_codes=4, dim=2)
+    >>> codes.shape, bool((abs(codes) < 1 / 4).all())
+    ((4, 2), True)
+    """
     return jax.random.uniform(key, (num_codes, dim), minval=-1 / num_codes, maxval=1 / num_codes)
 
 
 def unassigned(codes: jax.Array) -> MovingAverages:
-    """Return averages that have seen nothing: every count is below any threshold, so `revive` replaces all codes."""
+    """Return averages that have seen nothing: every count is below any threshold, so `revive` replaces all codes.
+
+    >>> unassigned(jnp.ones((2, 3))).counts.tolist()
+    [-1.0, -1.0]
+    """
     return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes))
 
 
 def assigned(codes: jax.Array, count: float) -> MovingAverages:
-    """Return averages that keep the given codes, each as if it were assigned `count` times per step."""
+    """Return averages that keep the given codes, each as if it were assigned `count` times per step.
+
+    >>> averages = assigned(jnp.array([[1.0, 2.0]]), 3.0)
+    >>> averages.counts.tolist(), averages.sums.tolist()
+    ([3.0], [[3.0, 6.0]])
+    """
     return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], count), sums=count * codes)
 
 
@@ -57,6 +71,9 @@ def draw_vectors(z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: st
 
     `key` must be equal on every device. Each device contributes the rows it holds and a sum carries them everywhere, so
     the draw is the same for the same global batch on any number of devices.
+
+    >>> draw_vectors(jnp.array([[1.0], [2.0], [3.0]]), 3, jax.random.key(0)).sort(axis=0).tolist()
+    [[1.0], [2.0], [3.0]]
     """
     rows = z_e.reshape(-1, z_e.shape[-1])
     num_local = rows.shape[0]
@@ -85,6 +102,11 @@ def revive(
     A revived code starts over: its counts, sums and frequency F are reset. Call this before the assignment: in the
     first step, where all codes are dead, it is the initialisation from data.
 
+    >>> before = MovingAverages(codes=jnp.zeros((2, 1)), counts=jnp.array([0.5, 4.0]), sums=jnp.zeros((2, 1)))
+    >>> after, frequency, revived = revive(before, jnp.ones(2), jnp.full((3, 1), 7.0), jax.random.key(0), below=1.0)
+    >>> after.codes.tolist(), frequency.tolist(), revived.tolist()
+    ([[7.0], [0.0]], [0.0, 1.0], [True, False])
+
     Returns:
         The averages, F [K] and which codes were revived, [K] bool.
     """
@@ -104,6 +126,9 @@ def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
 
     A code that is chosen for its line, whatever the sign of the gain, is learned from these vectors: those on opposite
     sides would cancel in the mean.
+
+    >>> facing(jnp.array([[1.0, 2.0], [-1.0, 2.0]]), jnp.array([1.0, 0.0])).tolist()
+    [[1.0, 2.0], [1.0, -2.0]]
     """
     return jnp.where(jnp.sum(z_e * codes, axis=-1, keepdims=True) < 0, -z_e, z_e)
 
@@ -119,6 +144,10 @@ def update_averages(
     axis_name: str | None = None,
 ) -> MovingAverages:
     """Take one step of the moving averages: e = m / n with n ← γ n + (1 − γ) counts, and m the same with sums.
+
+    >>> z_e, indices, counts = jnp.array([[2.0], [4.0]]), jnp.array([0, 0]), jnp.array([2])
+    >>> update_averages(assigned(jnp.array([[1.0]]), 2.0), z_e, indices, counts, decay=0.5).codes.tolist()
+    [[2.0]]
 
     Args:
         averages: before the batch.

@@ -20,6 +20,11 @@ def codes_from_data(
     random row, after the last iteration too. Zeghidour et al., 2021 (arXiv:2107.03312) initialise codebooks in this
     way.
 
+    >>> vectors = jnp.array([[0.0], [2.0], [10.0], [12.0]])
+    >>> codes = codes_from_data(vectors, jnp.zeros((2, 1)), jax.random.key(0), iterations=10)
+    >>> jnp.sort(codes, axis=0).round(1).tolist()
+    [[1.0], [11.0]]
+
     Args:
         vectors: `[..., D]`, encoder outputs.
         codes: `[K, D]`; only the shape matters.

@@ -21,7 +21,12 @@ from hvq_jax.quantizers.codebook import MovingAverages
 
 @dataclasses.dataclass(frozen=True)
 class LearningRule:
-    """Codes that are parameters: the rule `gradient`, and the base of the others."""
+    """Codes that are parameters: the rule `gradient`, and the base of the others.
+
+    >>> params, state = LearningRule().init(jnp.eye(2), known=True)
+    >>> params["codes"].tolist(), state
+    ([[1.0, 0.0], [0.0, 1.0]], None)
+    """
 
     decay: float = 0.99  # of moving averages, per step
     revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is

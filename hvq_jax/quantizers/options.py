@@ -17,7 +17,12 @@ UNIT_NORMS = ("none", "codes", "both")
 
 @dataclasses.dataclass(frozen=True)
 class LatentOptions(Options):
-    """The latent that the decoder sees; see `latents.py`."""
+    """The latent that the decoder sees; see `latents.py`.
+
+    >>> LatentOptions(mode="hybrid")
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: mode=hybrid: choose one of vq, projected, frequency, combined
+    """
 
     mode: str = option("projected", "the latent the decoder sees", choices=LATENTS)
     num_codes: int = option(512, "K, number of codes; fsq takes the product of codebook.levels instead", low=1)
