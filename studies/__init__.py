@@ -1,4 +1,4 @@
-"""Training runs compared: what the defaults rest on. `train.py` trains the cells of a study, `tables.py` shows them."""
+"""Studies: training runs compared. `train.py` trains the cells of a study, and `tables.py` shows their results."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +20,10 @@ STUDIES: dict[str, Callable[[], list[Cell]]] = {
 
 
 def folder_of(study: str) -> Path:
-    """Of its text, its table, its plots."""
+    """Return the folder with the text, table and plots of a study."""
     return Path(__file__).parent / study
 
 
 def results_of(study: str) -> Path:
-    """Of what is kept of its runs."""
+    """Return the folder with the results of a study."""
     return folder_of(study) / "results"

@@ -10,18 +10,18 @@ from pathlib import Path
 class Cell:
     """One run. Cells with the same labels differ by their seed only."""
 
-    config: str  # of --config, with its argument
-    labels: dict[str, str]  # heading of the table's column -> what stands there
+    config: str  # value of --config, with its argument
+    labels: dict[str, str]  # column of the table -> entry
     seed: int
     options: tuple[str, ...]  # dotted keys with their values
     stage: str = "autoencoder"  # or "all"
-    log_every_steps: int = 1  # above 1, the curves are means of as many steps
-    num_points: int = 0  # most points kept of a curve; 0: all
-    num_images: int = 0  # test images kept with their reconstructions, at most 16
+    log_every_steps: int = 1  # above 1, the curves are means over that many steps
+    num_points: int = 0  # largest number of points kept of a curve; 0: all
+    num_images: int = 0  # number of test images kept with their reconstructions, at most 16
 
     @functools.cached_property
     def name(self) -> str:
-        """Of its files."""
+        """The name of its files."""
         parts = (*self.labels.values(), f"seed {self.seed}")
         return "-".join(re.sub(r"[^a-zA-Z0-9]+", "_", part.replace(",", "")) for part in parts)
 
@@ -38,5 +38,5 @@ class Cell:
         return [f"--config={self.config}", *(f"--config.{key}" for key in keys)]
 
     def workdir(self, runs: Path) -> Path:
-        """Where it is trained."""
+        """Return the folder it is trained in."""
         return runs / self.name

@@ -1,25 +1,28 @@
-"""What a run's records say about its stability."""
+"""Metrics of the stability of a run."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-WINDOW = 101  # steps, of the trailing median
-FACTOR = 3.0  # a loss so many times the median is a spike
-FIRST = 200  # steps that are not judged: every loss falls fast at first
+WINDOW = 101  # steps in the trailing median
+FACTOR = 3.0  # a spike is a loss above this multiple of the median
+FIRST = 200  # first steps, which are not checked: every loss falls fast at first
 
 
 def spikes(losses: np.ndarray) -> np.ndarray:
-    """Indices of steps whose loss is above 3 times the median of the 101 steps before, from step 200 on.
+    """Return the indices of steps, from step 200 on, whose loss is above 3 times the median of the 101 before.
 
-    `losses` `[N]`, of steps 1 to N. One that is not finite is a spike.
+    A loss that is not finite is a spike.
+
+    Args:
+        losses: `[N]`, of steps 1 to N.
     """
     return FIRST + np.flatnonzero(~(peaks(losses) <= FACTOR))
 
 
 def peaks(losses: np.ndarray) -> np.ndarray:
-    """Each loss `[N]` over the median of the 101 before it, from step 200 on: `[N - 200]`."""
+    """Return the ratio `[N - 200]` of each of `losses` `[N]`, from step 200 on, to the median of the 101 before it."""
     if len(losses) <= FIRST:
         return np.zeros(0)
     windows = np.lib.stride_tricks.sliding_window_view(losses, WINDOW)
@@ -28,22 +31,22 @@ def peaks(losses: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
-    """Of one run."""
+    """The stability of one run."""
 
     num_steps: int
     num_spikes: int
     first_spike: int | None  # step, from 1
     peak: float  # the largest loss over the median of the 101 before it, from step 200 on
-    loss_ratio: float  # worst over median of them all, from step 200 on: large where the loss falls for long
-    gradient_norm_ratio: float  # likewise
+    loss_ratio: float  # largest over median loss, from step 200 on; large if the loss falls for long
+    gradient_norm_ratio: float  # the same of the gradient norm
 
     def as_dict(self) -> dict[str, float | None]:
-        """By their names."""
+        """Return the fields by name."""
         return dataclasses.asdict(self)
 
 
 def stability(losses: np.ndarray, gradient_norms: np.ndarray) -> Stability:
-    """The figures of a run of which every step was logged; `[N]` each."""
+    """Return the stability of a run, from `losses` and `gradient_norms` `[N]` of every step."""
     found = spikes(losses)
     return Stability(
         num_steps=len(losses),
@@ -60,10 +63,10 @@ def _worst_over_median(values: np.ndarray) -> float:
 
 
 def radial_share(projection: float, commitment: float, to_projection: bool) -> float:
-    """E[(α − 1)²‖e‖²] / E‖z_e − e‖², from the unweighted loss terms of the latent `projected`.
+    """Return E[(α − 1)²‖e‖²] / E‖z_e − e‖², from the unweighted loss terms of the latent `projected`.
 
-    The share of the latent error that the projection takes away; 1/D where the error has no direction. By Pythagoras
-    a commitment `to_projection` lacks the radial part, which one to the code contains.
+    This is the share of the latent error that the projection removes; 1/D if the error has no preferred direction. By
+    Pythagoras, a commitment `to_projection` lacks the radial part, which a commitment to the code contains.
     """
     whole = commitment + projection if to_projection else commitment
     return projection / whole if whole else 0.0

@@ -1,4 +1,4 @@
-"""The results of a study in a few files of limited size, to be carried from another machine."""
+"""Pack the results of a study into a few files of limited size, to be copied from another machine."""
 
 import io
 import tarfile
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from hvq_jax.errors import UserError
 
-NUM_FILES = 8  # at most
-FILE_BYTES = 16 * 2**20  # at most
+NUM_FILES = 8  # largest number of files
+FILE_BYTES = 16 * 2**20  # largest size of a file
 
 
 def pack(results: Path, study: Path, folder: Path) -> list[Path]:
     """Pack everything in `results`, a folder below `study`, into `folder`, and return the files written.
 
-    They are one tar archive, cut at every `FILE_BYTES`: `cat FOLDER/NAME.tar.* | tar -x -C STUDY`, with NAME that of
-    the study, puts the results back. Parts that were there before are replaced.
+    The files are the parts of one tar archive. `cat FOLDER/NAME.tar.* | tar -x -C STUDY` unpacks it, where NAME is the
+    name of the study. Earlier parts are replaced.
 
     Raises:
         UserError: the results do not fit into `NUM_FILES` files.

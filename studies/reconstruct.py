@@ -1,8 +1,8 @@
-"""The first test images of a trained run with their reconstructions, for the results of a study.
+"""Write the first test images of a trained run and their reconstructions, for the results of a study.
 
     python -m studies.reconstruct WORKDIR FILE.npz --count=16
 
-A process of its own, so that the one that starts the runs takes no memory of the device.
+It is a separate process, so that the one that starts the runs takes no memory of the device.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What a study keeps of a run: a row of figures, curves of its training, and reconstructions."""
+"""Results that a study keeps of a run: metrics, training curves, and reconstructions."""
 
 import json
 import math
@@ -19,18 +19,18 @@ _OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
 
 
 def is_finished(cell: Cell, runs: Path) -> bool:
-    """Return whether a run has everything of its last stage; one that was stopped has not, although it ends with 0."""
+    """Return whether a run has completed its last stage; one stopped by SIGTERM has not, although its status is 0."""
     summary = read_json(cell.workdir(runs) / "summary.json") or {}
     return "test" in summary.get("autoencoder", {}) and (cell.stage == "autoencoder" or "samples" in summary)
 
 
 def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray] | None = None) -> None:
-    """Keep a run as NAME.json and NAME.npz in the folder `results`, also one whose loss became infinite.
+    """Keep the results of a run, even a diverged one, as NAME.json and NAME.npz in the folder `results`.
 
     Args:
         cell: the run.
         runs: the folder of the runs.
-        results: where to keep it.
+        results: the folder to write to.
         images: `originals` and `reconstructions`, `[N, H, W, C]` uint8 each.
     """
     of_steps = {"split": "train", "stage": "autoencoder"}
@@ -53,27 +53,27 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
 
 
 def thinned(count: int, most: int) -> np.ndarray:
-    """Return the indices of at most `most` of `count` points, evenly spaced, with the first and the last; 0: all."""
+    """Return the indices of up to `most` of `count` points, evenly spaced from the first to the last; 0: all."""
     if not 0 < most < count:
         return np.arange(count)
     return np.linspace(0, count - 1, most).round().astype(int)
 
 
 def is_kept(cell: Cell, results: Path) -> bool:
-    """Whether `collect` has been there."""
+    """Return whether `collect` has kept the results of a cell."""
     return (results / f"{cell.name}.json").exists()
 
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
-    """The row of a kept cell; figures that are infinite or do not exist are None."""
+    """Return the metrics of a kept cell; those that are not finite or do not exist are None."""
     row = json.loads((results / f"{cell.name}.json").read_text())
-    if "peak" not in row:  # kept before rows had all of these
+    if "peak" not in row:  # an older result, without these
         row |= _stability(*(read_curve(cell, results, name) for name in ("step", "loss", "gradient_norm")))
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
-    """Return one of CURVES, `[N]` float32, or "step", the training steps of these N points, from 1."""
+    """Return one of CURVES, `[N]` float32, or "step", the training steps of the N points, from 1."""
     with np.load(results / f"{cell.name}.npz") as arrays:
         if name == "step" and name not in arrays:  # every step was kept
             return np.arange(1, len(arrays["loss"]) + 1)
@@ -87,9 +87,9 @@ def read_images(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray] | No
 
 
 def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray) -> dict[str, float | None]:
-    """Return what `stability` says of a run, from every step; what cannot be said is None.
+    """Return the fields of `stability`; None for those that cannot be computed.
 
-    Means over several steps hide spikes. Ratios of losses say nothing where these are negative, as with the entropy
+    Means over several steps hide spikes, and ratios of losses mean nothing if these are negative, as with the entropy
     term.
     """
     if not np.array_equal(steps, np.arange(1, len(steps) + 1)):
@@ -111,7 +111,7 @@ def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:
         return dict.fromkeys((*_FIGURES, "radial_share"))
     test = json.loads(summary.read_text())["autoencoder"]["test"]
     figures = {key: test.get(key) for key in _FIGURES}
-    if not cell.config.endswith(":projected"):  # elsewhere the terms are not of the same positions
+    if not cell.config.endswith(":projected"):  # otherwise the terms are not of the same positions
         return {**figures, "radial_share": None}
     to_projection = any(option == "loss.commitment_target=projection" for option in cell.options)
     return {**figures, "radial_share": radial_share(test["projection"], test["commitment"], to_projection)}

@@ -1,9 +1,9 @@
-"""The table and the plots of a study, from the results that are there; cells without one are left out.
+"""Write the table and the plots of a study, from the cells that have results.
 
     python -m studies.tables stability
 
-Writes `table.md` and `losses-*.png` into the study's folder; where reconstructions are kept, `curves.png` and
-`reconstructions.png` in place of the latter. --folder names that of a trial, which has `results` of its own.
+Writes `table.md` and `losses-*.png` to the study's folder; `curves.png` and `reconstructions.png` instead of the latter
+if reconstructions are kept. --folder selects the folder of a trial, which has its own `results`.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _COLUMNS = {
 
 
 def groups_of(cells: list[Cell]) -> list[list[Cell]]:
-    """Cells that differ by their seed only, in the order of their first."""
+    """Return cells grouped by their labels, in the order of the first of each group; a group differs by seed only."""
     groups = defaultdict(list)
     for cell in cells:
         groups[tuple(cell.labels.values())].append(cell)
@@ -49,7 +49,7 @@ def groups_of(cells: list[Cell]) -> list[list[Cell]]:
 
 
 def table(groups: list[list[Cell]], results: Path) -> str:
-    """A row a group: the mean over seeds and, where there are several, half the range."""
+    """Return a table with one row per group: the mean over seeds and, for several, half the range."""
     rows = [[read(cell, results) for cell in group] for group in groups]
     columns = [key for key in _COLUMNS if any(row[key] is not None for group in rows for row in group)]
     lines = [
@@ -60,7 +60,7 @@ def table(groups: list[list[Cell]], results: Path) -> str:
 
 
 def spread(values: list[Any]) -> str:
-    """The mean of those that are known and, of several, half their range."""
+    """Return the mean of the values that are not None and, for several, half their range."""
     known = [value for value in values if value is not None]
     if not known:
         return ""
@@ -69,13 +69,13 @@ def spread(values: list[Any]) -> str:
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """A table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
-    """The loss of every step: a panel a group, a line a seed; spikes are marked."""
+    """Plot the loss of every step, with one panel per group and one line per seed; mark spikes."""
     columns = min(len(groups), 3)
     rows = math.ceil(len(groups) / columns)
     figure = Figure(figsize=(5 * columns, 2.6 * rows), layout="constrained")
@@ -92,7 +92,7 @@ def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
         axes.legend(loc="upper right")
     for axes in panels[len(groups) :]:
         axes.remove()
-    figure.supxlabel("step (spikes are red crosses; those before the grey line are not judged)")
+    figure.supxlabel("step (red crosses: spikes; steps before the grey line are not checked)")
     figure.supylabel("training loss")
     figure.savefig(path, dpi=100)
 
@@ -126,7 +126,7 @@ def _line_of(cell: Cell) -> str:
 
 
 def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
-    """Plot a row of test images over one row of reconstructions per cell, all of the same images."""
+    """Plot one row of test images over one row of reconstructions per cell, of the same images."""
     kept = [(", ".join(cell.labels.values()), images) for cell in cells if (images := read_images(cell, results))]
     rows = [("test images", kept[0][1][0]), *((name, reconstructions) for name, (_, reconstructions) in kept)]
     _, height, _, channels = rows[0][1].shape
@@ -143,7 +143,7 @@ def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
 
 
 def write(cells: list[Cell], folder: Path) -> str:
-    """Write the table and the plots of the kept ones of `cells` into `folder`; return the table.
+    """Write the table and the plots of those of `cells` that have results to `folder`; return the table.
 
     Raises:
         UserError: there are no results in `folder`.
@@ -151,7 +151,7 @@ def write(cells: list[Cell], folder: Path) -> str:
     results = folder / "results"
     kept = [cell for cell in cells if is_kept(cell, results)]
     if not kept:
-        raise UserError(f"{results}: no result there; train the cells with studies.train")
+        raise UserError(f"{results}: no results; train the cells with studies.train")
     groups = groups_of(kept)
     text = table(groups, results)
     (folder / "table.md").write_text(text)
@@ -171,7 +171,7 @@ def main(arguments: list[str]) -> None:
     """Write and print the table of one study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--folder", type=Path, help="where `results` are (default: the study's own folder)")
+    parser.add_argument("--folder", type=Path, help="folder that contains `results` (default: the study's)")
     options = parser.parse_args(arguments)
     print(write(STUDIES[options.study](), options.folder or folder_of(options.study)), end="")
 

@@ -1,14 +1,14 @@
-"""Train the cells of a study that have no result yet; run it again to resume what was stopped.
+"""Train the cells of a study that have no result yet; run it again to resume.
 
     python -m studies.train stability --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/stability --jobs=2
 
-Each cell is a run of `train.py` in a folder of --runs, and its result is kept under `studies/STUDY/results`. With
---jobs several are trained at a time. On CPU each has an equal share of the cores: two short networks on a core each are
-finished before one after the other on both. The share decides the last bits of a result. On a GPU each has an equal
-share of its memory, and takes as many steps per compiled dispatch as lie between two logs.
+Each cell is a run of `train.py` in a folder of --runs, and its result is kept in `studies/STUDY/results`. --jobs trains
+several at a time. On CPU each gets an equal share of the cores: two small networks on one core each finish earlier than
+one after the other on both. The share affects the last bits of a result. On a GPU each gets an equal share of the
+memory, and takes as many steps per compiled dispatch as lie between two logs.
 
 With --seconds the runs are stopped in time for the command to end within the limit: they save, and the same command
-resumes them. --pack packs the results into at most 8 files of at most 16 MiB, to be carried to another machine:
+resumes them. --pack packs the results into at most 8 files of at most 16 MiB, to be copied to another machine:
 
     cat FOLDER/STUDY.tar.* | tar -x -C studies/STUDY
 """
@@ -37,17 +37,17 @@ from studies.packing import pack
 from studies.results import collect, is_finished, is_kept
 
 _ROOT = Path(__file__).parents[1]
-_DEVICE_MEMORY = 0.9  # share of a GPU's memory that all runs together reserve
+_DEVICE_MEMORY = 0.9  # share of a GPU's memory reserved by all runs together
 
 # Seconds of --seconds
-_START = 60.0  # at least left for a run before it would be stopped, or it is not started
-_SAVE = 20.0  # for a run to save and end after SIGTERM, before it is killed
-_KEEP = 20.0  # then, for the reconstructions of one that has just ended
-_PACK = 5.0  # then, for the rest
+_START = 60.0  # a run is started only if at least this long remains before it would be stopped
+_SAVE = 20.0  # for a run to save and exit after SIGTERM, before it is killed
+_KEEP = 20.0  # then, for the reconstructions of a run that has just ended
+_PACK = 5.0  # then, for everything else
 
 
 class Limit:
-    """The time that is left to a command."""
+    """The remaining time of the command."""
 
     def __init__(self, seconds: float = math.inf) -> None:
         self._end = time.monotonic() + seconds
@@ -57,7 +57,7 @@ class Limit:
         return self.keeping() - _SAVE - _KEEP
 
     def keeping(self) -> float:
-        """Return the seconds until results have to be there."""
+        """Return the seconds until results must be written."""
         return self._end - time.monotonic() - _PACK
 
     def stop(self) -> None:
@@ -83,16 +83,16 @@ class Machine:
 
     @classmethod
     def found(cls, jobs: int) -> "Machine":
-        """Return the machine as JAX sees it, which is asked in a process of its own: its memory is the runs'."""
+        """Return the machine as JAX sees it from a separate process, so that this one takes no memory of the device."""
         code = "import jax; print(jax.default_backend())"
         asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         if asked.returncode:
             raise UserError(f"JAX finds no device: {(asked.stderr.strip().splitlines() or [''])[-1]}")
         backend = asked.stdout.split()[-1]
-        return cls(backend, 1 if backend == "tpu" else jobs)  # a TPU is held by one process
+        return cls(backend, 1 if backend == "tpu" else jobs)  # only one process can use a TPU
 
     def steps_per_dispatch(self, cell: Cell) -> int:
-        """Return the steps per compiled dispatch, which may not be more than lie between two logs."""
+        """Return the steps per compiled dispatch, at most those between two logs."""
         return 1 if self.backend == "cpu" else cell.log_every_steps
 
     def environment(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Machine:
         return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{_DEVICE_MEMORY / self.jobs:.3f}", **os.environ}
 
     def thread_initializer(self) -> Callable[[], None]:
-        """Return what a thread does that starts runs: on CPU, take its share of the cores, which they inherit."""
+        """Return the initializer of a thread that starts runs: on CPU it takes its share of the cores, for its runs."""
         cores, counter = sorted(os.sched_getaffinity(0)), itertools.count()
         share = max(len(cores) // self.jobs, 1)
 
@@ -115,7 +115,7 @@ class Machine:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `train_cells`, without the folder of the runs, the data and the jobs."""
+    """Add the options of `train_cells` other than runs, data and jobs."""
     parser.add_argument("--only", default="", help="cells whose name contains this")
     parser.add_argument("--seconds", type=float, default=math.inf, help="time limit of the command (default: none)")
     parser.add_argument("--pack", type=Path, help="folder for the packed results")
@@ -124,18 +124,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def train_cells(
     cells: list[Cell], study: Path, results: Path, runs: Path, options: argparse.Namespace, limit: Limit
 ) -> None:
-    """Train those of `cells` that have no result in `results`, and pack what is there.
+    """Train those of `cells` that have no result in `results`, and pack all results.
 
     Args:
-        cells: of the study.
-        study: its folder, which contains `results`.
-        results: where results are kept.
+        cells: the cells of the study.
+        study: the folder of the study, which contains `results`.
+        results: the folder of the results.
         runs: the folder of the runs.
-        options: of the command line: `manual_dir`, `jobs` and those of `add_options`.
-        limit: the time that is left.
+        options: options of the command line: `manual_dir`, `jobs` and those of `add_options`.
+        limit: the remaining time.
 
     Raises:
-        UserError: the data is not there, or cells failed.
+        UserError: the data is missing, or cells failed.
     """
     manual_dir, runs = Path(options.manual_dir).absolute(), runs.absolute()
     if not any(manual_dir.glob("train-images-idx3-ubyte*")):
@@ -159,7 +159,7 @@ def train_cells(
 
 
 def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine: Machine, limit: Limit) -> str:
-    """Train a cell, and keep its result if it ends; return "done", "failed", or "missing" where time is short."""
+    """Train a cell, and keep its result if it ends; return "done", "failed", or "missing" if time ran out."""
     if limit.training() < _START:
         print(f"{cell.name}: not started, too little time is left", flush=True)
         return "missing"
@@ -168,7 +168,7 @@ def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine
     command = [*_command(cell, runs), *data, dispatch]
     with path.open("w") as log:
         status = _run(command, log, machine, limit.training, _SAVE)
-        finished = status == 0 and is_finished(cell, runs)  # else the summary may be of another config
+        finished = status == 0 and is_finished(cell, runs)  # otherwise the summary may be of another config
         diverged = status != 0 and "the loss is" in _last_line(path)
         images = None
         if finished and cell.num_images:
@@ -201,7 +201,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
 
 
 def _run(command: list[str], log: IO[str], machine: Machine, left: Callable[[], float], grace: float) -> int:
-    """Run a command and return its status; stop it when no time is left, and kill it after `grace` more seconds."""
+    """Run a command and return its status; stop it when no time is left, kill it after another `grace` seconds."""
     process = subprocess.Popen(
         command,
         cwd=_ROOT,

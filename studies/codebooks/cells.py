@@ -1,13 +1,13 @@
-"""Every way to have codes, one after the other: what is changed against the default, one epoch, one seed.
+"""Codebook methods compared: changes to the default config, one epoch, one seed.
 
-The weights of the loss are 1, as the report has them, but for the rows that say another.
+The weights of the loss are 1, as in the report, unless a row sets others.
 """
 
 from studies.cells import Cell
 
 _WEIGHTS = ("loss.commitment_weight=1.0", "loss.projection_weight=1.0")
 
-# (latent, name in the table, options beside configs/default.py)
+# (latent, name in the table, changes to configs/default.py)
 _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("vq", "gradient, uniform init", ("codebook.learning=gradient", "codebook.init=uniform")),
     ("vq", "gradient, data init", ("codebook.learning=gradient",)),
@@ -36,7 +36,7 @@ _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def cells() -> list[Cell]:
-    """In the order of the table."""
+    """Return the cells, in the order of the table."""
     return [
         Cell(
             config=f"configs/default.py:{latent}",

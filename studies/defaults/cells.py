@@ -1,4 +1,4 @@
-"""The defaults: every latent at the size of the reference's comparison, and two runs of twenty epochs."""
+"""The defaults: each latent for two epochs with three seeds, and two runs of twenty epochs."""
 
 from studies.cells import Cell
 
@@ -7,7 +7,7 @@ SEEDS = (0, 1, 2)
 
 
 def cells() -> list[Cell]:
-    """Seed by seed, then the long runs."""
+    """Return the cells, seed by seed, then the long runs."""
     short = [_cell(latent, seed, dim=64, num_epochs=2) for seed in SEEDS for latent in LATENTS]
     return [*short, *(_cell(latent, seed=0, dim=32, num_epochs=20) for latent in ("projected", "combined"))]
 

@@ -1,8 +1,8 @@
-"""Train the cells of the report at full size that have no result yet, within a time limit, and pack the results.
+"""Train the cells of the report's comparison that have no result yet, within a time limit, and pack the results.
 
     python -m studies.report --manual_dir=/usr/share/datasets/fashion-mnist --seconds=540 --pack=packed
 
-Run it again to resume. --dim and --epochs make a smaller trial, with runs and results in folders of its own:
+Run it again to resume. --dim and --epochs run a smaller trial, with runs and results in separate folders:
 `studies/report/trials/dim_D-epochs_N`.
 """
 

@@ -1,11 +1,11 @@
-"""The report's comparison at full size: every latent with the report's own training and with the default one."""
+"""The report's comparison at full size: each latent with the report's settings and with the defaults."""
 
 import math
 
 from studies.cells import Cell
 
 DIM, NUM_EPOCHS = 256, 100
-NUM_POINTS = 2000  # kept of every curve
+NUM_POINTS = 2000  # largest number of points kept of a curve
 NUM_IMAGES = 16
 
 _STEPS_PER_EPOCH = 55_000 // 128

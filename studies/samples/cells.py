@@ -1,7 +1,7 @@
-"""Both stages of every latent, and what else is needed to compare their samples: a transformer, and lengths left free.
+"""Both stages of each latent; also with a transformer, and with codes of length 1.
 
-With the default codebook lengths are nearly those of the codes, and there is less in them to model (`studies/rates`).
-Codes of length 1, and a commitment that leaves lengths free, put more into them.
+With the default codebook, lengths are close to those of the codes and leave less to model (`studies/rates`). Codes of
+length 1, with a commitment that leaves lengths free, put more information into them.
 """
 
 from studies.cells import Cell
@@ -11,7 +11,7 @@ _CODEBOOKS = {
     "spherical": ("codebook.unit_norm=codes", "loss.commitment_target=projection"),
 }
 
-# As large as each other, to 8 %: 385,000 and 393,000 parameters for vq, 414,000 and 447,000 for projected.
+# The same size within 8 %: 385,000 and 393,000 parameters for vq, 414,000 and 447,000 for projected.
 _PRIORS = {
     "pixelcnn": ("prior.width=32", "prior.num_layers=8"),
     "transformer": ("prior.width=64", "prior.num_layers=4"),
@@ -28,12 +28,12 @@ _SAMPLED = (
     ("vq", "default", "transformer"),
     ("projected", "default", "transformer"),
 )
-# Where drawn lengths are set against mean lengths by more than one training.
+# Trained more than once, to compare drawn lengths with mean lengths.
 _REPEATED = tuple(labels for labels in _SAMPLED if labels[0] in ("projected", "combined") and labels[2] == "pixelcnn")
 
 
 def cells() -> list[Cell]:
-    """All with seed 0, then some with others."""
+    """Return all cells with seed 0, then some with other seeds."""
     return [
         *(_cell(*labels, seed=0) for labels in _SAMPLED),
         *(_cell(*labels, seed=seed) for seed in (1, 2) for labels in _REPEATED),
@@ -54,6 +54,6 @@ def _cell(latent: str, codebook: str, prior: str, seed: int) -> Cell:
             "prior.head_width=256",
             "prior.num_epochs=3",
             "prior.learning_rate=2e-3",
-            "sampling.classify=False",  # they are judged by more images
+            "sampling.classify=False",  # `evaluate` uses more images
         ),
     )

@@ -1,4 +1,4 @@
-"""The baseline of a prior: how often each code stands at each position in images of each class."""
+"""Baseline of a prior: the frequency of each code at each position, per class."""
 
 import numpy as np
 
@@ -11,10 +11,15 @@ def histogram_nats(
     test: tuple[np.ndarray, np.ndarray],
     num_codes: int,
 ) -> float:
-    """Nats a latent of the codes of `test`, by their frequencies in `train` given class and position.
+    """Return the nats per latent of the codes of `test`, by their frequencies in `train` given class and position.
 
-    Each split is codes `[N, h, w]` int and labels `[N]` int. The frequencies are those of the class at the position,
-    smoothed by a number times those of the codes anywhere; it is the one that does best on `validation`.
+    The frequencies are smoothed with those over all positions and classes, by the weight that is best on `validation`.
+
+    Args:
+        train: codes `[N, h, w]` int and labels `[N]` int; the other splits have the same form.
+        validation: the split that selects the smoothing.
+        test: the split that is scored.
+        num_codes: K.
     """
     codes, labels = train
     everywhere = np.bincount(codes.ravel(), minlength=num_codes) + 1.0

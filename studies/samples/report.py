@@ -1,4 +1,4 @@
-"""The tables of samples, from the judgements and the sweeps that are there.
+"""Write the tables of samples, from the evaluations and sweeps so far.
 
     python -m studies.samples.report
 
@@ -24,7 +24,7 @@ _HEAD = (
     "histogram",
     "below it, %",
     "nats of continuous parts",
-    "bits a pixel",
+    "bits per pixel",
     "class accuracy, %",
     "Fréchet distance",
     "drawn gains are nearer than mean gains by",
@@ -39,13 +39,13 @@ _SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "pre
 
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
-    """Of a cell, None where it has none yet."""
+    """Return the evaluation of a cell, None if there is none yet."""
     path = results_of("samples") / f"judged-{cell.name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
 def row(group: list[Cell]) -> list[str]:
-    """Of cells that differ by their seed, all of which are judged."""
+    """Return the row of cells that differ by seed only, all of them evaluated."""
     found = [result for cell in group if (result := judgement(cell))]
     priors = [result["prior"] for result in found]
     nats = [prior.get("nats_of_codes", prior["nats_per_latent"]) for prior in priors]
@@ -81,21 +81,21 @@ def row(group: list[Cell]) -> list[str]:
 
 
 def sweeps() -> list[list[str]]:
-    """A row a point, of all of them."""
+    """Return one row per setting of each sweep."""
     rows = []
     for path in sorted(results_of("samples").glob("sweep-*.json")):
         for point in json.loads(path.read_text())["points"]:
-            setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "as it is"
+            setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "default"
             percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
             rows.append([path.stem.removeprefix("sweep-"), setting, f"{point['frechet_distance']:.2f}", *percents])
     return rows
 
 
 def main() -> None:
-    """Writes them."""
+    """Write the tables."""
     groups = groups_of([cell for cell in cells() if judgement(cell)])
     if not groups:
-        raise UserError(f"{results_of('samples')}: no judgement there; see studies.samples.evaluate")
+        raise UserError(f"{results_of('samples')}: no evaluation; run studies.samples.evaluate")
     table = markdown(list(_HEAD), [row(group) for group in groups])
     if rows := sweeps():
         table += "\n" + markdown(_SWEEP_HEAD, rows)

@@ -1,4 +1,4 @@
-"""The gradients of the projection crossed with the codebooks, and two long runs from the reference's initialisation."""
+"""Each gradient of the projection with each codebook, and two long runs from the reference's initialisation."""
 
 from studies.cells import Cell
 
@@ -7,18 +7,23 @@ SEEDS = (0, 1, 2)
 NUM_STEPS = 1400
 LONG = 40 * 429  # forty epochs of 55,000 images
 
-# Beside the config `reference`. A codebook of unit norm has no length of its own, so nothing may pull vectors to it.
+# Changes to configs/reference.py. Codes of unit norm have no length, so vectors must not be committed to them.
 CODEBOOKS: dict[str, tuple[str, ...]] = {
     "gradient": ("codebook.learning=gradient", "codebook.init=uniform"),
     "ema": ("codebook.learning=ema", "codebook.init=data"),
-    "spherical": ("codebook.unit_norm=codes", "codebook.init=data", "loss.commitment_target=projection"),
+    "spherical": (
+        "codebook.learning=ema",
+        "codebook.unit_norm=codes",
+        "codebook.init=data",
+        "loss.commitment_target=projection",
+    ),
 }
 
 
 def cells() -> list[Cell]:
-    """The first seed, the long runs, the other seeds: every stop leaves a table.
+    """Return the cells: the first seed, the long runs, the other seeds, so that a table is complete early.
 
-    `both` is `encoder` where codes are no parameters (a test), so it stands once.
+    If the codes are not parameters, `both` equals `encoder` (there is a test) and is left out.
     """
     long = [_cell("gradient", gradient, seed=0, num_steps=LONG) for gradient in ("both", "both_through_st")]
     return [*_grid(SEEDS[0]), *long, *(cell for seed in SEEDS[1:] for cell in _grid(seed))]
