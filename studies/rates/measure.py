@@ -1,10 +1,10 @@
-"""What the continuous part costs when it is transmitted in G bins, or in steps of a residual, and what it buys.
+"""Measure the rate and distortion of the continuous part, with signed lengths in G bins or residuals in steps.
 
     python -m studies.rates.measure --workdir=RUN --name=projected --manual_dir=/usr/share/datasets/fashion-mnist
 
 Encodes the data set of a trained run, fits bins to its training latents, and decodes the test images from what would be
-transmitted. Writes `studies/rates/results/NAME.json`. No prior is needed: bits are those of static codes, by the
-frequencies on the training split of codes, of bins given their code and group, and of residuals given their channel.
+transmitted. Writes `studies/rates/results/NAME.json`. No prior is needed: bits are those of static codes, from the
+frequencies in the training split of codes, of bins given code and group, and of residuals given the channel.
 """
 
 import argparse
@@ -38,9 +38,12 @@ _BATCH = 500
 
 
 def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np.ndarray] | None = None) -> float:
-    """Bits `[]` of all of `test` by the frequencies in `train`, of each value once more than it was seen.
+    """Return the bits of all of `test` by the frequencies in `train`, with one added to each count.
 
-    Both hold whole numbers from 0 on, any shape; with `given`, those that each is conditioned on, of the same shapes.
+    Args:
+        train: integers from 0, of any shape.
+        test: the same.
+        given: what `train` and `test` are conditioned on: integers from 0, of the same shapes.
     """
     conditions = (np.zeros_like(train), np.zeros_like(test)) if given is None else given
     size = int(max(train.max(initial=0), test.max(initial=0))) + 1
@@ -52,7 +55,7 @@ def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np
 
 
 def settings_of(run: TrainedRun) -> dict[str, ContinuousOptions]:
-    """Every way to make the continuous part of a run whole numbers."""
+    """Return every setting to round the continuous part of a run to integers."""
     if has_residual(run.model.latent):
         return {f"step {step:g}": ContinuousOptions(step=step) for step in STEPS}
     per_code = {f"{g} a code": ContinuousOptions(g, bins_per_code=True) for g in NUM_BINS}
@@ -61,13 +64,13 @@ def settings_of(run: TrainedRun) -> dict[str, ContinuousOptions]:
 
 
 def continuous_bits(stored: dict[str, np.ndarray], tables: Tables) -> float:
-    """Bits of the continuous parts of all test latents, by the frequencies of the training latents."""
+    """Return the bits of the continuous parts of all test latents, by the frequencies of the training latents."""
     parts, conditions = [], []
     for split in ("train", "test"):
         indices, continuous = stored[f"{split}_indices"], stored[f"{split}_continuous"]
         chosen = stored["present"][indices]
         codes = indices[chosen]
-        if tables.step:  # stored where there is one only
+        if tables.step:  # stored only where there is one
             whole = np.round(continuous / tables.step).astype(int)
             channels = np.broadcast_to(np.arange(whole.shape[-1]), whole.shape)
             parts.append(whole)
@@ -84,9 +87,9 @@ def continuous_bits(stored: dict[str, np.ndarray], tables: Tables) -> float:
 
 
 def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, np.ndarray, Tables], float]:
-    """A function of images `[N, H, W, C]`, codes, continuous parts (of every position) and tables: the MSE."""
+    """Return a function that maps images `[N, H, W, C]`, codes, continuous parts and tables to the MSE."""
 
-    # Apart, so that the decoder is compiled once, not for each size of the tables.
+    # Two functions, so that the decoder is compiled once instead of for each size of the tables.
     @jax.jit
     def received(variables: Any, indices: jax.Array, parts: jax.Array, tables: Tables) -> jax.Array:
         codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
@@ -109,7 +112,7 @@ def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, np.ndarr
 
 
 def everywhere(stored: dict[str, np.ndarray], split: str) -> np.ndarray:
-    """Continuous parts `[N, h, w, c]`, with zeros where a residual is not stored."""
+    """Return continuous parts `[N, h, w, c]`, with zeros where no residual is stored."""
     indices, continuous = stored[f"{split}_indices"], stored[f"{split}_continuous"]
     if continuous.ndim == 4:
         return continuous
@@ -119,7 +122,7 @@ def everywhere(stored: dict[str, np.ndarray], split: str) -> np.ndarray:
 
 
 def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
-    """Radial share, spread of ρ, and for every setting the MSE and the bits an image."""
+    """Return the statistics of ρ, and the MSE and bits per image of every setting."""
     dataset = load_dataset(**{**run.config.data.to_dict(), **data})
     latent_data(
         run.model,
@@ -153,7 +156,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def lengths(stored: dict[str, np.ndarray]) -> dict[str, float]:
-    """Of ρ over the test split: mean, deviation, and deviation from the mean of its code and group."""
+    """Return mean and deviation of ρ over the test split, and its deviation from the mean per code and group."""
     codes, rho = (stored[f"test_{name}"] for name in ("indices", "continuous"))
     chosen = stored["present"][codes]
     groups = rho.shape[-1]
@@ -168,19 +171,19 @@ def lengths(stored: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def main(arguments: list[str]) -> None:
-    """Measures one run."""
+    """Measure one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="a run whose autoencoder is trained")
-    parser.add_argument("--name", required=True, help="of its results")
+    parser.add_argument("--workdir", required=True, help="workdir of a trained autoencoder")
+    parser.add_argument("--name", required=True, help="name of the result")
     parser.add_argument("--manual_dir", help="the published files of the data set")
     options = parser.parse_args(arguments)
     set_quiet()
     run = TrainedRun.load(options.workdir)
     if run.model.latent.mode == "vq":
-        raise UserError(f"--workdir={options.workdir}: vq has no continuous part to be measured")
+        raise UserError(f"--workdir={options.workdir}: vq has no continuous part to measure")
     summary = read_json(run.workdir / "summary.json") or {}
     if "autoencoder" not in summary:
-        raise UserError(f"--workdir={options.workdir}: its autoencoder is not trained to the end; run train.py on it")
+        raise UserError(f"--workdir={options.workdir}: its autoencoder is not fully trained; run train.py on it")
     test = summary["autoencoder"]["test"]
     data = {} if options.manual_dir is None else {"manual_dir": options.manual_dir}
     result = measured(run, data)

@@ -1,4 +1,4 @@
-"""The tables and the plot of what bins and steps cost and buy, from the results that are there.
+"""Write the tables and the plot of rate and distortion, from the results so far.
 
     python -m studies.rates.report
 
@@ -24,21 +24,21 @@ _ABOUT = {
     "length_mean": "ρ, mean",
     "length_spread": "ρ, spread",
     "spread_within_codes": "ρ, spread within codes",
-    "bits_of_codes": "bits an image of codes",
+    "bits_of_codes": "bits per image of codes",
     "mse_not_rounded": "test MSE, not rounded",
 }
 
 
 def read_all() -> dict[str, dict[str, Any]]:
-    """By name."""
+    """Return all results by name."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(results_of("rates").glob("*.json"))}
     if not found:
-        raise UserError(f"{results_of('rates')}: no result there; measure runs with studies.rates.measure")
+        raise UserError(f"{results_of('rates')}: no results; measure runs with studies.rates.measure")
     return found
 
 
 def about(found: dict[str, dict[str, Any]]) -> str:
-    """A row a run: what is left in the continuous part before any of it is rounded."""
+    """Return a table with one row per run: the statistics of the continuous part before rounding."""
 
     def entry(value: float | None) -> str:
         return "" if value is None else f"{value:.3g}"
@@ -48,13 +48,13 @@ def about(found: dict[str, dict[str, Any]]) -> str:
 
 
 def settings(found: dict[str, dict[str, Any]], names: list[str]) -> str:
-    """A row a run that has these settings: the MSE, and the bits an image of the continuous part in brackets."""
+    """Return a table with one row per run that has these settings: the MSE (bits per image of the continuous part)."""
     rows = [
         [name, *(_setting(result["settings"][key]) for key in names)]
         for name, result in found.items()
         if names[0] in result["settings"]
     ]
-    return markdown(["run", *names], rows)
+    return markdown(["run", *(name.replace(" a code", " per code") for name in names)], rows)
 
 
 def _setting(row: dict[str, float]) -> str:
@@ -62,7 +62,7 @@ def _setting(row: dict[str, float]) -> str:
 
 
 def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
-    """MSE against bins a code, and against the bits of an image, all of them by static codes."""
+    """Plot the MSE against the bins per code, and against all bits per image, by static codes."""
     figure = Figure(figsize=(13, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
@@ -78,14 +78,14 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
         right.plot(bits, mse, "o-", color=color, label=name)
     left.set_xscale("log", base=2)
     left.set_xticks(NUM_BINS, [str(g) for g in NUM_BINS])
-    left.set_xlabel("G, bins a code (dotted: not rounded)")
+    left.set_xlabel("G, bins per code (dotted: not rounded)")
     right.set_xscale("log")
     right.xaxis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
     right.xaxis.set_minor_locator(NullLocator())
     right.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     right.set_xlabel(
-        "bits an image, codes and continuous part, by static codes\n"
-        f"(from left: {NUM_BINS[0]} to {NUM_BINS[-1]} bins a code, or residuals in steps of {STEPS[0]} to {STEPS[-1]})"
+        "bits per image, codes and continuous part, by static codes\n"
+        f"(from left: {NUM_BINS[0]} to {NUM_BINS[-1]} bins per code, or residual steps of {STEPS[0]} to {STEPS[-1]})"
     )
     for axes in (left, right):
         axes.set_ylabel("test MSE, images in [-1, 1]")
@@ -95,7 +95,7 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
 
 
 def main() -> None:
-    """Writes both."""
+    """Write tables and plot."""
     found = read_all()
     parts = [about(found)]
     for names in (

@@ -1,10 +1,10 @@
-"""Judges the samples of every trained cell by the features of a small classifier, 10,000 images a side.
+"""Evaluate 10,000 samples of each trained cell against 10,000 test images, in the features of a small classifier.
 
     python -m studies.samples.evaluate --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples
 
-Writes `studies/samples/results/judged-NAME.json`, and into `classifier.json` the classifier's test accuracy with the
-distance from training images to test images, which is the floor of all the others. The classifier itself is kept in
---runs, for what is judged later.
+Writes `studies/samples/results/judged-NAME.json`, and `classifier.json` with the classifier's test accuracy and the
+distance from training images to test images, the smallest that can be expected. The classifier is kept in --runs for
+later evaluations.
 """
 
 import argparse
@@ -37,22 +37,22 @@ from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
 COUNT = 10_000
-_EPOCHS = 12  # of the classifier
+_EPOCHS = 12  # of training the classifier
 
 
 @dataclasses.dataclass(frozen=True)
 class Judge:
-    """A classifier and the features of the test images, to which all others are compared."""
+    """A classifier, and the features of the test images, which all others are compared with."""
 
     classifier: Classifier
     real: np.ndarray  # [COUNT, 64]
 
     def distance(self, images: np.ndarray) -> float:
-        """Fréchet distance of `COUNT` uint8 images from the test images."""
+        """Return the Fréchet distance of `COUNT` uint8 images from the test images."""
         return frechet_distance(self.real, features(self.classifier, images))
 
     def samples(self, images: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Distance, precision, recall, and the share that the classifier takes for what they were drawn as."""
+        """Return distance, precision, recall, and the share that the classifier assigns to their own class."""
         found = features(self.classifier, images)
         precision, recall = precision_and_recall(self.real, found)
         right = np.mean(predict(self.classifier, images) == labels)
@@ -66,7 +66,7 @@ class Judge:
 
 
 def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]]:
-    """The judge, and what it says of itself; its classifier is read from `kept`, or trained and written there."""
+    """Return the judge and its baseline metrics; its classifier is read from `kept`, or trained and written there."""
     if not kept.exists():
         images, labels = dataset.train.read(np.arange(len(dataset.train)))
         write_classifier(train_classifier(images, labels, len(dataset.class_names), seed=0, epochs=_EPOCHS), kept)
@@ -80,30 +80,30 @@ def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]
 
 
 def write_classifier(classifier: Classifier, path: Path) -> None:
-    """As an .npz of its parameters."""
+    """Write the parameters of a classifier as an .npz."""
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **flatten_dict(classifier.variables, sep="/"))
 
 
 def read_classifier(dataset: ImageDataset, path: Path) -> Classifier:
-    """What `write_classifier` wrote of a classifier of these images; UserError if it is damaged."""
-    variables = unflatten_dict(read_arrays(path, advice="delete it, and judge all again"), sep="/")
+    """Return the classifier of these images that `write_classifier` wrote; UserError if it is damaged."""
+    variables = unflatten_dict(read_arrays(path, advice="delete it, and evaluate again"), sep="/")
     return Classifier(Network(len(dataset.class_names)), variables, dataset.image_shape)
 
 
 def some_training_images(dataset: ImageDataset) -> np.ndarray:
-    """`COUNT` of them."""
+    """Return `COUNT` training images."""
     return dataset.train.read(np.arange(COUNT))[0]
 
 
 def mean_gains(run: TrainedRun) -> Tables:
-    """The tables with a single bin a code: every position has its code's mean gain."""
+    """Return tables with one bin per code, so that every position has its code's mean gain."""
     stored = read_arrays(run.workdir / FILE)
     return tables_of(run.model.latent, stored, ContinuousOptions(num_bins=1))
 
 
 def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:
-    """The images `[n, H, W, C]` of codes alone, `[n, h, w]`."""
+    """Return the images `[n, H, W, C]` of plain codes `[n, h, w]`, with the gains of `tables`."""
 
     @jax.jit
     def decode(variables: Variables, indices: jax.Array) -> jax.Array:
@@ -116,15 +116,16 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
 
 
 def whole(pieces: Iterable[Drawn]) -> tuple[np.ndarray, np.ndarray]:
-    """All images, and all codes."""
+    """Return all images and all codes."""
     images, indices = zip(*((piece.images, piece.indices) for piece in pieces), strict=True)
     return np.concatenate(images), np.concatenate(indices)
 
 
 def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, Any]:
-    """Rates, and distances: of samples, of what is transmitted, of reconstructions; the first two with mean gains too.
+    """Return rates, and the distances of samples, transmitted images and reconstructions from the test images.
 
-    What is transmitted and what is reconstructed are training images, since the others are compared with test images.
+    The distances of samples and transmitted images are also measured with mean gains. Transmitted and reconstructed are
+    training images, because all are compared with test images.
     """
     training = some_training_images(dataset)
     labels = np.arange(COUNT, dtype=np.int32) % len(run.class_names)
@@ -146,7 +147,7 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
 
 
 def histogram_of(run: TrainedRun) -> float:
-    """Nats a latent of the test codes by the baseline."""
+    """Return the nats per latent of the test codes under the baseline."""
     stored = read_arrays(run.workdir / FILE)
     train, validation, test = (
         (stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in ("train", "validation", "test")
@@ -155,13 +156,13 @@ def histogram_of(run: TrainedRun) -> float:
 
 
 def write(name: str, result: dict[str, Any]) -> None:
-    """Keeps it with the study."""
+    """Write a result to the study's results."""
     results_of("samples").mkdir(parents=True, exist_ok=True)
     (results_of("samples") / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 def main(arguments: list[str]) -> None:
-    """Judges what is trained and has no judgement yet."""
+    """Evaluate the trained cells that have no evaluation yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")
@@ -172,7 +173,7 @@ def main(arguments: list[str]) -> None:
     missing = [cell for cell in asked if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
     trained = [cell for cell in missing if (cell.workdir(options.runs) / "samples.png").exists()]
     if not trained:
-        raise UserError(f"--runs={options.runs}: no trained cell there that is not judged; train with studies.train")
+        raise UserError(f"--runs={options.runs}: no trained cell without an evaluation; train with studies.train")
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
     judge, about = judge_of(dataset, options.runs / "classifier.npz")
     write("classifier", about)

@@ -1,10 +1,10 @@
-"""What temperatures, top-p and guidance make of the samples of one run, by the judge of `evaluate`.
+"""Evaluate the samples of one run at several temperatures, top-p and guidance, as in `evaluate`.
 
     python -m studies.samples.sweep --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/samples \\
         --cell=frequency-default-pixelcnn-seed_0
 
---cell is a folder of --runs. Writes `studies/samples/results/sweep-CELL.json`, a point at a time, and goes on
-with it when started again.
+--cell is a folder of --runs. Writes `studies/samples/results/sweep-CELL.json` after each setting; run it again to
+resume.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from studies import results_of
 from studies.samples import evaluate
 from studies.samples.evaluate import Judge, judge_of, whole, write
 
-# One option at a time; the others are as they are by default.
+# One option at a time; the others have their defaults.
 _OF_CODES: tuple[dict[str, float], ...] = (
     {},
     {"temperature": 0.9},
@@ -40,7 +40,7 @@ _OF_CONTINUOUS: tuple[dict[str, float], ...] = (
 
 
 def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
-    """What is said of the samples of each setting, its options in front; written as it grows."""
+    """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = _OF_CODES if run.prior.continuous is None else (*_OF_CODES, *_OF_CONTINUOUS)
     kept = results_of("samples") / f"sweep-{name}.json"
@@ -55,7 +55,7 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
 
 
 def main(arguments: list[str]) -> None:
-    """Sweeps one run."""
+    """Sweep one run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs")

@@ -1,8 +1,8 @@
-"""Trains a cell once more and looks at its codes in every step: the hypotheses about its peaks, one by one.
+"""Train a cell again and observe its codes in every step, to test the hypotheses about its peaks.
 
     python -m studies.stability.probe --manual_dir=/usr/share/datasets/fashion-mnist --cell=gradient-both-1400-seed_0
 
-Writes `studies/stability/results/probe-CELL.json`. Codebooks that are trained by gradient only.
+Writes `studies/stability/results/probe-CELL.json`. Only for codebooks trained by gradient.
 """
 
 import argparse
@@ -35,15 +35,17 @@ from studies.cells import Cell
 from studies.figures import FIRST, peaks
 from studies.stability.cells import cells
 
-_SHOWN = 10  # of the worst steps
+_SHOWN = 10  # number of worst steps reported
 
 
 def observe(model: Autoencoder, before: TrainState, after: TrainState, images: jax.Array) -> dict[str, jax.Array]:
-    """What a step on `images` `[B, H, W, C]` did to the codes, by the encoder outputs that it was taken with.
+    """Return the change of the codes in a step on `images` `[B, H, W, C]`, using the encoder outputs of that step.
 
-    `counts`, `gain` (mean alpha), `moved` (the length of the step) and `towards`, each `[K]`: the cosine between a
-    code's step across its own direction and the mean of r = z_e - P of its vectors; below 0 it turns away from them.
-    `reassigned` `[]`: the share of vectors to which the moved codes would give another code.
+    Returns:
+        `counts`, `gain` (mean alpha) and `moved` (the length of the step), each `[K]`; `towards` `[K]`, the cosine
+        between the part of a code's step orthogonal to the code and the mean of r = z_e - P of its vectors, negative
+        where the code turns away from them; and `reassigned` `[]`, the share of vectors that the moved codes would
+        assign differently.
     """
     old, new = before.params["codebook"], after.params["codebook"]
     z_e, _ = autoencoder.encode_training(model, before.params, before.model_state, images)
@@ -72,7 +74,7 @@ def observe(model: Autoencoder, before: TrainState, after: TrainState, images: j
 
 
 def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str, np.ndarray], float]:
-    """The first steps of a cell: loss and gradient norm `[N]`, `observe` `[N, ...]`; and the learning rate."""
+    """Return loss and gradient norm `[N]`, and `observe` `[N, ...]`, of the first N steps; and the learning rate."""
     config = parse_command_line([*cell.arguments, *arguments, "--workdir=not_used"]).config
     dataset = load_dataset(**config.data)
     model = configuration.autoencoder_of(config, dataset.image_shape)
@@ -102,7 +104,7 @@ def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str,
 
 
 def wakings(counts: np.ndarray, asleep: int = FIRST) -> np.ndarray:
-    """Where a code `[N, K]` is assigned after so many steps without: `[N, K]` bool, False in the first so many."""
+    """Return where a code is assigned after `asleep` steps without: `[N, K]` bool, False in the first of them."""
     used = np.concatenate([np.zeros((1, counts.shape[1])), np.cumsum(counts, axis=0)])
     before = np.zeros_like(counts, bool)
     before[asleep:] = used[asleep:-1] == used[: -asleep - 1]
@@ -110,7 +112,7 @@ def wakings(counts: np.ndarray, asleep: int = FIRST) -> np.ndarray:
 
 
 def summary(seen: dict[str, np.ndarray], learning_rate: float) -> dict[str, Any]:
-    """What the hypotheses predict, next to what was seen from step 200 on."""
+    """Return the quantities that the hypotheses predict, from step 200 on."""
     ratios, woken = np.concatenate([np.ones(FIRST), peaks(seen["loss"])]), wakings(seen["counts"])
     used = seen["counts"] > 0
     used[:FIRST] = False
@@ -168,20 +170,18 @@ def _worst(values: np.ndarray) -> float | None:
 
 
 def main(arguments: list[str]) -> None:
-    """Watches one cell."""
+    """Probe one cell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--manual_dir", required=True, help="the published files of Fashion-MNIST")
-    parser.add_argument("--data_dir", default="runs/stability/data", help="where they are prepared")
-    parser.add_argument("--cell", required=True, help="its name")
-    parser.add_argument("--steps", type=int, default=0, help="stop after so many; 0: all")
+    parser.add_argument("--data_dir", default="runs/stability/data", help="folder of prepared data")
+    parser.add_argument("--cell", required=True, help="name of the cell")
+    parser.add_argument("--steps", type=int, default=0, help="number of steps; 0: all")
     options = parser.parse_args(arguments)
     by_name = {cell.name: cell for cell in cells() if cell.labels["codebook"].startswith("gradient")}
     if options.cell not in by_name:
         raise UserError(f"--cell={options.cell}: choose one of {', '.join(by_name)}")
     if options.steps and options.steps <= 2 * FIRST:
-        raise UserError(
-            f"--steps={options.steps}: must be above {2 * FIRST}, the first {FIRST} of which are not judged"
-        )
+        raise UserError(f"--steps={options.steps}: must be above {2 * FIRST}, since the first {FIRST} are not checked")
     data = [f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.data_dir}"]
     num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
     result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
