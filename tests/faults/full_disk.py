@@ -51,7 +51,7 @@ def main() -> None:
 
         mount(disk, "remount,rw,size=100m")
         output = finish(bench.start(workdir, keep_all))
-        check(f"goes on from the checkpoint of step {max(steps)}" in output, f"it did not go on from there:\n{output}")
+        check(f"resumes from the checkpoint of step {max(steps)}" in output, f"it did not resume from there:\n{output}")
         check("is not usable" not in output, f"an earlier checkpoint was damaged:\n{output}")
         check_equal(what_it_left(workdir), expected)
         print("with room again the run ended bit-identical to one that never ran out of it")

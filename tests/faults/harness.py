@@ -102,7 +102,8 @@ def what_it_left(workdir: Path) -> dict[str, object]:
         newest = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
         left[stage] = (newest, json.loads((folder / str(newest) / "digests" / "metadata").read_text()))
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    left["records"] = [{**record, "images_per_second": None} for record in records]
+    timed = ("images_per_second", "latents_per_second")
+    left["records"] = [{name: value for name, value in record.items() if name not in timed} for record in records]
     with np.load(workdir / "latents.npz", allow_pickle=False) as latents:
         left["latents"] = {name: latents[name].tolist() for name in latents}
     left["summary"] = json.loads((workdir / "summary.json").read_text())
