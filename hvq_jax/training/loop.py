@@ -307,8 +307,9 @@ class _Validation:
         log.say(f"validation at step {step}: {in_one_line(metrics)}")
         stage.show(log, step, state.eval_params, state.model_state, sums)
         found = stage.warnings(sums)
-        for kind in found.keys() - self._warned:
-            log.say(f"warning: {found[kind]}")
+        for kind, line in found.items():
+            if kind not in self._warned:
+                log.say(f"warning: {line}")
         self._warned = set(found)
         return metrics
 
