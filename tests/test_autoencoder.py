@@ -201,6 +201,24 @@ def test_the_model_is_a_description_that_can_be_compared_and_hashed():
     assert dataclasses.replace(model_of("vq"), image_shape=(32, 16, 3)).latent_shape == (8, 4)
 
 
+@pytest.mark.parametrize(
+    ("codebook", "codebook_weight", "commitment_weight"),
+    [
+        ({"learning": "ema"}, 0.0, 0.5),
+        ({"learning": "gradient"}, 2.0, 0.5),
+        ({"learning": "simvq"}, 2.0, 0.5),
+        ({"family": "residual", "depth": 2}, 0.0, 0.5),
+        ({"family": "fsq"}, 0.0, 0.0),
+    ],
+)
+def test_a_weight_counts_only_where_the_quantizer_trains_by_its_term(codebook, codebook_weight, commitment_weight):
+    weights = LossOptions(codebook_weight=2.0, commitment_weight=0.5, projection_weight=3.0)
+    model = Autoencoder((8, 8, 1), latent=LatentOptions(mode="vq"), codebook=CodebookOptions(**codebook), loss=weights)
+    expected = dataclasses.replace(weights, codebook_weight=codebook_weight, commitment_weight=commitment_weight)
+    assert model.training_loss_options == expected
+    assert model.loss == weights
+
+
 def test_parallel_refuses_batches_that_devices_cannot_share():
     from hvq_jax.errors import UserError
 

@@ -11,23 +11,19 @@ from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.metrics import Mean
-from hvq_jax.training.autoencoder_stage import autoencoder_stage, warnings
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import read_records
 from tests.methods import GRADIENT, METHODS, model_of
-from tests.training.small_fit import STEPS, VALIDATION, small_fit, small_training
-
-
-def stage_of(model):
-    return dataclasses.replace(autoencoder_stage(model, VALIDATION.images), show=lambda *_: None)
+from tests.training.small_fit import STEPS, VALIDATION, QuietStage, small_fit, small_training
 
 
 def codes_after_training(model, form):
-    figures, state = small_training(stage_of(model), Parallel(form))
+    figures, state = small_training(QuietStage(model, VALIDATION.items), Parallel(form))
     state = jax.device_get(state)
     return figures, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
 
 
-# Codes of moving averages: test_two_processes.py; every other method, alone: tests/test_bottleneck.py.
+# Codes of moving averages: test_two_processes.py; every other method, alone: test_bottleneck.py.
 def test_one_device_and_four_learn_the_same_codebook_in_a_whole_model():
     """Four steps on the same global batches, from the same start.
 
@@ -48,13 +44,22 @@ def losses(workdir):
     return [record["loss"] for record in read_records(workdir) if record["split"] == "train"]
 
 
+class StartedStage(QuietStage):
+    """A stage whose codes have started from data."""
+
+    def start_from_data(self, *_):
+        """Fail: once is enough."""
+        raise AssertionError("codes start from data again")
+
+
 def test_stopped_and_resumed_it_ends_bit_identical(tmp_path):
-    """What starts from data does so once: not again when a run goes on."""
-    stage = stage_of(METHODS["residual from clusters"])
+    """Codes start from data once, and not again when a run is resumed."""
+    model = METHODS["residual from clusters"]
+    assert model.quantizer.starts_from_data
+    stage = QuietStage(model, VALIDATION.items)
     whole = small_fit(tmp_path / "whole", stage=stage, num_steps=STEPS)
     small_fit(tmp_path / "parts", stage=stage, num_steps=2)
-    started_again = dataclasses.replace(stage, start_from_data=None)
-    parts = small_fit(tmp_path / "parts", stage=started_again, num_steps=STEPS)
+    parts = small_fit(tmp_path / "parts", stage=StartedStage(model, VALIDATION.items), num_steps=STEPS)
     assert whole.step == parts.step
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(whole), jax.device_get(parts))
     assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
@@ -62,11 +67,14 @@ def test_stopped_and_resumed_it_ends_bit_identical(tmp_path):
 
 def test_the_first_batch_is_trained_on_whatever_the_codes_start_from(tmp_path):
     """The encoder's running statistics after step 1 are those of the very same images and parameters."""
-    stages = {init: stage_of(model_of(codebook={**GRADIENT, "init": init})) for init in ("uniform", "data")}
-    states = [small_fit(tmp_path / init, stage=stage, num_steps=1) for init, stage in stages.items()]
+    models = {init: model_of(codebook={**GRADIENT, "init": init}) for init in ("uniform", "data")}
+    states = [
+        small_fit(tmp_path / init, stage=QuietStage(model, VALIDATION.items), num_steps=1)
+        for init, model in models.items()
+    ]
     uniform, data = (state.model_state.batch_stats["encoder"] for state in states)
     chex.assert_trees_all_close(uniform, data, rtol=1e-6)  # two programs may round in two ways
-    uniform, data = (np.abs(state.params["codebook"]).max() for state in states)
+    uniform, data = (np.abs(state.params["quantizer"]["codes"]).max() for state in states)
     assert uniform < 0.2 < data  # 1/K and a step of Adam; encoder outputs
 
 
@@ -75,7 +83,7 @@ def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_
         {"mode": "frequency", "num_codes": 1024, "num_frequent": 1024},
         {**GRADIENT, "init": "uniform"},
     )
-    stage = autoencoder_stage(collapsed, VALIDATION.images)
+    stage = AutoencoderStage(collapsed, VALIDATION.items)
     small_fit(tmp_path / "collapsed", stage=stage, num_steps=2, eval_every_steps=1)  # said once, not at each
     lines = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(lines) == 2, lines
@@ -94,7 +102,8 @@ class Sums:
 @pytest.mark.parametrize(("used", "warned"), [(9, 1), (10, 0)])
 def test_fewer_than_a_tenth_are_few(used, warned):
     sums = Sums((np.arange(100) < used).astype(float), Mean(np.float64(0), np.float64(7)))
-    assert len(warnings(model_of(), sums)) == warned  # plain vq has no mask to be warned of
-    assert len(warnings(model_of({"mode": "combined"}), sums)) == warned + 1
+    vq, combined = (AutoencoderStage(model_of({"mode": mode}), VALIDATION.items) for mode in ("vq", "combined"))
+    assert len(vq.warnings(sums)) == warned  # plain vq has no mask to be warned of
+    assert len(combined.warnings(sums)) == warned + 1
     sums.share_outside = Mean(np.float64(1), np.float64(7))
-    assert len(warnings(model_of({"mode": "combined"}), sums)) == warned
+    assert len(combined.warnings(sums)) == warned
