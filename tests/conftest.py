@@ -48,7 +48,11 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 import train  # noqa: E402
+from hvq_jax.data.builders.idx import read_idx  # noqa: E402
 from hvq_jax.data.datasets import load_dataset  # noqa: E402
+from tests.data.published_files import write_idx_files  # noqa: E402
+
+EMBEDDED = Path(__file__).parents[1] / "hvq_jax" / "data" / "embedded" / "fashion_mnist_test"
 
 OUTPUT_LINES_SHOWN = 300  # of a worker that died: XLA's message, and a stack for each thread
 
@@ -113,16 +117,40 @@ def pytest_ignore_collect(collection_path, config):
     return None
 
 
+# Of the embedded images: evaluations and encodings of thousands would be most of a tiny run.
+NUM_IMAGES = {"train": 640, "test": 128}
+
+
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def manual_dir(tmp_path_factory):
+    """A folder with a few hundred real images in the four files of Fashion-MNIST."""
+
+    def make(folder):
+        images, labels = (read_idx(EMBEDDED / f"t10k-{name}.gz") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        train, test = NUM_IMAGES["train"], NUM_IMAGES["test"]
+        parts = {"train": slice(0, train), "test": slice(train, train + test)}
+        write_idx_files(folder, {split: (images[rows], labels[rows]) for split, rows in parts.items()})
+
+    return made_once(tmp_path_factory, "images", make)
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory, manual_dir):
     """Where TFDS keeps prepared data sets in the tests that train, never the user's folder; one is there already."""
-    return made_once(tmp_path_factory, "data", lambda folder: load_dataset("fashion_mnist_mini", data_dir=folder))
+    sizes = {"validation_size": NUM_IMAGES["test"]}
+    return made_once(
+        tmp_path_factory,
+        "data",
+        lambda folder: load_dataset("fashion_mnist", data_dir=folder, manual_dir=manual_dir, **sizes),
+    )
 
 
 @pytest.fixture(scope="session")
-def tiny_arguments(data_dir):
+def tiny_arguments(data_dir, manual_dir):
     """Arguments of `train.py` for a tiny run; add --workdir and overrides."""
-    return ["--config=configs/quickstart.py", f"--config.data.data_dir={data_dir}", *TINY]
+    folders = (f"--config.data.data_dir={data_dir}", f"--config.data.manual_dir={manual_dir}")
+    size = f"--config.data.validation_size={NUM_IMAGES['test']}"
+    return ["--config=configs/quickstart.py", "--config.data.name=fashion_mnist", *folders, size, *TINY]
 
 
 @pytest.fixture(scope="session")

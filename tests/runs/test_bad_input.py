@@ -24,7 +24,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.latent.num_codes=many", "--config.latent.num_codes=many"),
         ("--config.autoencoder.batch_size=2", "must be a multiple of 4, the number of devices"),
         ("--config.autoencoder.batch_size=18", "must be a multiple of 4, the number of devices"),
-        ("--config.autoencoder.batch_size=9000", "there are only 8000 training images"),
+        ("--config.autoencoder.batch_size=9000", "there are only 512 training images"),
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
