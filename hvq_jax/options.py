@@ -39,10 +39,10 @@ class Rule:
             listed = ", ".join(map(str, self.choices))
             return f"choose one of {listed}" + (", or package.module:Class" if self.importable else "")
         if self.low is not None and self.high is not None:
-            return f"must be from {self.low:g} to {self.high:g}"
+            return f"must be from {_number(self.low)} to {_number(self.high)}"
         if self.low is not None:
-            return f"must be at least {self.low:g}"
-        return "" if self.high is None else f"must be at most {self.high:g}"
+            return f"must be at least {_number(self.low)}"
+        return "" if self.high is None else f"must be at most {_number(self.high)}"
 
     def accepts(self, value: Any) -> bool:
         """Return whether `value`, of the right type, is allowed."""
@@ -50,6 +50,11 @@ class Rule:
             return value in self.choices or (self.importable and ":" in value)
         low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
         return not isinstance(value, int | float) or low <= value <= high
+
+
+def _number(value: float) -> str:
+    """Format an integer with all its digits, and any other number as short as it can be."""
+    return str(value) if isinstance(value, int) else f"{value:g}"
 
 
 def option(default: Any, help: str, **rule: Any) -> Any:

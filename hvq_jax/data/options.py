@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.decode import as_sides
 from hvq_jax.errors import ArgumentError
 from hvq_jax.options import Options, option
@@ -13,8 +14,7 @@ class DataOptions(Options):
 
     name: str = option(
         "fashion_mnist",
-        "mnist, fashion_mnist, fashion_mnist_mini, cifar10, cifar100, image_folder, or any data set that TFDS has "
-        "prepared: name[/config][:version]",
+        f"{', '.join(BUILDERS)}, or any data set that TFDS has prepared: name[/config][:version]",
     )
     data_dir: str | None = option(None, "folder of prepared data sets; None: TFDS's folder", changeable=True)
     # The data itself is checked against the run's fingerprint.
