@@ -8,6 +8,7 @@ frequencies in the training split of codes, of bins given code and group, and of
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -18,16 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvq_jax import autoencoder
-from hvq_jax.data.datasets import load_dataset
+from hvq_jax.data.datasets import open_dataset
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError, exit_status
+from hvq_jax.files import read_arrays, read_json, write_text
 from hvq_jax.images import to_float
-from hvq_jax.priors.tokens import Tables, from_tokens, to_tokens
-from hvq_jax.runs.latent_data import FILE, ContinuousOptions, has_residual, latent_data, read_arrays, tables_of
-from hvq_jax.runs.options import continuous_options_of
+from hvq_jax.latents import CODE, PROJECTION, Z_E
+from hvq_jax.layout import LATENTS, SUMMARY
+from hvq_jax.priors.options import TokenOptions
+from hvq_jax.priors.tokens import Tables, from_tokens
+from hvq_jax.runs.latent_data import LatentData, latent_data, tokenize
 from hvq_jax.runs.trained import TrainedRun
-from hvq_jax.runs.workdir import read_json
 from hvq_jax.training.logging import set_quiet
 from studies import results_of
 from studies.figures import radial_share
@@ -54,76 +57,85 @@ def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np
     return float(-log_p[conditions[1].ravel(), test.ravel()].sum())
 
 
-def settings_of(run: TrainedRun) -> dict[str, ContinuousOptions]:
+def settings_of(run: TrainedRun) -> dict[str, TokenOptions]:
     """Return every setting to round the continuous part of a run to integers."""
-    if has_residual(run.model.latent):
-        return {f"step {step:g}": ContinuousOptions(step=step) for step in STEPS}
-    per_code = {f"{g} a code": ContinuousOptions(g, bins_per_code=True) for g in NUM_BINS}
-    shared = {f"{g} for all": ContinuousOptions(g, bins_per_code=False) for g in NUM_BINS}
-    return {**per_code, **shared}
+    row = run.model.row
+    settings: dict[str, TokenOptions] = {}
+    if row.uses(PROJECTION):
+        settings |= {f"{g} a code": TokenOptions(num_bins=g, bins_per_code=True) for g in NUM_BINS}
+        settings |= {f"{g} for all": TokenOptions(num_bins=g, bins_per_code=False) for g in NUM_BINS}
+    if row.uses(Z_E):
+        settings |= {f"step {step:g}": TokenOptions(residual_step=step) for step in STEPS}
+    return settings
 
 
-def continuous_bits(stored: dict[str, np.ndarray], tables: Tables) -> float:
-    """Return the bits of the continuous parts of all test latents, by the frequencies of the training latents."""
-    parts, conditions = [], []
-    for split in ("train", "test"):
-        indices, continuous = stored[f"{split}_indices"], stored[f"{split}_continuous"]
-        chosen = stored["present"][indices]
-        codes = indices[chosen]
-        if tables.step:  # stored only where there is one
-            whole = np.round(continuous / tables.step).astype(int)
-            channels = np.broadcast_to(np.arange(whole.shape[-1]), whole.shape)
-            parts.append(whole)
-            conditions.append(channels)
-        else:
-            tokens = np.asarray(jax.jit(to_tokens)(indices, continuous, tables))[chosen]
-            parts.append(tokens[..., 1:])
-            groups = parts[-1].shape[-1]
-            conditions.append(codes[:, None] * groups + np.arange(groups))
-    if not parts[1].size:
-        return 0.0
-    lowest = min(part.min() for part in parts)
-    return static_bits(parts[0] - lowest, parts[1] - lowest, (conditions[0], conditions[1]))
+def continuous_bits(latents: LatentData, groups: int) -> float:
+    """Return the bits of the continuous parts of all test latents, by the frequencies of the training latents.
+
+    Args:
+        latents: tokens, the code first and then `groups` bins and D residuals, where the latent has them.
+        groups: number of lengths per position.
+    """
+    tables = latents.tables
+    first_residual = 1 + (groups if tables.has_bins else 0)
+    bins = _tokens_and_rows(latents, slice(1, first_residual), np.asarray(tables.has_length), by_code=True)
+    residuals = _tokens_and_rows(latents, slice(first_residual, None), np.asarray(tables.has_residual), by_code=False)
+    bits = 0.0
+    for (train, train_rows), (test, test_rows) in (bins, residuals):
+        if test.size:
+            lowest = min(part.min() for part in (train, test) if part.size)
+            bits += static_bits(train - lowest, test - lowest, (train_rows, test_rows))
+    return bits
 
 
-def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, np.ndarray, Tables], float]:
-    """Return a function that maps images `[N, H, W, C]`, codes, continuous parts and tables to the MSE."""
+def _tokens_and_rows(
+    latents: LatentData, channels: slice, has_part: np.ndarray, *, by_code: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the tokens `[n, c]` of the train and test splits where the code has them, and their conditions."""
+    found = []
+    for split in (latents.train, latents.test):
+        codes = split.items[..., 0].astype(int)
+        chosen = has_part[codes]
+        tokens = split.items[..., channels][chosen].astype(int)
+        channel = np.arange(tokens.shape[-1])
+        rows = codes[chosen][:, None] * tokens.shape[-1] + channel if by_code else channel
+        found.append((tokens, np.broadcast_to(rows, tokens.shape)))
+    return found
+
+
+def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, Tables], float]:
+    """Return a function that maps images `[N, H, W, C]`, their tokens and tables to the MSE."""
 
     # Two functions, so that the decoder is compiled once instead of for each size of the tables.
     @jax.jit
-    def received(variables: Any, indices: jax.Array, parts: jax.Array, tables: Tables) -> jax.Array:
+    def received(variables: Any, tokens: jax.Array, tables: Tables) -> jax.Array:
         codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
-        return from_tokens(to_tokens(indices, parts, tables), tables, codes, groups)[0]
+        return from_tokens(tokens.astype(jnp.int32), tables, codes, groups)[0]
 
     @jax.jit
     def squared(variables: Any, images: jax.Array, z_bar: jax.Array) -> jax.Array:
         errors = jnp.square(autoencoder.decode(run.model, variables, z_bar) - to_float(images))
         return jnp.mean(errors, axis=(1, 2, 3))
 
-    def mse(images: np.ndarray, indices: np.ndarray, parts: np.ndarray, tables: Tables) -> float:
+    def mse(images: np.ndarray, tokens: np.ndarray, tables: Tables) -> float:
         errors = []
         for i in range(0, len(images), _BATCH):
             batch = slice(i, i + _BATCH)
-            z_bar = received(run.variables, indices[batch], parts[batch], tables)
+            z_bar = received(run.variables, tokens[batch], tables)
             errors.append(squared(run.variables, images[batch], z_bar))
         return float(np.concatenate(errors).mean())
 
     return mse
 
 
-def everywhere(stored: dict[str, np.ndarray], split: str) -> np.ndarray:
-    """Return continuous parts `[N, h, w, c]`, with zeros where no residual is stored."""
-    indices, continuous = stored[f"{split}_indices"], stored[f"{split}_continuous"]
-    if continuous.ndim == 4:
-        return continuous
-    whole = np.zeros((*indices.shape, continuous.shape[-1]), np.float32)
-    whole[stored["present"][indices]] = continuous
-    return whole
-
-
 def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
-    """Return the statistics of ρ, and the MSE and bits per image of every setting."""
-    dataset = load_dataset(**{**run.config.data.to_dict(), **data})
+    """Return the statistics of ρ, and the MSE and bits per image of every setting.
+
+    Args:
+        run: a run whose autoencoder is trained.
+        data: fields of `DataOptions` to use in place of the run's own.
+    """
+    dataset, row = open_dataset(dataclasses.replace(run.options.data, **data)), run.model.row
     latent_data(
         run.model,
         run.variables,
@@ -131,34 +143,41 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
         workdir=run.workdir,
         checkpoint_step=run.autoencoder_step,
         batch_size=_BATCH,
-        options=continuous_options_of(run.config),
+        options=run.options.prior,
         parallel=Parallel("jit"),
         preemption=Preemption(),
     )
-    stored = read_arrays(run.workdir / FILE)
+    stored = read_arrays(run.workdir / LATENTS)
     images = dataset.test.read(np.arange(len(dataset.test)))[0]
-    indices, parts, mse = stored["test_indices"], everywhere(stored, "test"), decoder_error(run)
+    indices, mse = stored["test_indices"], decoder_error(run)
     rows = {}
     for name, setting in settings_of(run).items():
-        tables = tables_of(run.model.latent, stored, setting)
+        latents = tokenize(row, stored, setting)
         rows[name] = {
-            "mse": mse(images, indices, parts, tables),
-            "bits_of_continuous": continuous_bits(stored, tables) / len(images),
+            "mse": mse(images, latents.test.items, latents.tables),
+            "bits_of_continuous": continuous_bits(latents, run.model.latent.projection_groups) / len(images),
         }
         print(name, rows[name], flush=True)
+    is_plain = np.asarray(row.codes_with(CODE, stored["frequent"]))
+    has_length = np.asarray(row.codes_with(PROJECTION, stored["frequent"]))
     return {
         "latent": run.model.latent.mode,
         "bits_of_codes": static_bits(stored["train_indices"], indices) / len(images),
-        "share_outside": float(stored["present"][indices].mean()),
-        **({} if has_residual(run.model.latent) else lengths(stored)),
+        "share_outside": float(np.mean(~is_plain[indices])),
+        **(lengths(indices, stored["test_lengths"], has_length) if row.uses(PROJECTION) else {}),
         "settings": rows,
     }
 
 
-def lengths(stored: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return mean and deviation of ρ over the test split, and its deviation from the mean per code and group."""
-    codes, rho = (stored[f"test_{name}"] for name in ("indices", "continuous"))
-    chosen = stored["present"][codes]
+def lengths(codes: np.ndarray, rho: np.ndarray, has_length: np.ndarray) -> dict[str, float]:
+    """Return mean and deviation of ρ, and its deviation from the mean per code and group.
+
+    Args:
+        codes: [N, h, w] int32.
+        rho: [N, h, w, g] float32, their signed lengths.
+        has_length: [K] bool, the codes whose lengths count.
+    """
+    chosen = has_length[codes]
     groups = rho.shape[-1]
     rows, rho = (codes[chosen][:, None] * groups + np.arange(groups)).ravel(), rho[chosen].ravel()
     means = np.bincount(rows, rho) / np.maximum(np.bincount(rows), 1)
@@ -179,20 +198,21 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     set_quiet()
     run = TrainedRun.load(options.workdir)
-    if run.model.latent.mode == "vq":
-        raise UserError(f"--workdir={options.workdir}: vq has no continuous part to measure")
-    summary = read_json(run.workdir / "summary.json") or {}
+    if not settings_of(run):
+        mode = run.model.latent.mode
+        raise UserError(f"--workdir={options.workdir}: its latent, {mode}, has no continuous part to measure")
+    summary = read_json(run.workdir / SUMMARY)
     if "autoencoder" not in summary:
         raise UserError(f"--workdir={options.workdir}: its autoencoder is not fully trained; run train.py on it")
     test = summary["autoencoder"]["test"]
     data = {} if options.manual_dir is None else {"manual_dir": options.manual_dir}
     result = measured(run, data)
     result["mse_not_rounded"] = test["mse"]
-    if run.model.latent.mode == "projected":
-        to_projection = run.config.loss.commitment_target == "projection"
+    if run.model.row.frequent == run.model.row.rare == PROJECTION:  # the loss terms are of the same positions
+        to_projection = run.model.loss.commitment_target == "projection"
         result["radial_share"] = radial_share(test["projection"], test["commitment"], to_projection)
     results_of("rates").mkdir(parents=True, exist_ok=True)
-    (results_of("rates") / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(results_of("rates") / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

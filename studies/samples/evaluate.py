@@ -24,13 +24,23 @@ from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.datasets import ImageDataset, load_dataset
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.evaluation.classifier import Classifier, Network, accuracy, features, predict, train_classifier
+from hvq_jax.evaluation.classifier import (
+    Classifier,
+    ClassifierNetwork,
+    accuracy,
+    features,
+    predict,
+    train_classifier,
+)
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
+from hvq_jax.files import read_arrays, read_json, write_arrays, write_text
 from hvq_jax.images import to_uint8
+from hvq_jax.latents import PROJECTION
+from hvq_jax.layout import LATENTS, SAMPLES, SUMMARY
+from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Tables, from_tokens
-from hvq_jax.runs.latent_data import FILE, ContinuousOptions, read_arrays, tables_of
-from hvq_jax.runs.trained import Drawn, TrainedRun
-from hvq_jax.runs.workdir import whole_file
+from hvq_jax.runs.latent_data import tables_of
+from hvq_jax.runs.trained import Decoded, TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import results_of
 from studies.samples.cells import cells
@@ -81,14 +91,13 @@ def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]
 
 def write_classifier(classifier: Classifier, path: Path) -> None:
     """Write the parameters of a classifier as an .npz."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **flatten_dict(classifier.variables, sep="/"))
+    write_arrays(path, flatten_dict(classifier.variables, sep="/"))
 
 
 def read_classifier(dataset: ImageDataset, path: Path) -> Classifier:
     """Return the classifier of these images that `write_classifier` wrote; UserError if it is damaged."""
     variables = unflatten_dict(read_arrays(path, advice="delete it, and evaluate again"), sep="/")
-    return Classifier(Network(len(dataset.class_names)), variables, dataset.image_shape)
+    return Classifier(ClassifierNetwork(len(dataset.class_names)), variables, dataset.image_shape)
 
 
 def some_training_images(dataset: ImageDataset) -> np.ndarray:
@@ -98,8 +107,7 @@ def some_training_images(dataset: ImageDataset) -> np.ndarray:
 
 def mean_gains(run: TrainedRun) -> Tables:
     """Return tables with one bin per code, so that every position has its code's mean gain."""
-    stored = read_arrays(run.workdir / FILE)
-    return tables_of(run.model.latent, stored, ContinuousOptions(num_bins=1))
+    return tables_of(run.model.row, read_arrays(run.workdir / LATENTS), TokenOptions(num_bins=1))
 
 
 def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:
@@ -115,7 +123,7 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
     return np.concatenate([np.asarray(decode(run.variables, indices[i : i + 500])) for i in parts])
 
 
-def whole(pieces: Iterable[Drawn]) -> tuple[np.ndarray, np.ndarray]:
+def whole(pieces: Iterable[Decoded]) -> tuple[np.ndarray, np.ndarray]:
     """Return all images and all codes."""
     images, indices = zip(*((piece.images, piece.indices) for piece in pieces), strict=True)
     return np.concatenate(images), np.concatenate(indices)
@@ -132,13 +140,13 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     drawn = whole(run.sample(labels))
     transmitted = whole(piece for _, piece in run.transmit(training))
     result = {
-        "prior": json.loads((run.workdir / "summary.json").read_text())["prior"]["test"],
+        "prior": read_json(run.workdir / SUMMARY)["prior"]["test"],
         "histogram_nats": histogram_of(run),
         "reconstructions": judge.distance(whole(run.reconstruct(training))[0]),
         "transmitted": judge.distance(transmitted[0]),
         "samples": judge.samples(drawn[0], labels),
     }
-    if run.model.latent.mode in ("projected", "combined"):
+    if run.model.row.uses(PROJECTION):
         of_codes = partial(with_tables, run, mean_gains(run))
         result["mean_gains"] = judge.samples(of_codes(drawn[1]), labels)
         result["transmitted_mean_gains"] = judge.distance(of_codes(transmitted[1]))
@@ -148,17 +156,17 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
 
 def histogram_of(run: TrainedRun) -> float:
     """Return the nats per latent of the test codes under the baseline."""
-    stored = read_arrays(run.workdir / FILE)
+    stored = read_arrays(run.workdir / LATENTS)
     train, validation, test = (
         (stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in ("train", "validation", "test")
     )
-    return histogram_nats(train, validation, test, run.model.latent.num_codes)
+    return histogram_nats(train, validation, test, run.model.num_codes)
 
 
 def write(name: str, result: dict[str, Any]) -> None:
     """Write a result to the study's results."""
     results_of("samples").mkdir(parents=True, exist_ok=True)
-    (results_of("samples") / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_text(results_of("samples") / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def main(arguments: list[str]) -> None:
@@ -171,7 +179,7 @@ def main(arguments: list[str]) -> None:
     set_quiet()
     asked = [cell for cell in cells() if options.only in cell.name]
     missing = [cell for cell in asked if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
-    trained = [cell for cell in missing if (cell.workdir(options.runs) / "samples.png").exists()]
+    trained = [cell for cell in missing if (cell.workdir(options.runs) / SAMPLES).exists()]
     if not trained:
         raise UserError(f"--runs={options.runs}: no trained cell without an evaluation; train with studies.train")
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")

@@ -42,7 +42,7 @@ _OF_CONTINUOUS: tuple[dict[str, float], ...] = (
 def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
-    settings = _OF_CODES if run.prior.continuous is None else (*_OF_CODES, *_OF_CONTINUOUS)
+    settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
     kept = results_of("samples") / f"sweep-{name}.json"
     points: list[dict[str, Any]] = json.loads(kept.read_text())["points"] if kept.exists() else []
     done = [point["options"] for point in points]

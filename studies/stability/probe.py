@@ -19,15 +19,16 @@ import numpy as np
 
 from hvq_jax import autoencoder, latents
 from hvq_jax.autoencoder import Autoencoder, Variables
-from hvq_jax.data.datasets import load_dataset
+from hvq_jax.data.datasets import open_dataset
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError, exit_status
+from hvq_jax.files import write_text
 from hvq_jax.images import to_float
-from hvq_jax.runs import options as configuration
 from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.training.autoencoder_stage import autoencoder_stage
+from hvq_jax.runs.options import from_dict
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.loop import RunContext, first_state, optimizer_of
 from hvq_jax.training.state import TrainState, train_step
 from studies import results_of
@@ -47,7 +48,7 @@ def observe(model: Autoencoder, before: TrainState, after: TrainState, images: j
         where the code turns away from them; and `reassigned` `[]`, the share of vectors that the moved codes would
         assign differently.
     """
-    old, new = before.params["codebook"], after.params["codebook"]
+    old, new = (state.params["quantizer"]["codes"] for state in (before, after))
     z_e, _ = autoencoder.encode_training(model, before.params, before.model_state, images)
     vectors = z_e.reshape(-1, z_e.shape[-1])
     nearest = partial(autoencoder.quantize, model)
@@ -75,25 +76,23 @@ def observe(model: Autoencoder, before: TrainState, after: TrainState, images: j
 
 def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str, np.ndarray], float]:
     """Return loss and gradient norm `[N]`, and `observe` `[N, ...]`, of the first N steps; and the learning rate."""
-    config = parse_command_line([*cell.arguments, *arguments, "--workdir=not_used"]).config
-    dataset = load_dataset(**config.data)
-    model = configuration.autoencoder_of(config, dataset.image_shape)
-    stage = autoencoder_stage(model, dataset.validation.read(np.arange(1))[0])
-    options = configuration.fit_options_of(config.autoencoder)
-    run = RunContext(Path(), config.seed, Parallel("jit"), Preemption())
+    run_options = from_dict(parse_command_line([*cell.arguments, *arguments, "--workdir=not_used"]).config)
+    dataset = open_dataset(run_options.data)
+    model = run_options.autoencoder_model(dataset.image_shape)
+    stage = AutoencoderStage(model, dataset.validation.read(np.arange(1))[0])
+    options, seed = run_options.autoencoder, run_options.seed
+    run = RunContext(Path(), seed, Parallel("jit"), Preemption())
     state = first_state(stage, dataset.train, options=options, run=run)
     optimizer = optimizer_of(options, options.num_steps)
 
     @jax.jit
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
-        after, report = train_step(
-            state, batch, loss_function=stage.loss, optimizer=optimizer, seed=config.seed, axis_name=None
-        )
-        seen = observe(model, state, after, to_float(batch.images))
+        after, report = train_step(state, batch, loss_function=stage.loss, optimizer=optimizer, seed=seed)
+        seen = observe(model, state, after, to_float(batch.items))
         return after, {"loss": report.loss, "gradient_norm": report.gradient_norm, **seen}
 
     seen = []
-    batches = train_batches(dataset.train, batch_size=options.batch_size, seed=config.seed)
+    batches = train_batches(dataset.train, batch_size=options.batch_size, seed=seed)
     with contextlib.closing(batches):
         for batch, number in zip(batches, range(1, num_steps + 1), strict=False):
             state, figures = step(state, batch)
@@ -186,7 +185,7 @@ def main(arguments: list[str]) -> None:
     num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
     result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
     path = results_of("stability") / f"probe-{options.cell}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    write_text(path, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
+from hvq_jax.data.datasets import open_dataset
 from hvq_jax.runs.trained import TrainedRun
 from studies.rates import measure, report
 
@@ -36,7 +36,7 @@ def test_a_run_is_measured_and_shown(trained_run, tmp_path, monkeypatch):
     assert (trained_run / "tables.npz").read_bytes() == before
     settings = result["settings"]
     assert len(settings) == 2 * len(measure.NUM_BINS)
-    test = measure.load_dataset(**run.config.data).test
+    test = open_dataset(run.options.data).test
     images, _ = test.read(np.arange(len(test)))
     seen = np.concatenate([piece.images for piece in run.reconstruct(images)])
     exact = np.square((seen.astype(float) - images) / 127.5).mean()
