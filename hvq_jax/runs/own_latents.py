@@ -89,7 +89,7 @@ def own_latents(
     arrays = _carve(expected, arrays, {"validation": data.validation_size, "test": data.test_size})
     has_labels = "train_labels" in arrays
     if options.conditional and not has_labels:
-        raise UserError(f"{path} has no train_labels, so no classes: choose --config.prior.conditional=False")
+        raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
     for split in SPLITS:
         _check(expected, arrays, split, has_labels)
         indices = arrays[f"{split}_indices"] = arrays[f"{split}_indices"].astype(np.int32)
@@ -174,7 +174,7 @@ def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_l
         )
     if indices.min() < 0 or indices.max() >= num_codes:
         raise UserError(
-            f"{path}: {split}_indices are from {indices.min()} to {indices.max()}, and --config.latent.num_codes="
+            f"{path}: {split}_indices are from {indices.min()} to {indices.max()}, and latent.num_codes="
             f"{num_codes} allows 0 to {num_codes - 1}"
         )
     labels = arrays.get(f"{split}_labels")
@@ -187,7 +187,7 @@ def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_l
         if part is None or part.shape != (*indices.shape, channels) or part.dtype.kind != "f":
             found = "missing" if part is None else f"{part.dtype} of shape {part.shape}"
             raise UserError(
-                f"{path}: --config.latent.mode={expected.mode} needs {split}_{kind}, floats of shape "
+                f"{path}: latent.mode={expected.mode} needs {split}_{kind}, floats of shape "
                 f"{(*indices.shape, channels)}; it is {found}"
             )
         if not np.isfinite(part).all():

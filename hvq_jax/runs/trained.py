@@ -227,7 +227,7 @@ class TrainedRun:
                 "this run's prior always saw the class in training (prior.label_dropout=0) and cannot do without",
             )
         if options.guidance and (labels == NO_CLASS).any():
-            raise ArgumentError(f"guidance={options.guidance}", "there is no class to guide to: name one by --label")
+            raise ArgumentError(f"guidance={options.guidance}", "there is no class to guide to: give a label")
         if options.continuous_temperature != 1 and not self.prior.heads:
             raise ArgumentError(
                 f"continuous_temperature={options.continuous_temperature}", f"this run's prior {self.draws_codes_only}"
