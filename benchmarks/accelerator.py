@@ -51,7 +51,7 @@ from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.dispatch import compile_dispatch
-from hvq_jax.training.loop import FitOptions, initial_state, optimizer_of
+from hvq_jax.training.loop import FitOptions, initial_state
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import train_step
@@ -171,7 +171,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     step = partial(
         train_step,
         loss_function=stage.loss,
-        optimizer=optimizer_of(options, steps),
+        optimizer=options.make_optimizer(steps),
         seed=0,
         axis_name=parallel.axis_name,
     )

@@ -39,7 +39,7 @@ from hvq_jax.latents import LATENTS
 from hvq_jax.quantizers.codebook import MovingAverages
 from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import initial_state, optimizer_of
+from hvq_jax.training.loop import initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState, train_step
 
@@ -97,7 +97,7 @@ class Subject:
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:
         """Return the compiled step; without `axis_name` each device trains on its slice without any reductions."""
-        optimizer = optimizer_of(self.options.autoencoder, 1000)
+        optimizer = self.options.autoencoder.make_optimizer(1000)
         step = partial(train_step, loss_function=self.stage.loss, optimizer=optimizer, seed=0, axis_name=axis_name)
         function: Any = self.parallel.compile(step)
         return function.lower(state, batch).compile()

@@ -7,7 +7,7 @@ import jax
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
-from hvq_jax.training.loop import FitOptions, initial_state, optimizer_of
+from hvq_jax.training.loop import FitOptions, initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport, train_step
 
@@ -22,7 +22,7 @@ class TrainingStep:
         step = partial(
             train_step,
             loss_function=stage.loss,
-            optimizer=optimizer_of(options, _NUM_STEPS),
+            optimizer=options.make_optimizer(_NUM_STEPS),
             seed=0,
             average_decay=options.average_decay,
             axis_name=parallel.axis_name,

@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         stream = jnp.concatenate([token[:, None], before], axis=1) + places.reshape(-1, self.width)
         stream = self.embedded_dropout(stream, deterministic=not train)
         for layer in self.layer:
-            stream = layer(stream, layer.condition_of(labels), train=train)
+            stream = layer(stream, layer.condition(labels), train=train)
         return self.final_norm(stream).reshape(embedded.shape)
 
     def blank_memory(self, batch: int, height: int, width: int) -> TransformerMemory:
@@ -101,7 +101,7 @@ class Transformer(nn.Module):
         """Return the memory at the beginning of a row; labels and errors as in `__call__`."""
         check_labels(self, labels)
         token = self._class_token(len(memory.latest), labels)
-        conditions = () if labels is None else tuple(layer.condition_of(labels) for layer in self.layer)
+        conditions = () if labels is None else tuple(layer.condition(labels) for layer in self.layer)
         return memory.replace(latest=jnp.where(memory.position == 0, token, memory.latest), conditions=conditions)
 
     def next_features(self, memory: TransformerMemory, column: jax.Array | int) -> tuple[TransformerMemory, jax.Array]:
@@ -167,7 +167,7 @@ class Layer(nn.Module):
         if self.num_classes:
             self.class_embedding = nn.Embed(self.num_classes, 4 * self.width, embedding_init=nn.initializers.zeros)
 
-    def condition_of(self, labels: jax.Array | None) -> jax.Array | None:
+    def condition(self, labels: jax.Array | None) -> jax.Array | None:
         """Return scale and shift of both branches' inputs, [B, 4·width] float32; None if there are no labels."""
         return None if labels is None else embedded_labels(self.class_embedding, labels)
 

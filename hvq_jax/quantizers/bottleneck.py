@@ -105,17 +105,6 @@ def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) 
             raise ArgumentError(f"{key}={given}", f"{chosen} needs {key}={value}")
 
 
-def frequent_codes(options: LatentOptions, frequency: jax.Array) -> jax.Array:
-    """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of `options`.
-
-    >>> frequent_codes(LatentOptions(num_frequent=1), jnp.array([2.0, 5.0])).tolist()
-    [False, True]
-    """
-    if options.frequent_mass is not None:
-        return latents.frequent_codes(frequency, frequent_mass=options.frequent_mass)
-    return latents.frequent_codes(frequency, num_frequent=options.num_frequent)
-
-
 @dataclasses.dataclass(frozen=True)
 class CodebookQuantizer:
     """Every latent over one codebook, learned by any rule.
@@ -229,7 +218,7 @@ class CodebookQuantizer:
             z_e,
             codes,
             indices,
-            frequent_codes(self.latent, frequency),
+            self.latent.frequent_codes(frequency),
             mode=self.latent.mode,
             projection_gradient=self.latent.projection_gradient,
             projection_groups=self.latent.projection_groups,

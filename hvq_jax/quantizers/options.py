@@ -3,8 +3,10 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from hvq_jax.errors import ArgumentError
-from hvq_jax.latents import ESTIMATORS, LATENTS, PROJECTION_GRADIENTS
+from hvq_jax.latents import ESTIMATORS, LATENTS, PROJECTION_GRADIENTS, frequent_codes
 from hvq_jax.options import Options, option
 from hvq_jax.quantizers.assignment import ASSIGNMENTS
 from hvq_jax.quantizers.initialisation import INITIALISATIONS
@@ -45,6 +47,16 @@ class LatentOptions(Options):
         super().__post_init__()
         if self.dim % self.projection_groups:
             raise ArgumentError(f"projection_groups={self.projection_groups}", f"must divide dim={self.dim}")
+
+    def frequent_codes(self, frequency: jax.Array) -> jax.Array:
+        """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of these options.
+
+        >>> LatentOptions(num_frequent=1).frequent_codes(jnp.array([2.0, 5.0])).tolist()
+        [False, True]
+        """
+        if self.frequent_mass is not None:
+            return frequent_codes(frequency, frequent_mass=self.frequent_mass)
+        return frequent_codes(frequency, num_frequent=self.num_frequent)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -46,10 +46,10 @@ def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
     return half * jnp.tanh(numbers + jnp.tan(offset / half)) - offset
 
 
-def indices_of(numbers: jax.Array, levels: Levels) -> jax.Array:
+def to_indices(numbers: jax.Array, levels: Levels) -> jax.Array:
     """Return the indices `[...]` int32, in 0 … K − 1, of integers `[..., d]`; the first integer changes fastest.
 
-    >>> indices_of(jnp.array([[-1, -1], [0, -1], [1, 1]]), (3, 3)).tolist()
+    >>> to_indices(jnp.array([[-1, -1], [0, -1], [1, 1]]), (3, 3)).tolist()
     [0, 1, 8]
     """
     digits = numbers.astype(jnp.int32) + _halves(levels)
@@ -57,7 +57,7 @@ def indices_of(numbers: jax.Array, levels: Levels) -> jax.Array:
 
 
 def integers(levels: Levels) -> jax.Array:
-    """Return the integers of every index, `[K, d]` float32: the inverse of `indices_of`.
+    """Return the integers of every index, `[K, d]` float32: the inverse of `to_indices`.
 
     >>> integers((2, 2)).tolist()
     [[-1.0, -1.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]
@@ -151,6 +151,6 @@ class ScalarQuantizer:
         """Return the latent; its value is taken from `codes`, so that decoding the indices gives the same bits."""
         levels = self.codebook.levels
         rounded = round_straight_through(bound(_linear(params["down"], z_e), levels))
-        indices = indices_of(stop_gradient(rounded), levels)
+        indices = to_indices(stop_gradient(rounded), levels)
         z_q = self.codes(params, state)[indices]
         return latents.plain_latent(z_e, z_q, indices, latents.straight_through(self._up(params, rounded), z_q))

@@ -29,7 +29,6 @@ from hvq_jax.latents import Z_E, Latent
 from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Parts, Tables, make_tables, split_latent, to_tokens
-from hvq_jax.quantizers.bottleneck import frequent_codes
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,12 +77,12 @@ def latent_data(
 
 def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> LatentData:
     """Return what a prior is trained on, from the arrays of a `latents.npz`."""
-    tables = tables_of(row, stored, options)
+    tables = fit_tables(row, stored, options)
     splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in SPLITS}
     return LatentData(**splits, tables=tables)
 
 
-def tables_of(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> Tables:
+def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> Tables:
     """Return the tables that fit the training latents of a `latents.npz`."""
     return make_tables(row, stored["frequent"], stored["train_indices"], stored.get("train_lengths"), options)
 
@@ -166,7 +165,7 @@ def _encode(
     encode = parallel.compile(encode_batch, sharded_result=True)
     frequent = np.ones(model.num_codes, bool)
     if model.row.masked:
-        frequent = np.asarray(frequent_codes(model.latent, variables.state.quantizer.frequency))
+        frequent = np.asarray(model.latent.frequent_codes(variables.state.quantizer.frequency))
     has_residual = np.asarray(model.row.codes_with(Z_E, jnp.asarray(frequent)))
     variables = parallel.replicate(variables)
     arrays: dict[str, np.ndarray] = {"frequent": frequent}

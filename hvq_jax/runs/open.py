@@ -52,10 +52,10 @@ def open_run(
             options = config if isinstance(config, RunOptions) else from_dict(config)
             parallel = Parallel(options.parallel)
             parallel.check()
-            for stage in _stages_of(options):
+            for stage in _stages(options):
                 parallel.check_batch_size(f"{stage}.batch_size", getattr(options, stage).batch_size)
             folder = held.enter_context(locked(workdir)) if is_first() else Path(os.path.abspath(workdir))
-            dataset = _data_of(options, folder)
+            dataset = _open_data(options, folder)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
             run: Run
             if isinstance(dataset, OwnLatents):
@@ -94,11 +94,11 @@ def _with_flags(text: str) -> str:
     return _OPTION.sub(r"--config.\1", text)
 
 
-def _stages_of(options: RunOptions) -> tuple[str, ...]:
+def _stages(options: RunOptions) -> tuple[str, ...]:
     return ("prior",) if options.prior.latents else ("autoencoder", "prior")
 
 
-def _data_of(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
+def _open_data(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
     """Return the data set, after checking that what `folder` already holds was trained on it, with these options."""
     free: tuple[str, ...] = CHANGEABLE
     if not (folder / CHECKPOINTS / "prior").exists():
@@ -112,7 +112,7 @@ def _data_of(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
     else:
         with flags_named("data."):
             dataset = open_dataset(options.data)
-    for stage in _stages_of(options):
+    for stage in _stages(options):
         if (batch_size := getattr(options, stage).batch_size) > len(dataset.train):
             items = "latents" if options.prior.latents else "images"
             raise ArgumentError(

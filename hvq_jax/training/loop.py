@@ -65,6 +65,16 @@ class FitOptions(Options):
         changeable=True,  # within rounding
     )
 
+    def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
+        """Return Adam with its schedule over `num_steps` steps."""
+        return make_optimizer(
+            learning_rate=self.learning_rate,
+            num_steps=num_steps,
+            schedule=self.schedule,
+            warmup_steps=self.warmup_steps,
+            clip_norm=self.clip_norm,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
@@ -85,7 +95,7 @@ def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
 def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
     """Return the state at step 0, from the run's seed."""
     params, model_state = stage.init(jax.random.key(seed))
-    optimizer = optimizer_of(options, num_steps)
+    optimizer = options.make_optimizer(num_steps)
     return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
 
@@ -106,7 +116,7 @@ def first_state(
 
     def start(state: TrainState, batch: Batch) -> TrainState:
         params, model_state = stage.start_from_data(state.params, state.model_state, batch, key, parallel.axis_name)
-        optimizer = optimizer_of(options, num_steps)
+        optimizer = options.make_optimizer(num_steps)
         return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
     num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
@@ -126,17 +136,6 @@ def first_state(
 def num_training_steps(options: FitOptions, train: AnySplit) -> int:
     """Return the number of training steps in all."""
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
-
-
-def optimizer_of(options: FitOptions, num_steps: int) -> optax.GradientTransformation:
-    """Return Adam with its schedule over `num_steps` steps."""
-    return make_optimizer(
-        learning_rate=options.learning_rate,
-        num_steps=num_steps,
-        schedule=options.schedule,
-        warmup_steps=options.warmup_steps,
-        clip_norm=options.clip_norm,
-    )
 
 
 def fit(
@@ -261,7 +260,7 @@ def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunCo
     return partial(
         train_step,
         loss_function=stage.loss,
-        optimizer=optimizer_of(options, num_steps),
+        optimizer=options.make_optimizer(num_steps),
         seed=run.seed,
         average_decay=options.average_decay,
         axis_name=run.parallel.axis_name,

@@ -39,7 +39,7 @@ from hvq_jax.latents import PROJECTION
 from hvq_jax.layout import LATENTS, SAMPLES, SUMMARY
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Tables, from_tokens
-from hvq_jax.runs.latent_data import tables_of
+from hvq_jax.runs.latent_data import fit_tables
 from hvq_jax.runs.trained import Decoded, TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import results_of
@@ -107,7 +107,7 @@ def some_training_images(dataset: ImageDataset) -> np.ndarray:
 
 def mean_gains(run: TrainedRun) -> Tables:
     """Return tables with one bin per code, so that every position has its code's mean gain."""
-    return tables_of(run.model.row, read_arrays(run.workdir / LATENTS), TokenOptions(num_bins=1))
+    return fit_tables(run.model.row, read_arrays(run.workdir / LATENTS), TokenOptions(num_bins=1))
 
 
 def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:

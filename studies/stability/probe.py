@@ -29,7 +29,7 @@ from hvq_jax.images import to_float
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import RunContext, first_state, optimizer_of
+from hvq_jax.training.loop import RunContext, first_state
 from hvq_jax.training.state import TrainState, train_step
 from studies import results_of
 from studies.cells import Cell
@@ -83,7 +83,7 @@ def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str,
     options, seed = run_options.autoencoder, run_options.seed
     run = RunContext(Path(), seed, Parallel("jit"), Preemption())
     state = first_state(stage, dataset.train, options=options, run=run)
-    optimizer = optimizer_of(options, options.num_steps)
+    optimizer = options.make_optimizer(options.num_steps)
 
     @jax.jit
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:

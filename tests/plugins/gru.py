@@ -1,6 +1,6 @@
 """A prior network from outside the package: a GRU over the positions in raster order.
 
-    --config.prior.name=tests.plugins.gru:GRU
+--config.prior.name=tests.plugins.gru:GRU
 """
 
 import flax.linen as nn

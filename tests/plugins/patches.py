@@ -1,6 +1,6 @@
 """An encoder and a decoder from outside the package: 8×8 patches through dense layers, without batch normalisation.
 
-    --config.network.encoder=tests.plugins.patches:Encoder --config.network.decoder=tests.plugins.patches:Decoder
+--config.network.encoder=tests.plugins.patches:Encoder --config.network.decoder=tests.plugins.patches:Decoder
 """
 
 import flax.linen as nn

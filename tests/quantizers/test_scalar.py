@@ -36,7 +36,7 @@ def test_levels_that_leave_nothing_to_round_to_are_refused(levels):
 def test_every_combination_of_levels_has_one_index(levels):
     whole = fsq.integers(levels)
     assert whole.shape == (math.prod(levels), len(levels))
-    np.testing.assert_array_equal(fsq.indices_of(whole, levels), np.arange(math.prod(levels)))
+    np.testing.assert_array_equal(fsq.to_indices(whole, levels), np.arange(math.prod(levels)))
     assert len({tuple(row) for row in np.asarray(whole)}) == math.prod(levels)
 
 

@@ -11,7 +11,6 @@ from hvq_jax import autoencoder
 from hvq_jax.files import read_arrays
 from hvq_jax.latents import LATENTS
 from hvq_jax.layout import LATENTS as LATENTS_FILE
-from hvq_jax.quantizers.bottleneck import frequent_codes
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from hvq_jax.runs.trained import TrainedRun
@@ -72,7 +71,7 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     summary = json.loads((workdir / "summary.json").read_text())
     assert 0 < summary["autoencoder"]["test"]["share_outside"] < 1
     run = TrainedRun.load(workdir)
-    frequent = np.asarray(frequent_codes(run.model.latent, run.variables.state.quantizer.frequency))
+    frequent = np.asarray(run.model.latent.frequent_codes(run.variables.state.quantizer.frequency))
     assert 0 < frequent.sum() < 16
     drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
     codes, plain = np.asarray(autoencoder.codes(run.model, run.variables))[drawn.indices], frequent[drawn.indices]

@@ -20,7 +20,7 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.latents import LATENTS
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit, optimizer_of
+from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
@@ -58,7 +58,7 @@ def small_training(stage, parallel):
     """The figures of each step of a stage, and its state after the last one."""
     options = fit_options(learning_rate=1e-3, clip_norm=0.0)
     run = RunContext(Path(), seed=0, parallel=parallel, preemption=Preemption())
-    state, optimizer = first_state(stage, TRAIN, options=options, run=run), optimizer_of(options, STEPS)
+    state, optimizer = first_state(stage, TRAIN, options=options, run=run), options.make_optimizer(STEPS)
     options = {"loss_function": stage.loss, "optimizer": optimizer, "seed": 0, "axis_name": parallel.axis_name}
     step = parallel.compile(partial(train_step, **options), donate_state=True)
     batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0, **parallel.share)
