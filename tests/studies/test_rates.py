@@ -1,12 +1,16 @@
 """What is measured of the continuous part's cost, and what is shown of it."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from hvq_jax.data.datasets import open_dataset
+from hvq_jax.data.datasets import Split, open_dataset
+from hvq_jax.latents import LATENTS
+from hvq_jax.priors.tokens import Tables
+from hvq_jax.runs.latent_data import LatentData
 from hvq_jax.runs.trained import TrainedRun
 from studies.rates import measure, report
 
@@ -28,6 +32,43 @@ def test_static_bits_are_never_below_the_entropy_of_what_is_sent(train, test):
     frequencies = np.bincount(test) / test.size
     entropy = -sum(p * np.log2(p) for p in frequencies if p)
     assert measure.static_bits(train, test) >= test.size * entropy - 1e-9
+
+
+@pytest.mark.parametrize(
+    ("mode", "bins", "steps"), [("vq", 0, 0), ("projected", 14, 0), ("frequency", 0, 6), ("combined", 14, 0)]
+)
+def test_a_latent_is_measured_by_what_its_decoder_sees(mode, bins, steps):
+    run = types.SimpleNamespace(model=types.SimpleNamespace(row=LATENTS[mode]))
+    names = list(measure.settings_of(run))
+    assert sum(name.startswith("step ") for name in names) == steps
+    assert len(names) == bins + steps
+
+
+def test_bits_of_lengths_and_residuals_are_added_up():
+    """Code 0 has two bins, code 1 three multiples of a step, code 2 neither; the rest of a token is 0."""
+    random = np.random.default_rng(0)
+
+    def split(count):
+        items = random.integers(-2, 3, (count, 2, 2, 6)).astype(np.int16)
+        items[..., 1:3] += 2  # bins start at 0
+        items[..., 0] = random.integers(0, 3, items.shape[:3])
+        items[..., 1:3][items[..., 0] != 0] = 0
+        items[..., 3:][items[..., 0] != 1] = 0
+        return Split(items, np.zeros(count, np.int32))
+
+    tables = Tables(np.array([True, False, False]), np.array([False, True, False]), np.zeros((6, 5)), step=0.1)
+    latents = LatentData(split(9), split(5), split(7), tables)
+
+    def seen(split, code, channel):
+        return [int(item[channel]) for item in split.items.reshape(-1, 6) if item[0] == code]
+
+    expected = 0.0
+    for code, channels, values in ((0, (1, 2), range(5)), (1, (3, 4, 5), range(-2, 3))):
+        for channel in channels:
+            train = seen(latents.train, code, channel)
+            for value in seen(latents.test, code, channel):
+                expected -= np.log2((train.count(value) + 1) / (len(train) + len(values)))
+    assert measure.continuous_bits(latents, groups=2) == pytest.approx(expected)
 
 
 def test_a_run_is_measured_and_shown(trained_run, tmp_path, monkeypatch):
