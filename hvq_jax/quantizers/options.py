@@ -51,6 +51,7 @@ class LatentOptions(Options):
     def frequent_codes(self, frequency: jax.Array) -> jax.Array:
         """Return which codes are frequent, `[K]` bool, by the table `frequency` `[K]` and the rule of these options.
 
+        >>> import jax.numpy as jnp
         >>> LatentOptions(num_frequent=1).frequent_codes(jnp.array([2.0, 5.0])).tolist()
         [False, True]
         """
