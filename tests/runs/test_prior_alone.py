@@ -1,4 +1,4 @@
-"""A prior over grids that the user brings along: digits of 8×8 whole numbers, and hybrid latents."""
+"""A prior over grids that the user brings along: digits of 8×8 integers, and hybrid latents."""
 
 import json
 
@@ -8,9 +8,10 @@ from sklearn.datasets import load_digits
 
 import sample
 import train
+from hvq_jax.data.options import DataOptions
 from hvq_jax.errors import UserError
-from hvq_jax.quantizers.bottleneck import LatentOptions
-from hvq_jax.runs.latent_data import ContinuousOptions
+from hvq_jax.quantizers import CodebookOptions, LatentOptions
+from hvq_jax.runs.options import PriorStageOptions
 from hvq_jax.runs.own_latents import own_latents
 from tests.workdirs import digests, error_of
 
@@ -71,26 +72,27 @@ def test_digits_from_training_to_samples(digits, tmp_path, capsys):
     assert len(errors) == 3
 
 
-def hybrid(size=600, channels=1):
+def hybrid(size=600, part="lengths"):
     random = np.random.default_rng(0)
+    channels = {"lengths": 1, "residuals": 3}[part]
     return {
         "train_indices": random.integers(0, 5, (size, 3, 2)),
-        "train_continuous": random.normal(size=(size, 3, 2, channels)).astype(np.float32),
-        "present": np.arange(5) != 2,
+        f"train_{part}": random.normal(size=(size, 3, 2, channels)).astype(np.float32),
+        "frequent": np.arange(5) == 2,
     }
 
 
 @pytest.mark.parametrize("mode", ["combined", "frequency"])
 def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
-    channels = 3 if mode == "frequency" else 1
-    np.savez(tmp_path / "own.npz", **hybrid(channels=channels))
+    part, channels = ("residuals", 3) if mode == "frequency" else ("lengths", 1)
+    np.savez(tmp_path / "own.npz", **hybrid(part=part))
     options = ["--config.prior.num_steps=2", "--config.prior.num_bins=4", "--config.prior.residual_step=0.5"]
     options += ["--config.latent.dim=3", "--config.prior.conditional=False"]
     command = arguments(tmp_path / "own.npz", tmp_path / "run", mode, 5, *options)
     assert train.main(command) == 0
     assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=9", f"--out={tmp_path / 'a.npz'}"]) == 0
     with np.load(tmp_path / "a.npz") as drawn, np.load(tmp_path / "run" / "tables.npz") as tables:
-        indices, parts = drawn["indices"], drawn["continuous"]
+        indices, parts = drawn["indices"], drawn[part]
         assert parts.shape == (9, 3, 2, channels)
         assert (parts[indices == 2] == 0).all()
         if mode == "frequency":
@@ -102,8 +104,9 @@ def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
 
 
 def read(path, mode="vq", **sizes):
-    latent = LatentOptions(mode=mode, num_codes=5, dim=3)
-    return own_latents(str(path), latent, ContinuousOptions(2), **{"validation_size": 50, "test_size": 60, **sizes})
+    latent, prior = LatentOptions(mode=mode, num_codes=5, dim=3), PriorStageOptions(num_bins=2, conditional=False)
+    data = DataOptions(**{"validation_size": 50, "test_size": 60, **sizes})
+    return own_latents(str(path), latent, CodebookOptions(), prior, data)
 
 
 def test_missing_splits_are_taken_out_of_train(tmp_path):
@@ -114,19 +117,30 @@ def test_missing_splits_are_taken_out_of_train(tmp_path):
     splits = [whole.data.train, whole.data.validation, whole.data.test]
     assert [len(split) for split in splits] == [490, 50, 60]
     for split in splits:
-        np.testing.assert_array_equal(split.images[:, 0, 0, 0], split.labels)  # still belong together
+        np.testing.assert_array_equal(split.items[:, 0, 0, 0], split.labels)  # still belong together
     assert whole.class_names == ("0", "1", "2", "3", "4")
     assert whole.fingerprint() == read(tmp_path / "a.npz").fingerprint()
     assert whole.fingerprint() != read(tmp_path / "a.npz", test_size=61).fingerprint()
+
+
+def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_path):
+    arrays = hybrid(part="residuals")
+    np.savez(tmp_path / "everywhere.npz", **arrays)
+    rare = ~arrays["frequent"][arrays["train_indices"]]
+    np.savez(tmp_path / "rows.npz", **{**arrays, "train_residuals": arrays["train_residuals"][rare]})
+    one, other = (read(tmp_path / f"{name}.npz", "frequency").data for name in ("everywhere", "rows"))
+    assert one.train.items[..., 1:].any()
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(getattr(one, split).items, getattr(other, split).items)
 
 
 @pytest.mark.parametrize(
     ("mode", "changes", "says"),
     [
         ("vq", {"train_indices": None}, "has no array train_indices"),
-        ("vq", {"train_indices": np.array(3)}, "leave nothing of 1"),
-        ("vq", {"train_indices": np.ones((600, 6), int)}, r"whole numbers \[N, h, w\]"),
-        ("vq", {"train_indices": np.ones((600, 3, 2))}, r"whole numbers \[N, h, w\]"),
+        ("vq", {"train_indices": np.array(3)}, "leaves nothing of 1 latents"),
+        ("vq", {"train_indices": np.ones((600, 6), int)}, r"integers \[N, h, w\]"),
+        ("vq", {"train_indices": np.ones((600, 3, 2))}, r"integers \[N, h, w\]"),
         (
             "vq",
             {"train_indices": np.full((600, 3, 2), 5)},
@@ -136,10 +150,17 @@ def test_missing_splits_are_taken_out_of_train(tmp_path):
         ("vq", {"train_labels": np.full(600, -1)}, "train_labels must be|validation_labels must be"),
         ("vq", {"test_indices": np.ones((9, 3, 2), int), "train_labels": np.ones(600, int)}, "both be there"),
         ("vq", {"test_indices": np.ones((9, 2, 2), int)}, "those of train alike"),
-        ("projected", {"train_continuous": None}, "needs train_continuous.*missing"),
-        ("frequency", {}, r"shape \(490, 3, 2, 3\)"),
-        ("projected", {"train_continuous": np.full((600, 3, 2, 1), np.nan)}, "not finite"),
-        ("combined", {"present": np.ones(4, bool)}, r"present must be bool \[5\]"),
+        ("projected", {"train_lengths": None}, "needs train_lengths.*missing"),
+        ("frequency", {}, r"needs train_residuals, floats of shape \(490, 3, 2, 3\); it is missing"),
+        (
+            "frequency",
+            {"train_residuals": np.ones((600, 3, 2, 1), np.float32)},
+            r"needs train_residuals, floats of shape \(490, 3, 2, 3\); it is float32 of shape \(490, 3, 2, 1\)",
+        ),
+        ("frequency", {"train_residuals": np.ones((7, 3))}, r"has 7 rows, but \d+ positions of that split have a"),
+        ("projected", {"train_continuous": np.ones((600, 3, 2, 1))}, "rename train_continuous to train_lengths"),
+        ("projected", {"train_lengths": np.full((600, 3, 2, 1), np.nan)}, "not finite"),
+        ("combined", {"frequent": np.ones(4, bool)}, r"frequent must be bool \[5\]"),
     ],
 )
 def test_bad_files_get_one_line(tmp_path, mode, changes, says):
@@ -158,7 +179,7 @@ def test_files_that_cannot_be_read_and_sizes_that_leave_nothing(tmp_path):
         with pytest.raises(UserError, match="cannot be read"):
             read(tmp_path / name)
     np.savez(tmp_path / "a.npz", **hybrid())
-    with pytest.raises(UserError, match="leave nothing of 600"):
+    with pytest.raises(UserError, match="leaves nothing of 600"):
         read(tmp_path / "a.npz", validation_size=400, test_size=200)
 
 

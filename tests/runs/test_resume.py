@@ -15,7 +15,7 @@ from hvq_jax.runs.workdir import locked
 from hvq_jax.training.checkpoint import Checkpoints
 from tests.workdirs import digests, error_of, records
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_relative_workdir_and_a_run_that_was_damaged(trained_run, tiny_argumen
     assert train.main(arguments) == 0
     out = capsys.readouterr().out
     assert f"checkpoint {newest} is not usable" in out
-    assert "goes on from the checkpoint of step 5" in out
+    assert "resumes from the checkpoint of step 5" in out
     assert digests(copy, "autoencoder") == expected
     assert (newest.parent / "bad-6").is_dir()
 
