@@ -2,9 +2,9 @@
 
 import pytest
 
-from hvq_jax.runs.options import validate
-from hvq_jax.training.dispatch import Schedule
 from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.options import from_dict
+from hvq_jax.training.dispatch import Schedule
 from studies.report.__main__ import trial_of
 from studies.report.cells import NUM_POINTS, cells
 
@@ -13,7 +13,7 @@ LATENTS = [("vq", None), ("projected", None), *(("frequency", s) for s in (502, 
 
 def config_of(cell, tmp_path):
     config = parse_command_line([*cell.arguments, f"--workdir={tmp_path}"]).config
-    validate(config)
+    from_dict(config)
     return config
 
 
