@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hvq_jax.files import read_json, whole_file, write_text
+from hvq_jax.latents import PROJECTION, find_latent
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
 from studies.figures import Stability, radial_share, stability
@@ -111,7 +112,8 @@ def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:
         return dict.fromkeys((*_FIGURES, "radial_share"))
     test = json.loads(summary.read_text())["autoencoder"]["test"]
     figures = {key: test.get(key) for key in _FIGURES}
-    if not cell.config.endswith(":projected"):  # otherwise the terms are not of the same positions
+    row = find_latent(cell.config.partition(":")[2])
+    if row.masked or not row.uses(PROJECTION):  # elsewhere the terms are not of the same positions
         return {**figures, "radial_share": None}
     to_projection = any(option == "loss.commitment_target=projection" for option in cell.options)
     return {**figures, "radial_share": radial_share(test["projection"], test["commitment"], to_projection)}
