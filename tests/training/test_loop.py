@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from typing import ClassVar
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,6 +94,19 @@ def test_steps_evaluations_and_records(tmp_path):
 
 def test_the_best_is_chosen_on_validation(tmp_path):
     assert fit_toy(ToyStage(sign=-1.0), tmp_path / "run").step == 2  # the error rises: the first is the best
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_best_state_is_handed_on_without_being_read_again(tmp_path, monkeypatch, sign):
+    stage = ToyStage(sign=sign)
+    reads = []
+    read = Checkpoints._read_verified
+    monkeypatch.setattr(Checkpoints, "_read_verified", lambda self, *given: reads.append(given) or read(self, *given))
+    handed_on = fit_toy(stage, tmp_path / "run")
+    assert not reads
+    from_disk = fit_toy(stage, tmp_path / "run")  # finished: nothing is trained, so the best has to be read
+    assert reads
+    chex.assert_trees_all_equal(handed_on, from_disk)
 
 
 def kept(stage, workdir):
