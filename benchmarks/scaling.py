@@ -85,6 +85,7 @@ class Subject:
         config = (reference if chosen.config == "reference" else default).get_config(chosen.latent)
         config.latent.dim = chosen.dim
         config.latent.num_codes = chosen.codes
+        config.latent.num_frequent = min(config.latent.num_frequent, chosen.codes)
         options = from_dict(config)
         model = options.autoencoder_model(tuple(chosen.image))
         stage = AutoencoderStage(model, np.zeros((1, *chosen.image), np.uint8))
