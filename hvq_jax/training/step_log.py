@@ -10,6 +10,10 @@ from hvq_jax.training.logging import RunLog
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport
 
+# Dispatches that the host may be ahead of the devices. XLA's CPU client locks up at 32 of them: a device that is late
+# gets no slot for its part of a reduction in which the other devices wait (jaxlib 0.10.2).
+_MOST_AHEAD = 16
+
 
 class NotFiniteError(Exception):
     """Raised when a loss or gradient norm is infinite or NaN; the message states both, and `step` is the step."""
@@ -43,8 +47,13 @@ class StepLog:
         self._written, self._clock = start_step, time.monotonic()
 
     def add(self, reports: StepReport) -> None:
-        """Add the reports of one dispatch, still on the devices; each leaf has a leading axis of steps."""
+        """Add the reports of one dispatch, still on the devices; wait if the host is too far ahead of these.
+
+        Each leaf has a leading axis of steps.
+        """
         self._open.append(reports)
+        if len(self._open) > _MOST_AHEAD:
+            jax.block_until_ready(self._open[-1 - _MOST_AHEAD])
 
     def close_interval(self, step: int) -> None:
         """Close the interval of the reports added since the last one; it will be logged as of `step`."""
