@@ -16,7 +16,8 @@ _CPU_OPTIONS = (
     "--xla_disable_hlo_passes=cse_barrier_expander",
 )
 # XLA ends the process ("Fatal Python error: Aborted") where a simulated device is later than this at a reduction, by
-# default 40 s: on a machine with other work it is late, not lost. Half an hour, as XLA gives other processes.
+# default 40 s: a busy machine may be that late. Half an hour, as XLA gives other processes. (Devices that wait for each
+# other for ever, see `training/step_log.py`, end the same way.)
 _PATIENCE_OPTION = "--xla_cpu_collective_call_terminate_timeout_seconds"
 _PATIENCE_SECONDS = 1800
 # An unknown option aborts the process when the backend starts, so only versions that were tested get these.

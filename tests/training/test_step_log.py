@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hvq_jax.training import step_log as step_log_module
 from hvq_jax.training.state import StepReport
 from hvq_jax.training.step_log import NotFiniteError, StepLog
 
@@ -80,3 +81,14 @@ def test_the_step_that_is_not_finite_is_named(spoilt, what):
     with pytest.raises(NotFiniteError, match=f"{what} (is )?{spoilt}") as raised:
         log.write()
     assert raised.value.step == 7
+
+
+def test_the_host_waits_for_steps_that_are_far_behind(monkeypatch):
+    waited = []
+    monkeypatch.setattr(step_log_module.jax, "block_until_ready", waited.append)
+    log, reports = step_log(Recorder()), [report(float(i)) for i in range(20)]
+    for dispatched in reports:
+        log.add(dispatched)
+    ahead = step_log_module._MOST_AHEAD
+    assert [id(r) for r in waited] == [id(r) for r in reports[: 20 - ahead]]
+    assert ahead < 32  # where XLA's CPU client locks up
