@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from hvq_jax.devices.xla import knows_options
 from hvq_jax.networks.convolution import convolve
 from hvq_jax.networks.layers import Conv
 
@@ -74,7 +75,7 @@ def test_the_layer_refuses_what_it_cannot_do():
 
 
 def test_materialised_arrays_are_not_fused_with_what_uses_them():
-    """With the options of `training.xla`, in a new process because XLA reads them once."""
+    """With the options of `devices.xla`, in a new process because XLA reads them once."""
     program = (
         "from hvq_jax.devices.xla import set_cpu_options; set_cpu_options()\n"
         "import jax, jax.numpy as jnp\n"
@@ -87,4 +88,6 @@ def test_materialised_arrays_are_not_fused_with_what_uses_them():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_DISABLE_MOST_OPTIMIZATIONS": "false"}
     environment.pop("XLA_FLAGS", None)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["0", "1"]
+    plain, kept = done.stdout.split()
+    assert plain == "0"
+    assert kept == "1" or not knows_options()  # the option is set for versions of jaxlib that were tested

@@ -109,13 +109,6 @@ def test_the_best_state_is_handed_on_without_being_read_again(tmp_path, monkeypa
     chex.assert_trees_all_equal(handed_on, from_disk)
 
 
-def test_thousands_of_short_steps_between_two_logs_end(tmp_path):
-    """Without a limit to how far the host is ahead, XLA's CPU client locks up within hundreds of steps."""
-    steps = 4000
-    every = {"log_every_steps": steps, "eval_every_steps": steps, "checkpoint_every_steps": 0}
-    fit_toy(ToyStage(), tmp_path / "run", num_steps=steps, check_replicas_every_steps=0, **every)
-
-
 def kept(stage, workdir):
     checkpoints = Checkpoints(checkpoint_folder(stage, workdir), objective=stage.objective)
     like = create_state(jnp.zeros(()), jnp.int32(0), make_optimizer(learning_rate=0.1, num_steps=1), average_decay=0)
