@@ -10,7 +10,7 @@ from ml_collections import ConfigDict, config_flags
 
 from hvq_jax.errors import UserError
 from hvq_jax.layout import CONFIG
-from hvq_jax.runs.open import flags_named
+from hvq_jax.runs.open import flags_named, with_flags
 from hvq_jax.runs.options import RENAMED, from_dict, to_config
 from hvq_jax.runs.workdir import flatten, load_config
 
@@ -69,7 +69,7 @@ def _check_keys(arguments: list[str], config: ConfigDict) -> None:
     for argument in arguments:
         match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
         if match and match[1] in RENAMED:
-            raise UserError(f"--config.{match[1]}: {RENAMED[match[1]]}")
+            raise UserError(f"--config.{match[1]}: {with_flags(RENAMED[match[1]])}")
         if match and match[1] not in known:
             close = difflib.get_close_matches(match[1], known, n=1)
             hint = f"did you mean --config.{close[0]}?" if close else "--help lists them all"

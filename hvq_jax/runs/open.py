@@ -80,9 +80,9 @@ def flags_named(prefix: str = "") -> Iterator[None]:
         yield
     except ArgumentError as error:
         named = error.within(prefix) if prefix + error.name in KEYS else error
-        raise UserError(_with_flags(str(named))) from None
+        raise UserError(with_flags(str(named))) from None
     except UserError as error:
-        raise UserError(_with_flags(str(error))) from None
+        raise UserError(with_flags(str(error))) from None
 
 
 _SECTIONED = "|".join(re.escape(key) for key in sorted(KEYS, key=len, reverse=True) if "." in key)
@@ -90,7 +90,12 @@ _TOP_LEVEL = "|".join(f"{key}(?==)" for key in KEYS if "." not in key)
 _OPTION = re.compile(rf"(?<![\w./-])({_SECTIONED}|{_TOP_LEVEL})\b")
 
 
-def _with_flags(text: str) -> str:
+def with_flags(text: str) -> str:
+    """Return `text` with the flag in place of each option that it names.
+
+    >>> with_flags("must divide latent.dim=64")
+    'must divide --config.latent.dim=64'
+    """
     return _OPTION.sub(r"--config.\1", text)
 
 

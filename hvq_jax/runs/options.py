@@ -121,11 +121,6 @@ KEYS: dict[str, dataclasses.Field[Any]] = dict(walk(RunOptions))
 CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].changeable)
 
 
-def default_config(**options: Any) -> ConfigDict:
-    """Return the ConfigDict of `RunOptions(**options)`, unlocked."""
-    return to_config(RunOptions(**options))
-
-
 def to_config(options: Any) -> ConfigDict:
     """Return `options` as a ConfigDict in which options that may be None, or of several types, can be overridden."""
     return ConfigDict(

@@ -186,10 +186,19 @@ class TrainedRun:
         tokens: Iterable[np.ndarray] | None = None,
         keep: Callable[[jax.Array], Kept] | None = None,
     ) -> Iterator[Decoded]:
-        """One image for each of `labels` `[N]` int32 (ignored by an unconditional prior), in pieces of at most `BATCH`.
+        """Draw one image per label, in pieces of at most `BATCH`.
 
-        Image n depends on `seed`, n and its label only; and, where `keep` says what is not drawn of `tokens`, N of
-        `[h, w, 1 + c]`, on these. UserError for an option or label out of range; -1 is no class.
+        Image n depends on `seed`, n and its label only, and on its tokens where some of them are kept.
+
+        Args:
+            labels: [N] int32, -1 for no class; ignored by an unconditional prior.
+            seed: the same seed draws the same images.
+            options: how the prior is drawn from.
+            tokens: N latents [h, w, 1 + c], of which `keep` says what is not drawn.
+            keep: a function of tokens [B, h, w, 1 + c], such as `all_codes`.
+
+        Raises:
+            ArgumentError: an option or a label is out of range.
         """
         options.check(self.prior.num_classes)
         wrong = labels[(labels < NO_CLASS) | (labels >= len(self.class_names))]
@@ -220,7 +229,7 @@ class TrainedRun:
         return f"draws codes only (latent {self.options.latent.mode}, {self.options.prior.num_bins} bins)"
 
     def _check_options(self, options: SamplingOptions, labels: np.ndarray) -> None:
-        """Raises UserError for an option that this run's prior has no use for."""
+        """Raise ArgumentError for an option that this run's prior has no use for."""
         if options.guidance and not self.options.prior.label_dropout:
             raise ArgumentError(
                 f"guidance={options.guidance}",
@@ -270,10 +279,10 @@ class TrainedRun:
         return Decoded(tokens[..., 0], images, gains, z_bar)
 
     def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Decoded]]:
-        """Tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and what is made of them again, in pieces.
+        """Yield tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and the images decoded from them, in pieces.
 
-        Unlike in `reconstruct` gains are rounded to their bins and residuals to their steps. UserError before there is
-        a prior.
+        Unlike in `reconstruct`, gains are rounded to their bins and residuals to their steps. UserError before there
+        is a prior.
         """
 
         @jax.jit
@@ -284,7 +293,7 @@ class TrainedRun:
         return _one_ahead((through(self.variables, self.tables, _padded(x)), len(x)) for x in _pieces(images))
 
     def reconstruct(self, images: Iterable[np.ndarray]) -> Iterator[Decoded]:
-        """uint8 images `[H, W, C]` through encoder, latent and decoder, in pieces of at most `BATCH`."""
+        """Yield uint8 images `[H, W, C]` after encoder, latent and decoder, in pieces of at most `BATCH`."""
 
         @jax.jit
         def through(variables: Variables, images: jax.Array) -> Decoded:
@@ -296,19 +305,19 @@ class TrainedRun:
 
 
 def _pieces(items: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Of at most `BATCH` items, stacked."""
+    """Yield stacks of at most `BATCH` items."""
     items = iter(items)
     while piece := list(itertools.islice(items, BATCH)):
         yield np.stack(piece)
 
 
 def _padded(piece: np.ndarray) -> np.ndarray:
-    """`[BATCH, ...]`, with zeros behind."""
+    """Return `[BATCH, ...]`, padded with zeros."""
     return np.pad(piece, ((0, BATCH - len(piece)), *[(0, 0)] * (piece.ndim - 1)))
 
 
 def _one_ahead(dispatched: Iterable[tuple[Any, int]]) -> Iterator[Any]:
-    """The first so many of each padded piece, as numpy arrays; the device is at the next while one is used."""
+    """Yield each piece without its padding, as numpy arrays, while the device works on the next one."""
     before: tuple[Any, int] | None = None
     for current in itertools.chain(dispatched, [None]):
         if before is not None:

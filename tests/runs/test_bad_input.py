@@ -33,9 +33,9 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.codebook.unit_norm=nonsense", "choose one of none, codes, both"),
         (
             "--config.codebook.method=spherical",
-            "--config.codebook.method: it is codebook.learning=ema|gradient now",
+            "--config.codebook.method: it is --config.codebook.learning=ema|gradient now",
         ),
-        ("--config.codebook.normalize=True", "--config.codebook.normalize: it is codebook.unit_norm=both now"),
+        ("--config.codebook.normalize=True", "--config.codebook.normalize: it is --config.codebook.unit_norm=both now"),
         ("--config.codebook.init=nonsense", "choose one of uniform, data, kmeans"),
         ("--config.codebook.assignment=nonsense", "choose one of euclidean, cosine, projection"),
         ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation"),
