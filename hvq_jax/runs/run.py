@@ -70,7 +70,7 @@ class Run(abc.ABC):
         stage, latents = self.prior_stage(trained)
         state = self.fit(stage, latents.train, latents.validation)
         trained = dataclasses.replace(trained, given_prior=state)
-        self.report("prior", trained.steps, lambda: {"test": self.evaluate(stage, state, latents.test)})
+        self.report("prior", trained.steps, lambda: self.test(stage, state, latents.test))
         return trained
 
     def fit(
@@ -78,9 +78,13 @@ class Run(abc.ABC):
     ) -> TrainState:
         """Train a stage from where it was stopped; return its best state."""
         options = getattr(self.options, stage.name)
-        state = fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
-        self._draw_losses()
-        return state
+        return fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
+
+    def test(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, Any]:
+        """Return the summary of a stage that has been trained: its metrics on the test split; draw its losses."""
+        if is_first() and (records := read_records(self.workdir)):  # a converted run has none
+            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
+        return {"test": self.evaluate(stage, state, split)}
 
     def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:
         """Return the metrics of `state` over a whole split."""
@@ -123,11 +127,6 @@ class Run(abc.ABC):
             "processes": jax.process_count(),
         }
         write_json(self.workdir / layout.SUMMARY, {**summary, **context})
-
-    def _draw_losses(self) -> None:
-        records = read_records(self.workdir)
-        if records and is_first():  # a converted run has none
-            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
 
     def list_files(self) -> None:
         """Print what is in the workdir."""
@@ -185,7 +184,7 @@ class ImageRun(Run):
                     reconstructions,
                     title=f"{self.data_name}, test images, latent: {self.model.latent.mode}",
                 )
-            return {"test": self.evaluate(stage, state, self.dataset.test)}
+            return self.test(stage, state, self.dataset.test)
 
         self.report("autoencoder", {"step": int(state.step)}, report, layout.RECONSTRUCTIONS)
         return trained
