@@ -26,7 +26,7 @@ from hvq_jax.quantizers.bottleneck import QuantizerState
 
 
 def check_options(latent: LatentOptions, codebook: CodebookOptions, loss: LossOptions) -> None:
-    """Check what latent, codebook and loss have to do with each other; ArgumentError with a dotted name."""
+    """Check that the latent, codebook and loss options are compatible; raise ArgumentError with a dotted name."""
     row, quantizer = latents.find_latent(latent.mode), make_quantizer(latent, codebook)
     if row.masked and latent.frequent_mass is None and latent.num_frequent > quantizer.num_codes:
         raise ArgumentError(f"latent.num_frequent={latent.num_frequent}", f"must be from 0 to {quantizer.num_codes}")
@@ -36,8 +36,8 @@ def check_options(latent: LatentOptions, codebook: CodebookOptions, loss: LossOp
     if codebook.unit_norm == "codes" and row.uses(PROJECTION) and loss.commitment_target == "code":
         raise ArgumentError(
             "codebook.unit_norm=codes",
-            "needs loss.commitment_target=projection where the latent projects: committed to codes of length 1, "
-            "encoder outputs would get that length, and nothing would be left to the gain",
+            "needs loss.commitment_target=projection where the latent projects: encoder outputs committed to codes of "
+            "length 1 would get that length, which leaves nothing to the gain",
         )
 
 
@@ -52,7 +52,7 @@ class Autoencoder:
     loss: LossOptions = dataclasses.field(default_factory=LossOptions)
 
     def __post_init__(self) -> None:
-        """Check that the options agree with each other and with the images; ArgumentError."""
+        """Check that the options are compatible with each other and with the images; raise ArgumentError."""
         encoder, decoder = self.encoder(), self.decoder()
         if encoder.factor != decoder.factor:
             raise ArgumentError(
@@ -70,12 +70,12 @@ class Autoencoder:
 
     @property
     def row(self) -> Latent:
-        """What the decoder sees, as a row of `latents.LATENTS`."""
+        """The row of `latents.LATENTS` that says what the decoder sees."""
         return latents.find_latent(self.latent.mode)
 
     @cached_property
     def quantizer(self) -> Quantizer:
-        """What stands between encoder and decoder; nothing else here depends on which one it is."""
+        """The quantizer between encoder and decoder; nothing else in this module depends on its kind."""
         return make_quantizer(self.latent, self.codebook)
 
     def encoder(self, axis_name: str | None = None) -> Any:
@@ -88,18 +88,18 @@ class Autoencoder:
 
     @property
     def num_codes(self) -> int:
-        """K."""
+        """The number of codes, K."""
         return self.quantizer.num_codes
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """(h, w), the sides of the latent."""
+        """The sides (h, w) of the latent."""
         factor = self.encoder().factor
         return self.image_shape[0] // factor, self.image_shape[1] // factor
 
     @cached_property
     def training_loss_options(self) -> LossOptions:
-        """The weights that count: 0 for terms that this quantizer does not train by."""
+        """The weights in effect: 0 for terms that this quantizer does not use."""
         quantizer, loss = self.quantizer, self.loss
         return dataclasses.replace(
             loss,
@@ -110,7 +110,7 @@ class Autoencoder:
 
 @struct.dataclass
 class ModelState:
-    """What training changes without a gradient."""
+    """The variables that training updates without gradients."""
 
     batch_stats: Any  # "encoder" and "decoder": running means and variances, empty for networks that have none
     quantizer: QuantizerState
@@ -179,9 +179,9 @@ def start_from_data(
 ) -> tuple[Any, ModelState]:
     """Return fresh params and state with codes made from the encoder outputs of images `[B, H, W, C]` in [-1, 1].
 
-    To be called before the first step where `model.quantizer.starts_from_data`. The outputs are those that the first
-    step sees: normalised by the statistics of the batch, since the running ones are not known yet. Nothing else
-    changes. `key` must be equal on all devices; so is the result.
+    Call this before the first step if `model.quantizer.starts_from_data`. The outputs are those that the first step
+    sees: normalised by the statistics of the batch, since the running ones are not known yet. Nothing else changes.
+    `key` must be equal on all devices; the result then is too.
     """
     z_e, _ = encode_training(model, params, state, images, axis_name)
     quantizer_params, quantizer_state = model.quantizer.start_from_data(
@@ -214,9 +214,9 @@ def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Ar
 
 
 def codes(model: Autoencoder, variables: Variables) -> jax.Array:
-    """Return what the indices stand for, `[K, D]` float32: of unit norm, mapped or computed, as the model says.
+    """Return the code of each index, `[K, D]` float32: normalised, mapped or computed, depending on the model.
 
-    For residual quantization it is `[depth, K, D]`, and a latent is the sum of one code of each.
+    For residual quantization the shape is `[depth, K, D]`, and a latent is the sum of one code per level.
     """
     return model.quantizer.codes(variables.params["quantizer"], variables.state.quantizer)
 
@@ -248,7 +248,7 @@ def training_loss(
     """Return the loss of images `[B, H, W, C]` in [-1, 1], to be differentiated in `params`, and the state after it.
 
     The order is fixed: encode; revive dead codes; assign; update F; mask by it; decode. Moving averages are updated
-    last: the latent has the codes from before. `key` must be equal on all devices. The loss is this device's mean; the
+    last; the latent uses the old codes. `key` must be equal on all devices. The loss is this device's mean; the
     state and the metrics are the global batch's.
     """
     z_e, encoder_stats = encode_training(model, params, state, images, axis_name)
@@ -298,7 +298,7 @@ def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array,
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
 
     def everywhere(values: jax.Array) -> jax.Array:
-        """Return the mask in the shape of `values` `[B, ...]`."""
+        """Broadcast the mask to the shape of `values` `[B, ...]`."""
         return jnp.broadcast_to(mask.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
 
     return EvaluationSums(
@@ -314,7 +314,7 @@ def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array,
 
 
 def _counts(model: Autoencoder, indices: jax.Array, mask: jax.Array) -> jax.Array:
-    """Return how often each code is used where `mask` is True: `[K]` int32, or `[depth, K]` of `[..., depth]`."""
+    """Count the uses of each code where `mask` is True: `[K]` int32, or `[depth, K]` for indices `[..., depth]`."""
 
     def count(indices: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.zeros(model.num_codes, jnp.int32).at[indices.reshape(-1)].add(mask.reshape(-1))

@@ -1,4 +1,4 @@
-"""The exceptions that end a command with one line for the user, and how a command ends."""
+"""Exceptions that end a command with a one-line message, and the exit status of a command."""
 
 import sys
 from collections.abc import Callable
@@ -25,14 +25,14 @@ class ArgumentError(UserError):
         return self.argument.partition("=")[0]
 
     def within(self, prefix: str) -> "ArgumentError":
-        """Return the same error for the argument's name behind `prefix`, such as "latent." or "--"."""
+        """Return the same error with `prefix`, such as "latent." or "--", before the argument's name."""
         return ArgumentError(f"{prefix}{self.argument}", self.problem)
 
 
 class Preempted(BaseException):
     """The run was asked to stop and has saved what it has; the message is one line.
 
-    Like KeyboardInterrupt no `Exception`: whoever catches what a library raises must not take the stop for damage.
+    Like KeyboardInterrupt, not an `Exception`: code that catches library errors must not mistake it for a failure.
     """
 
 
@@ -42,7 +42,7 @@ def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted"
         command()
     except Preempted as stop:
         print(stop, file=sys.stderr, flush=True)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that went away
+    except (UserError, OSError) as error:  # OSError: a full disk, a folder that was removed
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:

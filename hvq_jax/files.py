@@ -1,4 +1,4 @@
-"""Reading and writing files: whole or not at all, and every failure as one line."""
+"""Atomic writing and reading of files, with one-line errors."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from hvq_jax.errors import UserError
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` at the end of the block, or is removed if the block raises.
 
-    Raises UserError where the file cannot be written.
+    Raises UserError if the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp")  # the same each time, so that a killed process leaves one file
     try:
@@ -31,18 +31,18 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a text file atomically."""
     with whole_file(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON, whole or not at all."""
+    """Write `content` as indented JSON, atomically."""
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, {} where there is none; UserError if it is damaged."""
+    """Return the content of a JSON file, or {} if there is none; raise UserError if it is damaged."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
@@ -52,13 +52,13 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an .npz, whole or not at all."""
+    """Write an .npz atomically."""
     with whole_file(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)
 
 
 def read_arrays(path: Path, *names: str, advice: str = "delete it and run train.py again") -> dict[str, np.ndarray]:
-    """Return all arrays of an .npz, or those of these names, without pickle; UserError if it is missing or damaged."""
+    """Return all or the named arrays of an .npz, without pickle; raise UserError if it is missing or damaged."""
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in names or stored.files}

@@ -8,8 +8,8 @@ encoder's output, `codes` the K codes, and the decoder sees `z_bar`:
     frequency   z_bar = M z_q + (1 - M) z_e                codes where they are frequent, z_e elsewhere
     combined    z_bar = M z_q + (1 - M) P(z_e, z_q)        codes where they are frequent, projections elsewhere
 
-`LATENTS` is that table. A row added to it is a latent of its own everywhere: in training, in the losses, in what a
-prior transmits, in sampling and in the pictures.
+`LATENTS` is that table. To add a latent, add a row: training, the losses, what a prior transmits, sampling and the
+plots follow from it.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ class Latent:
     rare: str
 
     def __post_init__(self) -> None:
-        """Check that both are known."""
+        """Check that both parts are known; raise ArgumentError."""
         for name, part in vars(self).items():
             if part not in (CODE, PROJECTION, Z_E):
                 raise ArgumentError(f"{name}={part!r}", f"choose one of {CODE}, {PROJECTION}, {Z_E}")
@@ -64,7 +64,7 @@ LATENTS: dict[str, Latent] = {
 
 
 def find_latent(mode: str) -> Latent:
-    """Return the row of LATENTS called `mode`; ArgumentError for a name that is not in the table."""
+    """Return the row of LATENTS called `mode`; raise ArgumentError for a name that is not in the table."""
     if mode not in LATENTS:
         raise ArgumentError(f"mode={mode!r}", f"choose one of {', '.join(LATENTS)}")
     return LATENTS[mode]
@@ -94,7 +94,7 @@ class HybridLatent:
 
 
 def unit(vectors: jax.Array) -> jax.Array:
-    """Return `vectors` `[..., D]` at length 1; one shorter than √ε stays short, and zero stays zero.
+    """Normalise `vectors` `[..., D]` to length 1; vectors shorter than √ε stay shorter than 1, and zero stays zero.
 
     >>> unit(jnp.array([0.0, 5.0])).round(5).tolist()
     [0.0, 1.0]
@@ -256,7 +256,7 @@ def hybrid_latent(
         frequent: [K] bool, the frequent codes; unused where `mode` has no mask.
         mode: a name in `LATENTS`.
         projection_gradient: a name in `PROJECTION_GRADIENTS`.
-        projection_groups: g. Each of g groups of D/g channels has a gain of its own; g = D gives z_e back.
+        projection_groups: g. Each of g groups of D/g channels has a separate gain; g = D reproduces z_e.
         estimator: a name in `ESTIMATORS`, the gradient of plain codes.
 
     Raises:

@@ -14,7 +14,7 @@ EVENTS = "events"
 CHECKPOINTS = "checkpoints"
 PROFILE = "profile"
 
-# What a run leaves for people to look at.
+# The outputs of a run that are listed when it ends.
 MADE = {
     SUMMARY: "metrics on the test split",
     LOSS_CURVES: "losses of both stages",

@@ -24,7 +24,7 @@ COMMITMENT_TARGETS = ("code", "projection")
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions(Options):
-    """Weights of the terms. A quantizer whose codes a term does not train leaves that term out of the sum."""
+    """Weights of the terms. Terms that a quantizer does not train with are left out of the sum."""
 
     codebook_weight: float = option(1.0, "weight of |z_q - sg z_e|² (codes that are learned by gradient)", low=0)
     commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all quantizers but fsq)", low=0)
@@ -71,7 +71,7 @@ def losses_per_image(
         images: [B, H, W, C] float32 in [-1, 1].
         reconstructions: [B, H, W, C] float.
         z_e: [B, ..., D] float.
-        latent: of `z_e`.
+        latent: the latent of `z_e`.
         commitment_target: "code": t = z_q; "projection": t = P(z_e, z_q).
     """
     z_e = z_e.astype(jnp.float32)
@@ -112,7 +112,7 @@ def entropy_term(costs: jax.Array, temperature: float, axis_name: str | None = N
 
     Args:
         costs: [..., K] float32, from `code_costs`.
-        temperature: of the softmax.
+        temperature: temperature of the softmax.
         axis_name: the axis of devices, or None.
     """
     log_p = jax.nn.log_softmax(-costs / temperature)

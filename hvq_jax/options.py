@@ -6,7 +6,7 @@ An option is declared once, where it is used:
     class LatentOptions(Options):
         num_codes: int = option(512, "number of codes, K", low=1)
 
-Everything else follows from the declaration: the object is checked when it is made, the command line takes its flag
+Everything else follows from the declaration: the object is checked on construction, the command line takes its flag
 from it, `--help` and the reference page list it, and `changeable` says whether a run may be continued with another
 value.
 """
@@ -24,17 +24,17 @@ from hvq_jax.errors import ArgumentError
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """What an option allows, and how it is explained."""
+    """The allowed values of an option, and its help text."""
 
     help: str
     low: float | None = None
     high: float | None = None
-    choices: Collection[Any] | None = None  # a registry is one: what is registered later counts too
+    choices: Collection[Any] | None = None  # may be a registry; entries added later count too
     importable: bool = False  # "package.module:Class" is allowed besides the choices
     changeable: bool = False  # a run may be continued with another value
 
     def allowed(self) -> str:
-        """Return the allowed values in words, "" where any value of the type will do."""
+        """Describe the allowed values in words; return "" if every value of the type is allowed."""
         if self.choices is not None:
             listed = ", ".join(map(str, self.choices))
             return f"choose one of {listed}" + (", or package.module:Class" if self.importable else "")
@@ -53,7 +53,7 @@ class Rule:
 
 
 def _number(value: float) -> str:
-    """Format an integer with all its digits, and any other number as short as it can be."""
+    """Format an integer with all its digits, and any other number in its shortest form."""
     return str(value) if isinstance(value, int) else f"{value:g}"
 
 
@@ -73,10 +73,10 @@ def redefault(kind: Any, name: str, default: Any) -> Any:
 
 
 class Options:
-    """A dataclass whose fields are checked when it is made; ArgumentError names the first bad one."""
+    """A dataclass whose fields are checked on construction; ArgumentError names the first bad one."""
 
     def __post_init__(self) -> None:
-        """Check every option against its own rule; a subclass adds what options have to do with each other."""
+        """Check every option against its rule; subclasses add checks between options."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             rule, value = field.metadata.get("rule"), getattr(self, field.name)
             if rule is None or (value is None and _is_optional(field.type)):
@@ -97,7 +97,7 @@ def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[A
 
 
 def type_in_words(kind: Any) -> str:
-    """Return "an integer", "a number or None" and the like."""
+    """Describe a type in words, such as "an integer" or "a number or None"."""
     words = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
     kinds = _members(kind)
     named = [words.get(member, "a tuple of integers") for member in kinds if member is not type(None)]

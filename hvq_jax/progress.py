@@ -30,7 +30,7 @@ class _Bar(tqdm.tqdm):
     monitor_interval = 0
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(**{"miniters": 1, **options})  # look at the clock each time, as the monitor would
+        super().__init__(**{"miniters": 1, **options})  # check the clock at every update, as the monitor would
 
     def __del__(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""Finding a part by its name: one that is registered here, or one of the user's own by its import path."""
+"""Lookup of a component by its registered name or by an import path."""
 
 import importlib
 from collections.abc import Mapping
@@ -8,9 +8,9 @@ from hvq_jax.errors import ArgumentError
 
 
 def find(argument: str, name: str, registered: Mapping[str, Any]) -> Any:
-    """Return what `name` is registered as, or the object that "package.module:Class" names.
+    """Return the object registered as `name`, or the one at the import path "package.module:Class".
 
-    Raises ArgumentError, naming `argument`, where there is neither.
+    Raises ArgumentError, naming `argument`, if there is neither.
     """
     if name in registered:
         return registered[name]
