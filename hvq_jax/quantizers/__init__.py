@@ -1,4 +1,4 @@
-"""Quantizers: what stands between encoder and decoder, by the name that `codebook.family` takes."""
+"""Quantizers, which stand between encoder and decoder, by their name in `codebook.family`."""
 
 from hvq_jax import registry
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
@@ -6,12 +6,12 @@ from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOption
 from hvq_jax.quantizers.residual import ResidualQuantizer
 from hvq_jax.quantizers.scalar import ScalarQuantizer
 
-# Each is made from (LatentOptions, CodebookOptions) and has the methods of `Quantizer`.
+# Each is constructed from (LatentOptions, CodebookOptions) and has the methods of `Quantizer`.
 QUANTIZERS.update(codebook=CodebookQuantizer, residual=ResidualQuantizer, fsq=ScalarQuantizer)
 
 
 def make_quantizer(latent: LatentOptions, codebook: CodebookOptions) -> Quantizer:
-    """Return the quantizer that `codebook.family` names; ArgumentError where the options do not agree.
+    """Return the quantizer named in `codebook.family`; raise ArgumentError if the options are incompatible.
 
     >>> make_quantizer(LatentOptions(mode="vq"), CodebookOptions(family="fsq", levels=(5, 4))).num_codes
     20

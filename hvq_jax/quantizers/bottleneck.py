@@ -1,11 +1,11 @@
-"""What stands between encoder and decoder: a quantizer, one of a few with the same methods (`Quantizer`).
+"""Quantizers, which stand between encoder and decoder and all have the methods of `Quantizer`.
 
-    CodebookQuantizer    every latent of `LATENTS` over one codebook          here
+    CodebookQuantizer    every latent of `LATENTS` over one codebook          this module
     ResidualQuantizer    a sum of codes, one from each of several codebooks   `residual.py`
     ScalarQuantizer      a few numbers, each rounded; no codebook             `scalar.py`
 
-A quantizer is a description that can be hashed. All methods are pure, and all arrays are arguments: `params` are
-learned by gradient, and `QuantizerState` is what a training step changes otherwise.
+A quantizer is a hashable description. All methods are pure, and all arrays are arguments: `params` are learned by
+gradient, and a training step updates `QuantizerState` without gradients.
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ class QuantizerState:
     """The arrays of a quantizer that are not learned by gradient."""
 
     frequency: jax.Array  # [K], or [depth, K], float32, the table F
-    learned: Any = None  # what the learning rule keeps: moving averages, frozen codes, or nothing
+    learned: Any = None  # state of the learning rule: moving averages, frozen codes, or nothing
 
 
 @struct.dataclass
@@ -43,7 +43,7 @@ class Step:
     """The result of a training step besides its latent; reductions are over all devices."""
 
     state: QuantizerState  # after the batch
-    codes: jax.Array  # [K, D], what the indices stand for in this step, differentiable in the parameters
+    codes: jax.Array  # [K, D], the code of each index in this step, differentiable in the parameters
     indices: jax.Array  # [...] int32
     counts: jax.Array  # [K] int32, assignments in this batch
     revived: jax.Array  # bool, which codes were moved onto encoder outputs
@@ -54,7 +54,7 @@ class Quantizer(Protocol):
 
     @property
     def num_codes(self) -> int:
-        """K."""
+        """The number of codes, K."""
 
     @property
     def has_codebook_loss(self) -> bool:
@@ -62,11 +62,11 @@ class Quantizer(Protocol):
 
     @property
     def has_commitment_loss(self) -> bool:
-        """Whether the commitment term is."""
+        """Whether the commitment term of the loss is part of the training loss."""
 
     @property
     def has_entropy_loss(self) -> bool:
-        """Whether the entropy term can be: the codes have costs, `assignment.code_costs`."""
+        """Whether the entropy term can be part of it: it needs the costs of codes, `assignment.code_costs`."""
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return fresh arrays."""
@@ -78,10 +78,10 @@ class Quantizer(Protocol):
     def start_from_data(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
     ) -> tuple[Params, QuantizerState]:
-        """Return the arrays with codes made from the first z_e; `key` is equal on all devices, and so is the result."""
+        """Return the arrays with codes made from the first z_e; `key`, like the result, is equal on all devices."""
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
-        """Return what the indices stand for, `[K, D]`."""
+        """Return the code of each index, `[K, D]`."""
 
     def step(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
@@ -107,7 +107,7 @@ def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) 
 
 @dataclasses.dataclass(frozen=True)
 class CodebookQuantizer:
-    """Every latent over one codebook, learned by any rule.
+    """A quantizer with one codebook, for every latent and learning rule.
 
     >>> quantizer = CodebookQuantizer(LatentOptions(num_codes=4, dim=2), CodebookOptions(init="uniform"))
     >>> params, state = quantizer.init(jax.random.key(0))
@@ -122,7 +122,7 @@ class CodebookQuantizer:
     has_entropy_loss: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        """Check that the options agree; ArgumentError."""
+        """Check that the options are compatible; raise ArgumentError."""
         latent, options = self.latent, self.codebook
         if options.depth != 1:
             raise ArgumentError(
@@ -138,36 +138,36 @@ class CodebookQuantizer:
 
     @property
     def num_codes(self) -> int:
-        """K."""
+        """The number of codes, K."""
         return self.latent.num_codes
 
     @cached_property
     def rule(self) -> LearningRule:
-        """How the codes are learned."""
+        """The rule by which the codes are learned."""
         rule = registry.find("codebook.learning", self.codebook.learning, LEARNING_RULES)
         return rule(decay=self.codebook.decay, revive_below=self.codebook.revive_below)
 
     @property
     def has_codebook_loss(self) -> bool:
-        """Whether the learning rule has one."""
+        """Whether the learning rule uses the codebook term of the loss."""
         return self.rule.has_codebook_loss
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
-        """Return random codes; where the rule revives and they start from data, the first step replaces them all."""
+        """Return random codes; the first step replaces all of them if they start from data and the rule revives."""
         codes = self.rule.random_codes(key, self.num_codes, self.latent.dim)
         params, learned = self.rule.init(codes, known=self.codebook.init != "data")
         return params, QuantizerState(jnp.zeros(self.num_codes), learned)
 
     @property
     def starts_from_data(self) -> bool:
-        """Whether codes must be initialised before step 0: not where the first revival does it."""
+        """Whether codes must be initialised before step 0; False if the first revival does it."""
         by_revival = self.codebook.init == "data" and self.rule.revives
         return INITIALISATIONS[self.codebook.init] is not None and not by_revival
 
     def start_from_data(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
     ) -> tuple[Params, QuantizerState]:
-        """Return codes as `codebook.init` says; a codebook of unit norm starts from directions."""
+        """Return codes initialised by `codebook.init`; a codebook of unit norm starts from directions."""
         codes = codes_from_data(
             latents.unit(z_e) if self._unit_norm else z_e,
             self.codes(params, state),
@@ -204,7 +204,7 @@ class CodebookQuantizer:
     def step(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
     ) -> tuple[HybridLatent, Step]:
-        """Train on a batch: the latent sees F after it, and the codes before the averages have moved."""
+        """Train on a batch: the latent uses the updated F, but the codes before the averages are updated."""
         step = self.learn(params, state, stop_gradient(z_e), key, axis_name)
         return self._latent(z_e, step.codes, step.indices, step.state.frequency), step
 

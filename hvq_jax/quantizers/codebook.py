@@ -112,7 +112,7 @@ def revive(
     """
     dead = averages.counts < below
     drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
-    count = max(below, 1.0)  # from below the threshold it would be drawn again whatever it is assigned
+    count = max(below, 1.0)  # below the threshold it would be revived again however often it is assigned
     revived = MovingAverages(
         codes=jnp.where(dead[:, None], drawn, averages.codes),
         counts=jnp.where(dead, count, averages.counts),
@@ -124,8 +124,8 @@ def revive(
 def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
     """Return `z_e` `[..., D]`, negated where it points away from its code `[..., D]`.
 
-    A code that is chosen for its line, whatever the sign of the gain, is learned from these vectors: those on opposite
-    sides would cancel in the mean.
+    A code that is chosen for its line, regardless of the sign of the gain, is learned from these vectors; the originals
+    on opposite sides would cancel in the mean.
 
     >>> facing(jnp.array([[1.0, 2.0], [-1.0, 2.0]]), jnp.array([1.0, 0.0])).tolist()
     [[1.0, 2.0], [1.0, -2.0]]
@@ -150,12 +150,12 @@ def update_averages(
     [[2.0]]
 
     Args:
-        averages: before the batch.
+        averages: the averages before the batch.
         z_e: [..., D] float32.
         indices: [...] int32, their codes.
         counts: [K] int32 over the whole batch, from `count_assignments`.
         decay: γ.
-        smoothing: of the counts (Laplace).
+        smoothing: Laplace smoothing of the counts.
         axis_name: the axis of devices, or None.
     """
     num_codes, dim = averages.codes.shape

@@ -1,12 +1,12 @@
-"""How the codes of a codebook are learned, as rules with the same methods.
+"""Learning rules for the codes of a codebook, all with the same methods.
 
     ema         moving averages of the assigned vectors, revived when they die (van den Oord et al., 2017, appendix A.1)
     gradient    parameters, moved by the codebook term of the loss (van den Oord et al., 2017, arXiv:1711.00937)
     simvq       a learned linear map of frozen codes, so that every gradient moves all codes (Zhu et al., 2024,
                 arXiv:2411.02038)
 
-A rule is hashable and holds no arrays. Its `params` are learned by gradient; its `state` is what a step changes
-otherwise.
+A rule is hashable and holds no arrays. Its `params` are learned by gradient; a step updates its `state` without
+gradients.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from hvq_jax.quantizers.codebook import MovingAverages
 
 @dataclasses.dataclass(frozen=True)
 class LearningRule:
-    """Codes that are parameters: the rule `gradient`, and the base of the others.
+    """The rule `gradient`, in which codes are parameters, and the base class of the others.
 
     >>> params, state = LearningRule().init(jnp.eye(2), known=True)
     >>> params["codes"].tolist(), state
@@ -35,11 +35,11 @@ class LearningRule:
     revives: ClassVar[bool] = False  # whether dead codes are moved onto encoder outputs, in the first step all of them
 
     def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
-        """Return initial codes `[K, D]` that know nothing of the data."""
+        """Return initial codes `[K, D]` that do not depend on the data."""
         return codebook.uniform_codes(key, num_codes, dim)
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
-        """Return params and state that stand for `codes` `[K, D]`; not `known`: the first step revives all of them."""
+        """Return params and state for `codes` `[K, D]`; unless they are `known`, the first step revives all of them."""
         del known
         return {"codes": codes}, None
 
@@ -71,11 +71,11 @@ class MovingAverageRule(LearningRule):
     revives: ClassVar[bool] = True
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
-        """Count each known code as assigned often enough that none is dead before it has been seen."""
+        """Return averages of `codes`; known codes start with counts high enough that none is dead at first."""
         return {}, codebook.assigned(codes, max(self.revive_below, 1.0)) if known else codebook.unassigned(codes)
 
     def codes(self, params: Any, state: MovingAverages) -> jax.Array:
-        """Return the averages as they stand."""
+        """Return the current averages."""
         del params
         return state.codes
 
@@ -88,7 +88,7 @@ class MovingAverageRule(LearningRule):
     def update(
         self, state: MovingAverages, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None
     ) -> MovingAverages:
-        """Move the averages."""
+        """Update the averages."""
         return codebook.update_averages(state, vectors, indices, counts, decay=self.decay, axis_name=axis_name)
 
 
@@ -96,7 +96,7 @@ class MovingAverageRule(LearningRule):
 class SimVQ(LearningRule):
     """Codes C W: the frozen codes C `[K, D]` are the state, the map W `[D, D]`, at first the identity, a parameter.
 
-    Every gradient moves W and with it all codes, used or not, so that codes do not die for want of a gradient.
+    Every gradient moves W and with it all codes, used or not, so that codes do not die for lack of a gradient.
     """
 
     def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
@@ -104,7 +104,7 @@ class SimVQ(LearningRule):
         return jax.random.normal(key, (num_codes, dim)) / jnp.sqrt(dim)
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
-        """Freeze the codes."""
+        """Return the identity map as params, and the frozen codes as state."""
         del known
         return {"map": jnp.eye(codes.shape[-1])}, codes
 

@@ -80,7 +80,7 @@ class CodebookOptions(Options):
     )
     unit_norm: str = option(
         "none",
-        "what is put on the unit sphere: nothing; the codes, whose length is left to the gain; or codes and encoder "
+        "what is normalised to length 1: nothing; the codes, whose length is left to the gain; or codes and encoder "
         "outputs",
         choices=UNIT_NORMS,
     )
@@ -96,7 +96,7 @@ class CodebookOptions(Options):
     )
     assignment: str = option(
         "euclidean",
-        "rule that assigns codes: nearest vector, nearest direction, or nearest line whatever the sign (projected)",
+        "rule that assigns codes: nearest vector, nearest direction, or nearest line of either sign (projected)",
         choices=ASSIGNMENTS,
     )
     depth: int = option(1, "number of codebooks, K codes each, that are summed; more than 1: residual", low=1, high=4)

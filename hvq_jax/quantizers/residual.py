@@ -1,4 +1,4 @@
-"""Residual quantization: a sum of codes, each from a codebook of its own and nearest to what the previous ones left.
+"""Residual quantization: a sum of codes from separate codebooks, each nearest to the rest left by the previous ones.
 
 Zeghidour et al., SoundStream, 2021 (arXiv:2107.03312), with moving averages as there. A baseline for codes with gains:
 K codes with G gains make a codebook of K·G constrained vectors, and so do two codebooks of K and G codes.
@@ -47,7 +47,7 @@ class ResidualQuantizer:
     has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
 
     def __post_init__(self) -> None:
-        """Check that the options agree; ArgumentError."""
+        """Check that the options are compatible; raise ArgumentError."""
         if self.codebook.depth == 1:
             raise ArgumentError("codebook.depth=1", "codebook.family=residual needs from 2 to 4 codebooks")
         require("codebook.family=residual", vars(self), _NEEDED)
@@ -61,12 +61,12 @@ class ResidualQuantizer:
 
     @property
     def num_codes(self) -> int:
-        """K, of each level."""
+        """The number of codes per level, K."""
         return self.latent.num_codes
 
     @property
     def has_codebook_loss(self) -> bool:
-        """Whether the learning rule of each level has one."""
+        """Whether the learning rule of each level uses the codebook term of the loss."""
         return self._level.has_codebook_loss
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
@@ -75,7 +75,7 @@ class ResidualQuantizer:
 
     @property
     def starts_from_data(self) -> bool:
-        """Whether each level does."""
+        """Whether the codes of each level must be initialised before step 0."""
         return self._level.starts_from_data
 
     def start_from_data(
@@ -94,7 +94,7 @@ class ResidualQuantizer:
         return jax.lax.scan(start, z_e, (params, state, self._keys(key)))[1]
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
-        """Return `[L, K, D]`."""
+        """Return the codes of all levels, `[L, K, D]`."""
         return self._level.codes(params, state)
 
     def step(

@@ -1,7 +1,7 @@
 """Finite scalar quantization: z_e becomes a few numbers, each bounded and rounded to one of its levels; no codebook.
 
-Mentzer et al., 2023 (arXiv:2309.15505). The K = Π levels combinations are numbered, so that a prior over codes serves
-here too. Learned linear maps lead from the D channels of z_e to the d numbers and back to the D of the decoder.
+Mentzer et al., 2023 (arXiv:2309.15505). The K = Π levels combinations are numbered, so that a prior over codes works
+here too. Learned linear maps take the D channels of z_e to the d numbers, and these to the D channels of the decoder.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ Levels = tuple[int, ...]
 
 
 def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
-    """Bound `numbers` `[..., d]` so that each rounds to one of `level` integers, from −⌊level/2⌋ on.
+    """Bound `numbers` `[..., d]` so that each rounds to one of `level` integers, starting at −⌊level/2⌋.
 
     An even number of levels lies half an integer lower, and the input is shifted so that numbers near 0 stay there
     (the paper's appendix A.1).
@@ -76,7 +76,7 @@ def _halves(levels: Levels) -> jax.Array:
 
 
 def round_straight_through(numbers: jax.Array) -> jax.Array:
-    """Round in the forward pass, exactly; pass the gradient on unchanged.
+    """Round exactly in the forward pass; pass the gradient through unchanged.
 
     >>> round_straight_through(jnp.array(1.6)).item(), jax.grad(round_straight_through)(1.6).item()
     (2.0, 1.0)
@@ -96,12 +96,12 @@ class ScalarQuantizer:
     codebook: CodebookOptions
 
     has_codebook_loss: ClassVar[bool] = False  # no codes are learned
-    has_commitment_loss: ClassVar[bool] = False  # nor committed to
-    has_entropy_loss: ClassVar[bool] = False  # nor given costs
+    has_commitment_loss: ClassVar[bool] = False  # there are no codes to commit to
+    has_entropy_loss: ClassVar[bool] = False  # codes have no costs
     starts_from_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        """Check that the options agree; ArgumentError."""
+        """Check that the options are compatible; raise ArgumentError."""
         require("codebook.family=fsq", vars(self), _NEEDED)
 
     @property
@@ -110,7 +110,7 @@ class ScalarQuantizer:
         return math.prod(self.codebook.levels)
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
-        """Return Xavier-uniform maps with zero bias, as everywhere in the networks."""
+        """Return Xavier-uniform maps with zero bias, as in the networks."""
         dim, size = self.latent.dim, len(self.codebook.levels)
         kernel = jax.nn.initializers.xavier_uniform()
         down, up = jax.random.split(key)
@@ -132,7 +132,7 @@ class ScalarQuantizer:
         return _linear(params["up"], numbers / _halves(self.codebook.levels))
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
-        """Return `[K, D]`, what the decoder sees of each combination of levels."""
+        """Return the decoder's input for each combination of levels, `[K, D]`."""
         del state
         return self._up(params, integers(self.codebook.levels))
 
