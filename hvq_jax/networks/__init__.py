@@ -1,4 +1,4 @@
-"""Encoders and decoders, by the names that `network.encoder` and `network.decoder` take."""
+"""Encoders and decoders, by their names in `network.encoder` and `network.decoder`."""
 
 from typing import Any, Protocol
 
@@ -10,7 +10,7 @@ from hvq_jax.networks.options import DECODERS, ENCODERS, NetworkOptions
 
 
 class EncoderNetwork(Protocol):
-    """A Linen module, made as `Class(dim, options, axis_name)`, that maps images to z_e.
+    """A Linen module, constructed as `Class(dim, options, axis_name)`, that maps images to z_e.
 
     Its parameters are trained, and its collection `batch_stats`, if it has one, is kept with them.
     """
@@ -21,7 +21,7 @@ class EncoderNetwork(Protocol):
 
     @property
     def factor(self) -> int:
-        """Image side per latent side; it has to divide the sides of the images."""
+        """Image side per latent side; must divide the sides of the images."""
 
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
         """Map images `[B, H, W, C]` in [-1, 1] to z_e `[B, H/factor, W/factor, D]`.
@@ -31,7 +31,7 @@ class EncoderNetwork(Protocol):
 
 
 class DecoderNetwork(Protocol):
-    """A Linen module, made as `Class(dim, channels, options, axis_name)`, that maps latents to images."""
+    """A Linen module, constructed as `Class(dim, channels, options, axis_name)`, that maps latents to images."""
 
     dim: int  # D, channels of the latent
     channels: int  # C, channels of the images
@@ -40,7 +40,7 @@ class DecoderNetwork(Protocol):
 
     @property
     def factor(self) -> int:
-        """Image side per latent side, that of the encoder."""
+        """Image side per latent side; must equal the encoder's."""
 
     def __call__(self, z_bar: jax.Array, *, train: bool) -> jax.Array:
         """Map latents `[B, h, w, D]` to images `[B, factor h, factor w, C]` in [-1, 1]."""
@@ -51,10 +51,10 @@ DECODERS.update(reference=Decoder)
 
 
 def make_encoder(options: NetworkOptions, dim: int, axis_name: str | None = None) -> Any:
-    """Return the encoder that `options` name, to z_e of `dim` channels."""
+    """Return the encoder named in `options`, for z_e with `dim` channels."""
     return registry.find("network.encoder", options.encoder, ENCODERS)(dim, options, axis_name)
 
 
 def make_decoder(options: NetworkOptions, dim: int, channels: int, axis_name: str | None = None) -> Any:
-    """Return the decoder that `options` name, from latents of `dim` channels to images of `channels`."""
+    """Return the decoder named in `options`, for latents with `dim` channels and images with `channels`."""
     return registry.find("network.decoder", options.decoder, DECODERS)(dim, channels, options, axis_name)

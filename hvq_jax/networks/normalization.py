@@ -67,7 +67,7 @@ def _backward(
     x, scale, mean, inverse = saved
     g = cotangents[0].astype(jnp.float32)
     normalized = (x - mean) * inverse
-    # Only of this device: the gradients of all parameters are averaged over devices later.
+    # This device's share only: the gradients of all parameters are averaged over devices later.
     bias_gradient, scale_gradient = channel_sum(g), channel_sum(g * normalized)
     count = x.size // x.shape[-1]
     mean_g, mean_gx = _over_devices(axis_name, (bias_gradient / count, scale_gradient / count))
