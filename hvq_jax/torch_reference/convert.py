@@ -1,4 +1,4 @@
-"""Turns the PyTorch reference's checkpoints into a run that `train.py` evaluates and `sample.py` draws from."""
+"""Conversion of the PyTorch reference's checkpoints to a run that `train.py` evaluates and `sample.py` draws from."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -26,7 +26,7 @@ from hvq_jax.training.stage import Stage
 
 
 def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
-    """The arrays of a `.pt` (needs torch; only weights are read, no code is run) or an `.npz`, by their key names."""
+    """Return the arrays of a `.pt` (needs torch; only weights are read, no code is run) or an `.npz`, by key."""
     path = Path(file)
     if not path.is_file():
         raise UserError(f"{file}: no such file")
@@ -40,12 +40,12 @@ def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
         return {key: tensor.numpy() for key, tensor in tensors.items()}
     except ImportError:
         raise UserError(f"{file}: reading a .pt needs torch (pip install torch), or save it as .npz first") from None
-    except Exception as error:  # torch raises whatever it meets in a file that is not one of its own
+    except Exception as error:  # torch raises many kinds of errors for files it did not write
         raise UserError(f"{file} is not a state dict: {type(error).__name__}: {str(error).splitlines()[0]}") from None
 
 
 def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | None = None) -> None:
-    """Writes the autoencoder, and the PixelCNN where given, as trained checkpoints of a new run in `workdir`.
+    """Write the autoencoder, and the PixelCNN if given, as trained checkpoints of a new run in `workdir`.
 
     Sizes are taken from the arrays; the rest from `config`, which should be `configs/reference.py`. Raises UserError
     if the arrays are not the reference's or do not fit the data set.
@@ -87,7 +87,7 @@ def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
     config.prior.width = params["embedding"]["embedding"].shape[1]
     config.prior.head_width = params["code_head"]["hidden"]["kernel"].shape[1]
     config.prior.conditional = "class_embedding" in layers["layer_0"]
-    config.prior.num_bins = 1  # it knows nothing of gains
+    config.prior.num_bins = 1  # it does not model gains
 
 
 def _save(run: ImageRun, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:

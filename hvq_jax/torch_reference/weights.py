@@ -1,7 +1,7 @@
 """Conversion of state dicts of the PyTorch reference, `ritheshkumar95/pytorch-vqvae`, in both directions.
 
 A state dict maps the reference's key names to numpy arrays in PyTorch's layout, with channels first in kernels.
-Variables are nested dicts of JAX arrays, named like the Linen modules of `networks.py` and `priors/`. One table of
+Variables are nested dicts of JAX arrays, named like the Linen modules of `networks/` and `priors/`. One table of
 (key, path, layout) serves both directions, so that a round trip is exact to the bit.
 """
 
