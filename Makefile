@@ -1,6 +1,6 @@
 # make quickstart: train, evaluate and sample on the embedded images; writes runs/quickstart.
 # make test: run all tests. Like every target, it first installs the pinned requirements into .venv.
-# make bench: compare the speed with PyTorch, which is installed; about nine minutes on two cores.
+# make bench: compare the speed with PyTorch, which it installs; about nine minutes on two cores.
 # make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
 # make lint: ruff and mypy.
 PYTHON ?= python3

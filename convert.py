@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the files that the command line names."""
+    """Convert the files named on the command line."""
     files = {"autoencoder": "", "prior": ""}
     rest = []
     for argument in arguments:

@@ -7,8 +7,8 @@
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=codes.npz
     python sample.py --workdir=runs/a --num_samples=100000 --out=samples
 
---out=FILE.png is one image of all; --out=FILE.npz has arrays: images, indices, gains and latents (without an
-autoencoder: indices, lengths and residuals); --out=FOLDER has one PNG per image. The config is read from the workdir.
+--out=FILE.png writes one grid of all images; --out=FILE.npz the arrays images, indices, gains and latents (without an
+autoencoder: indices, lengths and residuals); --out=FOLDER one PNG per image. The config is read from the workdir.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--vary", metavar="PATH", help="keep the codes of each latent, draw the continuous parts")
     options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="rows that --complete keeps (default: 3)")
     for name, (kind, text) in DRAWING.items():
-        # No default, so that an option that was given can be told from one that was not.
+        # No default, to distinguish options that were given from those that were not.
         options.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     return options
 

@@ -6,14 +6,14 @@
   python train.py --workdir=runs/a
 
 --config=FILE[:LATENT]   a file of configs/; LATENT is vq, projected, frequency or combined.
-                         May be omitted where the workdir already holds a run: its own config is used.
+                         May be omitted if the workdir already holds a run: its config is used.
 --config.KEY=VALUE       changes any option; --config.stage=autoencoder or prior runs one stage only.
 --workdir=DIR            where everything is written. Run the same command again to resume.
 --coordinator=HOST:PORT --num_processes=N --process_id=I
                          joins N processes into one training. Not needed under SLURM, Open MPI or on a TPU pod, or with
                          HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment.
 --profile=N              traces N training steps of each stage into WORKDIR/profile, for TensorBoard or Perfetto,
-                         from the eleventh step of this start.
+                         from the eleventh step after this launch.
 --help                   this text and every option.
 """
 
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def train(arguments: list[str]) -> None:
-    """Run the experiment that the command line asks for."""
+    """Run the experiment given on the command line."""
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
     run_experiment(line.config, line.workdir, profile_steps=line.profile)
