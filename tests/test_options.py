@@ -116,7 +116,7 @@ def test_a_config_of_another_version_never_falls_back_on_defaults(change):
         ("codebook", {"unit_norm": "codes"}, "needs loss.commitment_target=projection"),
         ("loss", {"entropy_temperature": 0.0}, "loss.entropy_temperature=0.0: must be at least 1e-06"),
         ("prior", {"name": "transformer", "num_heads": 5}, "prior.num_heads=5: must divide prior.width=192"),
-        ("prior", {"dropout": 0.1}, "prior.dropout=0.1: a pixelcnn has none, choose a transformer"),
+        ("prior", {"dropout": 0.1}, "prior.dropout=0.1: a pixelcnn has no dropout, choose a transformer"),
         ("sampling", {"top_p": 0.0}, "sampling.top_p=0.0: must be above 0 and at most 1"),
         ("augment", {"crop_padding": -1}, "augment.crop_padding=-1: must be at least 0"),
     ],

@@ -1,4 +1,4 @@
-"""Priors over hybrid latents; their networks by the name that `prior.name` takes."""
+"""Priors over hybrid latents, and their networks by their name in `prior.name`."""
 
 import dataclasses
 from typing import Any
@@ -14,19 +14,19 @@ from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.transformer import Transformer
 from hvq_jax.quantizers.options import LatentOptions
 
-# Each is a Linen module with the methods of `PriorNetwork`, and is given the options that it has fields for.
+# Each is a Linen module with the methods of `PriorNetwork`, and receives the options that it has fields for.
 NETWORKS.update(pixelcnn=PixelCNN, transformer=Transformer)
 
 
 def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, int]) -> PriorNetwork:
-    """Return the network that `options.name` names, for latents of the sides `grid`.
+    """Return the network named in `options.name`, for latents of shape `grid`, (h, w).
 
     Raises ArgumentError for an option that the network does not have, or that does not fit it.
     """
     network = registry.find("name", options.name, NETWORKS)
     fields = {field.name for field in dataclasses.fields(network)}
     if options.dropout and "dropout" not in fields:
-        raise ArgumentError(f"dropout={options.dropout}", f"a {options.name} has none, choose a transformer")
+        raise ArgumentError(f"dropout={options.dropout}", f"a {options.name} has no dropout, choose a transformer")
     sizes = {name: size for name in ("width", "num_layers") if (size := getattr(options, name)) is not None}
     given = {
         "num_classes": num_classes,
@@ -45,7 +45,7 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
 def make_prior(
     options: PriorOptions, latent: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
 ) -> Prior:
-    """Return the prior over latents of the sides `grid`, with `num_codes` codes; `num_classes` is the data set's."""
+    """Return the prior over latents of shape `grid` with `num_codes` codes; `num_classes` is the data set's."""
     network = make_network(options, num_classes=num_classes if options.conditional else 0, grid=grid)
     sizes: Any = {"width": network.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
     row = find_latent(latent.mode)

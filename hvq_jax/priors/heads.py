@@ -1,4 +1,4 @@
-"""The heads of a prior: they predict a position's code, and then its continuous parts, from the network's features.
+"""Heads of a prior, which predict a position's code and then its continuous parts from the network's features.
 
 A continuous part is transmitted as c integers. `GainHead` predicts the bins of signed lengths, one per group of
 channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of what is
@@ -22,14 +22,14 @@ _NARROW = 0.3  # see `log_cell_mass`
 
 
 class CodeHead(nn.Module):
-    """Logits of the code."""
+    """A head for the logits of the code."""
 
     num_codes: int
     head_width: int
     compute_dtype: str = "float32"  # of the dense layers; logits are float32, whatever it is
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the parameters."""
         self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
         self.logits = Dense(self.num_codes, dtype=self.compute_dtype, result_dtype="float32")
 
@@ -43,10 +43,10 @@ class ContinuousHead(Protocol):
 
     @property
     def channels(self) -> int:
-        """Return c."""
+        """The number of integers per position, c."""
 
     def log_probability(self, features: jax.Array, codes: jax.Array, continuous: jax.Array) -> jax.Array:
-        """Return log p(continuous | features, code) in nats, of all positions in one pass.
+        """Return log p(continuous | features, code) in nats, for all positions in one pass.
 
         Args:
             features: [..., width] float32, of the positions before.
@@ -65,7 +65,7 @@ class ContinuousHead(Protocol):
         *,
         temperature: float = 1.0,
     ) -> jax.Array:
-        """Draw the continuous part of one position of each latent, from its own key.
+        """Draw the continuous part of one position of each latent, with one key per latent.
 
         Args:
             features: [B, width] float32.
@@ -85,9 +85,9 @@ class ContinuousHead(Protocol):
 
 
 class GainHead(nn.Module):
-    """A bin of G for the signed length of each of g groups; each group sees those before it at its position.
+    """A head for the signed lengths of g groups, each one of G bins, given the groups before it at its position.
 
-    With G = 1 there is nothing to predict: it costs nothing, adds nothing, and has no parameters.
+    With G = 1 there is nothing to predict: it costs no nats, embeds as zero, and has no parameters.
     """
 
     num_codes: int
@@ -98,7 +98,7 @@ class GainHead(nn.Module):
     compute_dtype: str = "float32"  # of the dense layers; logits are float32, whatever it is
 
     def setup(self) -> None:
-        """Name the parameters; at first all bins are equally probable."""
+        """Define the parameters; initially all bins are equally probable."""
         self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
         # Their sum over the groups is as large as the embedding of a code.
         bin_init = nn.initializers.normal(stddev=1 / math.sqrt(self.groups))
@@ -112,11 +112,11 @@ class GainHead(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Return g."""
+        """The number of groups, g."""
         return self.groups
 
     def bin_logits(self, features: jax.Array, codes: jax.Array, bins: jax.Array) -> jax.Array:
-        """Return [..., g, G] float32 logits, a group's given the `bins` [..., g] of those before it."""
+        """Return logits [..., g, G] float32, each group's given the `bins` [..., g] of the groups before it."""
         embedded = self._embed_bins(bins[..., :-1])
         before = jnp.cumsum(embedded, axis=-2)
         before = jnp.concatenate([jnp.zeros((*bins.shape[:-1], 1, self.width)), before], axis=-2)
@@ -157,18 +157,18 @@ class GainHead(nn.Module):
         return self._embed_bins(continuous).sum(axis=-2)
 
     def _embed_bins(self, bins: jax.Array, first: int = 0) -> jax.Array:
-        """Map bins [..., n] of the groups from the first to [..., n, width]."""
+        """Map bins [..., n] of n groups, starting at group `first`, to [..., n, width]."""
         return self.bin_embedding(bins + self.num_bins * (first + jnp.arange(bins.shape[-1])))
 
     def _logits(self, contexts: jax.Array, first: int = 0) -> jax.Array:
-        """Map contexts [..., n, width] of the groups from the first to logits [..., n, G]."""
+        """Map contexts [..., n, width] of n groups, starting at group `first`, to logits [..., n, G]."""
         if self.groups > 1:
             contexts = contexts + self.group_embedding(first + jnp.arange(contexts.shape[-2]))
         return self.logits(nn.relu(self.hidden(contexts)))
 
 
 class ResidualHead(nn.Module):
-    """A residual of D channels, in multiples of `step`, from a mixture of Gaussians with independent channels.
+    """A head for a residual of D channels, in multiples of `step`: a mixture of Gaussians with independent channels.
 
     The mixture is GIVT's (Tschannen et al., arXiv:2312.02116); but the probability of a residual is the mass of its
     cell, half a step to either side in every channel, where theirs is a density.
@@ -185,7 +185,7 @@ class ResidualHead(nn.Module):
     min_scale: float = 0.1  # a component's least standard deviation, in steps: it puts all but 1e-6 into one cell
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the parameters."""
         self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
         self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
         size = self.num_components * (1 + 2 * self.dim)
@@ -194,7 +194,7 @@ class ResidualHead(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Return D."""
+        """The number of channels, D."""
         return self.dim
 
     def components(self, features: jax.Array, codes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -215,7 +215,7 @@ class ResidualHead(nn.Module):
     def log_density(self, features: jax.Array, codes: jax.Array, residuals: jax.Array) -> jax.Array:
         """Return log p [...] of real `residuals` [..., D] float32, per unit of volume.
 
-        The limit of `log_probability` − D log(step) for small steps. It is a diagnostic: it has no sum with bits.
+        The limit of `log_probability` − D log(step) for small steps. Only a diagnostic: it cannot be added to bits.
         """
         logits, means, scales = self.components(features, codes)
         return _mix(logits, jax.scipy.stats.norm.logpdf(residuals[..., None, :], means, scales))
@@ -255,10 +255,10 @@ def _mix(logits: jax.Array, log_probabilities: jax.Array) -> jax.Array:
 
 
 def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Array:
-    """Return the log of a normal distribution's mass within half a step of a point, finite however far it lies.
+    """Return the log of a normal distribution's mass within half a step of a point, finite at any distance.
 
     Args:
-        offsets: [...] float32, the point's from the mean.
+        offsets: [...] float32, the point minus the mean.
         scales: [...] float32, the standard deviations, positive.
         step: the cell's width.
 
@@ -266,7 +266,7 @@ def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Arr
         [...] float32.
     """
     far, half = jnp.abs(offsets) / scales, step / (2 * scales)
-    # Two values of Φ that nearly agree cancel; but then three nodes of Gauss and Legendre are exact to float32.
+    # Nearly equal values of Φ cancel; but then Gauss-Legendre quadrature with three nodes is exact to float32.
     narrow = half * (1 + far) < _NARROW
     # Each formula sees harmless values where the other is chosen, or its gradient would be NaN.
     x, h = jnp.where(narrow, far, 0.0), jnp.where(narrow, half, _NARROW)
@@ -275,6 +275,6 @@ def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Arr
     # In the lower tail, on whichever side the point is: in the upper one both values of Φ are 1.
     x, h = jnp.where(narrow, 0.0, far), jnp.where(narrow, 1.0, half)
     upper, lower = log_ndtr(h - x), log_ndtr(-h - x)
-    # The bound is that of `narrow`: some thousand deviations away rounding leaves nothing of the difference.
+    # The bound is that of `narrow`: thousands of deviations away the difference rounds to nothing.
     by_difference = upper + jnp.log1p(-jnp.exp(jnp.minimum(lower - upper, -_NARROW)))
     return jnp.where(narrow, by_density, by_difference)

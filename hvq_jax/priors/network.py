@@ -1,4 +1,4 @@
-"""The methods that all networks of a prior share, so that one can take the place of another."""
+"""The interface of a prior's networks."""
 
 from typing import Any, Protocol
 
@@ -11,9 +11,9 @@ class PriorNetwork(Protocol):
     A call computes all positions of a known grid in one pass. To draw a grid, `begin_row` (before the first column of
     each row), `next_features` and `remember` (once per position) compute the same features up to rounding, each once;
     call them through `apply(variables, ..., method="next_features")`. The memory is a pytree of fixed shapes, for
-    `jax.lax.scan`. ArgumentError where labels are missing from a conditional network or given to an unconditional one.
+    `jax.lax.scan`. Labels that a conditional network lacks, or an unconditional one is given, raise ArgumentError.
 
-    A class of one's own is named by `prior.name=package.module:Class`. It is made with those of the arguments
+    To use your own class, set `prior.name=package.module:Class`. It is constructed with those of the arguments
     num_classes, grid (h, w), width, num_layers, num_heads, dropout and compute_dtype that it has fields for.
     """
 
@@ -33,13 +33,13 @@ class PriorNetwork(Protocol):
         ...
 
     def begin_row(self, memory: Any, labels: jax.Array | None = None) -> Any:
-        """Return the memory with what the next row needs of the rows above it."""
+        """Return the memory with the context that the next row needs from the rows above it."""
         ...
 
     def next_features(self, memory: Any, column: jax.Array) -> tuple[Any, jax.Array]:
-        """Return the memory, and features `[batch, width]` float32 of the next position, in this column."""
+        """Return the memory, and features `[batch, width]` float32 of the next position, which is in `column`."""
         ...
 
     def remember(self, memory: Any, embedded: jax.Array, column: jax.Array) -> Any:
-        """Return the memory once `embedded` `[batch, width]` of that position is known."""
+        """Return the memory updated with that position, `embedded` `[batch, width]`."""
         ...

@@ -30,7 +30,7 @@ class PriorOptions(TokenOptions):
     name: str = option("pixelcnn", "network", choices=NETWORKS, importable=True)
     conditional: bool = option(True, "condition on the class label")
     label_dropout: float = option(
-        0.1, "share of training latents without their label; what guidance in sampling needs", low=0, high=1
+        0.1, "share of training latents without their label; required for guidance in sampling", low=0, high=1
     )
     width: int | None = option(None, "channels; None: the network's own default (pixelcnn 64, transformer 192)", low=1)
     num_layers: int | None = option(None, "layers; None: the network's own default (pixelcnn 15, transformer 3)", low=1)
@@ -39,5 +39,5 @@ class PriorOptions(TokenOptions):
     head_width: int = option(512, "hidden units of the heads that predict codes and continuous parts", low=1)
     num_components: int = option(8, "Gaussians in the mixture that predicts residuals", low=1)
     compute_dtype: str = option(
-        "float32", "dtype of the network; logits, and what is drawn by them, are float32", choices=COMPUTE_DTYPES
+        "float32", "dtype of the network; logits and draws are computed in float32", choices=COMPUTE_DTYPES
     )

@@ -97,7 +97,7 @@ class PixelCNN(nn.Module):
         return memory.replace(left=tuple(left)), features.astype(jnp.float32)
 
     def remember(self, memory: PixelCNNMemory, embedded: jax.Array, column: jax.Array) -> PixelCNNMemory:
-        """Return the memory after the embedded position, `[B, width]`, is known."""
+        """Return the memory updated with the embedded position, `[B, width]`."""
         embedded = embedded.astype(self.compute_dtype)
         return memory.replace(latest=embedded, row=memory.row.at[:, column].set(embedded))
 
@@ -116,7 +116,7 @@ class GatedLayer(nn.Module):
 
     @property
     def reach(self) -> int:
-        """How many positions the kernels extend up, to the left and to the right."""
+        """The number of positions that the kernels extend up, to the left and to the right."""
         return _FIRST_REACH if self.first else _REACH
 
     def setup(self) -> None:

@@ -28,7 +28,7 @@ class Nats:
 
     @property
     def total(self) -> jax.Array:
-        """The sum of both."""
+        """The sum of both parts."""
         return self.codes + self.continuous
 
     def of_latents(self) -> "Nats":
@@ -37,7 +37,7 @@ class Nats:
 
 
 class Prior(nn.Module):
-    """Codes and continuous parts, given the positions before and a class label."""
+    """A prior over codes and continuous parts, given the positions before and a class label."""
 
     num_codes: int
     network: Any  # see `network.py`
@@ -45,7 +45,7 @@ class Prior(nn.Module):
     head_width: int = 512
 
     def setup(self) -> None:
-        """Name the parameters."""
+        """Define the parameters."""
         init = nn.initializers.normal(stddev=1.0)
         self.embedding = nn.Embed(self.num_codes, self.network.width, embedding_init=init)
         self.code_head = CodeHead(self.num_codes, self.head_width, self.network.compute_dtype)
@@ -155,7 +155,7 @@ class Prior(nn.Module):
         keys: jax.Array,
         temperature: float,
     ) -> jax.Array:
-        """Return [B, 1 + c] tokens of codes [B], with continuous parts drawn by features [B, width], 0 without one."""
+        """Return tokens [B, 1 + c] of codes [B], with continuous parts drawn from features [B, width], else 0."""
         tokens = [codes[:, None]]
         blank = jnp.zeros((len(codes), self.num_channels - 1), jnp.int32)
         for head, has_part, _ in self._parts(codes, blank, has_continuous):
@@ -172,5 +172,5 @@ class Prior(nn.Module):
         return self.network.next_features(memory, column)
 
     def remember(self, memory: Any, tokens: jax.Array, has_continuous: jax.Array | None, column: jax.Array) -> Any:
-        """Return the memory once tokens `[B, 1 + c]` of that position are known."""
+        """Return the memory updated with the tokens `[B, 1 + c]` of that position."""
         return self.network.remember(memory, self.embed(tokens, has_continuous), column)

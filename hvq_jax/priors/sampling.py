@@ -19,7 +19,7 @@ from hvq_jax.priors.prior import Nats, Prior
 
 @dataclasses.dataclass(frozen=True)
 class SamplingOptions(Options):
-    """How a prior is drawn from; the defaults draw from its own distribution."""
+    """How to draw from a prior; the defaults draw from its unmodified distribution."""
 
     temperature: float = option(1.0, "temperature of codes; 0: the most probable", low=0, changeable=True)
     top_k: int = option(0, "draw codes from the k most probable; 0: off", low=0, changeable=True)
@@ -47,12 +47,12 @@ class SamplingOptions(Options):
             raise ArgumentError(f"top_p={self.top_p}", "must be above 0 and at most 1")
 
     def check(self, num_classes: int) -> None:
-        """Raise ArgumentError for guidance where there is no class to guide to."""
+        """Raise ArgumentError for guidance of an unconditional prior."""
         if self.guidance and not num_classes:
             raise ArgumentError(f"guidance={self.guidance}", "needs a prior that is conditional on the class")
 
     def filtered(self, logits: jax.Array) -> jax.Array:
-        """Return the logits `[..., K]` of codes that are drawn from."""
+        """Return the filtered logits `[..., K]` that codes are drawn from."""
         return filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
@@ -94,7 +94,7 @@ class DrawnLatents:
     """Latents and their nats under the prior."""
 
     tokens: jax.Array  # [B, h, w, 1 + c] int32
-    nats: Nats  # [B, h, w], of what was drawn or kept, under the prior's own distribution whatever the options
+    nats: Nats  # [B, h, w], of what was drawn or kept, under the prior's unmodified distribution for any options
 
 
 def sample(
@@ -171,7 +171,7 @@ def sample_naive(
     options: SamplingOptions = DEFAULT_OPTIONS,
     kept: Kept | None = None,
 ) -> DrawnLatents:
-    """Draw what `sample` draws for the same arguments, by a full pass of the network per position; for its tests.
+    """Draw what `sample` draws for the same arguments, with a full pass of the network per position; for tests.
 
     A draw differs only where the best two codes or bins tie up to rounding of the features.
     """
@@ -222,8 +222,8 @@ def _nothing(prior: Prior, batch: int, height: int, width: int) -> Kept:
 
 
 def _with_no_class(labels: jax.Array | None) -> jax.Array | None:
-    """Return `[2B]`: the labels, then as many times no class."""
-    if labels is None:  # which the network refuses
+    """Return `[2B]`: the labels, then NO_CLASS for each of them."""
+    if labels is None:  # the network raises an error
         return None
     return jnp.concatenate([labels, jnp.full_like(labels, NO_CLASS)])
 

@@ -1,4 +1,4 @@
-"""Tokens: what of a hybrid latent is transmitted, as integers from which the decoder's input is made again.
+"""Tokens: the transmitted integers of a hybrid latent, from which the decoder's input is reconstructed.
 
 A position has the code and, where the decoder sees more than the code, the rest of it: the signed lengths ρ of a
 projection, one per group of channels, or the residual z_e - e of z_e itself (`Parts`). Lengths are transmitted as bins
@@ -31,7 +31,7 @@ class Parts:
 
 @struct.dataclass
 class Tables:
-    """What both sides know: made once, before the prior is trained, and kept with it."""
+    """The tables that both sides know; made once, before the prior is trained, and stored with it."""
 
     has_length: jax.Array  # [K] bool, codes that are transmitted with lengths
     has_residual: jax.Array  # [K] bool, codes that are transmitted with a residual
@@ -40,12 +40,12 @@ class Tables:
 
     @property
     def has_bins(self) -> bool:
-        """Whether tokens have bins: a single one would say nothing."""
+        """Whether tokens have bins; a single bin would carry no information."""
         return self.centroids is not None and self.centroids.shape[-1] > 1
 
     @property
     def has_continuous(self) -> jax.Array:
-        """[P, K] bool, which codes have each of the continuous parts that tokens hold: lengths, then residuals."""
+        """The codes that have each continuous part that tokens hold, lengths, then residuals: [P, K] bool."""
         masks = [self.has_length] * self.has_bins + [self.has_residual] * bool(self.step)
         return jnp.asarray(masks, bool).reshape(len(masks), len(self.has_length))
 
@@ -70,7 +70,7 @@ def split_latent(row: Latent, z_e: jax.Array, z_q: jax.Array, indices: jax.Array
 def make_tables(
     row: Latent, frequent: np.ndarray, indices: np.ndarray, lengths: np.ndarray | None, options: TokenOptions
 ) -> Tables:
-    """Return the tables of the latent `row`; the same every time, since bins are fitted without chance.
+    """Return the tables of the latent `row`; deterministic, since bins are fitted without randomness.
 
     >>> from hvq_jax.latents import LATENTS
     >>> frequent, indices, lengths = np.array([True, False]), np.array([[0, 1]]), np.array([[[9.0], [3.0]]])
@@ -158,7 +158,7 @@ def from_tokens(tokens: jax.Array, tables: Tables, codes: jax.Array, groups: int
 
     Args:
         tokens: [..., 1 + c] int32.
-        tables: those the tokens were made by.
+        tables: those that the tokens were made with.
         codes: [K, D] float32.
         groups: g.
     """

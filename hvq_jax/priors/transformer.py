@@ -130,7 +130,7 @@ class Transformer(nn.Module):
         return memory.replace(keys=tuple(keys), values=tuple(values)), self.final_norm(stream)
 
     def remember(self, memory: TransformerMemory, embedded: jax.Array, column: jax.Array | int) -> TransformerMemory:
-        """Return the memory after a position, [B, width] float32, is known; `memory` comes from `next_features`."""
+        """Return the memory updated with a position, [B, width] float32; `memory` comes from `next_features`."""
         del column  # only other networks use it
         return memory.replace(latest=embedded, position=memory.position + 1)
 
