@@ -49,7 +49,7 @@ class AutoencoderStage(Stage):
     def start_from_data(
         self, params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
     ) -> tuple[Any, ModelState]:
-        """Return params and model state with such codes."""
+        """Return params and model state with codes initialised from the encoder outputs of `batch`."""
         images = to_float(batch.items)
         return autoencoder.start_from_data(self.model, params, state, images, key, axis_name=axis_name)
 
@@ -69,7 +69,7 @@ class AutoencoderStage(Stage):
         log.usage(step, np.asarray(sums.counts))
 
     def warnings(self, sums: EvaluationSums) -> dict[str, str]:
-        """Return what is wrong with the use of the codes."""
+        """Return warnings about the use of the codes, by kind."""
         lines, used = {}, np.count_nonzero(sums.counts)
         if used < _FEW_CODES * sums.counts.size:
             lines["collapsed"] = (

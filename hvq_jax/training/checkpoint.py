@@ -88,7 +88,7 @@ class Checkpoints:
 
         The leaves are arrays of jax or numpy, which may be changed or donated once this has returned.
 
-        Raises UserError where the disk is too full, and for a failure in writing an earlier step.
+        Raises UserError if the disk is too full or if writing an earlier step failed.
         """
         self.wait()
         state = jax.device_get(state)
@@ -128,13 +128,13 @@ class Checkpoints:
         )
 
     def best_step(self) -> int | None:
-        """Return the step with the smallest objective, the newest where none was evaluated; None without any."""
+        """Return the step with the smallest objective, the newest if none was evaluated, or None if there is none."""
         return self._manager.best_step()
 
     def restore_latest(self, like: Any) -> Any | None:
         """Return the newest good state as numpy arrays, with the structure, shapes and dtypes of `like`.
 
-        Return None where nothing was ever saved; raise UserError where something was and none of it is usable.
+        Return None if nothing was ever saved; raise UserError if something was saved but none of it is usable.
         """
         if not self.steps() and not list(self.folder.glob("bad-*")):
             return None
@@ -147,7 +147,7 @@ class Checkpoints:
         )
 
     def restore_best(self, like: Any) -> Any:
-        """Return the good state with the smallest objective, or the newest without one; UserError without any."""
+        """Return the good state with the smallest objective, else the newest; raise UserError if there is none."""
         while (step := self._manager.best_step()) is not None:
             state = self._restore(step, like)
             if state is not None:
@@ -155,7 +155,7 @@ class Checkpoints:
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
-        """Return the state of `step`, or None after moving it aside as damaged; UserError for another model's."""
+        """Return the state of `step`, or None after moving it aside as damaged; UserError if of another model."""
         state, problem = None, ""
         try:
             state = self._read_verified(step, like)

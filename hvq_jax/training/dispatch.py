@@ -66,7 +66,7 @@ def _is_multiple(step: int, every: int) -> bool:
 
 
 def in_groups(batches: Iterable[Any], sizes: Iterable[int]) -> Iterator[list[Any]]:
-    """Yield the batches in lists of these sizes."""
+    """Yield the batches in lists of the given sizes."""
     batches = iter(batches)
     for size in sizes:
         group = list(itertools.islice(batches, size))

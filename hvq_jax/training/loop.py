@@ -34,12 +34,12 @@ _FIRST_BATCHES = 4  # codes that start from data are made from these: enough vec
 
 @dataclasses.dataclass(frozen=True)
 class FitOptions(Options):
-    """How long and how to train a stage."""
+    """Options for training a stage."""
 
     batch_size: int = option(128, "items per step, over all devices", low=1)
     num_epochs: int = option(20, "passes over the training split", low=1)
     num_steps: int = option(0, "training steps; 0: by num_epochs", low=0)
-    learning_rate: float = option(3e-3, "of Adam", low=0)
+    learning_rate: float = option(3e-3, "learning rate of Adam", low=0)
     schedule: str = option("cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES)
     warmup_steps: int = option(100, "steps of linear warm-up from 0", low=0)
     clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: off", low=0)
@@ -59,7 +59,7 @@ class FitOptions(Options):
     )
     steps_per_dispatch: int = option(
         1,
-        "training steps per compiled dispatch; worth raising where a step is short, best to a divisor of every "
+        "training steps per compiled dispatch; worth raising where a step is short, ideally to a divisor of every "
         "..._every_steps; on CPU, compiling takes that many times as long",
         low=1,
         changeable=True,  # within rounding
@@ -78,7 +78,7 @@ class FitOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """Where and on what a stage is trained."""
+    """The context of training: workdir, seed, devices, preemption and profiling."""
 
     workdir: Path
     seed: int
@@ -88,7 +88,7 @@ class RunContext:
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
-    """Return the folder of the checkpoints of `stage`."""
+    """Return the checkpoint folder of `stage`."""
     return workdir / CHECKPOINTS / stage.name
 
 
@@ -134,7 +134,7 @@ def first_state(
 
 
 def num_training_steps(options: FitOptions, train: AnySplit) -> int:
-    """Return the number of training steps in all."""
+    """Return the total number of training steps."""
     return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
 
 
@@ -185,13 +185,13 @@ def fit(
 
 @dataclasses.dataclass
 class _Best:
-    """The best state of this start, on the host, so that it need not be read from disk."""
+    """The best state since the process started, on the host, to avoid reading it from disk."""
 
     objective: float = math.inf
     state: TrainState | None = None
 
     def offer(self, objective: float, state: TrainState) -> None:
-        if objective <= self.objective:  # of equal ones the newest, as Orbax has it
+        if objective <= self.objective:  # the newest of equal ones, as in Orbax
             # A copy: on CPU the arrays would be views of buffers that the next step is given to overwrite.
             self.objective, self.state = objective, jax.tree.map(np.array, state)
 
@@ -207,7 +207,7 @@ def _train(
     options: FitOptions,
     run: RunContext,
 ) -> TrainState | None:
-    """Take the steps that are left; return the best state among those evaluated here."""
+    """Take the remaining steps; return the best state among those evaluated here."""
     parallel, best = run.parallel, _Best()
     dispatch = compile_dispatch(_step_function(stage, options, num_steps, run), parallel)
     start = int(state.step)
@@ -223,7 +223,7 @@ def _train(
         for step, group in groups:
             profiler.before(state)
             state, reports = dispatch(state, group)
-            step_log.write()  # the interval before, now that the devices have this step to do
+            step_log.write()  # the previous interval, while the devices compute this step
             if line := profiler.after(step, state):
                 log.say(line)
             step_log.add(reports)
@@ -256,7 +256,7 @@ def _train(
 
 
 def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunContext) -> Callable[..., Any]:
-    """`train_step` of this stage: (state, batch) -> (state, report)."""
+    """Return `train_step` of this stage: (state, batch) -> (state, report)."""
     return partial(
         train_step,
         loss_function=stage.loss,
@@ -278,7 +278,7 @@ def _schedule(options: FitOptions, steps_per_epoch: int, num_steps: int) -> Sche
 
 
 class _Validation:
-    """Evaluates the validation split, logs the metrics, and warns of a fault once while it lasts."""
+    """Evaluation on the validation split, with logged metrics and one warning per fault while it lasts."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class _Validation:
         self._warned: set[str] = set()  # kinds of faults at the evaluation before
 
     def __call__(self, state: TrainState, step: int) -> dict[str, float]:
-        """Return the metrics; UserError where the objective is not finite."""
+        """Return the metrics; raise UserError if the objective is not finite."""
         stage, log = self._stage, self._log
         sums = self._evaluate(state)
         metrics = stage.summarise(sums)
@@ -329,7 +329,7 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
         batch_size: int,
         watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
     ) -> Any:
-        """`watch` passes the batches on and may raise to stop."""
+        """Return the sums over `split`; `watch` passes the batches on and may raise to stop."""
         variables = (state.eval_params, state.model_state)
         with contextlib.closing(eval_batches(split, batch_size=batch_size, **parallel.share)) as batches:
             # One at a time: a split larger than the device's memory would otherwise be queued on it.

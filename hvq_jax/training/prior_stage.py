@@ -18,7 +18,7 @@ from hvq_jax.training.stage import Stage
 
 @struct.dataclass
 class NatsPerLatent:
-    """Nats of codes and of continuous parts, each a number or a sum in the making."""
+    """Nats of codes and of continuous parts, each a number or a running `Mean`."""
 
     codes: Any
     continuous: Any
@@ -58,7 +58,7 @@ class PriorStage(Stage):
 
     @property
     def _somewhere(self) -> np.ndarray:
-        """`has_continuous`, or as many masks as the model has heads: shapes of parameters do not depend on them."""
+        """`has_continuous`, or a blank mask per head, since the shapes of parameters do not depend on masks."""
         if self.has_continuous is not None:
             return self.has_continuous
         return np.zeros((len(self.model.heads), self.model.num_codes), bool)

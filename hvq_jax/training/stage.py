@@ -1,4 +1,4 @@
-"""What the training loop asks of a stage."""
+"""The interface between the training loop and a stage."""
 
 import abc
 from typing import Any, ClassVar
@@ -9,7 +9,7 @@ from hvq_jax.data.pipeline import Batch
 from hvq_jax.training.logging import RunLog
 
 Params = Any
-ModelState = Any  # what the loss changes without a gradient
+ModelState = Any  # what the loss updates without gradients
 
 
 class Stage(abc.ABC):
@@ -49,7 +49,7 @@ class Stage(abc.ABC):
     def start_from_data(
         self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
     ) -> tuple[Params, ModelState]:
-        """Return fresh params and model state that know the data."""
+        """Return fresh params and model state initialised from data."""
         del batch, key, axis_name
         return params, state
 
@@ -59,4 +59,4 @@ class Stage(abc.ABC):
         return {}
 
     def show(self, log: RunLog, step: int, params: Params, state: ModelState, sums: Any) -> None:  # noqa: B027
-        """Log pictures at an evaluation; nothing by default."""
+        """Log images at an evaluation; nothing by default."""

@@ -1,4 +1,4 @@
-"""The training state and the one step that both stages take."""
+"""The training state and the training step, shared by both stages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +20,9 @@ class TrainState:
 
     step: jax.Array  # int32 scalar, steps taken; also the number of batches consumed
     params: Any
-    model_state: Any  # what the loss changes without a gradient
+    model_state: Any  # what the loss updates without gradients
     opt_state: optax.OptState
-    average_params: Any  # moving average of the parameters, None where it is off
+    average_params: Any  # moving average of the parameters, None if it is off
 
     @property
     def eval_params(self) -> Any:

@@ -10,7 +10,7 @@ from hvq_jax.training.logging import RunLog
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport
 
-# Dispatches that the host may be ahead of the devices. XLA's CPU client locks up at 32 of them: a device that is late
+# Dispatches by which the host may lead the devices. XLA's CPU client locks up at 32 of them: a device that is late
 # gets no slot for its part of a reduction in which the other devices wait (jaxlib 0.10.2).
 _MOST_AHEAD = 16
 
@@ -56,7 +56,7 @@ class StepLog:
             jax.block_until_ready(self._open[-1 - _MOST_AHEAD])
 
     def close_interval(self, step: int) -> None:
-        """Close the interval of the reports added since the last one; it will be logged as of `step`."""
+        """Close the interval of the reports added since the last one; it will be logged at `step`."""
         self.write()
         self._closed, self._open = (step, self._open), []
 
