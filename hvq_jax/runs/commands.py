@@ -31,7 +31,7 @@ def draw_samples(
 ) -> None:
     """Draw `num_samples` images, of one class (`label`: name or number) or of all in turn, and write `out`.
 
-    `options` are those of `SamplingOptions`. In a folder images are named by their number and class.
+    `options` are those of `SamplingOptions`. Images in a folder are named by their number and class.
     """
     _check_drawing(num_samples, seed)
     check_out(out, num_samples)
@@ -39,7 +39,7 @@ def draw_samples(
     conditional = run.options.prior.conditional
     _check_label(run, label)
     if run.image_shape is None and not out.endswith(".npz"):
-        raise UserError(f"--out={out}: this run has no autoencoder to make images of its latents: name an .npz")
+        raise UserError(f"--out={out}: this run has no autoencoder to make images of its latents: choose an .npz")
     if label is None:
         labels = np.arange(num_samples, dtype=np.int32) % max(len(run.class_names), 1)
     else:
@@ -93,7 +93,7 @@ def _redraw(
     seed: int = 0,
     **options: Any,
 ) -> None:
-    """Write the draws of each image; a picture has one row per image: itself, as transmitted, and its draws."""
+    """Write the draws of each image; a .png has one row per image: itself, as transmitted, and its draws."""
     _check_drawing(num_samples, seed)
     _check_label(run, label)
     number = NO_CLASS if label is None else _label_number(label, run.class_names)
@@ -106,7 +106,7 @@ def _redraw(
     images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
     if is_picture(out):
         images = list(images)
-    transmitted: list[np.ndarray] = []  # of a picture
+    transmitted: list[np.ndarray] = []  # for a .png
 
     def repeated() -> Iterator[np.ndarray]:
         for tokens, drawn in run.transmit(images):
@@ -131,7 +131,7 @@ def _redraw(
 def _sampled(
     run: TrainedRun, labels: np.ndarray, seed: int, options: dict[str, Any], **given: Any
 ) -> Iterator[Decoded]:
-    """Return `run.sample`, with errors about its options as errors about the flags."""
+    """Return `run.sample`; name flags instead of options in errors."""
     try:
         return run.sample(labels, seed=seed, options=SamplingOptions(**options), **given)
     except ArgumentError as error:

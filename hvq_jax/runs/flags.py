@@ -1,4 +1,4 @@
-"""The command line of `train.py`: an ml_collections config with overrides; every mistake is one line."""
+"""The command line of `train.py`: an ml_collections config with overrides; one-line errors."""
 
 import dataclasses
 import difflib
@@ -21,14 +21,14 @@ class CommandLine:
 
     config: ConfigDict  # with its overrides, locked
     workdir: str
-    coordinator: str | None  # HOST:PORT of process 0; this and the next two only where a cluster is named by flags
+    coordinator: str | None  # HOST:PORT of process 0; this and the next two only if flags describe a cluster
     num_processes: int | None
     process_id: int | None
     profile: int  # training steps of each stage to trace; 0: none
 
 
 def parse_command_line(arguments: list[str]) -> CommandLine:
-    """Parse `arguments`, the command line without the program's name; UserError for anything wrong.
+    """Parse `arguments`, the command line without the program's name; raise UserError for any mistake.
 
     Without `--config` the config is that of the run in the workdir.
     """
@@ -56,7 +56,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:
-    """Return the arguments that match, each with its value where that is a separate argument."""
+    """Return the arguments that match, each with its value if that is a separate argument."""
     selected = []
     for i, argument in enumerate(arguments):
         if re.match(pattern, argument):
@@ -82,7 +82,7 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "Processes of the cluster.", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "This one's number, from 0.", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", flag_values=values)
     flags.DEFINE_integer("profile", None, "Steps to trace.", lower_bound=1, flag_values=values)
     argv = ["train.py", *arguments]
     if config is None:

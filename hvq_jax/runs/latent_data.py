@@ -1,9 +1,9 @@
-"""The training data of the second stage: every image as its latent, encoded once and kept, and as tokens.
+"""The training data of the second stage: the latent of every image, encoded once and stored, and its tokens.
 
-`latents.npz` holds what the latents consist of before rounding, so that other bins or steps need no encoding. For each
+`latents.npz` holds the latents before rounding, so that other bins or steps need no new encoding. For each
 split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where the latent has them, `train_lengths`
 `[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose code is transmitted with a residual,
-in raster order; besides, `frequent` `[K]` bool, the frozen choice of frequent codes.
+in raster order; also `frequent` `[K]` bool, the frozen choice of frequent codes.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from hvq_jax.priors.tokens import Parts, Tables, make_tables, split_latent, to_t
 
 SPLITS = ("train", "validation", "test")
 
-_PIECE = 1024  # latents whose residuals are in memory at all positions at once
+_PIECE = 1024  # latents whose residuals are held in memory at all positions at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class LatentData:
 
 
 def encode_parts(model: Autoencoder, variables: Variables, images: jax.Array) -> Parts:
-    """Return what a prior has to transmit of uint8 images `[B, H, W, C]`, before rounding."""
+    """Return the parts of the latents of uint8 images `[B, H, W, C]`, before rounding."""
     z_e = autoencoder.encode(model, variables, to_float(images))
     latent = autoencoder.quantize(model, variables, z_e)
     return split_latent(model.row, z_e, latent.z_q, latent.indices, model.latent.projection_groups)
@@ -64,7 +64,7 @@ def latent_data(
     parallel: Parallel,
     preemption: Preemption,
 ) -> LatentData:
-    """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if it has them."""
+    """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if stored there."""
     path = workdir / LATENTS
     if not path.exists():
         arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel, preemption=preemption)
@@ -76,7 +76,7 @@ def latent_data(
 
 
 def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> LatentData:
-    """Return what a prior is trained on, from the arrays of a `latents.npz`."""
+    """Return the training data of a prior from the arrays of a `latents.npz`."""
     tables = fit_tables(row, stored, options)
     splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in SPLITS}
     return LatentData(**splits, tables=tables)
@@ -88,7 +88,7 @@ def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOpti
 
 
 def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables) -> np.ndarray:
-    """Return `[N, h, w, 1 + c]` of a split, a piece at a time."""
+    """Return the tokens `[N, h, w, 1 + c]` of a split, computed in pieces."""
     indices, lengths = stored[f"{split}_indices"], stored.get(f"{split}_lengths")
     dtype = np.int16 if len(tables.has_length) <= 2**15 else np.int32
     encode = jax.jit(to_tokens)
@@ -106,7 +106,7 @@ def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables) -> np.
 def _at_all_positions(
     stored: Mapping[str, np.ndarray], split: str, has_residual: np.ndarray, rows: slice, first: int
 ) -> tuple[np.ndarray, int]:
-    """Return residuals `[n, h, w, D]` of latents `rows`, 0 where there is none, and where the next begin."""
+    """Return residuals `[n, h, w, D]` of latents `rows`, 0 where there is none, and the row of the next."""
     indices, residuals = stored[f"{split}_indices"][rows], stored[f"{split}_residuals"]
     chosen = has_residual[indices]
     dense = np.zeros((*indices.shape, residuals.shape[-1]), np.float32)
@@ -116,14 +116,14 @@ def _at_all_positions(
 
 
 def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:
-    """Keep the tables with the prior, on the first process; the step is the autoencoder's, or 0 without one."""
+    """Store the tables with the prior, on the first process; the step is the autoencoder's, or 0 without one."""
     if is_first():
         arrays = {name: value for name, value in vars(tables).items() if value is not None}
         write_arrays(workdir / TABLES, {"checkpoint_step": np.array(checkpoint_step), **arrays})
 
 
 def read_tables(workdir: Path) -> Tables:
-    """Return the tables that the workdir's prior was trained with; UserError if they are missing or damaged."""
+    """Return the tables of the workdir's prior; raise UserError if they are missing or damaged."""
     arrays = read_arrays(workdir / TABLES)
     centroids = arrays.get("centroids")
     return Tables(
@@ -135,7 +135,7 @@ def read_tables(workdir: Path) -> Tables:
 
 
 def check_latents(workdir: Path, checkpoint_step: int) -> None:
-    """Raise UserError if the workdir's latents or its prior belong to another autoencoder than this step's."""
+    """Raise UserError if the workdir's latents or its prior belong to the autoencoder of another step."""
     for path in (workdir / LATENTS, workdir / TABLES):
         if not path.exists():
             continue
@@ -157,7 +157,7 @@ def _encode(
     parallel: Parallel,
     preemption: Preemption,
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a `latents.npz`, but for the step."""
+    """Return the arrays of a `latents.npz`, except the step."""
 
     def encode_batch(variables: Variables, batch: Batch) -> tuple[Parts, jax.Array]:
         return encode_parts(model, variables, batch.items), batch.labels

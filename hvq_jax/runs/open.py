@@ -1,4 +1,4 @@
-"""Opening a run: check everything that can be checked, read the data, and hold the workdir."""
+"""Opening a run: check everything that can be checked, read the data, and lock the workdir."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from hvq_jax.training.loop import RunContext
 
 
 def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, profile_steps: int = 0) -> None:
-    """Run the stages that `config.stage` names, resuming what `workdir` already holds.
+    """Run the stages named in `config.stage`, resuming from what `workdir` already holds.
 
     In a cluster every process calls this, and the first one writes.
 
@@ -43,7 +43,7 @@ def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, prof
 def open_run(
     config: Mapping[str, Any] | RunOptions, workdir: str, preemption: Preemption, profile_steps: int = 0
 ) -> Iterator[Run]:
-    """Yield the run of `config`, and hold `workdir` for the block; raise UserError for what is wrong.
+    """Yield the run of `config`, with `workdir` locked during the block; raise UserError for any mistake.
 
     With `prior.latents` it is a `LatentRun`, without an autoencoder.
     """
@@ -72,9 +72,9 @@ def open_run(
 
 @contextlib.contextmanager
 def flags_named(prefix: str = "") -> Iterator[None]:
-    """Let errors of the block speak of flags, "--config.latent.mode", where they speak of options, "latent.mode".
+    """Name flags, "--config.latent.mode", instead of options, "latent.mode", in errors raised in the block.
 
-    `prefix` is the section that the block's arguments are options of, such as "data.".
+    `prefix` is the section of the options that the block uses without one, such as "data.".
     """
     try:
         yield
@@ -91,7 +91,7 @@ _OPTION = re.compile(rf"(?<![\w./-])({_SECTIONED}|{_TOP_LEVEL})\b")
 
 
 def with_flags(text: str) -> str:
-    """Return `text` with the flag in place of each option that it names.
+    """Replace each option named in `text` by its flag.
 
     >>> with_flags("must divide latent.dim=64")
     'must divide --config.latent.dim=64'

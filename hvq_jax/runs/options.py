@@ -1,4 +1,4 @@
-"""All options of a run, as one tree of dataclasses, and its two other forms: a ConfigDict and a dictionary.
+"""All options of a run, as one tree of dataclasses, and its conversion to and from a ConfigDict and dictionaries.
 
 Each option is declared once, in the dataclass of its section (`hvq_jax/options.py`). `configs/default.py`, the flags of
 the commands, `--help` and docs/options.md all follow from `RunOptions`.
@@ -36,7 +36,7 @@ class PriorStageOptions(PriorOptions, FitOptions):
     """The second stage: the prior and its training."""
 
     latents: str | None = option(
-        None, "an .npz of latents of one's own, in place of an autoencoder's (stage=prior)", changeable=True
+        None, "an .npz of your own latents, in place of an autoencoder's (stage=prior)", changeable=True
     )
     learning_rate: float = redefault(FitOptions, "learning_rate", 1e-3)
     clip_norm: float = redefault(FitOptions, "clip_norm", 1.0)
@@ -44,7 +44,7 @@ class PriorStageOptions(PriorOptions, FitOptions):
 
 @dataclasses.dataclass(frozen=True)
 class SampleSheetOptions(SamplingOptions):
-    """samples.png, which is drawn at the end of the second stage."""
+    """Options of samples.png, which is drawn at the end of the second stage."""
 
     per_class: int = option(8, "samples per class", low=1, changeable=True)
     classify: bool = option(
@@ -56,9 +56,9 @@ class SampleSheetOptions(SamplingOptions):
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(Options):
-    """A run: what is trained on what, and how."""
+    """All options of a run."""
 
-    seed: int = option(0, "seed of everything random", low=0, high=2**32 - 1)
+    seed: int = option(0, "seed of all randomness", low=0, high=2**32 - 1)
     stage: str = option("all", "which stages to run; all: both, one after the other", choices=STAGES, changeable=True)
     parallel: str = option("pmap", "all devices of all hosts share each batch, or one device", choices=FORMS)
     data: DataOptions = section(DataOptions)
@@ -72,10 +72,10 @@ class RunOptions(Options):
     sampling: SampleSheetOptions = section(SampleSheetOptions)
 
     def __post_init__(self) -> None:
-        """Check what sections have to do with each other; ArgumentError."""
+        """Check that the sections are compatible; raise ArgumentError."""
         super().__post_init__()
         if self.prior.latents:
-            make_quantizer(self.latent, self.codebook)  # which codes are frequent, the file says
+            make_quantizer(self.latent, self.codebook)  # the file defines which codes are frequent
         else:
             check_options(self.latent, self.codebook, self.loss)
         try:
@@ -84,7 +84,7 @@ class RunOptions(Options):
             raise _within("prior.", PriorStageOptions, error) from None
         if self.prior.latents and self.stage != "prior":
             raise ArgumentError(
-                f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: say stage=prior"
+                f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: choose stage=prior"
             )
         if self.codebook.family == "residual" and self.stage != "autoencoder":
             raise ArgumentError(
@@ -104,12 +104,12 @@ class RunOptions(Options):
         return Autoencoder(image_shape, self.network, self.latent, self.codebook, self.loss)
 
     def prior_model(self, *, num_classes: int, grid: tuple[int, int]) -> Prior:
-        """Return the prior over latents of the sides `grid`, (h, w); `num_classes` is the data set's."""
+        """Return the prior over latents of shape `grid`, (h, w); `num_classes` is the data set's."""
         num_codes = make_quantizer(self.latent, self.codebook).num_codes
         return make_prior(self.prior, self.latent, num_codes=num_codes, num_classes=num_classes, grid=grid)
 
 
-# Options of earlier versions, and what takes their place.
+# Options of earlier versions, and their replacements.
 RENAMED = {
     "codebook.method": "it is codebook.learning=ema|gradient now; spherical is codebook.unit_norm=codes, and fsq "
     "codebook.family=fsq",
@@ -144,9 +144,9 @@ def to_dict(options: Any) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> RunOptions:
-    """Return the options of nested dictionaries, such as a ConfigDict or the content of a config.json.
+    """Return the options in nested dictionaries, such as a ConfigDict or the content of a config.json.
 
-    Raises ArgumentError, with a dotted name, for the first one that is out of range; UserError where an option is
+    Raises ArgumentError, with a dotted name, for the first one that is out of range; UserError if an option is
     missing or unknown, since another version's config must not fall back on defaults.
     """
     options: RunOptions = _section_from(RunOptions, values, "")

@@ -77,14 +77,14 @@ def write(
 
 
 def _counted(pieces: Iterable[Decoded], progress: "tqdm.tqdm[Any]") -> Iterator[Decoded]:
-    """Yield the pieces; count their images as they come back."""
+    """Yield the pieces; advance `progress` by the images of each when the next is requested."""
     for piece in pieces:
         yield piece
         progress.update(len(piece.indices))
 
 
 def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: dict[str, np.ndarray]) -> None:
-    """Write an uncompressed .npz like `np.savez`. Each array grows in its own file; then the files are packed."""
+    """Write an uncompressed .npz like `np.savez`: append each array to a separate file, then pack the files."""
     with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
         folder, files = Path(temporary), dict[str, BinaryIO]()
         with contextlib.ExitStack() as stack:

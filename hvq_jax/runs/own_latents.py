@@ -1,4 +1,4 @@
-"""Latents that the user brings along, to train a prior on without an autoencoder: any grids of integers."""
+"""User-provided latents to train a prior on without an autoencoder: any grids of integers."""
 
 import dataclasses
 import hashlib
@@ -22,7 +22,7 @@ _CARVING_SEED = 0  # not the run's: every run is tested on the same latents
 
 @dataclasses.dataclass(frozen=True)
 class OwnLatents:
-    """The data set of a run that has a prior only."""
+    """The data set of a run without an autoencoder."""
 
     data: LatentData
     class_names: tuple[str, ...]  # their numbers; none without labels
@@ -31,7 +31,7 @@ class OwnLatents:
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """(h, w)."""
+        """The sides (h, w) of the latents."""
         height, width, _ = self.data.train.item_shape
         return height, width
 
@@ -41,13 +41,13 @@ class OwnLatents:
         return self.data.train
 
     def fingerprint(self) -> str:
-        """Return a digest that tells data sets apart."""
+        """Return a digest that identifies the data set."""
         return self.digest
 
 
 @dataclasses.dataclass(frozen=True)
 class _Expected:
-    """What the arrays of a file have to be like."""
+    """The requirements on the arrays of a file."""
 
     path: str
     row: Latent
@@ -67,18 +67,18 @@ def own_latents(
     """Read an .npz like the `latents.npz` of a run (see `latent_data.py`).
 
     Labels may be missing; then there are no classes. Residuals may also be given at all positions, `[N, h, w, D]`.
-    Splits `validation` and `test` that are missing are taken out of `train`, of the sizes that `data` says. `frequent`
-    `[K]` bool says which codes are frequent; no code is where it is missing.
+    Splits `validation` and `test` that are missing are taken out of `train`, with the sizes in `data`. `frequent`
+    `[K]` bool marks the frequent codes; if it is missing, no code is frequent.
 
     Raises:
-        UserError: the file, an array's shape or a value in it is not like that.
+        UserError: the file, an array's shape or a value in it does not match this description.
         ArgumentError: the options do not fit the file.
     """
     row = find_latent(latent.mode)
     channels = {"lengths": latent.projection_groups} if row.uses(PROJECTION) else {}
     channels |= {"residuals": latent.dim} if row.uses(Z_E) else {}
     expected = _Expected(path, row, latent.mode, make_quantizer(latent, codebook).num_codes, channels)
-    arrays = read_arrays(Path(path), advice="it has to be an .npz of arrays, written without pickle")
+    arrays = read_arrays(Path(path), advice="it must be an .npz of arrays, written without pickle")
     if "train_indices" not in arrays:
         raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
     if "train_continuous" in arrays:
@@ -142,14 +142,14 @@ def _at_all_positions(
 
 
 def _carve(expected: _Expected, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> dict[str, np.ndarray]:
-    """Return the arrays that count, with splits that are missing taken out of train."""
+    """Return the arrays in use, with missing splits taken out of train."""
     path, kinds = expected.path, expected.kinds
     missing = {split: sizes[split] for split in _HELD_OUT if f"{split}_indices" not in arrays}
     of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
     count = len(of_train["indices"])
     if any(len(values) != count for values in of_train.values()):
         counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
-        raise UserError(f"{path}: arrays of one split must be of equally many latents: {counts}")
+        raise UserError(f"{path}: arrays of one split must have equal numbers of latents: {counts}")
     if sum(missing.values()) >= count:
         (first, size), *others = missing.items()
         together = "".join(f" together with data.{split}_size={size}" for split, size in others)
@@ -169,8 +169,8 @@ def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_l
     indices, grid = arrays[f"{split}_indices"], arrays["train_indices"].shape[1:]
     if indices.ndim != 3 or indices.shape[1:] != grid or not len(indices) or indices.dtype.kind not in "iu":
         raise UserError(
-            f"{path}: {split}_indices must be integers [N, h, w], those of train alike; they are {indices.dtype} "
-            f"of shape {indices.shape}"
+            f"{path}: {split}_indices must be integers [N, h, w], with one grid for all splits; they are "
+            f"{indices.dtype} of shape {indices.shape}"
         )
     if indices.min() < 0 or indices.max() >= num_codes:
         raise UserError(
@@ -181,7 +181,7 @@ def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_l
     if has_labels != (labels is not None):
         raise UserError(f"{path}: {split}_labels and train_labels must both be there or both be missing")
     if labels is not None and (labels.shape != indices.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
-        raise UserError(f"{path}: {split}_labels must be integers [{len(indices)}], not below 0")
+        raise UserError(f"{path}: {split}_labels must be integers [{len(indices)}], at least 0")
     for kind, channels in expected.channels.items():
         part = arrays.get(f"{split}_{kind}")
         if part is None or part.shape != (*indices.shape, channels) or part.dtype.kind != "f":

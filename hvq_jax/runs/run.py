@@ -1,4 +1,4 @@
-"""A run at work: train the stages, evaluate them, draw samples, and report what came of it."""
+"""Running an opened run: train the stages, evaluate them, draw samples, and report the results."""
 
 import abc
 import dataclasses
@@ -37,7 +37,7 @@ _CLASSIFIER_BYTES = 2**30  # of images to train the classifier on
 
 @dataclasses.dataclass(frozen=True)
 class Run(abc.ABC):
-    """A run that has been opened: its options are checked, its data are read, its workdir is held."""
+    """An opened run: its options are checked, its data read and its workdir locked."""
 
     options: RunOptions
     context: RunContext
@@ -50,20 +50,20 @@ class Run(abc.ABC):
     @property
     @abc.abstractmethod
     def data_name(self) -> str:
-        """The name of what the run is trained on."""
+        """The name of the training data."""
 
     @property
     @abc.abstractmethod
     def data_description(self) -> str:
-        """A sentence or two on what the run is trained on."""
+        """A description of the training data in a sentence or two."""
 
     @abc.abstractmethod
     def work(self) -> None:
-        """Run the stages that the options name, resuming what the workdir already holds."""
+        """Run the stages named in the options, resuming from what the workdir already holds."""
 
     @abc.abstractmethod
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
-        """Return the second stage and its data, by the autoencoder of `trained` if there is one."""
+        """Return the second stage and its data, from the autoencoder of `trained` if there is one."""
 
     def train_prior(self, trained: TrainedRun) -> TrainedRun:
         """Train the prior, or resume it; report on the test split."""
@@ -81,7 +81,7 @@ class Run(abc.ABC):
         return fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
 
     def test(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, Any]:
-        """Return the summary of a stage that has been trained: its metrics on the test split; draw its losses."""
+        """Return the summary of a trained stage, its metrics on the test split; plot its losses."""
         if is_first() and (records := read_records(self.workdir)):  # a converted run has none
             plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
         return {"test": self.evaluate(stage, state, split)}
@@ -103,7 +103,7 @@ class Run(abc.ABC):
         make: Callable[[], dict[str, Any]],
         picture: str | None = None,
     ) -> None:
-        """Put `make()` into the summary, unless it is already there, made from the same inputs."""
+        """Add `make()` to the summary as `section`, unless it is already there, made from the same inputs."""
         summary = read_json(self.workdir / layout.SUMMARY)
         written = summary.get(section, {})
         up_to_date = all(written.get(key) == value for key, value in made_from.items())
@@ -116,7 +116,7 @@ class Run(abc.ABC):
         wait_for_all(f"{section} is reported")
 
     def _write(self, summary: dict[str, Any]) -> None:
-        """Write the summary, with what its metrics were made by."""
+        """Write the summary, with the data, the latent and the environment of its metrics."""
         context = {
             "data": self.data_name,
             "data_description": self.data_description,
@@ -154,7 +154,7 @@ class ImageRun(Run):
         return self.dataset.description
 
     def work(self) -> None:
-        """Run the stages that the options name, then draw samples."""
+        """Run the stages named in the options, then draw samples."""
         trained = TrainedRun.load(self.workdir)
         if self.options.stage in ("all", "autoencoder"):
             trained = self.train_autoencoder(trained)
@@ -234,18 +234,18 @@ class ImageRun(Run):
 
 @dataclasses.dataclass(frozen=True)
 class LatentRun(Run):
-    """A run of the second stage alone, on latents of the user's own (`prior.latents`)."""
+    """A run of the second stage alone, on user-provided latents (`prior.latents`)."""
 
     dataset: OwnLatents
 
     @property
     def data_name(self) -> str:
-        """The file of latents."""
+        """The name of the file of latents."""
         return str(self.options.prior.latents)
 
     @property
     def data_description(self) -> str:
-        """How many latents there are."""
+        """The number of latents and their file."""
         return self.dataset.description
 
     def work(self) -> None:
@@ -265,6 +265,6 @@ def _first_images(split: AnySplit) -> np.ndarray:
 
 
 def _some(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels of a split, evenly spaced where all would take too much memory."""
+    """Return images and labels of a split; an evenly spaced subset if all would take too much memory."""
     count = min(len(split), max(_CLASSIFIER_BYTES // math.prod(split.item_shape), 1))
     return split.read(np.linspace(0, len(split) - 1, count).astype(int))

@@ -39,7 +39,7 @@ BATCH = 64  # images per compiled call; smaller requests are padded to it, so th
 
 @struct.dataclass
 class Decoded:
-    """Images with the latents they were decoded from; numpy arrays, None where a run has no autoencoder."""
+    """Images with the latents they were decoded from; numpy arrays, None if the run has no autoencoder."""
 
     indices: Any  # [N, h, w] int32, [N, h, w, depth] for residual quantization
     images: Any = None  # [N, H, W, C] uint8
@@ -52,20 +52,20 @@ class Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class TrainedRun:
-    """The best autoencoder of a workdir and, where it has been trained, the best prior; or a prior alone."""
+    """The best autoencoder of a workdir and, if it has been trained, the best prior; or a prior alone."""
 
     workdir: Path
     options: RunOptions
     image_shape: tuple[int, int, int] | None  # None: it has no autoencoder
     own_latent_shape: tuple[int, int] | None  # of a prior alone
     class_names: tuple[str, ...]
-    # Best states that are at hand already; None: read from the checkpoints when first needed.
+    # Best states that are in memory already; None: read from the checkpoints when first needed.
     given_autoencoder: TrainState | None = None
     given_prior: TrainState | None = None
 
     @classmethod
     def load(cls, workdir: str | Path) -> "TrainedRun":
-        """Read what the run is; UserError if `workdir` holds none. Checkpoints are read when first needed."""
+        """Open the run in `workdir`; raise UserError if there is none. Checkpoints are read when first needed."""
         workdir = Path(workdir)
         options = from_dict(load_config(workdir))
         dataset = read_json(workdir / DATASET)
@@ -80,14 +80,14 @@ class TrainedRun:
 
     @cached_property
     def model(self) -> Autoencoder:
-        """The autoencoder; UserError where there is none."""
+        """The autoencoder; UserError if there is none."""
         if self.image_shape is None:
-            raise UserError(f"{self.workdir} has a prior over latents of its own and no autoencoder, so no images")
+            raise UserError(f"{self.workdir} has a prior over your own latents and no autoencoder, so no images")
         return self.options.autoencoder_model(self.image_shape)
 
     @property
     def latent_shape(self) -> tuple[int, int]:
-        """(h, w)."""
+        """The sides (h, w) of the latents."""
         return self.own_latent_shape or self.model.latent_shape
 
     @cached_property
@@ -113,7 +113,7 @@ class TrainedRun:
 
     @cached_property
     def prior(self) -> Prior:
-        """The prior's networks."""
+        """The prior, as a module without parameters."""
         return self.options.prior_model(num_classes=len(self.class_names), grid=self.latent_shape)
 
     def prior_stage(self, tables: Tables | None = None) -> PriorStage:
@@ -143,12 +143,12 @@ class TrainedRun:
 
     @property
     def steps(self) -> dict[str, int]:
-        """The training steps of the best prior, and of the autoencoder it is from."""
+        """The training steps of the best prior and of the autoencoder whose latents it models."""
         return {"step": int(self._prior_state.step), "autoencoder_step": self.autoencoder_step}
 
     @cached_property
     def tables(self) -> Tables:
-        """How tokens become latents; UserError before there is a prior."""
+        """The tables that turn tokens into latents; UserError before there is a prior."""
         return read_tables(self.workdir)
 
     def _best(self, stage: Stage) -> TrainState:
@@ -193,8 +193,8 @@ class TrainedRun:
         Args:
             labels: [N] int32, -1 for no class; ignored by an unconditional prior.
             seed: the same seed draws the same images.
-            options: how the prior is drawn from.
-            tokens: N latents [h, w, 1 + c], of which `keep` says what is not drawn.
+            options: how to draw from the prior.
+            tokens: N latents [h, w, 1 + c], of which `keep` selects the parts to keep instead of drawing.
             keep: a function of tokens [B, h, w, 1 + c], such as `all_codes`.
 
         Raises:
@@ -209,7 +209,7 @@ class TrainedRun:
             )
         self._check_options(options, labels)
         draw = jax.jit(partial(self._draw, options=options, keep=keep))
-        prior_params = self.prior_params  # first, since it says so where there is no prior yet
+        prior_params = self.prior_params  # first, because it raises a clear error if there is no prior yet
         variables = self.variables if self.image_shape else None
         key = jax.random.key(seed)
         pieces = None if tokens is None else _pieces(tokens)
@@ -225,15 +225,15 @@ class TrainedRun:
 
     @property
     def draws_codes_only(self) -> str:
-        """The reason why a prior without heads draws nothing but codes, in words."""
+        """The reason, in words, why a prior without heads draws only codes."""
         return f"draws codes only (latent {self.options.latent.mode}, {self.options.prior.num_bins} bins)"
 
     def _check_options(self, options: SamplingOptions, labels: np.ndarray) -> None:
-        """Raise ArgumentError for an option that this run's prior has no use for."""
+        """Raise ArgumentError for an option that does not apply to this run's prior."""
         if options.guidance and not self.options.prior.label_dropout:
             raise ArgumentError(
                 f"guidance={options.guidance}",
-                "this run's prior always saw the class in training (prior.label_dropout=0) and cannot do without",
+                "this run's prior always saw the class in training (prior.label_dropout=0) and cannot do without it",
             )
         if options.guidance and (labels == NO_CLASS).any():
             raise ArgumentError(f"guidance={options.guidance}", "there is no class to guide to: give a label")
@@ -281,8 +281,8 @@ class TrainedRun:
     def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Decoded]]:
         """Yield tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and the images decoded from them, in pieces.
 
-        Unlike in `reconstruct`, gains are rounded to their bins and residuals to their steps. UserError before there
-        is a prior.
+        Unlike in `reconstruct`, gains are rounded to their bins and residuals to their steps. Raises UserError before
+        there is a prior.
         """
 
         @jax.jit

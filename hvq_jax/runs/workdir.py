@@ -13,12 +13,12 @@ from hvq_jax.layout import CONFIG, FORMAT, FORMAT_FILE
 
 
 def write_format(workdir: Path) -> None:
-    """Write down in what format the run's files are."""
+    """Write the version of the format of the run's files."""
     write_json(workdir / FORMAT_FILE, {"format": FORMAT})
 
 
 def check_format(workdir: Path) -> None:
-    """Raise UserError where `workdir` holds a run in another format than this version reads."""
+    """Raise UserError if `workdir` holds a run in a format that this version does not read."""
     if not (workdir / CONFIG).exists():
         return
     found = read_json(workdir / FORMAT_FILE).get("format", 1)
@@ -31,7 +31,7 @@ def check_format(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the absolute path of `workdir`, made if missing, and hold it against other runs during the block."""
+    """Yield the absolute path of `workdir`, created if missing and locked against other runs during the block."""
     path = Path(os.path.abspath(workdir))
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
-    """Raise UserError, naming the keys, where `workdir` was written with other values than `config`.
+    """Raise UserError, naming the keys, if `workdir` was written with values that differ from `config`.
 
     Keys that equal or lie below one of `free` (dotted) may change when a run is resumed.
     """
@@ -79,7 +79,7 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
 
 
 def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the config of a run as nested dicts; UserError if there is no run, or one in another format."""
+    """Return the config of a run as nested dicts; raise UserError if there is none, or one in another format."""
     check_format(Path(workdir))
     config = read_json(Path(workdir) / CONFIG)
     if not config:

@@ -146,10 +146,10 @@ def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_pa
             {"train_indices": np.full((600, 3, 2), 5)},
             "from 5 to 5, and .*num_codes=5 allows 0 to 4",
         ),
-        ("vq", {"train_labels": np.ones(599, int)}, "equally many"),
+        ("vq", {"train_labels": np.ones(599, int)}, "equal numbers of latents"),
         ("vq", {"train_labels": np.full(600, -1)}, "train_labels must be|validation_labels must be"),
         ("vq", {"test_indices": np.ones((9, 3, 2), int), "train_labels": np.ones(600, int)}, "both be there"),
-        ("vq", {"test_indices": np.ones((9, 2, 2), int)}, "those of train alike"),
+        ("vq", {"test_indices": np.ones((9, 2, 2), int)}, "one grid for all splits"),
         ("projected", {"train_lengths": None}, "needs train_lengths.*missing"),
         ("frequency", {}, r"needs train_residuals, floats of shape \(490, 3, 2, 3\); it is missing"),
         (
