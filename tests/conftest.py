@@ -1,13 +1,13 @@
 """Four simulated devices, the XLA options that the entry points set, and a compilation cache that all tests share.
 
-All have to be in the environment before JAX first looks for devices. Compiling is most of the suite's time, so XLA is
-told to spend less on it; tests of exact identities, marked `optimised`, are a run of their own that compiles as
+All have to be in the environment before JAX first looks for devices. Compiling takes most of the suite's time, so XLA
+is configured to spend less on it; tests of exact identities, marked `optimised`, run separately and compile as
 `train.py` does: `pytest -m optimised`.
 
-What kills a worker of pytest-xdist is said on its standard output and error by the operating system's file
-descriptors: XLA's last words before it aborts, the threads that faulthandler and pytest-timeout dump. execnet and
-pytest's own capture lose them. So each worker writes both to a file, and the first process prints the end of the file
-of a worker that dies. This needs `--capture=sys`, which leaves the descriptors alone (in `addopts`).
+The reason why a pytest-xdist worker dies (the message with which XLA aborts, the threads that faulthandler and
+pytest-timeout dump) is written to the file descriptors of standard output and error, and lost by execnet and pytest's
+capture. So each worker redirects both to a file, and the first process prints the end of the file of a worker that
+dies. This needs `--capture=sys`, which leaves the descriptors alone (in `addopts`).
 """
 
 import atexit
@@ -40,7 +40,7 @@ elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
 
 import hypothesis  # noqa: E402 - after the environment is set
 
-# Compiling takes as long as it takes; and the same examples every time, so that a failure is the code's.
+# No deadline, because of compiling; the same examples every time, so that only the code can cause a failure.
 hypothesis.settings.register_profile("hvq_jax", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("hvq_jax")
 
@@ -78,7 +78,7 @@ TINY = (
 
 
 def pytest_configure(config):
-    """Compiles in a third of the time, to slower programs, unless told `-m optimised`."""
+    """Compile in a third of the time, to slower programs, unless `-m optimised` is given."""
     if config.option.markexpr != "optimised":
         if knows_options():  # an unknown one would abort the process
             os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
@@ -88,7 +88,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """Prints the last lines that a worker which died has written."""
+    """Print the last lines written by a worker that died."""
     output = Path(os.environ["HVQ_JAX_WORKER_OUTPUTS"], node.gateway.id)
     if error and output.exists():
         reporter = node.config.pluginmanager.getplugin("terminalreporter")
@@ -99,7 +99,7 @@ def pytest_testnodedown(node, error):
 
 
 def made_once(tmp_path_factory, name, make):
-    """The folder `name` that all workers share: the first that asks for it lets `make` fill it, the others wait."""
+    """Return the folder `name` that all workers share; the first to ask for it fills it by `make`, the others wait."""
     root = tmp_path_factory.getbasetemp()
     root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
     with (root / f"{name}.lock").open("w") as lock:
@@ -111,7 +111,7 @@ def made_once(tmp_path_factory, name, make):
 
 
 def pytest_ignore_collect(collection_path, config):
-    """Imports only the files that have a test of `-m optimised`."""
+    """Under `-m optimised`, import only the files that have a test marked so."""
     if config.option.markexpr == "optimised" and collection_path.name.startswith("test_"):
         return "mark.optimised" not in collection_path.read_text() or None
     return None
@@ -136,7 +136,7 @@ def manual_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def data_dir(tmp_path_factory, manual_dir):
-    """Where TFDS keeps prepared data sets in the tests that train, never the user's folder; one is there already."""
+    """The folder of prepared TFDS data sets for tests that train, never the user's; one data set is in it."""
     sizes = {"validation_size": NUM_IMAGES["test"]}
     return made_once(
         tmp_path_factory,

@@ -13,7 +13,7 @@ from hvq_jax.layout import CONFIG, FORMAT, FORMAT_FILE
 
 
 def write_format(workdir: Path) -> None:
-    """Write the version of the format of the run's files."""
+    """Write the format version of the run's files."""
     write_json(workdir / FORMAT_FILE, {"format": FORMAT})
 
 

@@ -1,4 +1,4 @@
-"""Two processes of two devices: SIGTERM to one of them, kill -9 of each; the job goes on every time, and ends
+"""Two processes of two devices: SIGTERM to one of them, kill -9 of each; the job resumes every time and ends
 bit-identical to one that was never interrupted.
 
     python tests/faults/cluster.py
@@ -17,7 +17,7 @@ HEARTBEAT_SECONDS = 30
 
 
 def process_ids(workdir: Path) -> dict[int, int]:
-    """Number of the process in the cluster -> its pid, of the run in `workdir`."""
+    """Return the pid of each process of the run in `workdir`, by its number in the cluster."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -34,7 +34,7 @@ def process_ids(workdir: Path) -> dict[int, int]:
 
 
 def signal_one(process: "subprocess.Popen[str]", workdir: Path, number: int, kind: signal.Signals, step: int) -> None:
-    """Sends `kind` to one process once the checkpoint of `step` is there."""
+    """Send `kind` to one process once the checkpoint of `step` exists."""
     there = wait_until(lambda: (workdir / CHECKPOINTS / "autoencoder" / str(step)).exists(), process)
     check(there, f"ended before step {step}")
     os.kill(process_ids(workdir)[number], kind)

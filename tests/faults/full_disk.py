@@ -1,5 +1,5 @@
 """A disk that is too small for the data, one that fills up during training, and one that is read-only: one clear line,
-earlier checkpoints intact, and the run goes on when there is room again. Mounts a tmpfs, so it has to be run by root.
+earlier checkpoints intact, and the run resumes when there is room again. Mounts a tmpfs, so it must be run by root.
 
     python tests/faults/full_disk.py
 """
@@ -15,7 +15,7 @@ def mount(folder: object, options: str) -> None:
 
 
 def last_line(process: "subprocess.Popen[str]") -> str:
-    """The line that a run which must fail ends with."""
+    """Return the last line of a run that must fail."""
     output, _ = process.communicate(timeout=300)
     check(process.returncode == 1, f"ended with status {process.returncode}:\n{output}")
     check(output.count("error: ") == 1 and "Traceback" not in output, f"more than one clear line:\n{output}")

@@ -1,4 +1,4 @@
-"""What the fault scripts share: a small run of both stages by `train.py`, and everything it must leave, bit for bit."""
+"""Shared by the fault scripts: a small run of both stages by `train.py`, and all that it must leave, bit for bit."""
 
 import json
 import os
@@ -36,7 +36,7 @@ OPTIONS = (
 
 
 class Bench:
-    """A folder for the runs of one script, with the images prepared once and what XLA compiles kept."""
+    """A folder for the runs of one script, in which images are prepared once and compiled programs are cached."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hvq_jax_faults_"))
@@ -51,11 +51,11 @@ class Bench:
         return [*OPTIONS, f"--config.data.data_dir={self.folder / 'data'}", f"--workdir={workdir}", *more]
 
     def start(self, workdir: Path, *more: str) -> subprocess.Popen[str]:
-        """One process of two devices."""
+        """Start one process with two devices."""
         return self.launch([sys.executable, "train.py", *self.arguments(workdir, *more)], JAX_NUM_CPU_DEVICES="2")
 
     def start_two(self, workdir: Path, *more: str) -> subprocess.Popen[str]:
-        """Two processes of two devices each."""
+        """Start two processes with two devices each."""
         return self.launch(["cluster/local.sh", "2", "2", *self.arguments(workdir, *more)], PYTHON=sys.executable)
 
     def launch(self, command: list[str], **environment: str) -> subprocess.Popen[str]:
@@ -66,25 +66,25 @@ class Bench:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,  # so that a signal to this script is not theirs
+            start_new_session=True,  # so that signals to this script do not reach it
         )
 
 
 def finish(process: "subprocess.Popen[str]", seconds: float = 300) -> str:
-    """Waits for the end of a run that must succeed; what it printed."""
+    """Wait for the end of a run that must succeed; return its output."""
     output, _ = process.communicate(timeout=seconds)
     check(process.returncode == 0, f"ended with status {process.returncode}:\n{output}")
     return output
 
 
 def check(condition: bool, what: str) -> None:
-    """Ends the script unless `condition` holds."""
+    """Exit the script unless `condition` holds."""
     if not condition:
         sys.exit(f"FAILED: {what}")
 
 
 def wait_until(condition, process: "subprocess.Popen[str]", seconds: float = 200) -> bool:
-    """Polls until `condition()`; False if the process ended before."""
+    """Poll until `condition()`; return False if the process ends first."""
     until = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None:
@@ -95,7 +95,7 @@ def wait_until(condition, process: "subprocess.Popen[str]", seconds: float = 200
 
 
 def what_it_left(workdir: Path) -> dict[str, object]:
-    """Everything that must be the same: the newest states' digests, every logged figure, latents, the summary."""
+    """Return everything that must be equal: the newest states' digests, every logged metric, latents, the summary."""
     left: dict[str, object] = {}
     for stage in ("autoencoder", "prior"):
         folder = workdir / CHECKPOINTS / stage
@@ -111,6 +111,6 @@ def what_it_left(workdir: Path) -> dict[str, object]:
 
 
 def check_equal(ours: dict[str, object], expected: dict[str, object]) -> None:
-    """Ends the script, naming what differs, unless two runs left the same."""
+    """Exit the script, naming the differences, unless two runs left the same."""
     differing = [name for name in expected if ours[name] != expected[name]]
     check(not differing, f"not bit-identical to the uninterrupted run: {', '.join(differing)}")

@@ -14,18 +14,18 @@ from harness import CHECKPOINTS, Bench, check, check_equal, finish, wait_until, 
 
 
 def is_written(folder: Path, step: int) -> bool:
-    """Whether a checkpoint of `step`, or of a later one should that be missed, is just being written."""
+    """Return whether a checkpoint of `step`, or of a later step if that was missed, is being written."""
     return any(int(path.name.split(".")[0]) >= step for path in folder.glob("*.orbax-checkpoint-tmp"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="runs to kill (20)")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     bench = Bench()
-    finish(bench.start(bench.folder / "warm"))  # compiles, so that the next takes as long as those that are killed
+    finish(bench.start(bench.folder / "warm"))  # compiles, so that the next run takes as long as the killed ones
     began = time.monotonic()
     finish(bench.start(bench.folder / "uninterrupted"))
     duration = time.monotonic() - began
