@@ -33,7 +33,7 @@ def model_of(mode, num_frequent=6, learning="ema", num_blocks=0, **latent):
 
 
 def variables_of(num_blocks):
-    """Variables whose codes come from the data and whose frequency table tells codes apart."""
+    """Return variables whose codes come from the data and whose frequency table distinguishes codes."""
     model = model_of("vq", num_blocks=num_blocks)
     fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
     _, (state, _) = jax.jit(partial(autoencoder.training_loss, model))(
@@ -166,7 +166,7 @@ def test_where_the_codes_are_learned():
             assert np.abs(after - before).max() > 0
 
 
-# All latents with moving averages: tests/training/test_two_processes.py.
+# All latents with moving averages: tests/devices/test_two_processes.py.
 def test_four_devices_take_the_step_of_one_with_the_whole_batch():
     """To the rounding of another order of addition; every replica bit-identical to the next."""
     model = model_of("projected", learning="gradient")
@@ -255,7 +255,7 @@ def test_bfloat16_stays_inside_the_networks(variables):
 
 
 def operands(program, operation):
-    """The element types of all operands of an operation in a lowered program."""
+    """Return the element types of all operands of an operation in a lowered program."""
     lines = [line for line in program.splitlines() if f"stablehlo.{operation}" in line]
     types = [re.findall(r"tensor<[^>]*?(f32|bf16)>", re.search(r": \((.*)\) ->", line)[1]) for line in lines]
     return {kind for pair in types for kind in pair}

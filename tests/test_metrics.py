@@ -32,7 +32,7 @@ def random_images(seed: int, shape: tuple[int, ...] = (3, 16, 12, 2)) -> jax.Arr
 
 
 def padded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A batch filled up with NaN, and its mask."""
+    """Return a batch padded with NaN, and its mask."""
     rest = NUM_VALUES - len(values)
     return np.pad(values, (0, rest), constant_values=np.nan), np.arange(NUM_VALUES) < len(values)
 

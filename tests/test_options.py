@@ -1,4 +1,4 @@
-"""Options are told once: in the dataclass that uses them, and everything else follows from it."""
+"""Options are declared once, in the dataclass that uses them, and everything else follows from it."""
 
 import dataclasses
 import json

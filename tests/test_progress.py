@@ -31,7 +31,7 @@ def test_a_bar_that_cannot_be_shown_holds_up_neither_its_work_nor_other_threads(
 
 
 def test_collecting_one_waits_for_no_lock():
-    """Of all bars: tqdm holds it while it starts a thread, which may collect a bar before it says that it runs."""
+    """tqdm holds the lock of all bars while it starts a thread, which may collect a bar before it reports itself."""
     bars = [progress_bar(total=3)]
     with tqdm.tqdm.get_lock():
         collecting = threading.Thread(target=bars.clear, daemon=True)

@@ -1,4 +1,4 @@
-"""What tests look at in the workdir of a run, and in the one line of a command that fails."""
+"""Helpers to inspect the workdir of a run, and the one-line error of a failed command."""
 
 import json
 
@@ -6,7 +6,7 @@ import train
 
 
 def digests(workdir, stage):
-    """The digests of the newest checkpoint's leaves: equal exactly if the states are, bit for bit."""
+    """Return the digests of the newest checkpoint's leaves: equal exactly if the states are, bit for bit."""
     folder = workdir / "checkpoints" / stage
     step = max(int(p.name) for p in folder.iterdir() if p.name.isdigit())
     return step, json.loads((folder / str(step) / "digests" / "metadata").read_text())

@@ -116,7 +116,7 @@ def test_slurm_reads_its_options_before_the_first_command():
 
 @pytest.fixture
 def cloud(tmp_path):
-    """A function that runs the TPU script against the given answers; its status and the calls of gcloud that count."""
+    """Return a function that runs the TPU script against given answers; it returns the status and the gcloud calls."""
     executable(
         tmp_path / "gcloud",
         """

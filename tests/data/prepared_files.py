@@ -1,4 +1,4 @@
-"""Writes data sets as TFDS itself prepares them, for reading without the code that wrote them."""
+"""Data sets as TFDS prepares them, to be read without the code that wrote them."""
 
 import contextlib
 import io
@@ -26,7 +26,7 @@ def encoded(image: np.ndarray, file_format: str = "PNG", mode: str | None = None
 def write_dataset(
     folder: pathlib.Path, examples: list[dict[str, Any]] | dict[str, list[dict[str, Any]]], **features: Any
 ) -> pathlib.Path:
-    """Prepares "garments" 2.1.0 of these examples, by split or all for training; returns the folder of its files."""
+    """Prepare "garments" 2.1.0 from examples, by split or all for training; return the folder of its files."""
     splits = examples if isinstance(examples, dict) else {"train": examples}
 
     class Garments(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -51,6 +51,6 @@ def write_dataset(
 
 
 def records_of(folder: pathlib.Path, split: str = "train") -> pathlib.Path:
-    """The only file with the records of a split."""
+    """Return the only file with the records of a split."""
     (path,) = folder.glob(f"garments-{split}.array_record-*")
     return path

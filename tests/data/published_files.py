@@ -1,4 +1,4 @@
-"""Writes small files in the formats that the data sets are published in."""
+"""Small files in the formats in which the data sets are published."""
 
 import gzip
 import hashlib
@@ -23,13 +23,13 @@ def idx_bytes(array: np.ndarray) -> bytes:
 
 
 def labelled_images(count: int, shape: tuple[int, ...], seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Random images whose labels run 0, 1, …, 9, 0, …"""
+    """Return random images whose labels run 0, 1, …, 9, 0, …"""
     images = np.random.default_rng(seed).integers(0, 256, (count, *shape), np.uint8)
     return images, (np.arange(count) % 10).astype(np.uint8)
 
 
 def write_idx_files(folder: pathlib.Path, splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, str]:
-    """Writes the four files of MNIST's layout; returns their SHA-256 by name."""
+    """Write the four files of MNIST's layout; return their SHA-256 by name."""
     folder.mkdir(parents=True, exist_ok=True)
     digests = {}
     for split, arrays in splits.items():
@@ -53,18 +53,18 @@ def write_tar(path: pathlib.Path, members: dict[str, bytes | tarfile.TarInfo]) -
 
 
 def stored(builder: tfds.core.DatasetBuilder, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of a prepared split, in order."""
+    """Return images and labels of a prepared split, in order."""
     examples = list(builder.as_data_source(split))
     return np.stack([example["image"] for example in examples]), np.array([example["label"] for example in examples])
 
 
 def cifar_rows(images: np.ndarray) -> np.ndarray:
-    """Images [N, 32, 32, 3] as CIFAR has them, [N, 3072]: channel by channel."""
+    """Return images [N, 32, 32, 3] in CIFAR's layout, [N, 3072]: channel by channel."""
     return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
 
 
 def python2_pickle(value) -> bytes:
-    """A dictionary of lists, numbers, bytes and arrays as Python 2 pickled it: protocol 2, byte strings."""
+    """Pickle a dictionary of lists, numbers, bytes and arrays as Python 2 did: protocol 2, byte strings."""
     return b"\x80\x02" + _opcodes(value) + b"."
 
 

@@ -47,7 +47,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def no_thread_is_left():
-    """Compares the threads before and after; those that have been told to end get a while."""
+    """Compare the threads before and after; give those that were asked to end some time."""
     before = set(threading.enumerate())
     yield
     until = time.monotonic() + 60

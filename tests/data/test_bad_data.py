@@ -1,4 +1,4 @@
-"""Files that are damaged, disks that are full, preparations that are interrupted: one line, and nothing left behind."""
+"""Damaged files, full disks, interrupted preparations: a one-line error, and nothing left behind."""
 
 import builtins
 import collections

@@ -28,7 +28,7 @@ def write_image(path: pathlib.Path, seed: int = 0, side: int = 12) -> pathlib.Pa
 
 
 def write_images(folder: pathlib.Path, *paths: str) -> pathlib.Path:
-    """A different image at each of the paths."""
+    """Write a different image to each of the paths."""
     for seed, path in enumerate(paths):
         write_image(folder / path, seed)
     return folder

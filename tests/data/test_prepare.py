@@ -17,7 +17,7 @@ SPAWN = multiprocessing.get_context("spawn")
 
 
 def digests(folder: pathlib.Path) -> dict[str, str]:
-    """SHA-256 of the records and descriptions of a prepared data set, by file name."""
+    """Return the SHA-256 of the records and descriptions of a prepared data set, by file name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 

@@ -19,7 +19,7 @@ def read(folder, split="train", *, num_classes=2, **options):
 
 
 def refused(folder, match, split="train", **options):
-    """The one line that says why."""
+    """Return the one-line error."""
     with pytest.raises(UserError, match=match) as caught:
         read(folder, split, **options)
     assert "\n" not in str(caught.value)

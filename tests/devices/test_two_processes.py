@@ -48,7 +48,7 @@ def start(folder, index, port):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where two processes have trained, and went on with a run of one."""
+    """The folder in which two processes have trained, and have resumed a run of one process."""
     folder = tmp_path_factory.mktemp("two")
     small_fit(folder / HANDED_OVER, num_steps=2)
     port = free_port()

@@ -17,7 +17,7 @@ NUM_CLASSES = 3
 
 
 def coloured_blocks(num_images: int, side: int = 12) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with a bright block, red, green or blue by class, at a random place."""
+    """Return noise with a bright block, red, green or blue by class, at a random place."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, NUM_CLASSES, num_images).astype(np.int32)
     images = rng.integers(0, 100, (num_images, side, side, 3)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn where, and what happens to the file if something fails."""
+"""Plots: what is drawn where, and what happens to the file if something fails."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ WHITE = [255, 255, 255]
 
 
 def plain(*colors: list[int], side: int = 32) -> np.ndarray:
-    """One image of each colour: uint8 [N, side, side, 3]."""
+    """Return one image per colour: uint8 [N, side, side, 3]."""
     return np.broadcast_to(np.array(colors, np.uint8)[:, None, None], (len(colors), side, side, 3)).copy()
 
 
@@ -26,7 +26,7 @@ def read(path) -> np.ndarray:
 
 
 def block(picture: np.ndarray, color: list[int]) -> tuple[int, int, int, int]:
-    """Top, left, height and width of the one solid rectangle of `color`."""
+    """Return top, left, height and width of the one solid rectangle of `color`."""
     ys, xs = np.nonzero((picture == color).all(-1))
     top, left, height, width = ys.min(), xs.min(), np.ptp(ys) + 1, np.ptp(xs) + 1
     assert len(ys) == height * width, "not a solid rectangle"

@@ -1,4 +1,4 @@
-"""The convolution with a backward pass of its own against XLA's."""
+"""The convolution with a custom backward pass against XLA's."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Batch normalisation's own backward pass against plain differentiation, on one device and over four."""
+"""Batch normalisation's custom backward pass against plain differentiation, on one device and over four."""
 
 from functools import partial
 

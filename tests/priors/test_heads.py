@@ -25,7 +25,7 @@ CONTEXTS = np.random.default_rng(1).normal(size=(5, WIDTH)).astype(np.float32)
 
 
 def outcomes(head):
-    """Every continuous part [n, c] that is worth counting."""
+    """Return every continuous part [n, c] with a probability worth counting."""
     values = range(head.num_bins) if isinstance(head, GainHead) else range(-40, 41)
     return np.array(list(itertools.product(values, repeat=head.channels)), np.int32)
 
@@ -36,14 +36,14 @@ def everything(head, features, codes, continuous):
 
 @functools.partial(jax.jit, static_argnums=0)
 def initial_variables(head):
-    """As `init` gives them, for what every method needs."""
+    """Return the variables of `init`, for all methods."""
     continuous = jnp.zeros((1, head.channels), jnp.int32)
     return head.init(jax.random.key(0), CONTEXTS[:1], jnp.zeros(1, jnp.int32), continuous, method=everything)
 
 
 @functools.cache
 def variables_of(head):
-    """Random ones, of which none is zero."""
+    """Return random variables, none of them zero."""
     shapes = jax.eval_shape(functools.partial(initial_variables, head))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.4, leaf.shape).astype(np.float32), shapes)
@@ -61,7 +61,7 @@ def draw(head, features, codes, keys, temperature=1.0):
 
 
 def log_probabilities(head, context, code):
-    """Of all outcomes, [n] float64, in one context [width]."""
+    """Return those of all outcomes, [n] float64, in one context [width]."""
     values = outcomes(head)
     features = np.broadcast_to(context, (len(values), WIDTH))
     result = call(head, "log_probability", features, np.full(len(values), code, np.int32), values)
@@ -70,7 +70,7 @@ def log_probabilities(head, context, code):
 
 
 def float64_mixture(head, context, code, *, variance=1.0):
-    """Probabilities of all outcomes, by scipy from the head's mixture."""
+    """Return the probabilities of all outcomes, computed with scipy from the head's mixture."""
     logits, means, scales = (
         np.asarray(x[0], np.float64) for x in call(head, "components", context[None], np.array([code], np.int32))
     )
@@ -262,7 +262,7 @@ cell_gradients = jax.jit(
 
 
 def exact_log_mass(offsets, scales, step):
-    """In float64, where the difference of log Φ keeps enough digits."""
+    """Compute it in float64, where the difference of log Φ keeps enough digits."""
     upper = log_ndtr((step / 2 - np.abs(offsets)) / scales)
     lower = log_ndtr((-step / 2 - np.abs(offsets)) / scales)
     return upper + np.log(-np.expm1(lower - upper))

@@ -41,7 +41,7 @@ def prior_of(network, latent, grid, num_classes=2):
 
 
 def tokens_of(latent, *shape, seed=0):
-    """Random ones, zero where there is nothing."""
+    """Return random tokens, zero where a code has no continuous part."""
     rng = np.random.default_rng(seed)
     codes = rng.integers(K, size=(*shape, 1), dtype=np.int32)
     tokens = [codes]
@@ -58,7 +58,7 @@ LATENTS = pytest.mark.parametrize("latent", HEADS)
 
 
 def all_latents(latent):
-    """Every latent of 2x2 positions: `[N, 2, 2, 1 + c]`."""
+    """Return every latent of 2x2 positions: `[N, 2, 2, 1 + c]`."""
     heads, has_continuous = HEADS[latent]
     bins = [G if has_continuous[:, code].any() else 1 for code in range(K)]
     outcomes = [(code, b)[: 1 + len(heads)] for code in range(K) for b in range(bins[code])]
@@ -120,7 +120,7 @@ def test_causality(network, latent):
     call = jax.jit(functools.partial(model.apply, variables, method=predicted))
 
     def moved(changed, scored, scored_changed):
-        """Positions whose code logits, and whose continuous part's likelihood, differ."""
+        """Return positions whose code logits, and whose continuous part's likelihood, differ."""
         (logits, nats), (others, other_nats) = call(tokens, scored), call(changed, scored_changed)
         return np.any(logits != others, axis=-1).ravel(), np.asarray(nats != other_nats).ravel()
 

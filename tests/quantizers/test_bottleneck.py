@@ -183,7 +183,7 @@ def test_a_quantizer_refuses_options_it_has_no_use_for(family, mode, options, me
 
 
 def learn(model, batches, axis_name=None):
-    """Codes, frequencies and counts after a few steps, by gradient descent where they are parameters."""
+    """Return codes, frequencies and counts after a few steps, by gradient descent where they are parameters."""
     quantizer, key = model.quantizer, jax.random.key(0)
     params, state = quantizer.init(jax.random.key(1))
     if quantizer.starts_from_data:

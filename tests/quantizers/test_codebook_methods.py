@@ -48,7 +48,7 @@ class StartedStage(QuietStage):
     """A stage whose codes have started from data."""
 
     def start_from_data(self, *_):
-        """Fail: once is enough."""
+        """Fail, because it must not be called again."""
         raise AssertionError("codes start from data again")
 
 
@@ -93,7 +93,7 @@ def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_
 
 @dataclasses.dataclass
 class Sums:
-    """What `warnings` looks at."""
+    """The sums that `warnings` reads."""
 
     counts: np.ndarray
     share_outside: Mean

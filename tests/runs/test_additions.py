@@ -1,4 +1,4 @@
-"""What a stranger adds to the project takes one row, one class or one import path, and works in both stages."""
+"""An extension of the project takes one row, one class or one import path, and works in both stages."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A workdir of another version is refused in one line, by every command, and stays as it is."""
+"""Every command rejects a workdir of another version with a one-line error, and leaves it unchanged."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""A prior over grids that the user brings along: digits of 8×8 integers, and hybrid latents."""
+"""A prior over user-provided grids: digits of 8×8 integers, and hybrid latents."""
 
 import json
 
@@ -111,7 +111,7 @@ def read(path, mode="vq", **sizes):
 
 def test_missing_splits_are_taken_out_of_train(tmp_path):
     arrays = hybrid()
-    arrays["train_indices"] = np.arange(600 * 6).reshape(600, 3, 2) // 6 % 5  # of one code a latent
+    arrays["train_indices"] = np.arange(600 * 6).reshape(600, 3, 2) // 6 % 5  # one code per latent
     np.savez(tmp_path / "a.npz", **arrays, train_labels=np.arange(600) % 5)
     whole = read(tmp_path / "a.npz")
     splits = [whole.data.train, whole.data.validation, whole.data.test]

@@ -1,4 +1,4 @@
-"""How a run goes on: after a crash, a signal, damage; and what is refused so that nothing is lost."""
+"""Resuming a run after a crash, a signal or damage, and what is rejected so that nothing is lost."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def finished_autoencoder(trained_run):
 
 
 class CrashError(Exception):
-    """Stands for a power cut."""
+    """A stand-in for a power cut."""
 
 
 def test_stopped_after_any_checkpoint_it_ends_bit_identical(
@@ -55,7 +55,7 @@ def test_stopped_after_any_checkpoint_it_ends_bit_identical(
 def test_asked_to_stop_it_saves_and_ends_bit_identical(tmp_path, tiny_arguments, finished_autoencoder):
     workdir = tmp_path / "run"
     arguments = [*tiny_arguments, "--config.stage=autoencoder", f"--workdir={workdir}"]
-    arguments.append("--config.autoencoder.checkpoint_every_steps=0")  # what it goes on from, it saved when asked
+    arguments.append("--config.autoencoder.checkpoint_every_steps=0")  # it resumes from what it saved when asked
     command = [sys.executable, "train.py", *arguments]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:

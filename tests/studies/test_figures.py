@@ -1,4 +1,4 @@
-"""What a study says of a run."""
+"""The metrics that a study derives from a run."""
 
 import numpy as np
 import pytest

@@ -22,7 +22,7 @@ def study(tmp_path):
 
 
 def unpack(folder, study):
-    """As the documentation says."""
+    """Unpack as documented."""
     subprocess.run(f"cat {folder}/report.tar.* | tar -x -C {study}", shell=True, check=True)
 
 

@@ -1,4 +1,4 @@
-"""What the probe says of steps whose story is known, and a short run of it."""
+"""What the probe reports for steps with a known history, and a short run of it."""
 
 import numpy as np
 import pytest

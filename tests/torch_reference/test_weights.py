@@ -192,7 +192,7 @@ def nchw(images):
 
 
 def one_training_step(params, batch_stats, x):
-    """The state after the step that `train.py` takes."""
+    """Return the state after the step that `train.py` takes."""
     model = Autoencoder(
         image_shape=x.shape[1:],
         network=NetworkOptions(skip="rectified"),
@@ -265,7 +265,7 @@ def run(request):
 
 
 def feeds_a_batch_norm(key):
-    """Whether the true gradient of this bias is zero, since the batch norm removes its mean."""
+    """Return whether the true gradient of this bias is zero, since the batch norm removes its mean."""
     biases = ("encoder.0.bias", "decoder.3.bias", "block.1.bias", "block.4.bias")
     return key.endswith(biases)
 

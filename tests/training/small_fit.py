@@ -39,14 +39,14 @@ TRAIN, VALIDATION = images(32, seed=0), images(11, seed=1)
 
 
 class QuietStage(AutoencoderStage):
-    """The first stage without its pictures."""
+    """The first stage without its images."""
 
     def show(self, *_):
         """Log nothing."""
 
 
 def stage_of(training):
-    """The stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
+    """Return the stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
     by_gradient = training == FROM_DATA
     latent = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
     codebook = CodebookOptions(learning="gradient", init="kmeans") if by_gradient else CodebookOptions()
@@ -55,7 +55,7 @@ def stage_of(training):
 
 
 def small_training(stage, parallel):
-    """The figures of each step of a stage, and its state after the last one."""
+    """Return the metrics of each step of a stage, and its state after the last one."""
     options = fit_options(learning_rate=1e-3, clip_norm=0.0)
     run = RunContext(Path(), seed=0, parallel=parallel, preemption=Preemption())
     state, optimizer = first_state(stage, TRAIN, options=options, run=run), options.make_optimizer(STEPS)
@@ -72,7 +72,7 @@ def small_training(stage, parallel):
 
 
 def evaluated(parallel):
-    """The figures of an untrained model."""
+    """Return the metrics of an untrained model."""
     stage, optimizer = stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
     state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
     sums = evaluator(stage, parallel)(parallel.replicate(state), split=VALIDATION, batch_size=BATCH_SIZE)
@@ -80,7 +80,7 @@ def evaluated(parallel):
 
 
 def fit_options(**overrides):
-    """Options of a few steps with everything around them."""
+    """Return options of a few steps, with logs, evaluations and checkpoints."""
     defaults = FitOptions(
         batch_size=BATCH_SIZE,
         num_steps=STEPS,
@@ -100,14 +100,14 @@ def fit_options(**overrides):
 
 
 def small_fit(folder, *, stage=None, form="pmap", profile_steps=0, **overrides):
-    """Trains with checkpoints, logs and validation; returns the best state."""
+    """Train with checkpoints, logs and validation; return the best state."""
     folder.mkdir(exist_ok=True, parents=True)
     run = RunContext(folder, 0, Parallel(form), Preemption(), profile_steps)
     return fit(stage or stage_of("combined"), TRAIN, VALIDATION, options=fit_options(**overrides), run=run)
 
 
 def what_a_process_sees(parallel):
-    """How `Parallel` finds drift and collects results, from inside a cluster."""
+    """Return the drift that `Parallel` finds and the results that it collects, inside a cluster."""
     state = {"a": np.ones(3, np.float32), "b": np.arange(2)}
     if jax.process_index() == 1:
         state["a"][1] = np.nextafter(np.float32(1), np.float32(2))  # one bit

@@ -59,7 +59,7 @@ def test_each_group_holds_the_batches_of_its_steps(form):
 
 
 def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
-    """Seven steps of the small autoencoder: the reports of each, and the state."""
+    """Take seven steps of the small autoencoder; return the report of each, and the state."""
     parallel, stage, optimizer = Parallel(form), stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=7)
     state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.9))()
     options = {"loss_function": count_traces(stage.loss), "optimizer": optimizer, "seed": 0, "average_decay": 0.9}
@@ -79,7 +79,7 @@ def zero_means(path, leaf):
 
 # XLA fuses several steps otherwise than one, and float32 rounds by 6e-8 at each addition. Adam divides by the size of a
 # gradient: where a gradient is nothing but rounding, as of a bias before a normalisation, it moves a parameter by up to
-# the learning rate of 1e-3 a step in either direction, without an effect on anything but that normalisation's mean.
+# the learning rate of 1e-3 per step in either direction, without an effect on anything but that normalisation's mean.
 def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone():
     (ours, state), (alone, state_alone) = train("jit", 3), train("jit", 1)
     assert ours.loss.shape == (7,)
