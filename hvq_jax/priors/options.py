@@ -11,7 +11,7 @@ NETWORKS: dict[str, Any] = {}  # by name; filled in `priors/__init__.py`, where 
 
 @dataclasses.dataclass(frozen=True)
 class TokenOptions(Options):
-    """How the continuous parts of a latent are rounded; see `tokens.py`."""
+    """Options for rounding the continuous parts of a latent; see `tokens.py`."""
 
     num_bins: int = option(
         16,

@@ -19,7 +19,7 @@ from hvq_jax.priors.prior import Nats, Prior
 
 @dataclasses.dataclass(frozen=True)
 class SamplingOptions(Options):
-    """How to draw from a prior; the defaults draw from its unmodified distribution."""
+    """Options of drawing from a prior; the defaults draw from its unmodified distribution."""
 
     temperature: float = option(1.0, "temperature of codes; 0: the most probable", low=0, changeable=True)
     top_k: int = option(0, "draw codes from the k most probable; 0: off", low=0, changeable=True)

@@ -155,7 +155,7 @@ class Checkpoints:
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
-        """Return the state of `step`, or None after moving it aside as damaged; UserError if of another model."""
+        """Return the state of `step`, or None after moving it aside as damaged; raise UserError if of another model."""
         state, problem = None, ""
         try:
             state = self._read_verified(step, like)
