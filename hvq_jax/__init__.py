@@ -16,6 +16,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from hvq_jax.autoencoder import Autoencoder as Autoencoder, Variables as Variables
+    from hvq_jax.data.augment import Augmentation as Augmentation
     from hvq_jax.data.datasets import ImageDataset as ImageDataset, load_dataset as load_dataset
     from hvq_jax.data.options import DataOptions as DataOptions
     from hvq_jax.errors import ArgumentError as ArgumentError, Preempted as Preempted, UserError as UserError
@@ -39,17 +40,24 @@ if TYPE_CHECKING:
     from hvq_jax.quantizers.learning import LEARNING_RULES as LEARNING_RULES, LearningRule as LearningRule
     from hvq_jax.quantizers.options import CodebookOptions as CodebookOptions, LatentOptions as LatentOptions
     from hvq_jax.runs.open import run_experiment as run_experiment
-    from hvq_jax.runs.options import RunOptions as RunOptions
+    from hvq_jax.runs.options import (
+        PriorStageOptions as PriorStageOptions,
+        RunOptions as RunOptions,
+        SampleSheetOptions as SampleSheetOptions,
+    )
     from hvq_jax.runs.trained import TrainedRun as TrainedRun
+    from hvq_jax.training.loop import FitOptions as FitOptions
 
 # The module of each public name.
 _HOMES = {
     "ArgumentError": "errors",
+    "Augmentation": "data.augment",
     "Autoencoder": "autoencoder",
     "CodebookOptions": "quantizers.options",
     "DECODERS": "networks",
     "DataOptions": "data.options",
     "ENCODERS": "networks",
+    "FitOptions": "training.loop",
     "HybridLatent": "latents",
     "ImageDataset": "data.datasets",
     "LATENTS": "latents",
@@ -63,8 +71,10 @@ _HOMES = {
     "Preempted": "errors",
     "Prior": "priors.prior",
     "PriorOptions": "priors.options",
+    "PriorStageOptions": "runs.options",
     "QUANTIZERS": "quantizers",
     "RunOptions": "runs.options",
+    "SampleSheetOptions": "runs.options",
     "SamplingOptions": "priors.sampling",
     "TrainedRun": "runs.trained",
     "UserError": "errors",

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.lax import stop_gradient
 
+from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import HybridLatent
 from hvq_jax.options import Options, option
 
@@ -74,6 +75,9 @@ def losses_per_image(
         latent: the latent of `z_e`.
         commitment_target: "code": t = z_q; "projection": t = P(z_e, z_q).
     """
+    if commitment_target not in COMMITMENT_TARGETS:
+        listed = ", ".join(COMMITMENT_TARGETS)
+        raise ArgumentError(f"commitment_target={commitment_target!r}", f"choose one of {listed}")
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
     target = latent.z_q if commitment_target == "code" else latent.projection

@@ -19,6 +19,8 @@ import typing
 from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
+
 from hvq_jax.errors import ArgumentError
 
 
@@ -81,6 +83,9 @@ class Options:
             rule, value = field.metadata.get("rule"), getattr(self, field.name)
             if rule is None or (value is None and _is_optional(field.type)):
                 continue
+            if isinstance(value, np.generic):  # as JSON and range checks need it
+                value = value.item()
+                object.__setattr__(self, field.name, value)
             if not _has_type(value, field.type):
                 raise ArgumentError(f"{field.name}={value!r}", f"must be {type_in_words(field.type)}")
             if not rule.accepts(value):
@@ -124,5 +129,5 @@ def _is_a(value: Any, kind: Any) -> bool:
     if kind is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
     if typing.get_origin(kind) is tuple:
-        return isinstance(value, tuple) and all(_is_a(item, int) for item in value)
+        return isinstance(value, tuple) and all(type(item) is int for item in value)
     return isinstance(value, kind)

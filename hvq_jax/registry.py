@@ -19,6 +19,9 @@ def find(argument: str, name: str, registered: Mapping[str, Any]) -> Any:
         known = ", ".join(registered)
         raise ArgumentError(f"{argument}={name}", f"choose one of {known}, or package.module:Class")
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        found = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # the module is a program and may raise anything
         raise ArgumentError(f"{argument}={name}", f"cannot be imported ({error})") from None
+    if not isinstance(found, type):
+        raise ArgumentError(f"{argument}={name}", f"must be a class, not {type(found).__name__}")
+    return found

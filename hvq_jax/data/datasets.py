@@ -149,7 +149,7 @@ def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str,
         return splits
     if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
         (first, size), *others = missing.items()
-        together = "".join(f" together with {other}_size={number}" for other, number in others)
+        together = "".join(f" together with data.{other}_size={number}" for other, number in others)
         raise ArgumentError(
             f"{first}_size={size}",
             f"must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} training "

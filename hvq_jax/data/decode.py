@@ -43,8 +43,8 @@ def decode_image(
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if at_least:
-                height, width = at_least
-                image.draft(None, (2 * width, 2 * height))
+                side = 2 * max(at_least)  # of both sides, since the image may still be turned
+                image.draft(None, (side, side))
             ImageOps.exif_transpose(image, in_place=True)
             return _convert(image, channels)
     except (ImageError, MemoryError):

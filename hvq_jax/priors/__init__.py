@@ -28,6 +28,8 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
     if options.dropout and "dropout" not in fields:
         raise ArgumentError(f"dropout={options.dropout}", f"a {options.name} has no dropout, choose a transformer")
     sizes = {name: size for name in ("width", "num_layers") if (size := getattr(options, name)) is not None}
+    for name in sizes.keys() - fields:
+        raise ArgumentError(f"{name}={sizes[name]}", f"{options.name} has no such option")
     given = {
         "num_classes": num_classes,
         "grid": grid,
@@ -40,6 +42,12 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
     if "num_heads" in fields and made.width % options.num_heads:
         raise ArgumentError(f"num_heads={options.num_heads}", f"must divide width={made.width}")
     return made
+
+
+def has_heads(options: PriorOptions, latent: LatentOptions) -> bool:
+    """Return whether a prior over this latent draws more than codes."""
+    row = find_latent(latent.mode)
+    return row.uses(Z_E) or (row.uses(PROJECTION) and options.num_bins > 1)
 
 
 def make_prior(

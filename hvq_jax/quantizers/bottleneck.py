@@ -68,6 +68,10 @@ class Quantizer(Protocol):
     def has_entropy_loss(self) -> bool:
         """Whether the entropy term can be part of it: it needs the costs of codes, `assignment.code_costs`."""
 
+    @property
+    def has_prior(self) -> bool:
+        """Whether a prior can be trained on the codes: there is one per position."""
+
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return fresh arrays."""
 
@@ -120,6 +124,7 @@ class CodebookQuantizer:
 
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = True
+    has_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""

@@ -45,6 +45,7 @@ class ResidualQuantizer:
 
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
+    has_prior: ClassVar[bool] = False  # there are several codes per position
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""

@@ -98,6 +98,7 @@ class ScalarQuantizer:
     has_codebook_loss: ClassVar[bool] = False  # no codes are learned
     has_commitment_loss: ClassVar[bool] = False  # there are no codes to commit to
     has_entropy_loss: ClassVar[bool] = False  # codes have no costs
+    has_prior: ClassVar[bool] = True
     starts_from_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

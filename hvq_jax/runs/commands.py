@@ -1,5 +1,6 @@
 """The commands of `sample.py`: draw from a run, or pass image files through it."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,8 @@ def _sampled(
     try:
         return run.sample(labels, seed=seed, options=SamplingOptions(**options), **given)
     except ArgumentError as error:
-        raise error.within("--") from None
+        is_flag = error.name in {"label", *(field.name for field in dataclasses.fields(SamplingOptions))}
+        raise (error.within("--") if is_flag else error) from None
 
 
 def _check_label(run: TrainedRun, label: str | None) -> None:

@@ -17,7 +17,7 @@ from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
-from hvq_jax.runs.workdir import check_config, locked, write_format
+from hvq_jax.runs.workdir import check_config, check_format, locked, write_format
 from hvq_jax.training.loop import RunContext
 
 
@@ -108,6 +108,7 @@ def _open_data(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
     free: tuple[str, ...] = CHANGEABLE
     if not (folder / CHECKPOINTS / "prior").exists():
         free = (*free, "prior")  # nothing depends on them yet
+    check_format(folder)
     trained = (folder / CHECKPOINTS).exists()
     if trained:
         check_config(folder, to_dict(options), free=free)

@@ -21,7 +21,7 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.options import Options, Rule, option, redefault, section, type_in_words, walk
-from hvq_jax.priors import make_network, make_prior
+from hvq_jax.priors import has_heads, make_network, make_prior
 from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import SamplingOptions
@@ -86,10 +86,15 @@ class RunOptions(Options):
             raise ArgumentError(
                 f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: choose stage=prior"
             )
-        if self.codebook.family == "residual" and self.stage != "autoencoder":
+        if not make_quantizer(self.latent, self.codebook).has_prior and self.stage != "autoencoder":
             raise ArgumentError(
-                "codebook.family=residual",
+                f"codebook.family={self.codebook.family}",
                 "gives several codes per position, and there is no prior over these: choose stage=autoencoder",
+            )
+        if self.sampling.continuous_temperature != 1 and not has_heads(self.prior, self.latent):
+            raise ArgumentError(
+                f"sampling.continuous_temperature={self.sampling.continuous_temperature}",
+                f"latent.mode={self.latent.mode} with prior.num_bins={self.prior.num_bins} draws codes only",
             )
         if self.sampling.guidance and not self.prior.conditional:
             raise ArgumentError(f"sampling.guidance={self.sampling.guidance}", "needs prior.conditional=True")
@@ -133,7 +138,7 @@ def _field_value(field: dataclasses.Field[Any], value: Any) -> Any:
         return to_config(value)
     kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
     if len(kinds) == 1:
-        return value
+        return float(value) if field.type is float else value
     named = [kind for kind in kinds if kind is not type(None)]
     return FieldReference(value, field_type=named[0] if len(named) == 1 else object)
 
@@ -156,6 +161,9 @@ def from_dict(values: Mapping[str, Any]) -> RunOptions:
 def _section_from(kind: Any, values: Any, prefix: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(kind)}
     given = dict(values.items())
+    for name in given:
+        if (key := prefix + name) in RENAMED:
+            raise UserError(f"{key}: {RENAMED[key]}")
     if differing := sorted(set(fields) ^ set(given)):
         listed = ", ".join(prefix + name for name in differing)
         raise UserError(f"the config is of another version: {listed} is missing or unknown")

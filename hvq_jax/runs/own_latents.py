@@ -81,6 +81,8 @@ def own_latents(
     arrays = read_arrays(Path(path), advice="it must be an .npz of arrays, written without pickle")
     if "train_indices" not in arrays:
         raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
+    if "present" in arrays:
+        raise UserError(f"{path}: store ~present, the codes without a continuous part, as frequent")
     if "train_continuous" in arrays:
         raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
     arrays["frequent"] = _frequent(expected, arrays)
@@ -125,12 +127,13 @@ def _at_all_positions(
 ) -> dict[str, np.ndarray]:
     """Return `arrays` with residuals `[n, D]`, as a run stores them, spread to `[N, h, w, D]`."""
     spread = dict(arrays)
-    for split in SPLITS:
+    for split in SPLITS if "residuals" in expected.channels else ():
         indices, residuals = arrays.get(f"{split}_indices"), arrays.get(f"{split}_residuals")
         if indices is None or residuals is None or residuals.ndim != 2 or indices.dtype.kind not in "iu":
             continue
-        in_range = indices.size and indices.min() >= 0 and indices.max() < expected.num_codes
-        chosen = has_residual[indices] if in_range else np.zeros(indices.shape, bool)
+        if not indices.size or indices.min() < 0 or indices.max() >= expected.num_codes:
+            continue  # `_check` says so
+        chosen = has_residual[indices]
         if np.count_nonzero(chosen) != len(residuals):
             raise UserError(
                 f"{expected.path}: {split}_residuals has {len(residuals)} rows, but {np.count_nonzero(chosen)} "

@@ -69,7 +69,7 @@ class Run(abc.ABC):
         """Train the prior, or resume it; report on the test split."""
         stage, latents = self.prior_stage(trained)
         state = self.fit(stage, latents.train, latents.validation)
-        trained = dataclasses.replace(trained, given_prior=state)
+        trained = trained.with_prior(state)
         self.report("prior", trained.steps, lambda: self.test(stage, state, latents.test))
         return trained
 

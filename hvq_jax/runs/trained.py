@@ -60,8 +60,8 @@ class TrainedRun:
     own_latent_shape: tuple[int, int] | None  # of a prior alone
     class_names: tuple[str, ...]
     # Best states that are in memory already; None: read from the checkpoints when first needed.
-    given_autoencoder: TrainState | None = None
-    given_prior: TrainState | None = None
+    given_autoencoder: TrainState | None = dataclasses.field(default=None, repr=False, compare=False)
+    given_prior: TrainState | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @classmethod
     def load(cls, workdir: str | Path) -> "TrainedRun":
@@ -77,6 +77,11 @@ class TrainedRun:
             return cls(workdir, options, None, (height, width), class_names)
         height, width, channels = dataset["image_shape"]
         return cls(workdir, options, (height, width, channels), None, class_names)
+
+    def with_prior(self, state: TrainState) -> "TrainedRun":
+        """Return the same run with this prior; an autoencoder that has been read is kept."""
+        autoencoder = self._autoencoder_state if self.image_shape else None
+        return dataclasses.replace(self, given_autoencoder=autoencoder, given_prior=state)
 
     @cached_property
     def model(self) -> Autoencoder:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from hvq_jax.errors import ArgumentError
+
 SCHEDULES = ("constant", "cosine")
 
 # (params, model_state, batch, key, axis_name) -> (loss, (model_state, metrics)); see `Stage.loss`.
@@ -48,6 +50,8 @@ def make_optimizer(
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Return Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm."""
+    if schedule not in SCHEDULES:
+        raise ArgumentError(f"schedule={schedule!r}", f"choose one of {', '.join(SCHEDULES)}")
     if schedule == "cosine":
         rate = optax.cosine_decay_schedule(learning_rate, max(num_steps - warmup_steps, 1))
     else:

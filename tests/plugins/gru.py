@@ -14,7 +14,7 @@ from hvq_jax.priors.labels import check_labels, embedded_labels
 class GRUMemory(struct.PyTreeNode):
     """What is carried from position to position."""
 
-    carry: jax.Array  # [B, width]
+    carries: tuple[jax.Array, ...]  # per layer [B, width]
     latest: jax.Array  # [B, width], the embedded position just before; at the first one the class
     position: jax.Array  # [] int32
 
@@ -24,11 +24,12 @@ class GRU(nn.Module):
 
     num_classes: int = 0
     width: int = 16
+    num_layers: int = 1
     compute_dtype: str = "float32"
 
     def setup(self):
-        self.cell = nn.GRUCell(self.width)
-        self.over_positions = nn.RNN(self.cell)
+        self.cells = [nn.GRUCell(self.width) for _ in range(self.num_layers)]
+        self.over_positions = [nn.RNN(cell) for cell in self.cells]
         if self.num_classes:
             self.class_embedding = nn.Embed(self.num_classes, self.width)
 
@@ -39,19 +40,24 @@ class GRU(nn.Module):
     def __call__(self, embedded, labels=None, *, train=False):
         positions = embedded.reshape(len(embedded), -1, self.width)
         inputs = jnp.concatenate([self._start(len(embedded), labels)[:, None], positions[:, :-1]], axis=1)
-        return self.over_positions(inputs).reshape(embedded.shape)
+        for layer in self.over_positions:
+            inputs = layer(inputs)
+        return inputs.reshape(embedded.shape)
 
     def blank_memory(self, batch, height, width):
         blank = jnp.zeros((batch, self.width))
-        return GRUMemory(blank, blank, jnp.zeros((), jnp.int32))
+        return GRUMemory((blank,) * self.num_layers, blank, jnp.zeros((), jnp.int32))
 
     def begin_row(self, memory, labels=None):
         start = self._start(len(memory.latest), labels)
         return memory.replace(latest=jnp.where(memory.position == 0, start, memory.latest))
 
     def next_features(self, memory, column):
-        carry, features = self.cell(memory.carry, memory.latest)
-        return memory.replace(carry=carry, position=memory.position + 1), features
+        features, carries = memory.latest, []
+        for cell, carry in zip(self.cells, memory.carries, strict=True):
+            carry, features = cell(carry, features)
+            carries.append(carry)
+        return memory.replace(carries=tuple(carries), position=memory.position + 1), features
 
     def remember(self, memory, embedded, column):
         return memory.replace(latest=embedded)

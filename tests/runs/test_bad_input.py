@@ -89,7 +89,7 @@ RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
         ),
         (["--config.codebook.assignment=projection"], "choose projected"),
         (["--config.prior.name=transformer", "--config.prior.num_heads=3"], "must divide --config.prior.width=8"),
-        (["--config.prior.dropout=0.1"], "a pixelcnn has none"),
+        (["--config.prior.dropout=0.1"], "a pixelcnn has no dropout"),
         (["--config.sampling.guidance=1", "--config.prior.label_dropout=0"], "choose a positive --config.prior.label"),
     ],
 )

@@ -185,7 +185,7 @@ def test_files_that_cannot_be_read_and_sizes_that_leave_nothing(tmp_path):
 
 def test_what_does_not_go_together(digits, tmp_path, capsys):
     command = arguments(digits, tmp_path / "run", "vq", 17)
-    assert "say --config.stage=prior" in error_of([*command, "--config.stage=all"], capsys)
+    assert "choose --config.stage=prior" in error_of([*command, "--config.stage=all"], capsys)
     np.savez(tmp_path / "own.npz", train_indices=np.ones((600, 3, 2), int))
     command = arguments(tmp_path / "own.npz", tmp_path / "run", "vq", 17)
     assert "no train_labels" in error_of(command, capsys)
