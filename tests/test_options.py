@@ -1,9 +1,11 @@
 """Options are declared once, in the dataclass that uses them, and everything else follows from it."""
 
+import collections
 import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
@@ -13,6 +15,7 @@ from hvq_jax.latents import LATENTS
 from hvq_jax.options import Options, option, section, walk
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import QUANTIZERS, CodebookOptions, LatentOptions
+from hvq_jax.registry import find
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, describe, from_dict, reference_page, to_config, to_dict
 
 
@@ -56,6 +59,36 @@ def test_a_range_holds_for_every_number(share):
     else:
         with pytest.raises(ArgumentError, match="share="):
             Inner(share)
+
+
+def test_numbers_of_numpy_are_checked_like_others_and_become_pythons():
+    made = Outer(count=np.int64(4), inner=Inner(np.float32(0.5)), flag=np.bool_(True))
+    assert (type(made.count), type(made.inner.share), type(made.flag)) == (int, float, bool)
+    with pytest.raises(ArgumentError, match="count=-4: must be at least 1"):
+        Outer(count=np.int64(-4))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("nothing", "part=nothing: choose one of a, or package.module:Class"),
+        ("no.such.module:Class", r"part=no.such.module:Class: cannot be imported \(No module named 'no'\)"),
+        ("os.path:nothing", "part=os.path:nothing: cannot be imported"),
+        ("os.path:join", "part=os.path:join: must be a class, not function"),
+    ],
+)
+def test_a_part_that_is_not_there_is_one_line(name, said):
+    with pytest.raises(ArgumentError, match=said):
+        find("part", name, {"a": Inner})
+    assert find("part", "a", {"a": Inner}) is Inner
+    assert find("part", "collections:OrderedDict", {}) is collections.OrderedDict
+
+
+def test_an_option_of_an_earlier_version_in_a_config_file_is_told_its_new_name():
+    stored = to_dict(RunOptions())
+    stored["codebook"]["method"] = "gradient"
+    with pytest.raises(UserError, match=r"codebook\.method: it is codebook\.learning=ema\|gradient now"):
+        from_dict(stored)
 
 
 def test_sections_are_walked_by_dotted_names():
@@ -126,6 +159,24 @@ def test_options_that_do_not_agree_are_one_line_in_the_library(section_name, val
     stored[section_name].update(values)
     with pytest.raises(ValueError, match=said.replace("(", r"\(")):
         from_dict(stored)
+
+
+def test_a_temperature_of_what_is_not_drawn_is_refused_at_once():
+    stored = to_dict(RunOptions())
+    stored["sampling"]["continuous_temperature"] = 0.5
+    assert from_dict(stored).sampling.continuous_temperature == 0.5
+    stored["prior"]["num_bins"] = 1
+    with pytest.raises(ArgumentError, match=r"latent\.mode=projected with prior\.num_bins=1 draws codes only"):
+        from_dict(stored)
+
+
+def test_a_prior_over_several_codes_per_position_is_refused_whatever_the_quantizer_is_called():
+    stored = to_dict(RunOptions())
+    stored["latent"]["mode"] = "vq"
+    stored["codebook"].update(family="hvq_jax.quantizers.residual:ResidualQuantizer", depth=2)
+    with pytest.raises(ArgumentError, match="there is no prior over these: choose stage=autoencoder"):
+        from_dict(stored)
+    assert from_dict({**stored, "stage": "autoencoder"}).codebook.depth == 2
 
 
 def test_every_option_has_a_help_text_and_a_place_in_help_and_in_the_page():

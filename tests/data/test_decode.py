@@ -225,3 +225,11 @@ def test_a_jpeg_is_decoded_as_large_as_either_side_needs():
     assert decode_image(file, 3, at_least=(16, 16)).size == (64, 64)
     assert decode_image(file, 3, at_least=(16, 128)).size == (256, 256)
     assert decode_image(file, 3, at_least=(128, 16)).size == (256, 256)
+
+
+def test_a_turned_jpeg_is_decoded_as_large_as_either_side_needs():
+    exif = Image.Exif()
+    exif[274] = 6  # stored lying, shown upright
+    file = encoded(smooth(256, 1024), "JPEG", quality=95, exif=exif)
+    image = decode_image(file, 3, at_least=(16, 128))
+    assert image.height > image.width >= 2 * 128

@@ -160,6 +160,12 @@ def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_pa
         ("frequency", {"train_residuals": np.ones((7, 3))}, r"has 7 rows, but \d+ positions of that split have a"),
         ("projected", {"train_continuous": np.ones((600, 3, 2, 1))}, "rename train_continuous to train_lengths"),
         ("projected", {"train_lengths": np.full((600, 3, 2, 1), np.nan)}, "not finite"),
+        (
+            "projected",
+            {"present": np.ones(5, bool)},
+            "store ~present, the codes without",
+        ),
+        ("frequency", {"train_indices": np.full((600, 3, 2), 7)}, "train_indices are from 7 to 7"),
         ("combined", {"frequent": np.ones(4, bool)}, r"frequent must be bool \[5\]"),
     ],
 )
@@ -190,3 +196,8 @@ def test_what_does_not_go_together(digits, tmp_path, capsys):
     command = arguments(tmp_path / "own.npz", tmp_path / "run", "vq", 17)
     assert "no train_labels" in error_of(command, capsys)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_residuals_are_nothing_to_a_latent_without_them(tmp_path):
+    np.savez(tmp_path / "a.npz", **{**hybrid(), "train_residuals": np.ones((7, 3), np.float32)})
+    assert read(tmp_path / "a.npz", "vq").data.train.item_shape == (3, 2, 1)
