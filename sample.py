@@ -12,6 +12,7 @@ autoencoder: indices, lengths and residuals); --out=FOLDER one PNG per image. Th
 """
 
 import argparse
+import dataclasses
 import sys
 from functools import partial
 
@@ -21,18 +22,18 @@ set_cpu_options()  # before anything uses a device
 keep_compiled_programs()
 
 from hvq_jax.errors import UserError, exit_status
+from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.training.logging import set_quiet
 
-# Options of sampling.
+# Options of sampling; those of the prior are declared in `SamplingOptions`.
 DRAWING = {
     "num_samples": (int, "number of samples (default: 64), or of samples per image (default: 8)"),
     "label": (str, "class of all samples, name or number (default: all classes in turn; none for given images)"),
-    "temperature": (float, "temperature of codes; 0: the most probable (default: 1)"),
-    "continuous_temperature": (float, "temperature of gains and residuals; 0: the most probable (default: 1)"),
-    "top_k": (int, "draw codes from the k most probable; 0: off (default: 0)"),
-    "top_p": (float, "draw codes from the most probable with this mass; 1: off (default: 1)"),
-    "guidance": (float, "classifier-free guidance of the codes; 0: off (default: 0)"),
+    **{
+        field.name: (field.type, f"{field.metadata['rule'].help} (default: {field.default:g})")
+        for field in dataclasses.fields(SamplingOptions)
+    },
     "seed": (int, "seed; the same seed gives the same samples (default: 0)"),
 }
 
