@@ -113,8 +113,16 @@ def test_carved_splits_are_a_promise(only_train):
         (0, 20, "validation_size=0: must be at least 1"),
         (10, 0, "test_size=0: must be at least 1"),
         (10, -5, "test_size=-5: must be at least 1"),
-        (50, 50, "validation_size=50: must be between 1 and 99 together with test_size=50, since it is taken from"),
-        (5000, 5000, "validation_size=5000: must be between 1 and 99 together with test_size=5000, since it is taken"),
+        (
+            50,
+            50,
+            "validation_size=50: must be between 1 and 99 together with data.test_size=50, since it is taken from",
+        ),
+        (
+            5000,
+            5000,
+            "validation_size=5000: must be between 1 and 99 together with data.test_size=5000, since it is taken",
+        ),
     ],
 )
 def test_carved_splits_must_leave_something_to_train_on(only_train, validation_size, test_size, message):
