@@ -142,7 +142,7 @@ def wait_for_all(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def all_of(condition: bool) -> bool:
+def true_on_all(condition: bool) -> bool:
     """Return whether `condition` holds on every process."""
     return (
         bool(np.all(multihost_utils.process_allgather(np.array(condition)))) if jax.process_count() > 1 else condition

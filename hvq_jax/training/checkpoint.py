@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from hvq_jax.devices.cluster import all_of, is_first, wait_for_all
+from hvq_jax.devices.cluster import is_first, true_on_all, wait_for_all
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 
@@ -94,7 +94,7 @@ class Checkpoints:
         state = jax.device_get(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
         # Checked before anything is written, since Orbax's threads would fill the terminal with their errors.
-        if not all_of(shutil.disk_usage(self.folder).free > needed):
+        if not true_on_all(shutil.disk_usage(self.folder).free > needed):
             raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
         try:
             with uninterrupted():
@@ -163,7 +163,7 @@ class Checkpoints:
             raise
         except Exception as error:  # Orbax has no common class for damaged files
             problem = _first_line(error)
-        if all_of(not problem):
+        if true_on_all(not problem):
             return state
         self._set_aside(step, problem or "damaged when read by another process")
         return None

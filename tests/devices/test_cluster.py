@@ -2,7 +2,7 @@
 
 import pytest
 
-from hvq_jax.devices.cluster import Membership, agreed, all_of, find_membership
+from hvq_jax.devices.cluster import Membership, agreed, find_membership, true_on_all
 from hvq_jax.errors import UserError
 
 SLURM = {"SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "8", "SLURM_PROCID": "3"}
@@ -66,7 +66,7 @@ def test_what_is_missing_is_named(environment, explicit, says):
 
 
 def test_a_process_on_its_own_agrees_with_itself():
-    assert all_of(True)
-    assert not all_of(False)
+    assert true_on_all(True)
+    assert not true_on_all(False)
     with pytest.raises(UserError, match="mine"), agreed():
         raise UserError("mine")
