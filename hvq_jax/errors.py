@@ -11,7 +11,7 @@ class UserError(ValueError):
 class ArgumentError(UserError):
     """A bad argument: one line that starts with the argument's name.
 
-    The commands put the flag in front of it: "mode='hybrid': …" becomes "--config.latent.mode=hybrid: …".
+    The commands put the flag in front of it: "mode=hybrid: …" becomes "--config.latent.mode=hybrid: …".
     """
 
     def __init__(self, argument: str, problem: str) -> None:

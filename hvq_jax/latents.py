@@ -23,9 +23,10 @@ from flax import struct
 from jax.lax import stop_gradient
 
 from hvq_jax.errors import ArgumentError
+from hvq_jax.registry import choices_in_words, choose
 
 # What the decoder may see at a position: the plain code z_q, the projection P(z_e, z_q), or z_e itself.
-CODE, PROJECTION, Z_E = "code", "projection", "z_e"
+CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Latent:
     def __post_init__(self) -> None:
         """Check that both parts are known; raise ArgumentError."""
         for name, part in vars(self).items():
-            if part not in (CODE, PROJECTION, Z_E):
-                raise ArgumentError(f"{name}={part!r}", f"choose one of {CODE}, {PROJECTION}, {Z_E}")
+            if part not in PARTS:
+                raise ArgumentError(f"{name}={part}", choices_in_words(PARTS))
 
     @property
     def masked(self) -> bool:
@@ -64,10 +65,12 @@ LATENTS: dict[str, Latent] = {
 
 
 def find_latent(mode: str) -> Latent:
-    """Return the row of LATENTS called `mode`; raise ArgumentError for a name that is not in the table."""
-    if mode not in LATENTS:
-        raise ArgumentError(f"mode={mode!r}", f"choose one of {', '.join(LATENTS)}")
-    return LATENTS[mode]
+    """Return the row of LATENTS called `mode`; raise ArgumentError for a name that is not in the table.
+
+    >>> find_latent("combined")
+    Latent(frequent='code', rare='projection')
+    """
+    return choose("mode", mode, LATENTS)
 
 
 # Keeps a zero code's projection at zero; below 1e-18 its square underflows and the gradient is NaN.
@@ -267,9 +270,9 @@ def hybrid_latent(
     z_e = z_e.astype(jnp.float32)
     z_q = codes[indices]
     vectors, code_vectors = split_channels(z_e, projection_groups), split_channels(z_q, projection_groups)
-    differentiate = _named("projection_gradient", projection_gradient, PROJECTION_GRADIENTS)
+    differentiate = choose("projection_gradient", projection_gradient, PROJECTION_GRADIENTS)
     projection = differentiate(vectors, code_vectors).reshape(z_e.shape)
-    seen = {CODE: _named("estimator", estimator, ESTIMATORS)(z_e, z_q), PROJECTION: projection, Z_E: z_e}
+    seen = {CODE: choose("estimator", estimator, ESTIMATORS)(z_e, z_q), PROJECTION: projection, Z_E: z_e}
     mask = frequent[indices][..., None] if latent.masked else None  # M
 
     def positions_with(part: str) -> jax.Array:
@@ -289,14 +292,14 @@ def hybrid_latent(
     )
 
 
-def _named(argument: str, name: str, functions: dict[str, Callable[..., jax.Array]]) -> Callable[..., jax.Array]:
-    if name not in functions:
-        raise ArgumentError(f"{argument}={name!r}", f"choose one of {', '.join(functions)}")
-    return functions[name]
-
-
 def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.Array) -> HybridLatent:
-    """Return the latent of a quantizer that does not project: `z_bar` `[..., D]` is z_q with its gradient."""
+    """Return the latent of a quantizer that does not project: `z_bar` `[..., D]` is z_q with its gradient.
+
+    >>> z_e, z_q = jnp.array([[0.3, 0.4]]), jnp.array([[1.0, 0.0]])
+    >>> latent = plain_latent(z_e, z_q, jnp.array([7]), straight_through(z_e, z_q))
+    >>> latent.z_bar.tolist(), latent.discrete.tolist(), latent.gain.tolist()
+    ([[1.0, 0.0]], [[True]], [1.0])
+    """
     everywhere = jnp.ones((*z_e.shape[:-1], 1), bool)
     return HybridLatent(
         z_bar=z_bar,

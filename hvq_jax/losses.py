@@ -9,6 +9,7 @@ batch.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,11 +17,15 @@ import jax.numpy as jnp
 from flax import struct
 from jax.lax import stop_gradient
 
-from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import HybridLatent
 from hvq_jax.options import Options, option
+from hvq_jax.registry import choose
 
-COMMITMENT_TARGETS = ("code", "projection")
+# What encoder outputs are committed to. Each takes the latent and returns t.
+COMMITMENT_TARGETS: dict[str, Callable[[HybridLatent], jax.Array]] = {
+    "code": lambda latent: latent.z_q,
+    "projection": lambda latent: latent.projection,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,19 +73,25 @@ def losses_per_image(
 
     The projection term counts the positions where the decoder sees the projection, by `where` and not by a product.
 
+    >>> from hvq_jax.latents import plain_latent
+    >>> z_e, code, images = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0]]), jnp.zeros((1, 2, 2, 1))
+    >>> terms = losses_per_image(images, images + 0.5, z_e, plain_latent(z_e, code, jnp.array([7]), code))
+    >>> terms.reconstruction.tolist(), terms.commitment.tolist()  # 0.5², (2² + 4²) / 2
+    ([0.25], [10.0])
+
     Args:
         images: [B, H, W, C] float32 in [-1, 1].
         reconstructions: [B, H, W, C] float.
         z_e: [B, ..., D] float.
         latent: the latent of `z_e`.
-        commitment_target: "code": t = z_q; "projection": t = P(z_e, z_q).
+        commitment_target: a name in `COMMITMENT_TARGETS`; "code": t = z_q, "projection": t = P(z_e, z_q).
+
+    Raises:
+        ArgumentError: the name is unknown.
     """
-    if commitment_target not in COMMITMENT_TARGETS:
-        listed = ", ".join(COMMITMENT_TARGETS)
-        raise ArgumentError(f"commitment_target={commitment_target!r}", f"choose one of {listed}")
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
-    target = latent.z_q if commitment_target == "code" else latent.projection
+    target = choose("commitment_target", commitment_target, COMMITMENT_TARGETS)(latent)
     return Losses(
         reconstruction=_mean_per_image(jnp.square(reconstructions.astype(jnp.float32) - images)),
         codebook=_mean_per_image(jnp.square(latent.z_q - stop_gradient(z_e))),

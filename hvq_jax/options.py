@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hvq_jax.errors import ArgumentError
+from hvq_jax.registry import choices_in_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Rule:
     def allowed(self) -> str:
         """Describe the allowed values in words; return "" if every value of the type is allowed."""
         if self.choices is not None:
-            listed = ", ".join(map(str, self.choices))
-            return f"choose one of {listed}" + (", or package.module:Class" if self.importable else "")
+            return choices_in_words(self.choices, importable=self.importable)
         if self.low is not None and self.high is not None:
             return f"must be from {_number(self.low)} to {_number(self.high)}"
         if self.low is not None:

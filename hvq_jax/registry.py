@@ -1,23 +1,45 @@
 """Lookup of a component by its registered name or by an import path."""
 
 import importlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from hvq_jax.errors import ArgumentError
 
+T = TypeVar("T")
+
+
+def choices_in_words(names: Iterable[Any], *, importable: bool = False) -> str:
+    """Return what an error message says of a choice between `names`, or an import path if that is allowed too.
+
+    >>> choices_in_words(["vq", "projected"])
+    'choose one of vq, projected'
+    """
+    return f"choose one of {', '.join(map(str, names))}" + (", or package.module:Class" if importable else "")
+
+
+def choose(argument: str, name: str, registered: Mapping[str, T], *, importable: bool = False) -> T:
+    """Return the object registered as `name`; raise ArgumentError, naming `argument`, if there is none.
+
+    >>> choose("side", "left", {"left": -1, "right": 1})
+    -1
+    """
+    if name not in registered:
+        raise ArgumentError(f"{argument}={name}", choices_in_words(registered, importable=importable))
+    return registered[name]
+
 
 def find(argument: str, name: str, registered: Mapping[str, Any]) -> Any:
-    """Return the object registered as `name`, or the one at the import path "package.module:Class".
+    """Return the object registered as `name`, or the class at the import path "package.module:Class".
+
+    >>> find("container", "collections:OrderedDict", {"dict": dict})
+    <class 'collections.OrderedDict'>
 
     Raises ArgumentError, naming `argument`, if there is neither.
     """
-    if name in registered:
-        return registered[name]
     module, colon, attribute = name.partition(":")
-    if not colon:
-        known = ", ".join(registered)
-        raise ArgumentError(f"{argument}={name}", f"choose one of {known}, or package.module:Class")
+    if name in registered or not colon:
+        return choose(argument, name, registered, importable=True)
     try:
         found = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # the module is a program and may raise anything

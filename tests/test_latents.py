@@ -230,20 +230,20 @@ def test_unknown_names_are_refused_with_the_known_ones():
     z_e, codebook = inputs()
     indices, frequent = jnp.zeros(z_e.shape[:-1], jnp.int32), jnp.ones(K, bool)
     for options, message in [
-        ({"mode": "hybrid"}, "mode='hybrid': choose one of vq, projected, frequency, combined"),
+        ({"mode": "hybrid"}, "mode=hybrid: choose one of vq, projected, frequency, combined"),
         (
             {"mode": "vq", "estimator": "straight"},
-            "estimator='straight': choose one of straight_through, rotation",
+            "estimator=straight: choose one of straight_through, rotation",
         ),
         (
             {"mode": "vq", "projection_gradient": "decoder"},
-            "projection_gradient='decoder': choose one of both, both_through_st, encoder, straight_through",
+            "projection_gradient=decoder: choose one of both, both_through_st, encoder, straight_through",
         ),
     ]:
         with pytest.raises(ArgumentError) as error:
             latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
         assert str(error.value) == message
-    with pytest.raises(ArgumentError, match="rare='zero': choose one of code, projection, z_e"):
+    with pytest.raises(ArgumentError, match="rare=zero: choose one of code, projection, z_e"):
         Latent(frequent=CODE, rare="zero")
 
 

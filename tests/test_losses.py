@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from hvq_jax import latents, losses
+from hvq_jax.errors import ArgumentError
 from hvq_jax.quantizers.assignment import nearest_codes
 
 B, H, K, D = 3, 2, 5, 4
@@ -92,6 +93,13 @@ def test_pythagoras_ties_commitment_to_the_gain():
     to_code = losses.losses_per_image(x, y, z_e, latent)
     to_projection = losses.losses_per_image(x, y, z_e, latent, commitment_target="projection")
     np.testing.assert_allclose(to_code.commitment, to_projection.commitment + to_code.projection, rtol=1e-5)
+
+
+def test_an_unknown_target_of_the_commitment_is_refused_with_the_known_ones():
+    x, y, z_e, codes, latent_of = setup("projected")
+    with pytest.raises(ArgumentError) as error:
+        losses.losses_per_image(x, y, z_e, latent_of(z_e, codes), commitment_target="gain")
+    assert str(error.value) == "commitment_target=gain: choose one of code, projection"
 
 
 COSTS = jax.random.normal(jax.random.key(7), (8, 3, K))

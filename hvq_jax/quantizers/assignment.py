@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from hvq_jax.latents import EPSILON, unit
+from hvq_jax.registry import choose
 
 # Limit on the number of distances in memory at once in the search: 64 MiB of float32, or 2,600 codes for a batch of 128
 # latents of 7×7.
@@ -87,7 +88,7 @@ def _searchable(codebook: jax.Array, assignment: str) -> tuple[jax.Array, jax.Ar
 
 def _costs(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> jax.Array:
     inner = jnp.einsum("...d,kd->...k", vectors, codes, precision=jax.lax.Precision.HIGHEST)
-    return _COSTS[assignment](inner, offsets)
+    return choose("assignment", assignment, _COSTS)(inner, offsets)
 
 
 def _cheapest(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:

@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hvq_jax.errors import ArgumentError
+from hvq_jax.registry import choose
 
-SCHEDULES = ("constant", "cosine")
+# Learning rates by step, after warm-up. Each takes the rate and the number of steps.
+SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda rate, num_steps: optax.constant_schedule(rate),
+    "cosine": lambda rate, num_steps: optax.cosine_decay_schedule(rate, max(num_steps, 1)),
+}
 
 # (params, model_state, batch, key, axis_name) -> (loss, (model_state, metrics)); see `Stage.loss`.
 LossFunction = Callable[..., tuple[jax.Array, tuple[Any, Any]]]
@@ -50,12 +54,7 @@ def make_optimizer(
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Return Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm."""
-    if schedule not in SCHEDULES:
-        raise ArgumentError(f"schedule={schedule!r}", f"choose one of {', '.join(SCHEDULES)}")
-    if schedule == "cosine":
-        rate = optax.cosine_decay_schedule(learning_rate, max(num_steps - warmup_steps, 1))
-    else:
-        rate = optax.constant_schedule(learning_rate)
+    rate = choose("schedule", schedule, SCHEDULES)(learning_rate, num_steps - warmup_steps)
     if warmup_steps:
         warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
         rate = optax.join_schedules([warmup, rate], [warmup_steps])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hvq_jax import latents
+from hvq_jax.errors import ArgumentError
 from hvq_jax.quantizers import assignment
 from hvq_jax.quantizers.assignment import ASSIGNMENTS, nearest_codes
 
@@ -92,6 +93,13 @@ def test_each_rule_minimises_its_cost(rule, z_e, codebook):
         return
     # Costs up to 8² are computed in float32: its rounding decides between codes this close.
     assert (chosen <= costs.min(1) + 1e-4).all()
+
+
+@pytest.mark.parametrize("search", [nearest_codes, assignment.code_costs])
+def test_an_unknown_rule_is_refused_with_the_known_ones(search):
+    with pytest.raises(ArgumentError) as error:
+        search(jnp.zeros((2, D)), jnp.ones((K, D)), assignment="unknown")
+    assert str(error.value) == "assignment=unknown: choose one of euclidean, cosine, projection"
 
 
 @given(vectors, codebooks)

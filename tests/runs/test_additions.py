@@ -87,7 +87,7 @@ def test_a_latent_of_one_row_trains_transmits_and_samples(
 
 
 def test_a_name_that_is_no_row_is_an_error_in_the_library_too():
-    with pytest.raises(ValueError, match=r"mode='hybrid': choose one of vq, projected, frequency, combined"):
+    with pytest.raises(ValueError, match=r"mode=hybrid: choose one of vq, projected, frequency, combined"):
         hybrid("hybrid", 3)
 
 

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from hvq_jax.devices.parallel import Parallel
+from hvq_jax.errors import ArgumentError
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 
@@ -34,6 +35,12 @@ def test_schedules():
     both = learning_rates(10, schedule="cosine", warmup_steps=2)
     np.testing.assert_allclose(both[2], 0.1, rtol=1e-4)
     assert (np.diff(both[2:]) < 0).all()
+
+
+def test_an_unknown_schedule_is_refused_with_the_known_ones():
+    with pytest.raises(ArgumentError) as error:
+        make_optimizer(learning_rate=0.1, num_steps=4, schedule="linear")
+    assert str(error.value) == "schedule=linear: choose one of constant, cosine"
 
 
 def test_clipping_scales_the_whole_gradient():
