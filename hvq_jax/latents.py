@@ -31,7 +31,12 @@ CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
 
 @dataclasses.dataclass(frozen=True)
 class Latent:
-    """A row of the table: what the decoder sees where the code is frequent, and where it is rare."""
+    """A row of the table: what the decoder sees where the code is frequent, and where it is rare.
+
+    >>> latent = Latent(frequent=PROJECTION, rare=Z_E)
+    >>> latent.masked, latent.codes_with(Z_E, jnp.array([True, False])).tolist()
+    (True, [False, True])
+    """
 
     frequent: str
     rare: str

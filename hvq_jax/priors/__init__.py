@@ -21,6 +21,10 @@ NETWORKS.update(pixelcnn=PixelCNN, transformer=Transformer)
 def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, int]) -> PriorNetwork:
     """Return the network named in `options.name`, for latents of shape `grid`, (h, w).
 
+    >>> network = make_network(PriorOptions(name="transformer", num_layers=2), num_classes=10, grid=(7, 7))
+    >>> type(network).__name__, network.num_layers, network.width
+    ('Transformer', 2, 192)
+
     Raises ArgumentError for an option that the network does not have, or that does not fit it.
     """
     network = registry.find("name", options.name, NETWORKS)
@@ -45,7 +49,11 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
 
 
 def has_heads(options: PriorOptions, latent: LatentOptions) -> bool:
-    """Return whether a prior over this latent draws more than codes."""
+    """Return whether a prior over this latent draws more than codes.
+
+    >>> [has_heads(PriorOptions(num_bins=16), LatentOptions(mode=mode)) for mode in ("vq", "projected", "frequency")]
+    [False, True, True]
+    """
     row = find_latent(latent.mode)
     return row.uses(Z_E) or (row.uses(PROJECTION) and options.num_bins > 1)
 
@@ -53,7 +61,12 @@ def has_heads(options: PriorOptions, latent: LatentOptions) -> bool:
 def make_prior(
     options: PriorOptions, latent: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
 ) -> Prior:
-    """Return the prior over latents of shape `grid` with `num_codes` codes; `num_classes` is the data set's."""
+    """Return the prior over latents of shape `grid` with `num_codes` codes; `num_classes` is the data set's.
+
+    >>> latent = LatentOptions(mode="combined", projection_groups=4)
+    >>> make_prior(PriorOptions(), latent, num_codes=512, num_classes=10, grid=(7, 7)).num_channels  # a code, 4 bins
+    5
+    """
     network = make_network(options, num_classes=num_classes if options.conditional else 0, grid=grid)
     sizes: Any = {"width": network.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
     row = find_latent(latent.mode)

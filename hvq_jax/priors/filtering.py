@@ -7,13 +7,23 @@ from hvq_jax.errors import ArgumentError
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise ArgumentError unless `temperature` is finite and at least 0."""
+    """Raise ArgumentError unless `temperature` is finite and at least 0.
+
+    >>> check_temperature(-1.0)
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: temperature=-1.0: must be finite and at least 0 (greedy)
+    """
     if not 0.0 <= temperature < float("inf"):
         raise ArgumentError(f"temperature={temperature}", "must be finite and at least 0 (greedy)")
 
 
 def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> None:
-    """Raise ArgumentError unless temperature is finite and >= 0, top_k >= 0 and 0 < top_p <= 1."""
+    """Raise ArgumentError unless temperature is finite and >= 0, top_k >= 0 and 0 < top_p <= 1.
+
+    >>> check_sampling_options(temperature=1.0, top_k=0, top_p=95)
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: top_p=95: must be above 0 and at most 1 (off)
+    """
     check_temperature(temperature)
     if top_k < 0 or top_k % 1 != 0:
         raise ArgumentError(f"top_k={top_k}", "must be an integer, at least 0 (off)")

@@ -257,6 +257,10 @@ def _mix(logits: jax.Array, log_probabilities: jax.Array) -> jax.Array:
 def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Array:
     """Return the log of a normal distribution's mass within half a step of a point, finite at any distance.
 
+    >>> cells = 0.5 * jnp.arange(-20.0, 21.0)
+    >>> jnp.sum(jnp.exp(log_cell_mass(cells, jnp.array(1.0), step=0.5))).round(5).item()
+    1.0
+
     Args:
         offsets: [...] float32, the point minus the mean.
         scales: [...] float32, the standard deviations, positive.

@@ -18,7 +18,13 @@ class Conditional(Protocol):
 
 
 def check_labels(network: Conditional, labels: jax.Array | None) -> None:
-    """Raise ArgumentError unless labels are given if and only if the network is conditional."""
+    """Raise ArgumentError unless labels are given if and only if the network is conditional.
+
+    >>> from hvq_jax.priors.pixelcnn import PixelCNN
+    >>> check_labels(PixelCNN(num_classes=10), None)
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: labels=None: PixelCNN with num_classes=10 needs a label for each latent
+    """
     name = f"{type(network).__name__} with num_classes={network.num_classes}"
     if labels is None and network.num_classes:
         raise ArgumentError("labels=None", f"{name} needs a label for each latent")

@@ -37,7 +37,14 @@ class Nats:
 
 
 class Prior(nn.Module):
-    """A prior over codes and continuous parts, given the positions before and a class label."""
+    """A prior over codes and continuous parts, given the positions before and a class label.
+
+    >>> from hvq_jax.priors.pixelcnn import PixelCNN
+    >>> prior, tokens = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1)), jnp.zeros((7, 2, 3, 1), int)
+    >>> variables = prior.init(jax.random.key(0), tokens)
+    >>> prior.apply(variables, tokens).of_latents().total.shape
+    (7,)
+    """
 
     num_codes: int
     network: Any  # see `network.py`

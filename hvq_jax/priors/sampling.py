@@ -174,6 +174,13 @@ def sample_naive(
     """Draw what `sample` draws for the same arguments, with a full pass of the network per position; for tests.
 
     A draw differs only where the best two codes or bins tie up to rounding of the features.
+
+    >>> from hvq_jax.priors.pixelcnn import PixelCNN
+    >>> prior = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1))
+    >>> variables = prior.init(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
+    >>> arguments = prior, variables, None, jax.random.split(jax.random.key(1), 7), 2, 3
+    >>> jnp.array_equal(sample_naive(*arguments).tokens, sample(*arguments).tokens).item()
+    True
     """
     options.check(prior.num_classes)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
