@@ -14,10 +14,10 @@ pass, additional work of another form of the same convolution, normalisation, ac
 not counted.
 
 *MFU* is FLOP per image times images per second, divided by the peak of all devices. The peak is the published one of
-dense products (`benchmarks/peaks.py`): for float32 that of TF32 on NVIDIA GPUs that have it, and that of bfloat16 on
-TPUs, because these are what JAX's default precision uses. For any other device, including CPUs, it is the rate of one
-large matrix product in that dtype, and the table says "measured". MFU may then exceed 100 %, as it did in bfloat16 on
-CPU, because one product is not necessarily the fastest operation of the device.
+dense products (`benchmarks/measuring/peaks.py`): for float32 that of TF32 on NVIDIA GPUs that have it, and that of
+bfloat16 on TPUs, because these are what JAX's default precision uses. For any other device, including CPUs, it is the
+rate of one large matrix product in that dtype, and the table says "measured". MFU may then exceed 100 %, as it did in
+bfloat16 on CPU, because one product is not necessarily the fastest operation of the device.
 
 *Memory* is the peak of the fullest device if JAX reports it (GPU and TPU). Otherwise it is what XLA plans for the
 compiled dispatch: arguments, results and temporaries, minus what they share with the donated state ("planned").
@@ -39,9 +39,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.command import Parser, check_json, chosen
-from benchmarks.flop import autoencoder_flop, pixelcnn_flop
-from benchmarks.peaks import measured_peak, published_peak
+from benchmarks.measuring.command import Parser, check_json, chosen
+from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
+from benchmarks.measuring.peaks import measured_peak, published_peak
 from configs import reference
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.command import Parser, conditions, print_header, print_line
-from benchmarks.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.command import Parser, conditions, print_header, print_line
+from benchmarks.measuring.timing import calls_that_fill, seconds_of
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 

@@ -28,8 +28,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from benchmarks.axes import AXES, Axis
-from benchmarks.command import (
+from benchmarks.measuring.command import (
     Parser,
     check_json,
     check_repetitions,
@@ -39,9 +38,10 @@ from benchmarks.command import (
     print_line,
     versions,
 )
-from benchmarks.growth_plots import save_axis, save_shares
-from benchmarks.programs import WORKS, Sizes
-from benchmarks.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.growth_plots import save_axis, save_shares
+from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.workloads.axes import AXES, Axis
+from benchmarks.workloads.programs import WORKS, Sizes
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.command import Parser, chosen, conditions, print_header, print_line
-from benchmarks.timing import seconds_of
+from benchmarks.measuring.command import Parser, chosen, conditions, print_header, print_line
+from benchmarks.measuring.timing import seconds_of
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 from hvq_jax.errors import UserError, exit_status
 
@@ -35,7 +35,7 @@ class Subjects:
 
     def __init__(self, config: ConfigDict, shape: tuple[int, int, int], steps: int, folder: Path):
         # Imported here because the options must be set before JAX is imported.
-        from benchmarks.training_step import TrainingStep
+        from benchmarks.workloads.training_step import TrainingStep
         from hvq_jax.data.datasets import Split
         from hvq_jax.data.pipeline import Batch
         from hvq_jax.runs.options import from_dict

@@ -30,7 +30,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command import (
+from benchmarks.measuring.command import (
     Parser,
     check_json,
     check_repetitions,
@@ -40,9 +40,9 @@ from benchmarks.command import (
     print_line,
     versions,
 )
-from benchmarks.memory import forget_peak
-from benchmarks.rows import OURS, PLAIN, ROWS, TORCH, Row
-from benchmarks.turns import Measurement, measure
+from benchmarks.measuring.memory import forget_peak
+from benchmarks.measuring.turns import Measurement, measure
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row
 from hvq_jax.errors import UserError, exit_status
 
 PACKAGES = ("jax", "flax", "torch", "numpy")

@@ -20,8 +20,8 @@ from benchmarks.accelerator import (
     record,
     subject_of,
 )
-from benchmarks.flop import autoencoder_flop, pixelcnn_flop
-from benchmarks.peaks import measured_peak, published_peak
+from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
+from benchmarks.measuring.peaks import measured_peak, published_peak
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import UserError, exit_status

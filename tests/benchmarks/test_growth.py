@@ -7,10 +7,10 @@ import jax
 import pytest
 from PIL import Image
 
-from benchmarks import axes
-from benchmarks.axes import AXES, Axis
 from benchmarks.growth import Measurement, crossing, exponents, parse, run, shares, verdict
-from benchmarks.programs import Sizes, autoencoder_step, codebook_search
+from benchmarks.workloads import axes
+from benchmarks.workloads.axes import AXES, Axis
+from benchmarks.workloads.programs import Sizes, autoencoder_step, codebook_search
 from hvq_jax.errors import UserError, exit_status
 
 TINY = Sizes(batch=4, dim=4, codes=8, image=8, grid=3, prior_batch=4, layers=2)

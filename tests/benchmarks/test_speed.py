@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rows import OURS, PLAIN, ROWS, TORCH, Row
+from benchmarks.measuring.turns import Measurement
 from benchmarks.speed import HEADER, cells, duration, pairwise_ratio, parse, record, verdict
-from benchmarks.turns import Measurement
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row
 from hvq_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]

@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.rows import NUM_CLASSES, NUM_CODES, Row, images_of, indices_of, labels_of
-from benchmarks.training_step import TrainingStep
-from benchmarks.turns import Subject
+from benchmarks.workloads.rows import NUM_CLASSES, NUM_CODES, Row, Subject, images_of, indices_of, labels_of
+from benchmarks.workloads.training_step import TrainingStep
 from configs import reference
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory
+from benchmarks.measuring import memory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def printed_by(program):
@@ -19,7 +19,7 @@ def printed_by(program):
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot reset the peak")
 def test_a_peak_is_forgotten_and_what_comes_later_is_seen():
     start, before, after, later = printed_by("""
-from benchmarks.memory import forget_peak, peak_mib
+from benchmarks.measuring.memory import forget_peak, peak_mib
 print(peak_mib())
 small = [bytes(1000) for _ in range(100_000)]  # 100 MB that malloc keeps when they are freed
 print(peak_mib())

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from benchmarks.axes import Axis
+from benchmarks.workloads.axes import Axis
 
 _SIZE = (8.6, 3.6)  # inches; 860 pixels wide, shown at full size
 _PIXELS_PER_INCH = 100

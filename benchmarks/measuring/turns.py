@@ -9,22 +9,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from benchmarks.memory import forget_peak, peak_mib
-from benchmarks.rows import OURS, ROWS, TORCH
-from benchmarks.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.memory import forget_peak, peak_mib
+from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.workloads.rows import OURS, ROWS, TORCH, Subject
 from hvq_jax.errors import UserError
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative, of the number that all subjects compute
 SHORTEST = 0.5  # minimum seconds of a repetition
 PAUSE = 0.05  # seconds between repetitions, because threads of the previous one may still be spinning
-
-# A subject's function, and a function from its result to the number that must agree.
-Subject = tuple[Callable[[], Any], Callable[[Any], float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Process:
     def __init__(self, subject: str, name: str, folder: Path, *, check: bool):
         self.subject = subject
         self._log: IO[str] = (folder / f"{subject}.log").open("w+")
-        command = [sys.executable, "-m", "benchmarks.subjects", subject, name, str(folder)]
+        command = [sys.executable, "-m", "benchmarks.measuring.subjects", subject, name, str(folder)]
         self._process = subprocess.Popen(
             [*command, *(["--check"] if check else [])],
             cwd=_ROOT,

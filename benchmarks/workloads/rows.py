@@ -1,9 +1,14 @@
-"""The rows of the comparison: the kinds of work and their sizes."""
+"""The rows of the comparison with PyTorch: the kinds of work, their sizes, and the subjects that do the work."""
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+# A subject's function, and a function from its result to the number that must agree.
+Subject = tuple[Callable[[], Any], Callable[[Any], float]]
 
 OURS, TORCH, PLAIN = "ours", "PyTorch", "plain Flax"
 NUM_CODES, NUM_CLASSES = 512, 10

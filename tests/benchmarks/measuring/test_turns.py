@@ -1,4 +1,4 @@
-"""The pipe between the processes of `benchmarks/turns.py`, and the check that both sides compute the same."""
+"""The pipe between the processes of `benchmarks/measuring/turns.py`, and the check that both sides compute the same."""
 
 import json
 import subprocess
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.rows import OURS, PLAIN, TORCH
-from benchmarks.turns import require_agreement
+from benchmarks.measuring.turns import require_agreement
+from benchmarks.workloads.rows import OURS, PLAIN, TORCH
 from hvq_jax.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 SUBJECT = """
 import time
-from benchmarks.turns import serve
+from benchmarks.measuring.turns import serve
 
 large = bytearray(200 * 2**20)  # as a compiler would, before the repetitions
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.training_step import TrainingStep
+from benchmarks.workloads.training_step import TrainingStep
 from configs import default
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.priors.prior import Prior

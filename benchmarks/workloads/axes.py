@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from benchmarks.programs import Sizes
+from benchmarks.workloads.programs import Sizes
 
 BASE = Sizes()
 

@@ -1,6 +1,6 @@
-"""A subject of a row, in its own process; started by `benchmarks.turns`.
+"""A subject of a row, in its own process; started by `benchmarks.measuring.turns`.
 
-    python -m benchmarks.subjects SUBJECT ROW FOLDER [--check]
+    python -m benchmarks.measuring.subjects SUBJECT ROW FOLDER [--check]
 
 Our subject writes the weights to FOLDER, where the others read them; --check computes the prior's loss instead of the
 row's work.
@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.rows import OURS, PLAIN, ROWS, TORCH, Row, images_of, indices_of, labels_of
-from benchmarks.turns import Subject, serve
+from benchmarks.measuring.turns import serve
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, Subject, images_of, indices_of, labels_of
 from hvq_jax.devices.xla import set_cpu_options
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     if options.subject != TORCH:
         set_cpu_options()
     if options.subject == OURS:
-        serve(module("ours").subject(row, work, weights))
+        serve(module("workloads.ours").subject(row, work, weights))
         return
     with np.load(weights) as file:
         state_dict = dict(file)
