@@ -35,7 +35,7 @@ def main() -> None:
     """Measure everything and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000, help="32×32×3 images to stream (default %(default)s)")
-    parser.add_argument("--pictures", type=int, default=2000, help="files in the image folder (default %(default)s)")
+    parser.add_argument("--files", type=int, default=2000, help="files in the image folder (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a repetition (default %(default)s)")
     parser.add_argument("--repetitions", type=int, default=5, help="repetitions per rate (default %(default)s)")
     options = parser.parse_args()
@@ -51,7 +51,7 @@ def main() -> None:
         print_rates(options, "in memory 32×32×3, shuffled", kept, bar=50_000)
         print_rates(options, "  with flip and crop", kept, FLIP_AND_CROP, bar=50_000)
         print_rates(options, "  with flip and resized crop", kept, RESIZED_CROP)
-        write_pictures(pathlib.Path(folder) / "pictures", options.pictures)
+        write_files(pathlib.Path(folder) / "files", options.files)
         print_folder_rates(options, folder)
 
 
@@ -88,7 +88,7 @@ def write_noise(folder: str, count: int) -> None:
     print(f"wrote {count} 32×32×3 images in array_record format in {time.monotonic() - start:.0f} s")
 
 
-def write_pictures(folder: pathlib.Path, count: int) -> None:
+def write_files(folder: pathlib.Path, count: int) -> None:
     """Write blurred noise of many sizes as JPEG and PNG files in two classes."""
     random = np.random.default_rng(0)
     for number in range(count):
@@ -156,16 +156,16 @@ def print_folder_rates(options: argparse.Namespace, folder: str) -> None:
         return load_dataset(
             "image_folder",
             data_dir=folder,
-            manual_dir=pathlib.Path(folder) / "pictures",
+            manual_dir=pathlib.Path(folder) / "files",
             image_size=FOLDER_IMAGE_SIZE,
-            validation_size=options.pictures // 10,
-            test_size=options.pictures // 10,
+            validation_size=options.files // 10,
+            test_size=options.files // 10,
             **choices,
         ).train
 
     start = time.monotonic()
     streamed = load(memory_gib=0)
-    print_row("image folder, prepared at 128×128", [options.pictures / (time.monotonic() - start)], 400)
+    print_row("image folder, prepared at 128×128", [options.files / (time.monotonic() - start)], 400)
     print_rates(options, "  streamed", streamed, bar=400)
     print_rates(options, "  in memory", load(), bar=400)
     print_rates(options, "  in memory, flip and resized crop", load(), RESIZED_CROP, bar=400)

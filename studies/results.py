@@ -11,11 +11,11 @@ from hvq_jax.files import read_json, whole_file, write_text
 from hvq_jax.latents import PROJECTION, find_latent
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
-from studies.figures import Stability, radial_share, stability
+from studies.run_metrics import Stability, radial_share, stability
 
 CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
 IMAGES = ("originals", "reconstructions")
-_FIGURES = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
+_METRICS = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
 _OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
 
 
@@ -43,7 +43,7 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
     row = {
         **cell.labels,
         "seed": cell.seed,
-        **_test_figures(cell, runs),
+        **_test_metrics(cell, runs),
         **_stability(steps, curves["loss"], curves["gradient_norm"]),
         **_device(cell, runs, records),
     }
@@ -106,14 +106,14 @@ def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, 
     return {key: summary[key] for key in ("devices", "jax") if key in summary} | rate
 
 
-def _test_figures(cell: Cell, runs: Path) -> dict[str, float | None]:
+def _test_metrics(cell: Cell, runs: Path) -> dict[str, float | None]:
     summary = cell.workdir(runs) / "summary.json"
     if not summary.exists():
-        return dict.fromkeys((*_FIGURES, "radial_share"))
+        return dict.fromkeys((*_METRICS, "radial_share"))
     test = json.loads(summary.read_text())["autoencoder"]["test"]
-    figures = {key: test.get(key) for key in _FIGURES}
+    metrics = {key: test.get(key) for key in _METRICS}
     row = find_latent(cell.config.partition(":")[2])
     if row.masked or not row.uses(PROJECTION):  # elsewhere the terms are not of the same positions
-        return {**figures, "radial_share": None}
+        return {**metrics, "radial_share": None}
     to_projection = any(option == "loss.commitment_target=projection" for option in cell.options)
-    return {**figures, "radial_share": radial_share(test["projection"], test["commitment"], to_projection)}
+    return {**metrics, "radial_share": radial_share(test["projection"], test["commitment"], to_projection)}

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from hvq_jax.errors import UserError, exit_status
 from studies import STUDIES, folder_of
 from studies.cells import Cell
-from studies.figures import FIRST, spikes
 from studies.results import is_kept, read, read_curve, read_images
+from studies.run_metrics import FIRST, spikes
 
 _COLUMNS = {
     "num_spikes": "spikes",

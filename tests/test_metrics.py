@@ -142,11 +142,11 @@ def test_ssim_falls_with_noise_and_is_symmetric():
 @pytest.mark.parametrize("metric", [jax.jit(mse), jax.jit(psnr), jitted_ssim])
 def test_each_image_has_its_own_figure(metric):
     x, y = random_images(5), random_images(6)
-    figures = metric(x, y)
-    assert figures.shape == (3,)
-    np.testing.assert_array_equal(metric(x[::-1], y[::-1]), figures[::-1])
-    assert metric(x, y.at[1].set(0.0))[1] != figures[1]
-    np.testing.assert_array_equal(metric(x, y.at[1].set(0.0))[::2], figures[::2])
+    values = metric(x, y)
+    assert values.shape == (3,)
+    np.testing.assert_array_equal(metric(x[::-1], y[::-1]), values[::-1])
+    assert metric(x, y.at[1].set(0.0))[1] != values[1]
+    np.testing.assert_array_equal(metric(x, y.at[1].set(0.0))[::2], values[::2])
 
 
 @given(arrays.arrays(np.int32, 20, elements=st.integers(0, 10_000)).filter(np.any))

@@ -55,13 +55,13 @@ class ExampleParser:
         """Return the image, uint8 [H, W, C], and its label, 0 if the data set has none; raise if either is invalid."""
         fields = tf_example_pb2.Example.FromString(record).features.feature
         image = self._decoded(fields) if self.is_encoded else self._stored(fields)
-        return image, self._label_of(fields)
+        return image, self._read_label(fields)
 
     def label(self, record: bytes) -> int:
         """Return the label without decoding the image."""
-        return self._label_of(tf_example_pb2.Example.FromString(record).features.feature)
+        return self._read_label(tf_example_pb2.Example.FromString(record).features.feature)
 
-    def _label_of(self, fields: Any) -> int:
+    def _read_label(self, fields: Any) -> int:
         return fields["label"].int64_list.value[0] if self._has_label else 0
 
     def _decoded(self, fields: Any) -> np.ndarray:
@@ -85,8 +85,8 @@ class ExampleParser:
         wanted = (*(self._sides or (height, width)), self._channels or channels)
         if image.shape == wanted:
             return image
-        picture = Image.fromarray(image[..., 0] if channels == 1 else image).convert(_MODES[wanted[2]])
-        return _as_array(fit_image(picture, self._sides) if self._sides else picture)
+        converted = Image.fromarray(image[..., 0] if channels == 1 else image).convert(_MODES[wanted[2]])
+        return _as_array(fit_image(converted, self._sides) if self._sides else converted)
 
 
 def has_label(features: tfds.features.FeaturesDict) -> bool:

@@ -1,6 +1,6 @@
 """Training with several processes: joining a cluster, agreeing on errors, and logging from one process.
 
-Every process runs the same program on its own slice of each batch; only process 0 writes logs and figures.
+Every process runs the same program on its own slice of each batch; only process 0 writes logs, metrics and plots.
 """
 
 import contextlib
@@ -126,7 +126,7 @@ def _has_tpu() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this is the process that writes logs and figures."""
+    """Return whether this is process 0, which writes logs, metrics and plots."""
     return jax.process_index() == 0
 
 

@@ -276,7 +276,7 @@ def _tile_figure(
     tops = [top + row * (row_height + _GAP) + group * 2 * _GAP for row, group in enumerate(groups)]
     lefts = [left + column * (column_width + _GAP) for column in range(num_columns)]
     right = max(lefts[-1] + column_width, _MARGIN + _widest([title or ""], _TITLE_FONT))
-    picture = np.full((tops[-1] + row_height + _MARGIN, right + _MARGIN, 3), 255, np.uint8)
+    canvas = np.full((tops[-1] + row_height + _MARGIN, right + _MARGIN, 3), 255, np.uint8)
     texts = []  # (x, y, text, alignment, font); y is the middle of the line
     if title:
         texts.append((_MARGIN, _MARGIN + _LINE_HEIGHT // 2, title, "left", _TITLE_FONT))
@@ -284,17 +284,18 @@ def _tile_figure(
         texts.append((left - 2 * _GAP, y + height // 2, name, "right", _LABEL_FONT))
     for index, (y, x) in enumerate(itertools.product(tops, lefts)):
         corner = x + (column_width - width) // 2
-        picture[y : y + height, corner : corner + width] = tiles[divmod(index, num_columns)]
+        canvas[y : y + height, corner : corner + width] = tiles[divmod(index, num_columns)]
         if captions and index < len(captions):
             below = y + height + _LINE_HEIGHT // 2
             texts.append((x + column_width / 2, below, captions[index], "center", _LABEL_FONT))
-    return _figure_of(picture, texts)
+    return _make_figure(canvas, texts)
 
 
-def _figure_of(picture: np.ndarray, texts: Sequence[tuple[float, float, str, str, FontProperties]]) -> Figure:
-    height, width, _ = picture.shape
+def _make_figure(canvas: np.ndarray, texts: Sequence[tuple[float, float, str, str, FontProperties]]) -> Figure:
+    """Return a figure of `canvas` `[H, W, 3]` uint8, pixel for pixel, with `texts` (see `_tile_figure`) on it."""
+    height, width, _ = canvas.shape
     figure = Figure((width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH), dpi=_PIXELS_PER_INCH)
-    figure.figimage(picture)
+    figure.figimage(canvas)
     for x, y, text, alignment, font in texts:
         figure.text(
             x / width,

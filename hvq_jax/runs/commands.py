@@ -15,7 +15,7 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
-from hvq_jax.runs.outputs import check_out, is_picture, write
+from hvq_jax.runs.outputs import check_out, is_png, write
 from hvq_jax.runs.trained import Decoded, TrainedRun
 
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -49,13 +49,13 @@ def draw_samples(
     if note := run.continuous_part_note():
         print(note)
 
-    def picture(images: np.ndarray) -> None:
+    def save_png(images: np.ndarray) -> None:
         captions = [run.class_names[i] for i in labels] if conditional else None
         title = f"{num_samples} samples, {Path(workdir).name}, seed {seed}"
         plots.save_grid(out, images, labels=captions, title=title)
 
     names = (f"{i:06d}-class_{labels[i]}" if conditional else f"{i:06d}" for i in range(num_samples))
-    write(out, pieces, num_samples, names=names, picture=picture)
+    write(out, pieces, num_samples, names=names, save_png=save_png)
 
 
 def complete_images(
@@ -105,20 +105,20 @@ def _redraw(
     files = _image_files(Path(path))
     check_out(out, len(files) * (num_samples + 2))
     images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
-    if is_picture(out):
+    if is_png(out):
         images = list(images)
     transmitted: list[np.ndarray] = []  # for a .png
 
     def repeated() -> Iterator[np.ndarray]:
         for tokens, drawn in run.transmit(images):
-            if is_picture(out):
+            if is_png(out):
                 transmitted.extend(drawn.images)
             yield from (latent for latent in tokens for _ in range(num_samples))
 
     labels = np.full(len(files) * num_samples, number, np.int32)
     pieces = _sampled(run, labels, seed, options, tokens=repeated(), keep=keep)
 
-    def picture(drawn: np.ndarray) -> None:
+    def save_png(drawn: np.ndarray) -> None:
         draws = drawn.reshape(len(files), num_samples, *drawn.shape[1:])
         rows = np.concatenate([np.stack(list(images))[:, None], np.stack(transmitted)[:, None], draws], axis=1)
         title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
@@ -126,7 +126,7 @@ def _redraw(
 
     sources = [file.name for file in files for _ in range(num_samples)]
     names = (f"{name}-{i:02d}" for name in _names(path, files) for i in range(num_samples))
-    write(out, pieces, len(labels), names=names, picture=picture, sources=sources)
+    write(out, pieces, len(labels), names=names, save_png=save_png, sources=sources)
 
 
 def _sampled(
@@ -158,15 +158,15 @@ def reconstruct_files(workdir: str, path: str, out: str) -> None:
     check_out(out, 2 * len(files))
     run = TrainedRun.load(workdir)
     images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
-    if is_picture(out):
+    if is_png(out):
         images = list(images)
 
-    def picture(drawn: np.ndarray) -> None:
+    def save_png(drawn: np.ndarray) -> None:
         title = f"{path} through {Path(workdir).name}"
         plots.save_reconstructions(out, np.stack(list(images)), drawn, title=title)
 
     sources = [file.name for file in files]
-    write(out, run.reconstruct(images), len(files), names=_names(path, files), picture=picture, sources=sources)
+    write(out, run.reconstruct(images), len(files), names=_names(path, files), save_png=save_png, sources=sources)
 
 
 def _names(path: str, files: list[Path]) -> Iterator[str]:

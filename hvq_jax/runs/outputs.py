@@ -21,10 +21,10 @@ from hvq_jax.errors import UserError
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.trained import Decoded
 
-_MOST_IN_A_PICTURE = 1024
+_MOST_IN_ONE_PNG = 1024
 
 
-def is_picture(out: str) -> bool:
+def is_png(out: str) -> bool:
     """Return whether all images go into one .png, which needs them all at once."""
     return Path(out).suffix == ".png"
 
@@ -34,9 +34,9 @@ def check_out(out: str, count: int) -> None:
     path = Path(out)
     if path.suffix not in (".png", ".npz", ""):
         raise UserError(f"--out={out}: must end in .png or .npz, or be a folder name without an extension")
-    if is_picture(out) and count > _MOST_IN_A_PICTURE:
+    if is_png(out) and count > _MOST_IN_ONE_PNG:
         raise UserError(
-            f"--out={out}: {count} images are too many for one .png (at most {_MOST_IN_A_PICTURE}): choose a folder or "
+            f"--out={out}: {count} images are too many for one .png (at most {_MOST_IN_ONE_PNG}): choose a folder or "
             "an .npz"
         )
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -51,7 +51,7 @@ def write(
     count: int,
     *,
     names: Iterable[str],
-    picture: Callable[[np.ndarray], None],
+    save_png: Callable[[np.ndarray], None],
     sources: list[str] | None = None,
 ) -> None:
     """Write `count` images, showing a progress bar, and print the name of the output.
@@ -61,14 +61,14 @@ def write(
         pieces: the images and their latents.
         count: number of images.
         names: file names, without extension, for a folder.
-        picture: function that writes the .png of all images `[N, H, W, C]` uint8.
+        save_png: function that writes the .png of all images `[N, H, W, C]` uint8.
         sources: names of the images, stored as `names` in an .npz.
     """
     path = Path(out)
     with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
         pieces = _counted(pieces, progress)
-        if is_picture(out):
-            picture(np.concatenate([piece.images for piece in pieces]))
+        if is_png(out):
+            save_png(np.concatenate([piece.images for piece in pieces]))
         elif path.suffix:
             _write_arrays(path, pieces, count, {} if sources is None else {"names": np.array(sources)})
         else:

@@ -101,13 +101,13 @@ class Run(abc.ABC):
         section: str,
         made_from: dict[str, Any],
         make: Callable[[], dict[str, Any]],
-        picture: str | None = None,
+        plot: str | None = None,
     ) -> None:
         """Add `make()` to the summary as `section`, unless it is already there, made from the same inputs."""
         summary = read_json(self.workdir / layout.SUMMARY)
         written = summary.get(section, {})
         up_to_date = all(written.get(key) == value for key, value in made_from.items())
-        if up_to_date and (picture is None or (self.workdir / picture).exists()):
+        if up_to_date and (plot is None or (self.workdir / plot).exists()):
             return
         metrics = {**made_from, **make()}
         say(f"{section}  {in_one_line(metrics)}")

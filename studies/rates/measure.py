@@ -33,7 +33,7 @@ from hvq_jax.runs.latent_data import LatentData, latent_data, tokenize
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import results_of
-from studies.figures import radial_share
+from studies.run_metrics import radial_share
 
 NUM_BINS = (1, 2, 4, 8, 16, 32, 64)
 STEPS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05)

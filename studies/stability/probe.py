@@ -33,7 +33,7 @@ from hvq_jax.training.loop import RunContext, first_state
 from hvq_jax.training.state import TrainState, train_step
 from studies import results_of
 from studies.cells import Cell
-from studies.figures import FIRST, peaks
+from studies.run_metrics import FIRST, peaks
 from studies.stability.cells import cells
 
 _SHOWN = 10  # number of worst steps reported
@@ -95,11 +95,11 @@ def watched(cell: Cell, arguments: list[str], num_steps: int) -> tuple[dict[str,
     batches = train_batches(dataset.train, batch_size=options.batch_size, seed=seed)
     with contextlib.closing(batches):
         for batch, number in zip(batches, range(1, num_steps + 1), strict=False):
-            state, figures = step(state, batch)
-            seen.append(jax.device_get(figures))
+            state, metrics = step(state, batch)
+            seen.append(jax.device_get(metrics))
             if number % 100 == 0:
                 print(f"step {number}/{num_steps}  loss {seen[-1]['loss']:.4f}", flush=True)
-    return {key: np.stack([figures[key] for figures in seen]) for key in seen[0]}, options.learning_rate
+    return {key: np.stack([metrics[key] for metrics in seen]) for key in seen[0]}, options.learning_rate
 
 
 def wakings(counts: np.ndarray, asleep: int = FIRST) -> np.ndarray:

@@ -11,7 +11,7 @@ from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 
 
-def test_every_kernel_entry_that_is_not_hidden_is_met_once_a_position():
+def test_every_kernel_entry_that_is_not_hidden_is_met_once_per_position():
     model = Prior(6, PixelCNN(num_classes=3, width=4, num_layers=3), head_width=5)
     params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 2, 2, 1), jnp.int32), jnp.zeros(1, jnp.int32))
     kernels = {

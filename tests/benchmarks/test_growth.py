@@ -38,8 +38,8 @@ def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys)
         (name, value, work) for name in ("codes",) for value in AXES[name].values for work in AXES[name].works
     ]
     assert all(len(point["seconds"]) == 2 and point["median_ms"] > 0 and point["mib"] > 0 for point in points)
-    pictures = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
-    assert pictures == dict.fromkeys(["growth_codes.png", "growth_search.png"], (860, 360))
+    sizes = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
+    assert sizes == dict.fromkeys(["growth_codes.png", "growth_search.png"], (860, 360))
 
 
 def test_memory_is_what_the_program_holds_and_a_donated_state_counts_once():

@@ -18,8 +18,8 @@ def tensor(*shape: int | None, encoding: str = "bytes") -> tfds.features.Tensor:
 
 def encoded(image: np.ndarray, file_format: str = "PNG", mode: str | None = None) -> bytes:
     file = io.BytesIO()
-    picture = PIL.Image.fromarray(image)
-    picture.convert(mode or picture.mode).save(file, file_format)
+    pixels = PIL.Image.fromarray(image)
+    pixels.convert(mode or pixels.mode).save(file, file_format)
     return file.getvalue()
 
 

@@ -27,7 +27,7 @@ def opened(folder) -> StreamedSplit:
     return open_split(open_prepared("garments", folder), "train", num_classes=2)
 
 
-def write_pictures(folder, files: list[bytes]) -> None:
+def write_image_files(folder, files: list[bytes]) -> None:
     examples = [{"image": io.BytesIO(file), "label": 0} for file in files]
     write_dataset(folder, examples, image=tfds.features.Image(shape=(None, None, 3)), label=TWO_CLASSES)
 
@@ -99,10 +99,10 @@ def test_streaming_takes_the_memory_of_a_few_batches(streamed):
     assert peak < 12 * batch_bytes  # all images are 60 of them
 
 
-def test_larger_pictures_are_decoded_in_as_many_threads_as_there_are_cores(tmp_path, streamed, kept):
+def test_larger_images_are_decoded_in_as_many_threads_as_there_are_cores(tmp_path, streamed, kept):
     assert streamed.num_threads == kept.num_threads == 1
     images, _ = labelled_images(600, (64, 64, 3), 4)  # several pieces for each thread
-    write_pictures(tmp_path, [encoded(image) for image in images])
+    write_image_files(tmp_path, [encoded(image) for image in images])
     assert opened(tmp_path).num_threads == min(os.cpu_count(), 16)
     np.testing.assert_array_equal(opened(tmp_path).load()[0], images, strict=True)
 
@@ -119,15 +119,15 @@ def damaged_record(folder) -> str:
     return "cannot be read"
 
 
-def damaged_picture(folder) -> str:
+def damaged_image_file(folder) -> str:
     good = encoded(np.zeros((70, 70, 3), np.uint8))  # large enough for several threads
-    write_pictures(folder, [good] * 150 + [good[:60]] + [good] * 49)
+    write_image_files(folder, [good] * 150 + [good[:60]] + [good] * 49)
     return "cannot be read"
 
 
 def other_size(folder) -> str:
     good, wide = (encoded(np.zeros((8, width, 3), np.uint8)) for width in (8, 9))
-    write_pictures(folder, [good] * 150 + [wide] + [good] * 49)
+    write_image_files(folder, [good] * 150 + [wide] + [good] * 49)
     return r"8×9×3, but others are 8×8×3: bring all to one size with data\.image_size=SIZE"
 
 
@@ -137,7 +137,7 @@ def label_beyond(folder) -> str:
     return "has the label 9, out of range for the 2 classes 0 to 1"
 
 
-@pytest.mark.parametrize("write", [damaged_record, damaged_picture, other_size, label_beyond])
+@pytest.mark.parametrize("write", [damaged_record, damaged_image_file, other_size, label_beyond])
 def test_damage_found_on_the_way_reaches_the_consumer_as_one_line(tmp_path, write):
     reason = write(tmp_path)
     split = opened(tmp_path)

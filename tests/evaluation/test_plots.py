@@ -25,25 +25,25 @@ def read(path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def block(picture: np.ndarray, color: list[int]) -> tuple[int, int, int, int]:
+def block(plot: np.ndarray, color: list[int]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of the one solid rectangle of `color`."""
-    ys, xs = np.nonzero((picture == color).all(-1))
+    ys, xs = np.nonzero((plot == color).all(-1))
     top, left, height, width = ys.min(), xs.min(), np.ptp(ys) + 1, np.ptp(xs) + 1
     assert len(ys) == height * width, "not a solid rectangle"
     return int(top), int(left), int(height), int(width)
 
 
-def record(stage: str, split: str, step: int, **figures: float) -> dict:
-    return {"stage": stage, "split": split, "step": step, **figures}
+def record(stage: str, split: str, step: int, **metrics: float) -> dict:
+    return {"stage": stage, "split": split, "step": step, **metrics}
 
 
 def test_images_are_enlarged_pixel_for_pixel(tmp_path):
     image = np.random.default_rng(0).integers(0, 200, (1, 28, 20, 3)).astype(np.uint8)
     plots.save_grid(tmp_path / "grid.png", image)
-    picture = read(tmp_path / "grid.png")
-    inside = (picture != WHITE).any(-1)
+    plot = read(tmp_path / "grid.png")
+    inside = (plot != WHITE).any(-1)
     rows, columns = inside.any(1), inside.any(0)
-    np.testing.assert_array_equal(picture[rows][:, columns], image[0].repeat(3, axis=0).repeat(3, axis=1))
+    np.testing.assert_array_equal(plot[rows][:, columns], image[0].repeat(3, axis=0).repeat(3, axis=1))
 
 
 def test_large_images_keep_their_pixels(tmp_path):
@@ -61,52 +61,52 @@ def test_floats_are_drawn_as_the_bytes_they_stand_for(tmp_path, channels):
 
 def test_a_grid_is_square_and_in_row_order(tmp_path):
     plots.save_grid(tmp_path / "grid.png", plain(RED, GREEN, BLUE, [9, 9, 9]))
-    picture = read(tmp_path / "grid.png")
-    red, green, blue = (block(picture, color) for color in (RED, GREEN, BLUE))
+    plot = read(tmp_path / "grid.png")
+    red, green, blue = (block(plot, color) for color in (RED, GREEN, BLUE))
     assert red[:2] < green[:2] < blue[:2]
     assert red[0] == green[0]
     assert red[1] == blue[1]
-    assert picture.shape[0] == picture.shape[1]
+    assert plot.shape[0] == plot.shape[1]
 
 
 def test_the_last_row_of_a_grid_is_filled_with_white(tmp_path):
     plots.save_grid(tmp_path / "grid.png", plain(RED, RED, RED))
-    picture = read(tmp_path / "grid.png")
-    half = picture.shape[0] // 2
-    assert (picture[half + 2 :, half + 2 :] == 255).all()
-    assert (picture[half + 10, half // 2] == RED).all()
+    plot = read(tmp_path / "grid.png")
+    half = plot.shape[0] // 2
+    assert (plot[half + 2 :, half + 2 :] == 255).all()
+    assert (plot[half + 10, half // 2] == RED).all()
 
 
 def test_originals_stand_over_their_reconstructions(tmp_path):
     plots.save_reconstructions(tmp_path / "r.png", plain(RED), plain(BLUE), title="pair")
-    picture = read(tmp_path / "r.png")
-    red, blue = block(picture, RED), block(picture, BLUE)
+    plot = read(tmp_path / "r.png")
+    red, blue = block(plot, RED), block(plot, BLUE)
     assert red[1:] == blue[1:]
     assert red[0] < blue[0]
     # The names are to the left of the images.
-    assert (picture[red[0] : red[0] + red[2], : red[1]] < 128).any()
-    assert (picture[blue[0] : blue[0] + blue[2], : blue[1]] < 128).any()
+    assert (plot[red[0] : red[0] + red[2], : red[1]] < 128).any()
+    assert (plot[blue[0] : blue[0] + blue[2], : blue[1]] < 128).any()
 
 
 def test_many_reconstructions_go_in_several_pairs_of_rows(tmp_path):
     originals, reconstructions = plain(*[RED] * 40), plain(*[BLUE] * 40)
     plots.save_reconstructions(tmp_path / "r.png", originals, reconstructions, title="many")
-    picture = read(tmp_path / "r.png")
-    assert picture.shape[1] < 1800
-    column = picture[:, (picture == RED).all(-1).any(0).argmax()]
+    plot = read(tmp_path / "r.png")
+    assert plot.shape[1] < 1800
+    column = plot[:, (plot == RED).all(-1).any(0).argmax()]
     colors = [tuple(c) for c in column if tuple(c) in (tuple(RED), tuple(BLUE))]
     bands = [c for i, c in enumerate(colors) if i == 0 or colors[i - 1] != c]
     assert bands == [tuple(RED), tuple(BLUE)] * (len(bands) // 2)
     assert len(bands) > 2
-    assert (picture == RED).all(-1).sum() == 40 * 96 * 96
+    assert (plot == RED).all(-1).sum() == 40 * 96 * 96
 
 
-def test_samples_are_a_row_a_class(tmp_path):
+def test_samples_are_one_row_per_class(tmp_path):
     images = np.stack([plain(RED, RED), plain(GREEN, GREEN), plain(BLUE, BLUE)])
     names = ["a", "a rather long name of a class", ""]
     plots.save_samples(tmp_path / "s.png", images, names, title="Samples")
-    picture = read(tmp_path / "s.png")
-    is_color = [(picture == color).all(-1) for color in (RED, GREEN, BLUE)]
+    plot = read(tmp_path / "s.png")
+    is_color = [(plot == color).all(-1) for color in (RED, GREEN, BLUE)]
     tops = [mask.any(1).argmax() for mask in is_color]
     assert tops == sorted(tops)
     assert len({mask.any(0).argmax() for mask in is_color}) == 1
@@ -119,13 +119,13 @@ def test_texts_are_never_clipped(tmp_path, text):
     plots.save_grid(tmp_path / "labels.png", tile, labels=["", text])
     plots.save_samples(tmp_path / "names.png", tile[:, None], ["", text], title="")
     for name in ("title", "labels", "names"):
-        picture = read(tmp_path / f"{name}.png")
-        edge = np.ones(picture.shape[:2], bool)
+        plot = read(tmp_path / f"{name}.png")
+        edge = np.ones(plot.shape[:2], bool)
         edge[4:-4, 4:-4] = False
-        assert (picture[edge] == 255).all(), name
+        assert (plot[edge] == 255).all(), name
         # All of the text was drawn, and outside the images, which stay whole.
-        assert (picture == RED).all(-1).sum() == 2 * 96 * 96
-        assert (picture < 128).all(-1).any()
+        assert (plot == RED).all(-1).sum() == 2 * 96 * 96
+        assert (plot < 128).all(-1).any()
 
 
 def test_a_label_widens_the_column_it_needs(tmp_path):
@@ -164,7 +164,7 @@ def test_a_missing_folder_is_refused_and_not_made(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_the_old_picture_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_old_plot_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "g.png"
     plots.save_grid(path, plain(RED))
     before = path.read_bytes()
@@ -187,21 +187,21 @@ def test_a_target_that_cannot_be_written_is_one_line(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
 
 
-def test_loss_curves_have_a_panel_for_each_kind_of_figure_that_was_logged(tmp_path):
+def test_loss_curves_have_a_panel_for_each_kind_of_metric_that_was_logged(tmp_path):
     losses = [record("autoencoder", "train", step, loss=1 / step) for step in (1, 2, 3)]
     use = [record("autoencoder", "validation", 3, perplexity=20.0, loss=0.5)]
     prior = [record("prior", "train", step, nats_per_latent=300.0 / step) for step in range(1, 3000)]
     widths = []
     for name, records in (("1", losses), ("2", losses + use), ("3", losses + use + prior)):
         plots.save_loss_curves(tmp_path / f"{name}.png", records)
-        picture = read(tmp_path / f"{name}.png")
-        assert (picture[:, :3] == 255).all()
-        assert (picture[:, -3:] == 255).all()
-        widths.append(picture.shape[1])
+        plot = read(tmp_path / f"{name}.png")
+        assert (plot[:, :3] == 255).all()
+        assert (plot[:, -3:] == 255).all()
+        widths.append(plot.shape[1])
     assert widths == [widths[0], 2 * widths[0], 3 * widths[0]]
 
 
-def picture_of(tmp_path, records: list[dict]) -> np.ndarray:
+def plot_of(tmp_path, records: list[dict]) -> np.ndarray:
     plots.save_loss_curves(tmp_path / "curves.png", records)
     return read(tmp_path / "curves.png")
 
@@ -212,22 +212,22 @@ def test_loss_curves_leave_out_what_has_no_place_on_the_axis(tmp_path):
         *(dict(row, projection=0.0, codebook=float("nan")) for row in finite),
         record("autoencoder", "validation", 4, loss=float("inf")),
     ]
-    np.testing.assert_array_equal(picture_of(tmp_path, finite), picture_of(tmp_path, spoilt))
+    np.testing.assert_array_equal(plot_of(tmp_path, finite), plot_of(tmp_path, spoilt))
 
 
 def test_of_two_records_of_a_step_the_later_counts_in_any_order(tmp_path):
     rows = [record("prior", "train", step, nats_per_latent=100.0 - step) for step in (1, 2, 3)]
     repeated = [record("prior", "train", 2, nats_per_latent=500.0), rows[2], rows[0], rows[1]]
-    np.testing.assert_array_equal(picture_of(tmp_path, rows), picture_of(tmp_path, repeated))
+    np.testing.assert_array_equal(plot_of(tmp_path, rows), plot_of(tmp_path, repeated))
 
 
 def test_train_and_validation_are_told_apart(tmp_path):
-    train = picture_of(tmp_path, [record("prior", "train", 1, nats_per_latent=9.0)])
-    validation = picture_of(tmp_path, [record("prior", "validation", 1, nats_per_latent=9.0)])
+    train = plot_of(tmp_path, [record("prior", "train", 1, nats_per_latent=9.0)])
+    validation = plot_of(tmp_path, [record("prior", "validation", 1, nats_per_latent=9.0)])
     assert (train != validation).any()
 
 
-def test_no_figures_to_draw_are_refused(tmp_path):
+def test_no_losses_to_draw_are_refused(tmp_path):
     for records in ([], [record("autoencoder", "train", 1, gain=1.0)]):
         with pytest.raises(UserError, match="no losses to draw"):
             plots.save_loss_curves(tmp_path / "curves.png", records)

@@ -18,9 +18,9 @@ from tests.training.small_fit import STEPS, VALIDATION, QuietStage, small_fit, s
 
 
 def codes_after_training(model, form):
-    figures, state = small_training(QuietStage(model, VALIDATION.items), Parallel(form))
+    metrics, state = small_training(QuietStage(model, VALIDATION.items), Parallel(form))
     state = jax.device_get(state)
-    return figures, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
+    return metrics, np.asarray(autoencoder.codes(model, Variables(state.params, state.model_state)))
 
 
 # Codes of moving averages: test_two_processes.py; every other method, alone: test_bottleneck.py.
@@ -32,12 +32,12 @@ def test_one_device_and_four_learn_the_same_codebook_in_a_whole_model():
     would be seen in the second digit.
     """
     model = METHODS["directions from clusters"]
-    (figures, one), (others, four) = (codes_after_training(model, form) for form in ("jit", "pmap"))
+    (metrics, one), (others, four) = (codes_after_training(model, form) for form in ("jit", "pmap"))
     np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-4)
-    for ours, theirs in zip(figures, others, strict=True):
+    for ours, theirs in zip(metrics, others, strict=True):
         assert ours["perplexity"] == pytest.approx(theirs["perplexity"], rel=1e-5)  # the same assignments
         assert ours["revived_codes"] == theirs["revived_codes"]
-    assert figures[0]["revived_codes"] == 0  # they have started from data before
+    assert metrics[0]["revived_codes"] == 0  # they have started from data before
 
 
 def losses(workdir):

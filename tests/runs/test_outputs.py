@@ -22,7 +22,7 @@ def pieces_of(sizes, channels=1):
 
 
 def save(out, pieces, count):
-    write(str(out), pieces, count, names=map(str, range(count)), picture=pytest.fail, sources=["a"] * count)
+    write(str(out), pieces, count, names=map(str, range(count)), save_png=pytest.fail, sources=["a"] * count)
 
 
 @pytest.mark.parametrize("sizes", [[3], [4, 4, 1]])

@@ -37,14 +37,14 @@ def test_a_run_leaves_everything_it_names(trained_run):
 
 
 def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
-    figures = json.loads((trained_run / "summary.json").read_text())["prior"]["test"]
-    assert figures["bits_per_image"] == pytest.approx(figures["nats_per_latent"] / 0.6931471805599453)
-    assert figures["bits_per_pixel"] == pytest.approx(figures["bits_per_image"] / 784)
-    assert figures["loss"] == pytest.approx(figures["nats_per_latent"] / 49)
+    metrics = json.loads((trained_run / "summary.json").read_text())["prior"]["test"]
+    assert metrics["bits_per_image"] == pytest.approx(metrics["nats_per_latent"] / 0.6931471805599453)
+    assert metrics["bits_per_pixel"] == pytest.approx(metrics["bits_per_image"] / 784)
+    assert metrics["loss"] == pytest.approx(metrics["nats_per_latent"] / 49)
     for part in ("codes", "continuous"):
-        bits = figures[f"nats_of_{part}"] / 0.6931471805599453
-        assert figures[f"bits_per_pixel_of_{part}"] == pytest.approx(bits / 784)
-    assert "density_of_continuous" not in figures  # bins have none
+        bits = metrics[f"nats_of_{part}"] / 0.6931471805599453
+        assert metrics[f"bits_per_pixel_of_{part}"] == pytest.approx(bits / 784)
+    assert "density_of_continuous" not in metrics  # bins have none
 
 
 ON_ONE_DEVICE = "--config.parallel=jit"  # the run of `trained_run` is on four

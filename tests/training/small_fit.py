@@ -62,13 +62,13 @@ def small_training(stage, parallel):
     options = {"loss_function": stage.loss, "optimizer": optimizer, "seed": 0, "axis_name": parallel.axis_name}
     step = parallel.compile(partial(train_step, **options), donate_state=True)
     batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0, **parallel.share)
-    figures = []
+    steps = []
     for batch, _ in zip(parallel.prefetch(batches), range(STEPS), strict=False):
         state, report = step(state, batch)
         metrics = jax.tree.map(lambda x: np.asarray(x)[None], report.metrics)
-        figures.append({"gradient_norm": float(report.gradient_norm), **stage.summarise_steps(metrics)})
+        steps.append({"gradient_norm": float(report.gradient_norm), **stage.summarise_steps(metrics)})
     batches.close()
-    return figures, state
+    return steps, state
 
 
 def evaluated(parallel):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from studies.figures import radial_share, spikes, stability
+from studies.run_metrics import radial_share, spikes, stability
 
 
 def test_a_spike_is_three_times_the_median_before_it():
@@ -30,12 +30,12 @@ def test_a_loss_that_is_not_finite_is_a_spike(bad):
     assert spikes(losses).tolist() == [299]
 
 
-def test_figures_of_a_run():
+def test_metrics_of_a_run():
     losses, norms = np.ones(300), np.full(300, 2.0)
     losses[[0, 250]], norms[260] = [100.0, 5.0], 8.0
-    figures = stability(losses, norms)
-    assert (figures.num_steps, figures.num_spikes, figures.first_spike) == (300, 1, 251)
-    assert (figures.peak, figures.loss_ratio, figures.gradient_norm_ratio) == (5.0, 5.0, 4.0)
+    metrics = stability(losses, norms)
+    assert (metrics.num_steps, metrics.num_spikes, metrics.first_spike) == (300, 1, 251)
+    assert (metrics.peak, metrics.loss_ratio, metrics.gradient_norm_ratio) == (5.0, 5.0, 4.0)
 
 
 def test_radial_share_of_an_error_along_the_code_is_one():
