@@ -1,16 +1,53 @@
 """Atomic writing and reading of files, with one-line errors."""
 
 import contextlib
+import errno
 import json
 import os
-import zipfile
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from hvq_jax.errors import UserError
+from hvq_jax.npz import read_npz
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file for reading in binary; use it for every path that a user gives.
+
+    Reading a named pipe, a socket or a device may wait forever, never end, or change something. They are not even
+    opened.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+    """
+    path = os.fspath(path)
+    _check_regular(os.stat(path), path)
+    # Without waiting, in case that the file has been replaced by a named pipe in the meantime.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_regular(status: os.stat_result, path: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", path)
 
 
 @contextlib.contextmanager
@@ -44,7 +81,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file, or {} if there is none; raise UserError if it is damaged."""
     try:
-        return json.loads(path.read_text())
+        with open_regular(path) as file:
+            return json.loads(file.read().decode())
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -58,9 +96,13 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_arrays(path: Path, *names: str, advice: str = "delete it and run train.py again") -> dict[str, np.ndarray]:
-    """Return all or the named arrays of an .npz, without pickle; raise UserError if it is missing or damaged."""
+    """Return all or the named arrays of an .npz; raise UserError, with `advice` if it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names or stored.files}
-    except (OSError, ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        with open_regular(path) as file:
+            return read_npz(file, names)
+    except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): {advice}") from None
+    except MemoryError:
+        raise UserError(f"{path} cannot be read: its arrays do not fit into memory") from None
+    except OSError as error:  # nothing is known about its content
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -13,6 +13,7 @@ from hvq_jax.autoencoder import ModelState
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
+from hvq_jax.files import read_arrays
 from hvq_jax.latents import Z_E, find_latent
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.quantizers.bottleneck import QuantizerState
@@ -30,10 +31,9 @@ def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
     path = Path(file)
     if not path.is_file():
         raise UserError(f"{file}: no such file")
+    if path.suffix == ".npz":
+        return read_arrays(path, advice="it is not a state dict")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return dict(arrays)
         import torch
 
         tensors = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,0 +1,70 @@
+"""Reading of files that a user names: regular files only."""
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from hvq_jax.errors import UserError
+from hvq_jax.files import open_regular, read_arrays, read_json
+
+
+def test_a_regular_file_is_read_through_links(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    for name in ("file", "link"):
+        with open_regular(tmp_path / name) as file:
+            assert file.read() == b"content"
+
+
+def special_files(folder: Path) -> dict[str, Path]:
+    """Return a path of each kind that is no regular file; without care, opening most of them waits for ever."""
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to(folder / "pipe")
+    (folder / "folder").mkdir()
+    listener = socket.socket(socket.AF_UNIX)
+    with tempfile.TemporaryDirectory() as short:  # the path of a socket has at most 107 characters
+        listener.bind(f"{short}/s")
+        os.rename(f"{short}/s", folder / "socket")
+    listener.close()
+    return {
+        "a named pipe": folder / "pipe",
+        "a folder": folder / "folder",
+        "a socket": folder / "socket",
+        "a device": Path("/dev/zero"),
+    }
+
+
+def test_other_files_are_refused_without_waiting(tmp_path):
+    paths = special_files(tmp_path)
+    for kind, path in [*paths.items(), ("a named pipe", tmp_path / "link")]:
+        with pytest.raises(OSError, match=f"it is {kind}, not a regular file"):
+            open_regular(path)
+        for read in (read_arrays, read_json):
+            with pytest.raises(UserError, match=f"{path} cannot be read.*{kind}"):
+                read(path)
+
+
+def test_no_descriptor_is_left_open(tmp_path):
+    (tmp_path / "file").touch()
+    before = len(os.listdir("/proc/self/fd"))
+    special_files(tmp_path)
+    for path in tmp_path.iterdir():
+        try:
+            open_regular(path).close()
+        except OSError:
+            continue
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_only_unreadable_is_not_to_be_deleted(tmp_path, monkeypatch):
+    (tmp_path / "a.npz").touch()
+
+    def refusing(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "a.npz")
+
+    monkeypatch.setattr(os, "open", refusing)
+    with pytest.raises(UserError, match=r"a\.npz cannot be read: Permission denied$"):
+        read_arrays(tmp_path / "a.npz")
