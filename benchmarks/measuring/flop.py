@@ -3,7 +3,11 @@
 Padding, recomputation, normalisation and activations are not counted.
 """
 
+import math
+
 from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.errors import ArgumentError
+from hvq_jax.networks.encoder_decoder import Decoder, Encoder
 from hvq_jax.priors.prior import Prior
 
 
@@ -14,17 +18,27 @@ def _met(side: int, kernel: int, before: int, stride: int = 1) -> int:
 
 
 def autoencoder_flop(model: Autoencoder) -> tuple[int, int]:
-    """Return the FLOP per image of encoder and decoder, forward, and of the codebook search."""
+    """Return the FLOP per image of encoder and decoder, forward, and of the codebook search.
+
+    Raises ArgumentError for networks other than the reference's, whose layers are not known here.
+    """
+    network = model.network
+    if type(model.encoder()) is not Encoder or type(model.decoder()) is not Decoder:
+        raise ArgumentError("model", "its encoder and decoder must be the reference's, whose layers are counted here")
     (height, width, channels), (h, w), dim = model.image_shape, model.latent_shape, model.latent.dim
+    features, positions = network.width or dim, h * w
 
-    def strided(height: int, width: int) -> int:
-        """Return the number of taps of a 4×4 convolution, or of a transposed one, whose larger side this is."""
-        return _met(height, 4, 1, 2) * _met(width, 4, 1, 2)
+    def strided(halvings: int) -> int:
+        """Return the taps of the 4×4 convolution, or transposed one, whose larger sides are halved so many times."""
+        return _met(height >> halvings, 4, 1, 2) * _met(width >> halvings, 4, 1, 2)
 
-    ends = 2 * strided(height, width) * channels * dim  # the first and the last convolution
-    inner = 2 * strided(height // 2, width // 2) * dim * dim
-    block = (_met(h, 3, 1) * _met(w, 3, 1) + h * w) * dim * dim
-    return 2 * (ends + inner + 4 * block), 2 * h * w * model.latent.num_codes * dim
+    outermost = strided(0) * channels * features
+    inner = sum(strided(halvings) for halvings in range(1, int(math.log2(network.factor)))) * features**2
+    block = (_met(h, 3, 1) * _met(w, 3, 1) + positions) * features**2
+    joined = positions * features * dim if features != dim else 0
+    encoder = outermost + inner + network.num_blocks * block + joined
+    decoder = encoder  # its layers are those of the encoder, mirrored
+    return 2 * (encoder + decoder), 2 * positions * model.num_codes * dim
 
 
 def pixelcnn_flop(model: Prior, height: int, width: int) -> int:

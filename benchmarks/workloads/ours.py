@@ -28,15 +28,15 @@ def subject(row: Row, work: str, weights: Path) -> Subject:
     return (_prior if row.is_prior else _autoencoder)(row, work, weights)
 
 
-def _options(row: Row) -> RunOptions:
+def make_options(row: Row) -> RunOptions:
     """Return the options of the config `reference` with the row's sizes."""
     config = reference.get_config("vq")
-    config.latent.dim, config.latent.num_codes = row.dim, NUM_CODES
+    config.latent.dim, config.latent.num_codes, config.network.factor = row.dim, NUM_CODES, row.factor
     return from_dict(config)
 
 
 def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
-    options, images = _options(row), images_of(row)
+    options, images = make_options(row), images_of(row)
     model = options.autoencoder_model(images.shape[1:])
 
     def save(params: Any, state: Any) -> None:
@@ -74,7 +74,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
 
 
 def _prior(row: Row, work: str, weights: Path) -> Subject:
-    options, (height, width) = _options(row), row.shape
+    options, (height, width) = make_options(row), row.shape
     model = options.prior_model(num_classes=NUM_CLASSES, grid=(height, width))
     stage = PriorStage(model, (height, width), 16 * height * width)
     batch = Batch(indices_of(row), labels_of(row), np.ones(row.batch, bool))

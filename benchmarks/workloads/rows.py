@@ -24,6 +24,7 @@ class Row:
     batch: int
     bar: float  # the largest acceptable ratio to PyTorch
     dim: int = 256
+    factor: int = 4  # image side per side of a grid; the peers' networks have no other
     peers: tuple[str, ...] = (TORCH,)
     torch_positions: int = 0  # number of the h·w positions that PyTorch draws, extrapolated to all; 0: all
 
@@ -31,6 +32,12 @@ class Row:
     def is_prior(self) -> bool:
         """Whether this is work of the prior."""
         return len(self.shape) == 2
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The sides (h, w) of its grids of codes."""
+        height, width, *channels = self.shape
+        return (height // self.factor, width // self.factor) if channels else (height, width)
 
     @property
     def extrapolation(self) -> float:
@@ -65,8 +72,7 @@ def images_of(row: Row) -> np.ndarray:
 
 def indices_of(row: Row) -> np.ndarray:
     """Return a batch of grids of codes, int32."""
-    height, width = row.shape if row.is_prior else (row.shape[0] // 4, row.shape[1] // 4)
-    return np.random.default_rng(1).integers(0, NUM_CODES, (row.batch, height, width), np.int32)
+    return np.random.default_rng(1).integers(0, NUM_CODES, (row.batch, *row.grid), np.int32)
 
 
 def labels_of(row: Row) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What `benchmarks/accelerator.py` counts and looks up, and one real run of it in its smallest rows."""
+"""A row of `benchmarks/accelerator.py`, its table, and one real run of it in its smallest rows."""
 
 import json
 from functools import partial
@@ -20,82 +20,9 @@ from benchmarks.accelerator import (
     record,
     subject_of,
 )
-from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
-from benchmarks.measuring.peaks import measured_peak, published_peak
-from hvq_jax import autoencoder
-from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import UserError, exit_status
-from hvq_jax.networks import resampling
-from hvq_jax.priors.pixelcnn import PixelCNN
-from hvq_jax.priors.prior import Prior
 from hvq_jax.training.loop import initial_state
 from hvq_jax.training.state import make_optimizer, train_step
-
-
-@pytest.mark.parametrize(
-    ("kind", "float32", "bfloat16"),
-    [
-        ("NVIDIA H100 80GB HBM3", 494.7e12, 989.4e12),
-        ("NVIDIA H100 PCIe", 378e12, 756e12),
-        ("NVIDIA H200", 494.7e12, 989.4e12),
-        ("NVIDIA A100-SXM4-40GB", 156e12, 312e12),
-        ("NVIDIA A100 80GB PCIe", 156e12, 312e12),
-        ("NVIDIA L4", 60e12, 121e12),
-        ("Tesla V100-SXM2-16GB", 15.7e12, None),  # no bfloat16 in its tensor cores
-        ("TPU v4", 275e12, 275e12),
-        ("TPU v5 lite", 197e12, 197e12),
-        ("TPU v5", 459e12, 459e12),
-        ("TPU v5p", 459e12, 459e12),
-        ("TPU v6 lite", 918e12, 918e12),
-    ],
-)
-def test_published_peaks(kind, float32, bfloat16):
-    assert published_peak(kind, "float32") == float32
-    assert published_peak(kind, "bfloat16") == bfloat16
-
-
-@pytest.mark.parametrize("kind", ["cpu", "NVIDIA L40S", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "NVIDIA H200 NVL", ""])
-def test_what_is_not_in_the_table_is_not_taken_for_its_neighbour(kind):
-    assert published_peak(kind, "float32") is None
-
-
-def test_a_measured_peak_is_a_rate():
-    assert 1e6 < measured_peak("float32", 64) < 1e15
-
-
-# XLA counts normalisation and activations too: 1 to 6 % here, where a weight meets few channels.
-EXTRA = 1.08
-
-
-@pytest.fixture
-def xla_counts(monkeypatch):
-    """FLOP of a function by XLA's cost analysis of what it lowers to on accelerators, before any optimisation."""
-    monkeypatch.setattr(resampling, "_for_platform", lambda cpu, default, *arguments: default(*arguments))
-
-    def count(function, *arguments):
-        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
-
-    return count
-
-
-MODEL = Autoencoder((16, 24, 3), latent=LatentOptions("vq", num_codes=64, dim=48))
-
-
-def test_flop_of_the_autoencoder_are_xlas(xla_counts):
-    networks, search = autoencoder_flop(MODEL)
-    variables = jax.eval_shape(partial(autoencoder.init, MODEL), jax.random.key(0))
-    images = np.zeros((2, *MODEL.image_shape), np.float32)
-    counted = xla_counts(partial(autoencoder.reconstruct, MODEL), variables, images)
-    assert 2 * (networks + search) < counted < EXTRA * 2 * (networks + search)
-
-
-def test_flop_of_the_pixelcnn_are_xlas(xla_counts):
-    model = Prior(32, PixelCNN(num_classes=3, width=24, num_layers=3), head_width=48)
-    arguments = np.zeros((2, 5, 4, 1), np.int32), np.zeros(2, np.int32)
-    params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
-    counted = xla_counts(model.apply, params, *arguments)
-    flop = 2 * pixelcnn_flop(model, 5, 4)
-    assert flop < counted < EXTRA * flop
 
 
 # A step takes no gradient of the images and none of the last vertical stack: below three times the forward pass.

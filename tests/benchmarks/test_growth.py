@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.growth import Measurement, crossing, exponents, parse, run, shares, verdict
-from benchmarks.workloads import axes
+from benchmarks.workloads import axes, programs
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import Sizes, autoencoder_step, codebook_search
 from hvq_jax.errors import UserError, exit_status
@@ -49,6 +49,15 @@ def test_memory_is_what_the_program_holds_and_a_donated_state_counts_once():
     step = autoencoder_step(dataclasses.replace(TINY, dim=32))
     state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(step.call.state))
     assert state_bytes < 2**20 * step.mib < 2 * state_bytes
+
+
+def test_the_search_is_of_as_many_vectors_as_the_network_makes(monkeypatch):
+    at_factor_4 = codebook_search(TINY).mib
+    config = programs.default.get_config("projected")
+    config.network.factor = 2
+    monkeypatch.setattr(programs.default, "get_config", lambda latent: config)
+    codes = 4 * 8 * 4 / 2**20  # of which there are not four times as many
+    assert codebook_search(TINY).mib == pytest.approx(4 * at_factor_4 - 3 * codes, rel=0.2)
 
 
 def test_exponents_are_those_of_powers():

@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks.measuring.turns import Measurement
 from benchmarks.speed import HEADER, cells, duration, pairwise_ratio, parse, record, verdict
-from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row
+from benchmarks.workloads.ours import make_options
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, indices_of
 from hvq_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,13 @@ def test_rows_are_chosen_by_name_in_the_order_of_the_table():
 def test_times_of_a_part_of_the_positions_are_extrapolated_in_proportion():
     assert {name: row.extrapolation for name, row in ROWS.items() if row.torch_positions} == {"sample32": 128}
     assert ROWS["sample7"].extrapolation == ROWS["train28"].extrapolation == 1
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_grids_of_codes_are_those_of_our_network(factor):
+    row = Row("work", "decode", (32, 48, 3), 2, bar=1.0, factor=factor)
+    model = make_options(row).autoencoder_model(row.shape)
+    assert indices_of(row).shape == (2, *model.latent_shape)
 
 
 @pytest.mark.parametrize(
