@@ -24,6 +24,9 @@ import numpy as np
 from hvq_jax.errors import ArgumentError
 from hvq_jax.registry import choices_in_words
 
+LARGEST_INTEGER = 2**31 - 1
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -31,7 +34,7 @@ class Rule:
 
     help: str
     low: float | None = None
-    high: float | None = None
+    high: float | None = None  # if None, the largest integer or finite number of 32 bits, as on devices
     choices: Collection[Any] | None = None  # may be a registry; entries added later count too
     importable: bool = False  # "package.module:Class" is allowed besides the choices
     changeable: bool = False  # a run may be continued with another value
@@ -46,12 +49,22 @@ class Rule:
             return f"must be at least {_number(self.low)}"
         return "" if self.high is None else f"must be at most {_number(self.high)}"
 
-    def accepts(self, value: Any) -> bool:
-        """Return whether `value`, of the right type, is allowed."""
+    def problem(self, value: Any) -> str:
+        """Say in words what is wrong with `value`, of the right type; return "" if it is allowed."""
         if self.choices is not None:
-            return value in self.choices or (self.importable and ":" in value)
-        low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
-        return not isinstance(value, int | float) or low <= value <= high
+            allowed = value in self.choices or (self.importable and ":" in value)
+            return "" if allowed else self.allowed()
+        numbers = value if isinstance(value, tuple) else (value,)
+        return next(filter(None, (self._check_number(number) for number in numbers)), "")
+
+    def _check_number(self, number: Any) -> str:
+        if not isinstance(number, int | float):
+            return ""
+        if (self.low is not None and number < self.low) or (self.high is not None and number > self.high):
+            return self.allowed()
+        if self.high is None and isinstance(number, int) and number > LARGEST_INTEGER:
+            return f"must be at most {LARGEST_INTEGER}"
+        return "must be finite in 32 bits" if self.high is None and abs(number) > LARGEST_NUMBER else ""
 
 
 def _number(value: float) -> str:
@@ -88,8 +101,8 @@ class Options:
                 object.__setattr__(self, field.name, value)
             if not _has_type(value, field.type):
                 raise ArgumentError(f"{field.name}={value!r}", f"must be {type_in_words(field.type)}")
-            if not rule.accepts(value):
-                raise ArgumentError(f"{field.name}={value}", rule.allowed())
+            if problem := rule.problem(value):
+                raise ArgumentError(f"{field.name}={value}", problem)
 
 
 def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:

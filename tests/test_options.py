@@ -25,6 +25,11 @@ class Inner(Options):
 
 
 @dataclasses.dataclass(frozen=True)
+class Unbounded(Options):
+    rate: float = option(0.5, "a rate")
+
+
+@dataclasses.dataclass(frozen=True)
 class Outer(Options):
     count: int = option(3, "a number", low=1)
     side: int | tuple[int, ...] = option(0, "a side or two")
@@ -50,6 +55,17 @@ class Outer(Options):
 def test_what_is_made_wrongly_fails_when_it_is_made_with_its_name(wrong, said):
     with pytest.raises(ArgumentError, match=f"^{said}$"):
         Outer(**wrong)
+
+
+@given(st.one_of(st.integers(), st.floats(), st.integers(min_value=2**31, max_value=2**70)))
+def test_every_number_fits_into_32_bits(value):
+    for kind, name in ((Outer, "count"), (Outer, "side"), (Unbounded, "rate")):
+        try:
+            made = getattr(kind(**{name: value}), name)
+        except ArgumentError:
+            continue
+        assert np.isfinite(np.float32(made))
+        assert not isinstance(made, int) or made < 2**31
 
 
 @given(st.floats())

@@ -1,6 +1,7 @@
 """The options of the data set."""
 
 import dataclasses
+import math
 
 from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.decode import as_sides
@@ -28,7 +29,9 @@ class DataOptions(Options):
     validation_size: int = option(5000, "images taken from train where there is no validation split", low=1)
     test_size: int = option(5000, "images taken from train where there is no test split", low=1)
     skip_corrupt: bool = option(False, "leave out images of image_folder that cannot be read, and list them")
-    memory_gib: float = option(4.0, "data sets larger than this are streamed from disk", low=0, changeable=True)
+    memory_gib: float = option(
+        4.0, "data sets larger than this are streamed from disk", low=0, high=math.inf, changeable=True
+    )
 
     def __post_init__(self) -> None:
         """Check the options, and that `image_size` is a side or two of them."""

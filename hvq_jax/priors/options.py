@@ -33,7 +33,9 @@ class PriorOptions(TokenOptions):
         0.1, "share of training latents without their label; required for guidance in sampling", low=0, high=1
     )
     width: int | None = option(None, "channels; None: the network's own default (pixelcnn 64, transformer 192)", low=1)
-    num_layers: int | None = option(None, "layers; None: the network's own default (pixelcnn 15, transformer 3)", low=1)
+    num_layers: int | None = option(
+        None, "layers; None: the network's own default (pixelcnn 15, transformer 3)", low=1, high=1000
+    )
     num_heads: int = option(4, "attention heads, a divisor of the width (transformer)", low=1)
     dropout: float = option(0.0, "dropout in training (transformer)", low=0, high=0.99)
     head_width: int = option(512, "hidden units of the heads that predict codes and continuous parts", low=1)

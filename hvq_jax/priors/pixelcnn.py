@@ -174,13 +174,13 @@ class GatedLayer(nn.Module):
         output = self.horizontal_output(_gate(left))
         return output if self.first else horizontal + output
 
-    def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> np.ndarray | None:
+    def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> jax.Array | None:
         """Return mask A, ones with zeros in the kernel's last row or column; None for mask B, which hides nothing."""
         if not self.first:
             return None
-        mask = np.ones((*kernel_size, self.width, 2 * self.width), np.float32)
+        mask = np.ones((*kernel_size, 1, 1), np.float32)
         mask[last] = 0.0
-        return mask
+        return jnp.broadcast_to(mask, (*kernel_size, self.width, 2 * self.width))
 
 
 def _convolve_windows(conv: Conv, windows: jax.Array) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,15 +33,13 @@ class SamplingOptions(Options):
         "w of classifier-free guidance of codes (Ho and Salimans, arXiv:2207.12598): (1 + w) times the logits of the "
         "class minus w times those of no class; 0: off",
         low=0,
+        high=1e6,
         changeable=True,
     )
 
     def __post_init__(self) -> None:
         """Check the options beyond their ranges."""
         super().__post_init__()
-        for name in ("temperature", "continuous_temperature", "guidance"):
-            if math.isinf(value := getattr(self, name)):
-                raise ArgumentError(f"{name}={value}", "must be finite and at least 0")
         if not self.top_p:
             raise ArgumentError(f"top_p={self.top_p}", "must be above 0 and at most 1")
 

@@ -1,7 +1,6 @@
 """Opening a run: check everything that can be checked, read the data, and lock the workdir."""
 
 import contextlib
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,8 +11,9 @@ from hvq_jax.devices.cluster import agreed, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import read_json, write_json
+from hvq_jax.files import full_path, read_json, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET
+from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
@@ -54,7 +54,8 @@ def open_run(
             parallel.check()
             for stage in _stages(options):
                 parallel.check_batch_size(f"{stage}.batch_size", getattr(options, stage).batch_size)
-            folder = held.enter_context(locked(workdir)) if is_first() else Path(os.path.abspath(workdir))
+            check_memory(options, parallel)
+            folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)
             dataset = _open_data(options, folder)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
             run: Run

@@ -46,7 +46,7 @@ class PriorStageOptions(PriorOptions, FitOptions):
 class SampleSheetOptions(SamplingOptions):
     """Options of samples.png, which is drawn at the end of the second stage."""
 
-    per_class: int = option(8, "samples per class", low=1, changeable=True)
+    per_class: int = option(8, "samples per class", low=1, high=10_000, changeable=True)
     classify: bool = option(
         False,
         "train a small classifier on the images and report its accuracy on 100 samples per class",

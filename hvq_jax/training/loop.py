@@ -18,9 +18,9 @@ from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_ba
 from hvq_jax.devices.cluster import is_first
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import RESUMES, Preemption
-from hvq_jax.errors import Preempted, UserError
+from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.layout import CHECKPOINTS
-from hvq_jax.options import Options, option
+from hvq_jax.options import LARGEST_INTEGER, Options, option
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
 from hvq_jax.training.logging import RunLog, SilentLog, in_one_line
@@ -62,6 +62,7 @@ class FitOptions(Options):
         "training steps per compiled dispatch; worth raising where a step is short, ideally to a divisor of every "
         "..._every_steps; on CPU, compiling takes that many times as long",
         low=1,
+        high=10_000,
         changeable=True,  # within rounding
     )
 
@@ -134,8 +135,11 @@ def first_state(
 
 
 def num_training_steps(options: FitOptions, train: AnySplit) -> int:
-    """Return the total number of training steps."""
-    return options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
+    """Return the total number of training steps; raise ArgumentError if they are more than a step's 32 bits count."""
+    num_steps = options.num_steps or options.num_epochs * steps_per_epoch(train, options.batch_size)
+    if num_steps > LARGEST_INTEGER:
+        raise ArgumentError(f"num_epochs={options.num_epochs}", f"{num_steps} steps: must be at most {LARGEST_INTEGER}")
+    return num_steps
 
 
 def fit(

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hvq_jax.command import exit_status
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import Preempted, UserError, exit_status
+from hvq_jax.errors import Preempted, UserError
 from hvq_jax.training.checkpoint import Checkpoints
 
 

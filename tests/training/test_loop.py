@@ -14,12 +14,12 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import eval_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import Preempted, UserError
+from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.metrics import Mean
 from hvq_jax.training import loop
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
-from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit
+from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit, num_training_steps
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import create_state, make_optimizer
 
@@ -193,3 +193,8 @@ def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):
         file.write('{"stage": "toy", "split": "tr')  # cut off by a crash
     RunLog(tmp_path, "toy", start_step=2, num_steps=9).close()
     assert {(r["stage"], r["step"]) for r in read_records(tmp_path)} == {("toy", 1), ("toy", 2), ("other", 7)}
+
+
+def test_more_steps_than_a_counter_of_32_bits_holds_are_refused():
+    with pytest.raises(ArgumentError, match=r"^num_epochs=2147483647: 4294967294 steps: must be at most 2147483647$"):
+        num_training_steps(FitOptions(batch_size=2, num_epochs=2**31 - 1), range(4))

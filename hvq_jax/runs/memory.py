@@ -1,0 +1,66 @@
+"""The memory that a run needs at least, checked before anything is allocated."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax.devices.parallel import Parallel
+from hvq_jax.errors import UserError
+from hvq_jax.runs.options import RunOptions
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.prior_stage import PriorStage
+
+_COPIES = 4  # of each parameter, at least: itself, its gradient and the two moments of Adam
+_STAND_IN_LATENTS = 8  # rows and columns of latents where the size of the images is not known yet
+
+
+def check_memory(options: RunOptions, parallel: Parallel) -> None:
+    """Raise UserError if the state of a stage, or a batch of images, is larger than the memory of a device.
+
+    The models are only traced, so this takes a fraction of a second whatever their size. Activations are not counted.
+    """
+    factor = options.network.factor
+    height, width = options.data.sides or (factor * _STAND_IN_LATENTS,) * 2
+    shape = (height, width, options.data.channels or 1)
+    images = options.autoencoder.batch_size // parallel.num_devices
+    if not options.prior.latents:
+        what = f"a batch of {images} images of {height}×{width}"
+        _require(what, 4 * images * int(np.prod(shape, dtype=object)), "data.image_size or autoencoder.batch_size")
+        model = options.autoencoder_model(shape)
+        stage = AutoencoderStage(model, np.zeros((0, *shape), np.uint8))
+        smaller = "latent.num_codes, latent.dim or network.width"
+        _require("the training state of the autoencoder", _state_bytes(stage.init), smaller)
+    if options.stage == "autoencoder":
+        return
+    grid = (_STAND_IN_LATENTS, _STAND_IN_LATENTS)
+    prior = PriorStage(options.prior_model(num_classes=1, grid=grid), grid)
+    smaller = "latent.num_codes, prior.width, prior.head_width or prior.num_components"
+    _require("the training state of the prior", _state_bytes(prior.init), smaller)
+
+
+def _state_bytes(init: Any) -> int:
+    params, state = jax.eval_shape(init, jax.random.key(0))
+    return _COPIES * _bytes(params) + _bytes(state)
+
+
+def _bytes(tree: Any) -> int:
+    return sum(int(np.prod(leaf.shape, dtype=object)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def _require(what: str, needed: int, options: str) -> None:
+    available = device_bytes()
+    if needed > available:
+        raise UserError(
+            f"{what} takes at least {needed / 2**30:,.1f} GiB, and a device has {available / 2**30:,.1f} GiB: choose a "
+            f"smaller {options}"
+        )
+
+
+def device_bytes() -> int:
+    """Return the memory of a device in bytes; simulated ones share that of the machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return int(stats["bytes_limit"])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // jax.local_device_count()
