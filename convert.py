@@ -13,11 +13,17 @@ Then evaluate the run with `python train.py --workdir=runs/reference`, and draw 
 import sys
 from functools import partial
 
+from hvq_jax.command import exit_status, start
+
+if __name__ == "__main__":
+    start()  # before the slow imports
+
 from hvq_jax.devices.xla import set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.devices.parallel import find_devices
+from hvq_jax.errors import UserError
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.torch_reference.convert import convert
 from hvq_jax.training.logging import set_quiet
@@ -26,14 +32,14 @@ from hvq_jax.training.logging import set_quiet
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit status."""
     set_quiet()
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(__doc__)
-        return 0
     return exit_status(partial(run, arguments))
 
 
 def run(arguments: list[str]) -> None:
-    """Convert the files named on the command line."""
+    """Convert the files named on the command line, or print the help text."""
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(__doc__)
+        return
     files = {"autoencoder": "", "prior": ""}
     rest = []
     for argument in arguments:
@@ -45,6 +51,7 @@ def run(arguments: list[str]) -> None:
     line = parse_command_line(rest)
     if not files["autoencoder"]:
         raise UserError("--autoencoder=FILE is missing (see --help)")
+    find_devices()
     convert(line.config, line.workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
 
 

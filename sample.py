@@ -16,12 +16,19 @@ import dataclasses
 import sys
 from functools import partial
 
+from hvq_jax.command import exit_status, start
+
+if __name__ == "__main__":
+    start()  # before the slow imports
+
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 keep_compiled_programs()
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.devices.parallel import find_devices
+from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.training.logging import set_quiet
@@ -46,15 +53,30 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(f"{message} (see --help)")
 
 
+def path_argument(text: str) -> str:
+    """Return a path with a leading ~ expanded; raise ArgumentTypeError for an empty one, as of an unset variable."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, not empty")
+    return str(full_path(text))
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--workdir", required=True, help="folder of a trained run")
-    options.add_argument("--out", required=True, help="a .png, a .npz, or a folder for one PNG per image")
+    options.add_argument("--workdir", type=path_argument, required=True, help="folder of a trained run")
+    options.add_argument(
+        "--out", type=path_argument, required=True, help="a .png, a .npz, or a folder for one PNG per image"
+    )
     what = options.add_mutually_exclusive_group()
-    what.add_argument("--reconstruct", metavar="PATH", help="encode and decode an image or a folder of images")
-    what.add_argument("--complete", metavar="PATH", help="keep the top --rows of each latent, draw the rest")
-    what.add_argument("--vary", metavar="PATH", help="keep the codes of each latent, draw the continuous parts")
+    what.add_argument(
+        "--reconstruct", type=path_argument, metavar="PATH", help="encode and decode an image or a folder of images"
+    )
+    what.add_argument(
+        "--complete", type=path_argument, metavar="PATH", help="keep the top --rows of each latent, draw the rest"
+    )
+    what.add_argument(
+        "--vary", type=path_argument, metavar="PATH", help="keep the codes of each latent, draw the continuous parts"
+    )
     options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="rows that --complete keeps (default: 3)")
     for name, (kind, text) in DRAWING.items():
         # No default, to distinguish options that were given from those that were not.
@@ -71,6 +93,7 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> None:
     """Draw or reconstruct, depending on the command line."""
     options = parser().parse_args(arguments)
+    find_devices()
     drawing = {name: getattr(options, name) for name in (*DRAWING, "rows") if hasattr(options, name)}
     if options.reconstruct:
         for name in drawing:

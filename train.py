@@ -20,14 +20,19 @@
 import sys
 from functools import partial
 
+from hvq_jax.command import exit_status, start
+
+if __name__ == "__main__":
+    start()  # before the slow imports
+
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 set_cpu_options()  # before anything uses a device
 keep_compiled_programs()
 
 from hvq_jax.devices.cluster import join
+from hvq_jax.devices.parallel import find_devices
 from hvq_jax.devices.preemption import RESUMES
-from hvq_jax.errors import exit_status
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.open import run_experiment
 from hvq_jax.runs.options import describe
@@ -37,16 +42,17 @@ from hvq_jax.training.logging import set_quiet
 def main(arguments: list[str]) -> int:
     """Run the command; return the exit status."""
     set_quiet()
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(f"{__doc__}\nEvery option with its default:\n\n{describe()}")
-        return 0
     return exit_status(partial(train, arguments), interrupted=f"interrupted: {RESUMES}")
 
 
 def train(arguments: list[str]) -> None:
-    """Run the experiment given on the command line."""
+    """Run the experiment given on the command line, or print the help text."""
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(f"{__doc__}\nEvery option with its default:\n\n{describe()}")
+        return
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
+    find_devices()
     run_experiment(line.config, line.workdir, profile_steps=line.profile)
 
 

@@ -43,10 +43,11 @@ from benchmarks.measuring.command import Parser, check_json, chosen
 from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
 from benchmarks.measuring.peaks import measured_peak, published_peak
 from configs import reference
+from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage

@@ -20,8 +20,9 @@ import numpy as np
 
 from benchmarks.measuring.command import Parser, conditions, print_header, print_line
 from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 
 LARGE = 2048  # side of the matrices in the product that defines the machine's rate
 SHORTEST = 0.2  # seconds per timing

@@ -42,8 +42,9 @@ from benchmarks.measuring.growth_plots import save_axis, save_shares
 from benchmarks.measuring.timing import calls_that_fill, seconds_of
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import WORKS, Sizes
+from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 
 PACKAGES = ("jax", "flax", "numpy")
 SHORTEST = 0.2  # minimum seconds of a repetition

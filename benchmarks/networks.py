@@ -19,8 +19,9 @@ import numpy as np
 
 from benchmarks.measuring.command import Parser, check_repetitions, conditions, print_header, print_line
 from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 
 WIDTHS = (128, 192, 256)  # of transformers
 SHORTEST = 0.5  # seconds per timing

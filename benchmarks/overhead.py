@@ -24,8 +24,9 @@ from ml_collections import ConfigDict
 
 from benchmarks.measuring.command import Parser, chosen, conditions, print_header, print_line
 from benchmarks.measuring.timing import seconds_of
+from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 
 CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 

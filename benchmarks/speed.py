@@ -43,7 +43,8 @@ from benchmarks.measuring.command import (
 from benchmarks.measuring.memory import forget_peak
 from benchmarks.measuring.turns import Measurement, measure
 from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 
 PACKAGES = ("jax", "flax", "torch", "numpy")
 HEADER = [

@@ -1,7 +1,4 @@
-"""Exceptions that end a command with a one-line message, and the exit status of a command."""
-
-import sys
-from collections.abc import Callable
+"""Exceptions that end a command with a one-line message."""
 
 
 class UserError(ValueError):
@@ -34,18 +31,3 @@ class Preempted(BaseException):
 
     Like KeyboardInterrupt, not an `Exception`: code that catches library errors must not mistake it for a failure.
     """
-
-
-def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted") -> int:
-    """Run `command`; return 0, or 1 or 130 after one line on stderr where it failed or was interrupted."""
-    try:
-        command()
-    except Preempted as stop:
-        print(stop, file=sys.stderr, flush=True)
-    except (UserError, OSError) as error:  # OSError: a full disk, a folder that was removed
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 1
-    except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
-        return 130
-    return 0

@@ -50,6 +50,14 @@ def _check_regular(status: os.stat_result, path: str) -> None:
         raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", path)
 
 
+def full_path(path: str | os.PathLike[str]) -> Path:
+    """Return `path` as an absolute path, with a leading ~ expanded; raise UserError if there is no home folder."""
+    expanded = os.path.expanduser(path)
+    if os.fspath(expanded).startswith("~") and os.fspath(path).startswith("~"):
+        raise UserError(f"{path}: there is no such home folder; write the path in full")
+    return Path(os.path.abspath(expanded))
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` at the end of the block, or is removed if the block raises.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import open_dataset
-from hvq_jax.errors import exit_status
 from hvq_jax.files import whole_file
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet

@@ -18,7 +18,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 from studies import STUDIES, folder_of
 from studies.cells import Cell
 from studies.results import is_kept, read, read_curve, read_images

@@ -30,7 +30,8 @@ from typing import IO
 
 import numpy as np
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 from studies import STUDIES, folder_of, results_of
 from studies.cells import Cell
 from studies.packing import pack

@@ -113,8 +113,8 @@ def _number(environment: Mapping[str, str], name: str, given: int | None = None)
     text = environment.get(name)
     if given is not None or text is None:
         return given
-    if not text.isdigit():
-        raise UserError(f"environment variable {name}={text}: must be a number")
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise UserError(f"environment variable {name}={text}: must be an integer")
     return int(text)
 
 

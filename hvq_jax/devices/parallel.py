@@ -5,6 +5,7 @@ A step has two forms: `pmap` over all devices of all processes (axis `DEVICES`),
 
 import collections
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -147,6 +148,18 @@ class Parallel:
                 f"{key}={batch_size}",
                 f"must be a multiple of {self.num_devices}, the number of devices; or use one device with parallel=jit",
             )
+
+
+def find_devices() -> None:
+    """Let JAX look for its devices; raise UserError if it cannot use those that it was told to."""
+    platforms = os.environ.get("JAX_PLATFORMS", "")
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        reason = (str(error).splitlines() or ["none of these is installed or present"])[0]
+        raise UserError(
+            f"JAX finds no device with JAX_PLATFORMS={platforms} ({reason}): choose another, such as cpu, or unset it"
+        ) from None
 
 
 def _cut(x: Any) -> Any:

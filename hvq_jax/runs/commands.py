@@ -1,6 +1,8 @@
 """The commands of `sample.py`: draw from a run, or pass image files through it."""
 
 import dataclasses
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
 from hvq_jax.runs.outputs import check_out, is_png, write
 from hvq_jax.runs.trained import Decoded, TrainedRun
 
+_MOST_SAMPLES = 10**8  # their labels are in memory
 _IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
@@ -146,8 +149,8 @@ def _check_label(run: TrainedRun, label: str | None) -> None:
 
 
 def _check_drawing(num_samples: int, seed: int) -> None:
-    if num_samples < 1:
-        raise UserError(f"--num_samples={num_samples}: must be at least 1")
+    if not 1 <= num_samples <= _MOST_SAMPLES:
+        raise UserError(f"--num_samples={num_samples}: must be from 1 to {_MOST_SAMPLES}")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed={seed}: must be from 0 to {2**32 - 1}")
 
@@ -177,14 +180,22 @@ def _names(path: str, files: list[Path]) -> Iterator[str]:
 
 
 def _label_number(label: str, class_names: tuple[str, ...]) -> int:
+    """Return the number of the class `label`: its name, in any letter case if that is unambiguous, or its number."""
     if label in class_names:
         return class_names.index(label)
-    if label.removeprefix("-").isdigit() and 0 <= int(label) < len(class_names):
+    same = [number for number, name in enumerate(class_names) if _folded(name) == _folded(label)]
+    if len(same) == 1:
+        return same[0]
+    if re.fullmatch("[0-9]{1,9}", label) and int(label) < len(class_names):
         return int(label)
     raise UserError(
         f"--label={label} is out of range: the classes are "
         + ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
     )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _image_files(path: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.data.options import DataOptions
 from hvq_jax.data.shuffle import permutation
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import read_arrays
+from hvq_jax.files import full_path, read_arrays
 from hvq_jax.latents import PROJECTION, Z_E, Latent, find_latent
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
 from hvq_jax.runs.latent_data import SPLITS, LatentData, tokenize
@@ -78,7 +78,7 @@ def own_latents(
     channels = {"lengths": latent.projection_groups} if row.uses(PROJECTION) else {}
     channels |= {"residuals": latent.dim} if row.uses(Z_E) else {}
     expected = _Expected(path, row, latent.mode, make_quantizer(latent, codebook).num_codes, channels)
-    arrays = read_arrays(Path(path), advice="it must be an .npz of arrays, written without pickle")
+    arrays = read_arrays(full_path(path), advice="it must be an .npz of arrays, written without pickle")
     if "train_indices" not in arrays:
         raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
     if "present" in arrays:

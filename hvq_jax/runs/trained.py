@@ -16,7 +16,7 @@ from flax import struct
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import read_json
+from hvq_jax.files import full_path, read_json
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.layout import DATASET
@@ -66,7 +66,7 @@ class TrainedRun:
     @classmethod
     def load(cls, workdir: str | Path) -> "TrainedRun":
         """Open the run in `workdir`; raise UserError if there is none. Checkpoints are read when first needed."""
-        workdir = Path(workdir)
+        workdir = full_path(workdir)
         options = from_dict(load_config(workdir))
         dataset = read_json(workdir / DATASET)
         if not dataset:

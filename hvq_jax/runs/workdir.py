@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_json, write_json
+from hvq_jax.files import full_path, read_json, write_json
 from hvq_jax.layout import CONFIG, FORMAT, FORMAT_FILE
 
 
@@ -32,7 +32,7 @@ def check_format(workdir: Path) -> None:
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the absolute path of `workdir`, created if missing and locked against other runs during the block."""
-    path = Path(os.path.abspath(workdir))
+    path = full_path(workdir)
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run

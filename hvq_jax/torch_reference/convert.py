@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ from hvq_jax.autoencoder import ModelState
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_arrays
+from hvq_jax.files import full_path, read_arrays
 from hvq_jax.latents import Z_E, find_latent
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.quantizers.bottleneck import QuantizerState
@@ -28,7 +27,7 @@ from hvq_jax.training.stage import Stage
 
 def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
     """Return the arrays of a `.pt` (needs torch; only weights are read, no code is run) or an `.npz`, by key."""
-    path = Path(file)
+    path = full_path(file)
     if not path.is_file():
         raise UserError(f"{file}: no such file")
     if path.suffix == ".npz":
@@ -50,7 +49,7 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
     Sizes are taken from the arrays; the rest from `config`, which should be `configs/reference.py`. Raises UserError
     if the arrays are not the reference's or do not fit the data set.
     """
-    if (Path(workdir) / CHECKPOINTS).exists():
+    if (full_path(workdir) / CHECKPOINTS).exists():
         raise UserError(f"--workdir={workdir} already holds a run: choose another folder")
     if prior is not None and find_latent(config.latent.mode).uses(Z_E):
         raise UserError(

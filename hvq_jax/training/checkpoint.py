@@ -24,6 +24,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 from hvq_jax.devices.cluster import is_first, true_on_all, wait_for_all
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
 
 _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 
@@ -54,7 +55,7 @@ class Checkpoints:
         read_only: bool = False,
     ) -> None:
         """Open `folder`; with `read_only` change nothing in it, since a run may be writing to it."""
-        self.folder = Path(os.path.abspath(folder))
+        self.folder = full_path(folder)
         self.objective = objective
         self.keep = keep
         self.read_only = read_only

@@ -19,10 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hvq_jax import autoencoder
+from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import open_dataset
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 from hvq_jax.files import read_arrays, read_json, write_text
 from hvq_jax.images import to_float
 from hvq_jax.latents import CODE, PROJECTION, Z_E

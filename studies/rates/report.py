@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 from studies import folder_of, results_of
 from studies.rates.measure import NUM_BINS, STEPS
 from studies.tables import markdown

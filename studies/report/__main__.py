@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from hvq_jax.errors import exit_status
+from hvq_jax.command import exit_status
 from studies import folder_of
 from studies.report.cells import DIM, NUM_EPOCHS, cells
 from studies.train import Limit, add_options, train_cells

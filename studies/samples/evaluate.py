@@ -22,8 +22,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
+from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import ImageDataset, load_dataset
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 from hvq_jax.evaluation.classifier import (
     Classifier,
     ClassifierNetwork,

@@ -9,7 +9,8 @@ import json
 import sys
 from typing import Any
 
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 from studies import folder_of, results_of
 from studies.cells import Cell
 from studies.samples.cells import cells

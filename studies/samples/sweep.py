@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import load_dataset
-from hvq_jax.errors import exit_status
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet

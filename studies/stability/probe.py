@@ -19,11 +19,12 @@ import numpy as np
 
 from hvq_jax import autoencoder, latents
 from hvq_jax.autoencoder import Autoencoder, Variables
+from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import open_dataset
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.errors import UserError
 from hvq_jax.files import write_text
 from hvq_jax.images import to_float
 from hvq_jax.runs.flags import parse_command_line

@@ -20,7 +20,8 @@ from benchmarks.accelerator import (
     record,
     subject_of,
 )
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 from hvq_jax.training.loop import initial_state
 from hvq_jax.training.state import make_optimizer, train_step
 

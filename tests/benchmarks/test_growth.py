@@ -11,7 +11,8 @@ from benchmarks.growth import Measurement, crossing, exponents, parse, run, shar
 from benchmarks.workloads import axes, programs
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import Sizes, autoencoder_step, codebook_search
-from hvq_jax.errors import UserError, exit_status
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
 
 TINY = Sizes(batch=4, dim=4, codes=8, image=8, grid=3, prior_batch=4, layers=2)
 CODES = Axis("codes", "K", (128, 512, 2048), {"step": 1, "search": 1})

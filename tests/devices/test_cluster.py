@@ -56,7 +56,8 @@ def test_flags_come_first():
         ({}, Membership("a", 2, 0), "must be HOST:PORT"),
         ({}, Membership("a:1", 2, 2), "must be between 0 and 1"),
         ({}, Membership("a:1", 2, -1), "must be between 0 and 1"),
-        ({**KUBERNETES, "HVQ_PROCESS_ID": "first"}, Membership(), "HVQ_PROCESS_ID=first: must be a number"),
+        ({**KUBERNETES, "HVQ_PROCESS_ID": "²"}, Membership(), "HVQ_PROCESS_ID=²: must be an integer"),
+        ({**KUBERNETES, "HVQ_PROCESS_ID": "first"}, Membership(), "HVQ_PROCESS_ID=first: must be an integer"),
         (OPEN_MPI, Membership(), "add --coordinator=HOST:PORT"),
     ],
 )
