@@ -126,7 +126,8 @@ def manual_dir(tmp_path_factory):
     """A folder with a few hundred real images in the four files of Fashion-MNIST."""
 
     def make(folder):
-        images, labels = (read_idx(EMBEDDED / f"t10k-{name}.gz") for name in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+        images = read_idx(EMBEDDED / "t10k-images-idx3-ubyte.gz", (28, 28))
+        labels = read_idx(EMBEDDED / "t10k-labels-idx1-ubyte.gz", ())
         train, test = NUM_IMAGES["train"], NUM_IMAGES["test"]
         parts = {"train": slice(0, train), "test": slice(train, train + test)}
         write_idx_files(folder, {split: (images[rows], labels[rows]) for split, rows in parts.items()})

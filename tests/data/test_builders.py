@@ -62,7 +62,7 @@ def test_missing_file_is_named(tmp_path, tiny_splits):
 @pytest.mark.parametrize(
     ("arrays", "reason"),
     [
-        (labelled_images(6, (28, 27), 0), r"\(28, 27, 1\)"),
+        (labelled_images(6, (28, 27), 0), r"items of shape \(28, 27\)"),
         ((labelled_images(6, (28, 28), 0)[0], np.zeros(5, np.uint8)), "6 images"),
         ((labelled_images(6, (28, 28), 0)[0], np.full(6, 10, np.uint8)), "label 10"),
         ((np.zeros((0, 28, 28), np.uint8), np.zeros(0, np.uint8)), "no images"),

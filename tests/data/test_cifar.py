@@ -1,7 +1,9 @@
+import gzip
 import hashlib
 import os
 import pickle
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -153,6 +155,57 @@ def test_an_archive_cut_or_changed_anywhere_is_refused(tmp_path):
             read(Cifar100, tmp_path)
 
 
+def raw_tar(path, *blocks: bytes) -> None:
+    """Write a .tar.gz of headers and contents as they are."""
+    padded = b"".join(block + bytes(-len(block) % 512) for block in blocks)
+    path.write_bytes(gzip.compress(padded + bytes(1024)))
+
+
+def header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """Return the header of a member that claims `size` bytes, in any number of them."""
+    info = tarfile.TarInfo("member")
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+BROKEN = {
+    "pax length": (header(12, tarfile.XHDTYPE), b"abc path=xyz", header(0)),
+    "pax number": (header(13, tarfile.XHDTYPE), b"13 size=1e999", header(0)),
+    "pax text": (header(11, tarfile.XHDTYPE), b"11 path=\xff\xfe", header(0)),
+    "huge pax": (header(1 << 40, tarfile.XHDTYPE), b"12 path=name"),
+    "huge member": (header(1 << 62), b"content"),
+    "negative member": (header(-1024), header(-512)),  # ends where it begins, so that it comes again and again
+    "huge name": (header(1 << 50, tarfile.GNUTYPE_LONGNAME), b"name"),
+    "many members": (header(0) * 1001,),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_headers_that_make_no_sense_are_refused(tmp_path, name):
+    archive = tmp_path / archive_name(Cifar10, "binary")
+    raw_tar(archive, *BROKEN[name])
+    tracemalloc.start()
+    with pytest.raises(UserError, match=str(archive)) as caught:
+        read(Cifar10, tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr("hvq_jax.data.builders.archive._MOST_BYTES", 1 << 16)
+    members = members_of(Cifar10, kind) | {"more": bytes(1 << 17)}
+    write_tar(tmp_path / archive_name(Cifar10, kind), members)
+    with pytest.raises(UserError, match=r"cannot read .*: (it unpacks to more than|a member ends at)"):
+        read(Cifar10, tmp_path)
+
+
+def test_a_named_pipe_is_no_archive(tmp_path, kind):
+    os.mkfifo(tmp_path / archive_name(Cifar10, kind))
+    with pytest.raises(UserError, match="a named pipe, not a regular file"):
+        read(Cifar10, tmp_path)
+
+
 @pytest.mark.parametrize(("builder", "label"), [(Cifar10, 10), (Cifar100, 100), (Cifar100, 255)])
 def test_labels_beyond_the_classes_are_refused(tmp_path, builder, kind, label):
     images, _ = labelled_images(PER_MEMBER, SHAPE, 0)
@@ -227,7 +280,12 @@ def test_no_pickle_runs_anything(tmp_path, protocol, function):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"text", b"\x80\x02.", b"\x80\x02].", b"\x80\xff}.", b"\x80\x02}q", b"P1\n.", b"\x80\x02\x82\x01."],
+    [
+        *(b"", b"text", b"\x80\x02.", b"\x80\x02].", b"\x80\xff}.", b"\x80\x02}q", b"P1\n.", b"\x80\x02\x82\x01."),
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # a memo of 2^31 entries
+        b"\x80\x05\x96" + b"\xff" * 7 + b"\x7f.",  # an array of 2^63 bytes
+        b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.",  # a key whose hash takes the whole stack
+    ],
 )
 def test_other_files_are_no_pickles_of_arrays(content):
     with pytest.raises(UserError, match="a file is"):

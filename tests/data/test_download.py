@@ -13,8 +13,13 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    length = None  # to claim in place of the true one
+
     def log_message(self, *args):
         pass
+
+    def send_header(self, keyword, value):
+        super().send_header(keyword, self.length if keyword == "Content-Length" and self.length else value)
 
 
 @pytest.fixture
@@ -55,6 +60,20 @@ def test_refuses_other_content_and_keeps_none_of_it(site, tmp_path, served):
     with pytest.raises(UserError, match="SHA-256") as caught:
         download(PublishedFile(f"{url}/images.bin", SHA256), tmp_path / "downloads")
     assert f"{url}/images.bin" in str(caught.value)
+    assert not list((tmp_path / "downloads").iterdir())
+
+
+@pytest.mark.parametrize("length", ["abc", "-1", "²", "9" * 5000])
+def test_a_length_that_is_no_number_does_no_harm(site, tmp_path, monkeypatch, length):
+    monkeypatch.setattr(QuietHandler, "length", length)
+    file = PublishedFile(f"{site[0]}/images.bin", SHA256)
+    assert download(file, tmp_path / "downloads").read_bytes() == CONTENT
+
+
+def test_a_download_that_does_not_end_is_stopped(site, tmp_path, monkeypatch):
+    monkeypatch.setattr("hvq_jax.data.builders.download._MOST_BYTES", len(CONTENT) - 1)
+    with pytest.raises(UserError, match="more than any published file"):
+        download(PublishedFile(f"{site[0]}/images.bin", SHA256), tmp_path / "downloads")
     assert not list((tmp_path / "downloads").iterdir())
 
 

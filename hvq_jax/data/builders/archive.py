@@ -3,13 +3,16 @@
 import gzip
 import pathlib
 import tarfile
-import zlib
 from collections.abc import Collection
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import open_regular
 
-_MAX_MEMBER_BYTES = 1 << 28  # more than any published member; a small archive could declare a huge one
-_CHUNK_BYTES = 1 << 20
+# More than in any published archive; a small one could declare, or unpack to, far more.
+_MOST_BYTES = 1 << 30
+_MAX_MEMBER_BYTES = 1 << 28
+_MOST_MEMBERS = 1000
+_PIECE_BYTES = 1 << 20
 
 
 def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, bytes]:
@@ -22,18 +25,50 @@ def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, byt
     """
     contents = {}
     try:
-        with gzip.open(archive) as stream:
-            with tarfile.open(fileobj=stream, mode="r:") as tar:
-                for member in tar:
+        with open_regular(archive) as file, gzip.GzipFile(fileobj=file) as unpacked:
+            stream = _Forward(unpacked)
+            with tarfile.open(fileobj=stream, mode="r:") as tar:  # type: ignore[call-overload]
+                for number, member in enumerate(tar):
+                    if number == _MOST_MEMBERS:
+                        raise UserError(
+                            f"{archive} has more than {_MOST_MEMBERS:,} members: it is not the published one"
+                        )
                     if member.name in names:
                         contents[member.name] = _content(tar, member, archive)
-            while stream.read(_CHUNK_BYTES):  # the checksum is at the end
+            while stream.read(_PIECE_BYTES):  # the checksum is at the end
                 pass
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {archive}: {error}; copy or download it again") from error
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # tarfile raises ValueError, OverflowError and others for headers that make no sense
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"cannot read {archive}: {reason}; copy or download it again") from error
     if missing := [name for name in names if name not in contents]:
         raise UserError(f"{archive} has no member {missing[0]}: it is not the published archive")
     return contents
+
+
+class _Forward:
+    """A stream that can be read forwards only, and no further than `_MOST_BYTES`.
+
+    A size in a header may be anything. tarfile would read that many bytes into memory, or, where it is negative, read
+    the same members for ever.
+    """
+
+    def __init__(self, stream: gzip.GzipFile) -> None:
+        self._stream = stream
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def seek(self, position: int) -> int:
+        if not self.tell() <= position <= _MOST_BYTES:
+            raise tarfile.ReadError(f"a member ends at byte {position:,}")
+        return self._stream.seek(position)
+
+    def read(self, size: int) -> bytes:
+        if self.tell() + size > _MOST_BYTES:
+            raise tarfile.ReadError(f"it unpacks to more than {_MOST_BYTES:,} bytes")
+        return self._stream.read(size)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: pathlib.Path) -> bytes:

@@ -5,12 +5,14 @@ import errno
 import hashlib
 import http.client
 import pathlib
+import re
 import urllib.request
 
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
+_MOST_BYTES = 1 << 30  # more than any published file; a server could send without end
 _TIMEOUT_SECONDS = 30
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
@@ -79,9 +81,12 @@ def _fetch(file: PublishedFile, path: pathlib.Path) -> str:
         path.open("wb") as output,
         progress_bar(desc=f"Downloading {file.name}", unit="B", unit_scale=True) as progress,
     ):
-        progress.total = int(response.headers.get("Content-Length", 0)) or None
+        length = str(response.headers.get("Content-Length", ""))
+        progress.total = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None
         while chunk := response.read(_CHUNK_BYTES):
             output.write(chunk)
             digest.update(chunk)
             progress.update(len(chunk))
+            if output.tell() > _MOST_BYTES:
+                raise http.client.HTTPException(f"more than {_MOST_BYTES:,} bytes, more than any published file")
     return digest.hexdigest()

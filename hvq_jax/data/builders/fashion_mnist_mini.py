@@ -5,12 +5,12 @@ import pathlib
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders.arrays import ArrayBuilder, ArraySplit
-from hvq_jax.data.builders.idx import read_idx
 from hvq_jax.data.builders.mnist import (
     FASHION_MNIST_CLASS_NAMES,
     FASHION_MNIST_HOMEPAGE,
     MNIST_IMAGE_SHAPE,
     read_images,
+    read_labels,
 )
 
 _EMBEDDED = pathlib.Path(__file__).parent.parent / "embedded" / "fashion_mnist_test"
@@ -32,7 +32,7 @@ class FashionMnistMini(ArrayBuilder):
     def read_arrays(self, download_dir: pathlib.Path) -> dict[str, ArraySplit]:
         """Return the three splits; nothing is downloaded."""
         images = read_images(_EMBEDDED / "t10k-images-idx3-ubyte.gz")
-        labels = read_idx(_EMBEDDED / "t10k-labels-idx1-ubyte.gz")
+        labels = read_labels(_EMBEDDED / "t10k-labels-idx1-ubyte.gz")
         rows = {
             tfds.Split.TRAIN: slice(0, 8000),
             tfds.Split.VALIDATION: slice(8000, 9000),

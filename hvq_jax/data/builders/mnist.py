@@ -27,8 +27,13 @@ FASHION_MNIST_CLASS_NAMES = (
 
 
 def read_images(path: pathlib.Path) -> np.ndarray:
-    """Read an IDX file of grey images as [N, H, W, 1] uint8."""
-    return read_idx(path)[..., np.newaxis]
+    """Read an IDX file of grey images as [N, 28, 28, 1] uint8."""
+    return read_idx(path, MNIST_IMAGE_SHAPE[:2])[..., np.newaxis]
+
+
+def read_labels(path: pathlib.Path) -> np.ndarray:
+    """Read an IDX file of labels as [N] uint8."""
+    return read_idx(path, ())
 
 
 class IdxBuilder(ArrayBuilder):
@@ -47,7 +52,7 @@ class IdxBuilder(ArrayBuilder):
         return {
             split: ArraySplit(
                 read_images(path[f"{prefix}-images-idx3-ubyte.gz"]),
-                read_idx(path[f"{prefix}-labels-idx1-ubyte.gz"]),
+                read_labels(path[f"{prefix}-labels-idx1-ubyte.gz"]),
             )
             for split, prefix in ((tfds.Split.TRAIN, "train"), (tfds.Split.TEST, "t10k"))
         }

@@ -7,11 +7,14 @@ arguments, so the worst that can happen to a hostile pickle is that it is reject
 import io
 import math
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
 
 from hvq_jax.errors import UserError
+
+_MOST_TUPLES = 1000  # hashing tuples within tuples takes stack for each
 
 
 class _Kept:
@@ -49,6 +52,17 @@ class _InertUnpickler(pickle.Unpickler):
         return stand_in
 
 
+def _check_sizes(content: bytes) -> None:
+    """Raise if unpickling takes memory or stack that the length of the pickle does not justify."""
+    num_tuples = 0
+    for opcode, argument, _ in pickletools.genops(content):  # raises if a string is longer than what follows
+        if "PUT" in opcode.name and argument is not None and argument > len(content):
+            raise pickle.UnpicklingError(f"it has a memo of {argument:,} entries")  # a table of that length
+        num_tuples += "TUPLE" in opcode.name or opcode.name == "FROZENSET"
+    if num_tuples > _MOST_TUPLES:
+        raise pickle.UnpicklingError(f"it has {num_tuples:,} tuples, more than any published file")
+
+
 def load_pickled(content: bytes, where: str) -> dict[Any, Any]:
     """Return the dictionary in a pickle written by Python 2, whose strings become bytes.
 
@@ -62,6 +76,7 @@ def load_pickled(content: bytes, where: str) -> dict[Any, Any]:
         UserError: the pickle is damaged, does not hold a dictionary, or refers to anything but arrays.
     """
     try:
+        _check_sizes(content)
         value = _InertUnpickler(io.BytesIO(content), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise any exception
         reason = " ".join(f"{type(error).__name__}: {error}".split())
