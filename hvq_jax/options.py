@@ -93,16 +93,25 @@ class Options:
     def __post_init__(self) -> None:
         """Check every option against its rule; subclasses add checks between options."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
-            rule, value = field.metadata.get("rule"), getattr(self, field.name)
-            if rule is None or (value is None and _is_optional(field.type)):
-                continue
-            if isinstance(value, np.generic):  # as JSON and range checks need it
-                value = value.item()
-                object.__setattr__(self, field.name, value)
-            if not _has_type(value, field.type):
-                raise ArgumentError(f"{field.name}={value!r}", f"must be {type_in_words(field.type)}")
-            if problem := rule.problem(value):
-                raise ArgumentError(f"{field.name}={value}", problem)
+            if "rule" in field.metadata:
+                object.__setattr__(self, field.name, checked(field, getattr(self, field.name)))
+
+
+def checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    """Return `value`, as a Python number if it is numpy's; raise ArgumentError if the option `field` cannot have it.
+
+    Nothing is imported: of an import path only the form is checked.
+    """
+    if value is None and _is_optional(field.type):
+        return None
+    if isinstance(value, np.generic):  # as JSON and range checks need it
+        value = value.item()
+    if not _has_type(value, field.type):
+        raise ArgumentError(f"{field.name}={value!r}", f"must be {type_in_words(field.type)}")
+    rule: Rule = field.metadata["rule"]
+    if problem := rule.problem(value):
+        raise ArgumentError(f"{field.name}={value}", problem)
+    return value
 
 
 def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict, config_flags
 from hvq_jax.errors import UserError
 from hvq_jax.layout import CONFIG
 from hvq_jax.runs.open import flags_named, with_flags
-from hvq_jax.runs.options import RENAMED, from_dict, to_config
+from hvq_jax.runs.options import RENAMED, stored_config
 from hvq_jax.runs.workdir import flatten, load_config
 
 
@@ -30,7 +30,8 @@ class CommandLine:
 def parse_command_line(arguments: list[str]) -> CommandLine:
     """Parse `arguments`, the command line without the program's name; raise UserError for any mistake.
 
-    Without `--config` the config is that of the run in the workdir.
+    Without `--config` the config is that of the run in the workdir. No component given by an import path is imported,
+    so that nothing uses a device before the process has joined its cluster.
     """
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
@@ -52,7 +53,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
     if not (workdir / CONFIG).exists():
         raise UserError(f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)")
     with flags_named():
-        return to_config(from_dict(load_config(workdir)))
+        return stored_config(load_config(workdir))
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:

@@ -20,7 +20,7 @@ from hvq_jax.devices.parallel import FORMS
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
-from hvq_jax.options import Options, Rule, option, redefault, section, type_in_words, walk
+from hvq_jax.options import Options, Rule, checked, option, redefault, section, type_in_words, walk
 from hvq_jax.priors import has_heads, make_network, make_prior
 from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.prior import Prior
@@ -128,14 +128,25 @@ CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].
 
 def to_config(options: Any) -> ConfigDict:
     """Return `options` as a ConfigDict in which options that may be None, or of several types, can be overridden."""
-    return ConfigDict(
-        {field.name: _field_value(field, getattr(options, field.name)) for field in dataclasses.fields(options)}
-    )
+    return _config(type(options), to_dict(options))
+
+
+def stored_config(values: Mapping[str, Any]) -> ConfigDict:
+    """Return the content of a config.json as a ConfigDict, like `to_config(from_dict(values))`.
+
+    Each option is checked, with the errors of `from_dict`, but not whether they fit together: that imports components
+    given by an import path, which may use a device, and a cluster must be joined before that.
+    """
+    return _config(RunOptions, _values(RunOptions, values, ""))
+
+
+def _config(kind: Any, values: Mapping[str, Any]) -> ConfigDict:
+    return ConfigDict({field.name: _field_value(field, values[field.name]) for field in dataclasses.fields(kind)})
 
 
 def _field_value(field: dataclasses.Field[Any], value: Any) -> Any:
     if "rule" not in field.metadata:
-        return to_config(value)
+        return _config(field.default_factory, value)
     kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
     if len(kinds) == 1:
         return float(value) if field.type is float else value
@@ -154,12 +165,15 @@ def from_dict(values: Mapping[str, Any]) -> RunOptions:
     Raises ArgumentError, with a dotted name, for the first one that is out of range; UserError if an option is
     missing or unknown, since another version's config must not fall back on defaults.
     """
-    options: RunOptions = _section_from(RunOptions, values, "")
+    options: RunOptions = _section_from(RunOptions, _values(RunOptions, values, ""), "")
     return options
 
 
-def _section_from(kind: Any, values: Any, prefix: str) -> Any:
+def _values(kind: Any, values: Any, prefix: str) -> dict[str, Any]:
+    """Return `values`, nested dictionaries, with the types of the options; check that they are those of `kind`."""
     fields = {field.name: field for field in dataclasses.fields(kind)}
+    if not isinstance(values, Mapping | ConfigDict):
+        raise UserError(f"the config cannot be used: {prefix.removesuffix('.') or 'it'} must be a group of options")
     given = dict(values.items())
     for name in given:
         if (key := prefix + name) in RENAMED:
@@ -167,15 +181,23 @@ def _section_from(kind: Any, values: Any, prefix: str) -> Any:
     if differing := sorted(set(fields) ^ set(given)):
         listed = ", ".join(prefix + name for name in differing)
         raise UserError(f"the config is of another version: {listed} is missing or unknown")
-    arguments = {}
-    for name, field in fields.items():
-        if "rule" not in field.metadata:
-            arguments[name] = _section_from(field.default_factory, given[name], f"{prefix}{name}.")
-        else:
-            # JSON makes tuples lists.
-            arguments[name] = tuple(given[name]) if isinstance(given[name], list) else given[name]
+    return {name: _value(field, given[name], prefix) for name, field in fields.items()}
+
+
+def _value(field: dataclasses.Field[Any], value: Any, prefix: str) -> Any:
+    if "rule" not in field.metadata:
+        return _values(field.default_factory, value, f"{prefix}{field.name}.")
     try:
-        return kind(**arguments)
+        return checked(field, tuple(value) if isinstance(value, list) else value)  # JSON makes tuples lists
+    except ArgumentError as error:
+        raise error.within(prefix) from None
+
+
+def _section_from(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    sections = {field.name: field.default_factory for field in dataclasses.fields(kind) if "rule" not in field.metadata}
+    made = {name: _section_from(section, values[name], f"{prefix}{name}.") for name, section in sections.items()}
+    try:
+        return kind(**{**values, **made})
     except ArgumentError as error:
         raise _within(prefix, kind, error) from None
 
