@@ -128,7 +128,7 @@ class Measurement:
         return self.images_per_second * self.flop_per_image / (self.num_devices * self.peak)
 
 
-def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Batch, int]:
+def make_subject(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Batch, int]:
     """Return the stage, its options, a batch of noise, and the FLOP per image of a training step."""
     config = reference.get_config("vq")
     config.latent.dim, config.latent.num_codes = row.dim, row.codes
@@ -151,7 +151,7 @@ def subject_of(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, Bat
     return AutoencoderStage(model, images[:1]), options.autoencoder, batch_of_noise, 3 * networks + search
 
 
-def memory_of(compiled: Any) -> tuple[int, str]:
+def measure_memory(compiled: Any) -> tuple[int, str]:
     """Return the bytes of the fullest device and their source: its peak so far, or XLA's plan."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in of_device for of_device in stats):
@@ -165,7 +165,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     """Train in this process, on all its devices."""
     parallel, device = Parallel("pmap"), jax.devices()[0]
     parallel.check_batch_size("--batch", batch)
-    stage, options, one_batch, flop = subject_of(ROWS[name], dtype, batch)
+    stage, options, one_batch, flop = make_subject(ROWS[name], dtype, batch)
     on_cpu = device.platform == "cpu"
     group = 1 if on_cpu else min(steps, STEPS_PER_DISPATCH)
     dispatches = math.ceil(steps / group)
@@ -186,7 +186,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
         state, reports = compiled(state, batches)
     loss = float(jax.device_get(reports.loss)[-1])  # waits for all dispatches
     seconds = (time.perf_counter() - start) / (dispatches * group)
-    memory, memory_source = memory_of(compiled)
+    memory, memory_source = measure_memory(compiled)
     published = published_peak(device.device_kind, dtype)
     return Measurement(
         row=name,
@@ -207,7 +207,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     )
 
 
-def in_a_process_of_its_own(name: str, dtype: str, batch: int, steps: int) -> Measurement:
+def measure_in_new_process(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     """Run `measure` in a new process; raise UserError with its last line of output if it fails."""
     command = [sys.executable, "-m", "benchmarks.accelerator", "--measure"]
     command += [f"--rows={name}", f"--dtypes={dtype}", f"--batch={batch}", f"--steps={steps}"]
@@ -302,7 +302,7 @@ def run(arguments: list[str]) -> None:
     for name in options.rows:
         for batch in options.batch or [ROWS[name].batch]:
             for dtype in options.dtypes:
-                measurement = in_a_process_of_its_own(name, dtype, batch, options.steps)
+                measurement = measure_in_new_process(name, dtype, batch, options.steps)
                 if not measurements:
                     print(f"{conditions(measurement)}\n\n| {HEADER} |\n|{'---|' * (HEADER.count('|') + 1)}")
                 print(f"| {cells(measurement)} |", flush=True)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring.command import Parser, conditions, print_header, print_line
-from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
@@ -57,7 +57,7 @@ def products(model: Any, batch: int, height: int, width: int) -> Iterator[Produc
     yield Product(batch, model.head_width, model.num_codes, positions)
 
 
-def seconds_of_large_product() -> float:
+def measure_large_product() -> float:
     """Return the time of one compiled matrix product."""
     import jax
 
@@ -68,10 +68,10 @@ def seconds_of_large_product() -> float:
         return jax.block_until_ready(product(matrix, matrix))
 
     call()
-    return seconds_of(call, calls_that_fill(SHORTEST, call))
+    return measure_seconds(call, calls_that_fill(SHORTEST, call))
 
 
-def seconds_of_sampling(model: Any, batch: int, height: int, width: int) -> float:
+def measure_sampling(model: Any, batch: int, height: int, width: int) -> float:
     """Return the time of drawing `batch` class-conditional grids."""
     import jax
 
@@ -87,7 +87,7 @@ def seconds_of_sampling(model: Any, batch: int, height: int, width: int) -> floa
         return jax.block_until_ready(draw(variables, labels, keys))
 
     call()
-    return seconds_of(call, calls_that_fill(3 * SHORTEST, call))
+    return measure_seconds(call, calls_that_fill(3 * SHORTEST, call))
 
 
 def main(arguments: list[str]) -> None:
@@ -105,8 +105,8 @@ def main(arguments: list[str]) -> None:
     model = Prior(512, PixelCNN(num_classes=10))
     sizes = (options.batch, options.grid, options.grid)
     flop = sum(product.flop for product in products(model, *sizes))
-    rate = 2 * LARGE**3 / seconds_of_large_product()
-    taken, floor = seconds_of_sampling(model, *sizes), flop / rate
+    rate = 2 * LARGE**3 / measure_large_product()
+    taken, floor = measure_sampling(model, *sizes), flop / rate
     print_header(["grids", "GFLOP", "floor", "sampling", "sampling / floor"])
     name = f"{options.batch} of {options.grid}×{options.grid}"
     print_line([name, f"{flop / 1e9:.1f}", f"{1e3 * floor:,.0f} ms", f"{1e3 * taken:,.0f} ms", f"{taken / floor:.1f}"])

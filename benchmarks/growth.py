@@ -39,7 +39,7 @@ from benchmarks.measuring.command import (
     versions,
 )
 from benchmarks.measuring.growth_plots import save_axis, save_shares
-from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import WORKS, Sizes
 from hvq_jax.command import exit_status
@@ -78,7 +78,7 @@ def measure(axes: list[Axis], repetitions: int) -> Measurements:
     seconds: dict[tuple[str, Sizes], list[float]] = {key: [] for key in programs}
     for _ in range(repetitions):
         for key, program in programs.items():
-            seconds[key].append(seconds_of(program.call, calls[key]))
+            seconds[key].append(measure_seconds(program.call, calls[key]))
     return {key: Measurement(seconds[key], program.mib) for key, program in programs.items()}
 
 

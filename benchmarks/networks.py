@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring.command import Parser, check_repetitions, conditions, print_header, print_line
-from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
@@ -58,7 +58,7 @@ def transformer_like(parameters: int, grid: int, width: int) -> Any:
     return transformer(grid, width, max(1, 1 + round((parameters - one) / (two - one))))
 
 
-def sampler_of(model: Any, batch: int, grid: int) -> Callable[[], Any]:
+def make_sampler(model: Any, batch: int, grid: int) -> Callable[[], Any]:
     """Return a compiled function that draws `batch` grids."""
     import jax
 
@@ -89,10 +89,10 @@ def main(arguments: list[str]) -> None:
 
     like = num_parameters(pixelcnn(), options.grid)
     models = [pixelcnn(), *(transformer_like(like, options.grid, width) for width in WIDTHS)]
-    samplers = [sampler_of(model, options.batch, options.grid) for model in models]
+    samplers = [make_sampler(model, options.batch, options.grid) for model in models]
     calls = [calls_that_fill(SHORTEST, sampler) for sampler in samplers]
     turns = [
-        [seconds_of(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
+        [measure_seconds(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
         for _ in range(options.repetitions)
     ]
     print_header(["network", "width", "layers", "parameters", "median", "relative to the PixelCNN"])

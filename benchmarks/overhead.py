@@ -23,7 +23,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks.measuring.command import Parser, chosen, conditions, print_header, print_line
-from benchmarks.measuring.timing import seconds_of
+from benchmarks.measuring.timing import measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 from hvq_jax.errors import UserError
@@ -72,7 +72,7 @@ class Subjects:
 
     def step(self) -> float:
         """Call the step as often as the loop's counted steps, and return milliseconds per step."""
-        return 1e3 * seconds_of(self._step, self._options.num_steps - 2 * self.log_every)
+        return 1e3 * measure_seconds(self._step, self._options.num_steps - 2 * self.log_every)
 
 
 def main(arguments: list[str]) -> None:

@@ -65,7 +65,7 @@ class Measurement:
     batch_bytes: int  # of this device's slice
     temporary_bytes: int  # peak of activations, gradients and scratch space
     reductions: list[Reduction]
-    kinds: dict[str, tuple[int, int]]  # see `kinds_of`
+    required: dict[str, tuple[int, int]]  # see `list_required_reductions`
     step: float
     step_without_reductions: float
     reductions_alone: float
@@ -80,7 +80,7 @@ class Subject:
     parallel: Parallel
 
     @staticmethod
-    def of(chosen: argparse.Namespace) -> "Subject":
+    def from_options(chosen: argparse.Namespace) -> "Subject":
         """Return the step of the model selected on the command line."""
         config = (reference if chosen.config == "reference" else default).get_config(chosen.latent)
         config.latent.dim = chosen.dim
@@ -110,7 +110,7 @@ def random_batch(batch_size: int, image_shape: tuple[int, ...]) -> Batch:
     return Batch(images, np.zeros(batch_size, np.int32), np.ones(batch_size, bool))
 
 
-def reductions_of(program: str) -> list[Reduction]:
+def list_reductions(program: str) -> list[Reduction]:
     """Return the all-reduces in the text of an optimised HLO module, in program order."""
     found = []
     for types in re.findall(r"^\s*(?:ROOT )?%?\S+ = (.+?) all-reduce(?:-start)?\(", program, re.MULTILINE):
@@ -128,7 +128,7 @@ def num_bytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def kinds_of(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tuple[int, int]]:
+def list_required_reductions(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tuple[int, int]]:
     """Return what the step must reduce according to its mathematics: name -> (arrays, bytes).
 
     Batch norm reduces the mean and then the variance forward, and their gradients backward.
@@ -151,7 +151,7 @@ def kinds_of(subject: Subject, state: TrainState, batch: Batch) -> dict[str, tup
     return {name: (len(jax.tree.leaves(tree)), num_bytes(tree)) for name, tree in trees.items()}
 
 
-def chain_of(reductions: list[Reduction]) -> Callable[..., Any]:
+def make_chain(reductions: list[Reduction]) -> Callable[..., Any]:
     """Return a function for pmap that performs only these reductions, one after the other."""
 
     def run(_: Any, arrays: list[list[jax.Array]]) -> jax.Array:
@@ -178,16 +178,16 @@ def shortest_times(functions: list[Callable[[], Any]], rounds: int) -> list[floa
 
 def measure(options: argparse.Namespace) -> Measurement:
     """Measure on all devices of this process."""
-    subject = Subject.of(options)
+    subject = Subject.from_options(options)
     parallel = subject.parallel
     parallel.check_batch_size("--batch", options.batch)
     state, batch = subject.state(), parallel.shard(random_batch(options.batch, tuple(options.image)))
     step = subject.compiled(state, batch, parallel.axis_name)
     without = subject.compiled(state, batch, None)
-    reductions = reductions_of(step.as_text())
+    reductions = list_reductions(step.as_text())
     count = parallel.num_devices
     arrays = [[np.ones((count, *shape), np.float32) for shape in reduction.shapes] for reduction in reductions]
-    chain = parallel.compile(chain_of(reductions))
+    chain = parallel.compile(make_chain(reductions))
     ones = parallel.shard(arrays)
     times = shortest_times(
         [lambda: step(state, batch), lambda: without(state, batch), lambda: chain(None, ones)], options.steps
@@ -201,14 +201,14 @@ def measure(options: argparse.Namespace) -> Measurement:
         batch_bytes=memory.argument_size_in_bytes - state_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         reductions=reductions,
-        kinds=kinds_of(subject, state, batch),
+        required=list_required_reductions(subject, state, batch),
         step=times[0],
         step_without_reductions=times[1],
         reductions_alone=times[2],
     )
 
 
-def in_a_process_of_its_own(options: argparse.Namespace, num_devices: int) -> Measurement:
+def measure_in_new_process(options: argparse.Namespace, num_devices: int) -> Measurement:
     """Run `measure` with this number of simulated devices in a new process; raise UserError if it fails."""
     command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], "--measure"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(num_devices)}
@@ -247,13 +247,13 @@ def print_devices(measurements: list[Measurement]) -> None:
 
 def print_reductions(measurement: Measurement) -> None:
     """Print the traffic between devices per step: by the mathematics, and as compiled by XLA."""
-    kinds = measurement.kinds
-    rows = [f"{name} | {arrays} | {size:,}" for name, (arrays, size) in kinds.items() if arrays]
+    required = measurement.required
+    rows = [f"{name} | {arrays} | {size:,}" for name, (arrays, size) in required.items() if arrays]
     arrays = sum(len(reduction.shapes) for reduction in measurement.reductions)
     compiled = sum(reduction.num_bytes for reduction in measurement.reductions)
     small = sum(reduction.num_bytes <= 64 * 1024 for reduction in measurement.reductions)
     rows += [
-        f"sum | {sum(n for n, _ in kinds.values())} | {sum(size for _, size in kinds.values()):,}",
+        f"sum | {sum(n for n, _ in required.values())} | {sum(size for _, size in required.values()):,}",
         f"compiled: {len(measurement.reductions)} all-reduces, {small} of at most 64 KiB | {arrays} | {compiled:,}",
     ]
     print_table("all-reduced in a step | arrays | bytes", rows)
@@ -285,7 +285,7 @@ def main() -> int:
         if options.measure:
             print(json.dumps(dataclasses.asdict(measure(options))))
             return 0
-        measurements = [in_a_process_of_its_own(options, int(count)) for count in options.devices.split(",")]
+        measurements = [measure_in_new_process(options, int(count)) for count in options.devices.split(",")]
     except (UserError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -19,11 +19,11 @@ STUDIES: dict[str, Callable[[], list[Cell]]] = {
 }
 
 
-def folder_of(study: str) -> Path:
+def find_folder(study: str) -> Path:
     """Return the folder with the text, table and plots of a study."""
     return Path(__file__).parent / study
 
 
-def results_of(study: str) -> Path:
+def find_results(study: str) -> Path:
     """Return the folder with the results of a study."""
-    return folder_of(study) / "results"
+    return find_folder(study) / "results"

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from studies import STUDIES, folder_of
+from studies import STUDIES, find_folder
 from studies.cells import Cell
 from studies.results import is_kept, read, read_curve, read_images
 from studies.run_metrics import FIRST, spikes
@@ -41,7 +41,7 @@ _COLUMNS = {
 }
 
 
-def groups_of(cells: list[Cell]) -> list[list[Cell]]:
+def group_cells(cells: list[Cell]) -> list[list[Cell]]:
     """Return cells grouped by their labels, in the order of the first of each group; a group differs by seed only."""
     groups = defaultdict(list)
     for cell in cells:
@@ -104,7 +104,7 @@ def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
     One column of panels per value of the first label, one line per cell.
     """
     columns = list(dict.fromkeys(next(iter(cell.labels.values())) for cell in cells))
-    colors = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(_line_of(cell) for cell in cells))}
+    colors = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(_name_line(cell) for cell in cells))}
     figure = Figure(figsize=(7 * len(columns), 8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
@@ -115,14 +115,14 @@ def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
             axes.grid(alpha=0.3)
             for cell in (cell for cell in cells if column == next(iter(cell.labels.values()))):
                 steps, values = (read_curve(cell, results, name) for name in ("step", curve))
-                axes.loglog(steps, values, linewidth=0.7, color=colors[_line_of(cell)], label=_line_of(cell))
+                axes.loglog(steps, values, linewidth=0.7, color=colors[_name_line(cell)], label=_name_line(cell))
     for axes in panels[0]:
         axes.legend(loc="lower left", fontsize="small")
     figure.supxlabel("step")
     figure.savefig(path, dpi=100)
 
 
-def _line_of(cell: Cell) -> str:
+def _name_line(cell: Cell) -> str:
     return ", ".join(list(cell.labels.values())[1:])
 
 
@@ -153,7 +153,7 @@ def write(cells: list[Cell], folder: Path) -> str:
     kept = [cell for cell in cells if is_kept(cell, results)]
     if not kept:
         raise UserError(f"{results}: no results; train the cells with studies.train")
-    groups = groups_of(kept)
+    groups = group_cells(kept)
     text = table(groups, results)
     (folder / "table.md").write_text(text)
     if any(read_images(cell, results) for cell in kept):
@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--folder", type=Path, help="folder that contains `results` (default: the study's)")
     options = parser.parse_args(arguments)
-    print(write(STUDIES[options.study](), options.folder or folder_of(options.study)), end="")
+    print(write(STUDIES[options.study](), options.folder or find_folder(options.study)), end="")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ import numpy as np
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from studies import STUDIES, folder_of, results_of
+from studies import STUDIES, find_folder, find_results
 from studies.cells import Cell
 from studies.packing import pack
 from studies.results import collect, is_finished, is_kept
@@ -236,7 +236,9 @@ def main(arguments: list[str]) -> None:
     add_options(parser)
     options = parser.parse_args(arguments)
     study = options.study
-    train_cells(STUDIES[study](), folder_of(study), results_of(study), options.runs, options, Limit(options.seconds))
+    train_cells(
+        STUDIES[study](), find_folder(study), find_results(study), options.runs, options, Limit(options.seconds)
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring.turns import serve
-from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, Subject, images_of, indices_of, labels_of
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, Subject, make_images, make_indices, make_labels
 from hvq_jax.devices.xla import set_cpu_options
 
 
@@ -30,9 +30,11 @@ def torch_subject(row: Row, work: str, state_dict: dict[str, np.ndarray]) -> Sub
     if row.is_prior:
         positions = row.torch_positions or math.prod(row.shape)
         work = work.removesuffix("_prior")
-        subject = module("peers.torch_pixelcnn").subject(work, state_dict, indices_of(row), labels_of(row), positions)
+        subject = module("peers.torch_pixelcnn").subject(
+            work, state_dict, make_indices(row), make_labels(row), positions
+        )
     else:
-        subject = module("peers.torch_autoencoder").subject(work, state_dict, images_of(row), indices_of(row))
+        subject = module("peers.torch_autoencoder").subject(work, state_dict, make_images(row), make_indices(row))
     return subject
 
 
@@ -40,7 +42,7 @@ def plain_flax_subject(row: Row, state_dict: dict[str, np.ndarray]) -> Subject:
     """Return the plain Flax subject of a row."""
     from hvq_jax.torch_reference.weights import autoencoder_from_torch
 
-    subject: Subject = module("peers.flax_plain").subject(autoencoder_from_torch(state_dict), images_of(row))
+    subject: Subject = module("peers.flax_plain").subject(autoencoder_from_torch(state_dict), make_images(row))
     return subject
 
 

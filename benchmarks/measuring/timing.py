@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def seconds_of(call: Callable[[], Any], calls: int) -> float:
+def measure_seconds(call: Callable[[], Any], calls: int) -> float:
     """Return the mean time in seconds of `calls` calls."""
     start = time.perf_counter()
     for _ in range(calls):
@@ -16,4 +16,4 @@ def seconds_of(call: Callable[[], Any], calls: int) -> float:
 
 def calls_that_fill(seconds: float, call: Callable[[], Any]) -> int:
     """Return how many calls take this long in total, at least one; this makes one call to find out."""
-    return max(1, math.ceil(seconds / seconds_of(call, 1)))
+    return max(1, math.ceil(seconds / measure_seconds(call, 1)))

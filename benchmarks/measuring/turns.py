@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from benchmarks.measuring.memory import forget_peak, peak_mib
-from benchmarks.measuring.timing import calls_that_fill, seconds_of
+from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from benchmarks.workloads.rows import OURS, ROWS, TORCH, Subject
 from hvq_jax.errors import UserError
 
@@ -129,7 +129,7 @@ def serve(subject: Subject) -> None:
     # Print this last, once this process is idle: the others start on receiving it.
     print(json.dumps({"number": first}), file=answers, flush=True)
     for _ in sys.stdin:
-        seconds, stepping_mib = seconds_of(call, calls), peak_mib()
+        seconds, stepping_mib = measure_seconds(call, calls), peak_mib()
         answer = {
             "seconds": seconds,
             "stepping_mib": stepping_mib,

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.workloads.rows import NUM_CLASSES, NUM_CODES, Row, Subject, images_of, indices_of, labels_of
+from benchmarks.workloads.rows import NUM_CLASSES, NUM_CODES, Row, Subject, make_images, make_indices, make_labels
 from benchmarks.workloads.training_step import TrainingStep
 from configs import reference
 from hvq_jax import autoencoder
@@ -36,7 +36,7 @@ def make_options(row: Row) -> RunOptions:
 
 
 def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
-    options, images = make_options(row), images_of(row)
+    options, images = make_options(row), make_images(row)
     model = options.autoencoder_model(images.shape[1:])
 
     def save(params: Any, state: Any) -> None:
@@ -45,7 +45,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
 
     if work == "train":
         stage = AutoencoderStage(model, images[:1])
-        batch = Batch(images, labels_of(row), np.ones(row.batch, bool))
+        batch = Batch(images, make_labels(row), np.ones(row.batch, bool))
         step = TrainingStep(stage, options.autoencoder, batch)
         save(step.state.params, step.state.model_state)
         return step, lambda report: float(report.loss)
@@ -69,7 +69,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
     if work == "encode":
         images = jax.device_put(images)
         return lambda: jax.block_until_ready(encode(variables, images)), distance
-    codes = jax.device_put(indices_of(row))
+    codes = jax.device_put(make_indices(row))
     return lambda: jax.block_until_ready(decode(variables, codes)), lambda x: float(np.square(x).mean())
 
 
@@ -77,7 +77,7 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
     options, (height, width) = make_options(row), row.shape
     model = options.prior_model(num_classes=NUM_CLASSES, grid=(height, width))
     stage = PriorStage(model, (height, width), 16 * height * width)
-    batch = Batch(indices_of(row), labels_of(row), np.ones(row.batch, bool))
+    batch = Batch(make_indices(row), make_labels(row), np.ones(row.batch, bool))
 
     def save(params: Any) -> None:
         state_dict: Any = pixelcnn_to_torch(params)

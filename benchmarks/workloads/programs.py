@@ -56,7 +56,7 @@ def _options(sizes: Sizes, latent: str = "projected") -> RunOptions:
     return from_dict(config)
 
 
-def _batch_of(items: np.ndarray) -> Batch:
+def _make_batch(items: np.ndarray) -> Batch:
     labels = np.arange(len(items), dtype=np.int32) % _NUM_CLASSES
     return Batch(items, labels, np.ones(len(items), bool))
 
@@ -65,7 +65,7 @@ def _prior(sizes: Sizes) -> tuple[Prior, Batch]:
     shape = (sizes.prior_batch, sizes.grid, sizes.grid)
     indices = np.random.default_rng(0).integers(0, sizes.codes, shape, np.int32)
     model = _options(sizes, "vq").prior_model(num_classes=_NUM_CLASSES, grid=(sizes.grid, sizes.grid))
-    return model, _batch_of(indices[..., None])
+    return model, _make_batch(indices[..., None])
 
 
 def autoencoder_step(sizes: Sizes) -> Program:
@@ -73,7 +73,7 @@ def autoencoder_step(sizes: Sizes) -> Program:
     options, shape = _options(sizes), (sizes.image, sizes.image, 1)
     images = np.random.default_rng(0).integers(0, 256, (sizes.batch, *shape), np.uint8)
     stage = AutoencoderStage(options.autoencoder_model(shape), images[:1])
-    step = TrainingStep(stage, options.autoencoder, _batch_of(images))
+    step = TrainingStep(stage, options.autoencoder, _make_batch(images))
     return Program(step, planned_mib(step.compile()))
 
 

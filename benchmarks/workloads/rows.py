@@ -65,16 +65,16 @@ ROWS = {
 }
 
 
-def images_of(row: Row) -> np.ndarray:
+def make_images(row: Row) -> np.ndarray:
     """Return a batch of noise, uint8; the time does not depend on the content of the images."""
     return np.random.default_rng(0).integers(0, 256, (row.batch, *row.shape), np.uint8)
 
 
-def indices_of(row: Row) -> np.ndarray:
+def make_indices(row: Row) -> np.ndarray:
     """Return a batch of grids of codes, int32."""
     return np.random.default_rng(1).integers(0, NUM_CODES, (row.batch, *row.grid), np.int32)
 
 
-def labels_of(row: Row) -> np.ndarray:
+def make_labels(row: Row) -> np.ndarray:
     """Return a class for each item of the batch, int32."""
     return np.arange(row.batch, dtype=np.int32) % NUM_CLASSES

@@ -33,7 +33,7 @@ from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.runs.latent_data import LatentData, latent_data, tokenize
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
-from studies import results_of
+from studies import find_results
 from studies.run_metrics import radial_share
 
 NUM_BINS = (1, 2, 4, 8, 16, 32, 64)
@@ -58,7 +58,7 @@ def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np
     return float(-log_p[conditions[1].ravel(), test.ravel()].sum())
 
 
-def settings_of(run: TrainedRun) -> dict[str, TokenOptions]:
+def list_settings(run: TrainedRun) -> dict[str, TokenOptions]:
     """Return every setting to round the continuous part of a run to integers."""
     row = run.model.row
     settings: dict[str, TokenOptions] = {}
@@ -152,7 +152,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
     images = dataset.test.read(np.arange(len(dataset.test)))[0]
     indices, mse = stored["test_indices"], decoder_error(run)
     rows = {}
-    for name, setting in settings_of(run).items():
+    for name, setting in list_settings(run).items():
         latents = tokenize(row, stored, setting)
         rows[name] = {
             "mse": mse(images, latents.test.items, latents.tables),
@@ -199,7 +199,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     set_quiet()
     run = TrainedRun.load(options.workdir)
-    if not settings_of(run):
+    if not list_settings(run):
         mode = run.model.latent.mode
         raise UserError(f"--workdir={options.workdir}: its latent, {mode}, has no continuous part to measure")
     summary = read_json(run.workdir / SUMMARY)
@@ -212,8 +212,8 @@ def main(arguments: list[str]) -> None:
     if run.model.row.frequent == run.model.row.rare == PROJECTION:  # the loss terms are of the same positions
         to_projection = run.model.loss.commitment_target == "projection"
         result["radial_share"] = radial_share(test["projection"], test["commitment"], to_projection)
-    results_of("rates").mkdir(parents=True, exist_ok=True)
-    write_text(results_of("rates") / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
+    find_results("rates").mkdir(parents=True, exist_ok=True)
+    write_text(find_results("rates") / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

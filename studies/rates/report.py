@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from studies import folder_of, results_of
+from studies import find_folder, find_results
 from studies.rates.measure import NUM_BINS, STEPS
 from studies.tables import markdown
 
@@ -32,9 +32,9 @@ _ABOUT = {
 
 def read_all() -> dict[str, dict[str, Any]]:
     """Return all results by name."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(results_of("rates").glob("*.json"))}
+    found = {path.stem: json.loads(path.read_text()) for path in sorted(find_results("rates").glob("*.json"))}
     if not found:
-        raise UserError(f"{results_of('rates')}: no results; measure runs with studies.rates.measure")
+        raise UserError(f"{find_results('rates')}: no results; measure runs with studies.rates.measure")
     return found
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     ):
         if any(names[0] in result["settings"] for result in found.values()):
             parts.append(settings(found, names))
-    folder = folder_of("rates")
+    folder = find_folder("rates")
     (folder / "table.md").write_text("\n".join(parts))
     plot(found, folder / "rates.png")
     print("\n".join(parts), end="")

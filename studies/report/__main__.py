@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 
 from hvq_jax.command import exit_status
-from studies import folder_of
+from studies import find_folder
 from studies.report.cells import DIM, NUM_EPOCHS, cells
 from studies.train import Limit, add_options, train_cells
 
 MOST_JOBS = 4
 
 
-def trial_of(dim: int, num_epochs: int) -> str:
+def name_trial(dim: int, num_epochs: int) -> str:
     """Return the name of a trial's folder, "" for the full size."""
     return "" if (dim, num_epochs) == (DIM, NUM_EPOCHS) else f"trials/dim_{dim}-epochs_{num_epochs}"
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
     )
     add_options(parser)
     options = parser.parse_args(arguments)
-    limit, study, trial = Limit(options.seconds), folder_of("report"), trial_of(options.dim, options.epochs)
+    limit, study, trial = Limit(options.seconds), find_folder("report"), name_trial(options.dim, options.epochs)
     train_cells(
         cells(options.dim, options.epochs), study, study / trial / "results", options.runs / trial, options, limit
     )

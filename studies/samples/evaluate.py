@@ -43,7 +43,7 @@ from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.runs.latent_data import fit_tables
 from hvq_jax.runs.trained import Decoded, TrainedRun
 from hvq_jax.training.logging import set_quiet
-from studies import results_of
+from studies import find_results
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
@@ -76,7 +76,7 @@ class Judge:
         }
 
 
-def judge_of(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]]:
+def make_judge(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, float]]:
     """Return the judge and its baseline metrics; its classifier is read from `kept`, or trained and written there."""
     if not kept.exists():
         images, labels = dataset.train.read(np.arange(len(dataset.train)))
@@ -142,7 +142,7 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     transmitted = whole(piece for _, piece in run.transmit(training))
     result = {
         "prior": read_json(run.workdir / SUMMARY)["prior"]["test"],
-        "histogram_nats": histogram_of(run),
+        "histogram_nats": measure_histogram_nats(run),
         "reconstructions": judge.distance(whole(run.reconstruct(training))[0]),
         "transmitted": judge.distance(transmitted[0]),
         "samples": judge.samples(drawn[0], labels),
@@ -155,7 +155,7 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     return result
 
 
-def histogram_of(run: TrainedRun) -> float:
+def measure_histogram_nats(run: TrainedRun) -> float:
     """Return the nats per latent of the test codes under the baseline."""
     stored = read_arrays(run.workdir / LATENTS)
     train, validation, test = (
@@ -166,8 +166,8 @@ def histogram_of(run: TrainedRun) -> float:
 
 def write(name: str, result: dict[str, Any]) -> None:
     """Write a result to the study's results."""
-    results_of("samples").mkdir(parents=True, exist_ok=True)
-    write_text(results_of("samples") / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    find_results("samples").mkdir(parents=True, exist_ok=True)
+    write_text(find_results("samples") / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def main(arguments: list[str]) -> None:
@@ -179,12 +179,12 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     set_quiet()
     asked = [cell for cell in cells() if options.only in cell.name]
-    missing = [cell for cell in asked if not (results_of("samples") / f"judged-{cell.name}.json").exists()]
+    missing = [cell for cell in asked if not (find_results("samples") / f"judged-{cell.name}.json").exists()]
     trained = [cell for cell in missing if (cell.workdir(options.runs) / SAMPLES).exists()]
     if not trained:
         raise UserError(f"--runs={options.runs}: no trained cell without an evaluation; train with studies.train")
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
-    judge, about = judge_of(dataset, options.runs / "classifier.npz")
+    judge, about = make_judge(dataset, options.runs / "classifier.npz")
     write("classifier", about)
     for cell in trained:
         write(f"judged-{cell.name}", judged(TrainedRun.load(cell.workdir(options.runs)), dataset, judge))

@@ -11,10 +11,10 @@ from typing import Any
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from studies import folder_of, results_of
+from studies import find_folder, find_results
 from studies.cells import Cell
 from studies.samples.cells import cells
-from studies.tables import groups_of, markdown, spread
+from studies.tables import group_cells, markdown, spread
 
 _HEAD = (
     "latent",
@@ -41,7 +41,7 @@ _SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "pre
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
     """Return the evaluation of a cell, None if there is none yet."""
-    path = results_of("samples") / f"judged-{cell.name}.json"
+    path = find_results("samples") / f"judged-{cell.name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -84,7 +84,7 @@ def row(group: list[Cell]) -> list[str]:
 def sweeps() -> list[list[str]]:
     """Return one row per setting of each sweep."""
     rows = []
-    for path in sorted(results_of("samples").glob("sweep-*.json")):
+    for path in sorted(find_results("samples").glob("sweep-*.json")):
         for point in json.loads(path.read_text())["points"]:
             setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "default"
             percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
@@ -94,13 +94,13 @@ def sweeps() -> list[list[str]]:
 
 def main() -> None:
     """Write the tables."""
-    groups = groups_of([cell for cell in cells() if judgement(cell)])
+    groups = group_cells([cell for cell in cells() if judgement(cell)])
     if not groups:
-        raise UserError(f"{results_of('samples')}: no evaluation; run studies.samples.evaluate")
+        raise UserError(f"{find_results('samples')}: no evaluation; run studies.samples.evaluate")
     table = markdown(list(_HEAD), [row(group) for group in groups])
     if rows := sweeps():
         table += "\n" + markdown(_SWEEP_HEAD, rows)
-    (folder_of("samples") / "table.md").write_text(table)
+    (find_folder("samples") / "table.md").write_text(table)
     print(table, end="")
 
 

@@ -20,9 +20,9 @@ from hvq_jax.data.datasets import load_dataset
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
-from studies import results_of
+from studies import find_results
 from studies.samples import evaluate
-from studies.samples.evaluate import Judge, judge_of, whole, write
+from studies.samples.evaluate import Judge, make_judge, whole, write
 
 # One option at a time; the others have their defaults.
 _OF_CODES: tuple[dict[str, float], ...] = (
@@ -43,7 +43,7 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
-    kept = results_of("samples") / f"sweep-{name}.json"
+    kept = find_results("samples") / f"sweep-{name}.json"
     points: list[dict[str, Any]] = json.loads(kept.read_text())["points"] if kept.exists() else []
     done = [point["options"] for point in points]
     for setting in (setting for setting in settings if setting not in done):
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     set_quiet()
     run = TrainedRun.load(options.runs / options.cell)
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
-    judge, _ = judge_of(dataset, options.runs / "classifier.npz")
+    judge, _ = make_judge(dataset, options.runs / "classifier.npz")
     swept(run, judge, options.cell)
 
 

@@ -32,7 +32,7 @@ from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.loop import RunContext, first_state
 from hvq_jax.training.state import TrainState, train_step
-from studies import results_of
+from studies import find_results
 from studies.cells import Cell
 from studies.run_metrics import FIRST, peaks
 from studies.stability.cells import cells
@@ -185,7 +185,7 @@ def main(arguments: list[str]) -> None:
     data = [f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.data_dir}"]
     num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
     result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
-    path = results_of("stability") / f"probe-{options.cell}.json"
+    path = find_results("stability") / f"probe-{options.cell}.json"
     write_text(path, json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -14,11 +14,11 @@ from benchmarks.accelerator import (
     Measurement,
     Row,
     cells,
+    make_subject,
     measure,
-    memory_of,
+    measure_memory,
     parse,
     record,
-    subject_of,
 )
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
@@ -30,7 +30,7 @@ from hvq_jax.training.state import make_optimizer, train_step
 # The optimizer and the losses, above it, are not the model's, and large beside a batch of four.
 @pytest.mark.parametrize("row", [Row("", (16, 24, 3), 4, dim=64, codes=32), Row("", (6, 6), 4, codes=32, layers=3)])
 def test_a_training_step_is_three_forward_passes(xla_counts, row):
-    stage, options, batch, flop = subject_of(row, "float32", 4)
+    stage, options, batch, flop = make_subject(row, "float32", 4)
     optimizer = make_optimizer(learning_rate=1e-3, num_steps=1)
     state = jax.eval_shape(partial(initial_state, stage, options, 1, 0))
     step = partial(train_step, loss_function=stage.loss, optimizer=optimizer, seed=0)
@@ -73,7 +73,7 @@ def test_a_row_of_the_table_and_of_the_file():
 
 def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
     compiled = jax.jit(lambda x: x + 1).lower(np.ones(1024, np.float32)).compile()
-    memory, source = memory_of(compiled)
+    memory, source = measure_memory(compiled)
     assert source == "planned"
     assert 2 * 4096 <= memory < 4 * 4096
 
@@ -85,7 +85,7 @@ def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
             return {"peak_bytes_in_use": self.peak}
 
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(7)])
-    assert memory_of(compiled) == (7, "peak")
+    assert measure_memory(compiled) == (7, "peak")
 
 
 def test_several_steps_in_a_dispatch_as_off_the_cpu(monkeypatch):
@@ -105,8 +105,8 @@ accelerator_parallel = accelerator.Parallel("jit")  # whose `num_devices` does n
 
 
 def test_a_real_run_of_the_smallest_rows(monkeypatch, tmp_path, capsys):
-    # In this process: `in_a_process_of_its_own` is tried below.
-    monkeypatch.setattr(accelerator, "in_a_process_of_its_own", measure)
+    # In this process: `measure_in_new_process` is tried below.
+    monkeypatch.setattr(accelerator, "measure_in_new_process", measure)
     arguments = [
         "--rows=tiny_prior,tiny",
         "--steps=2",
@@ -152,7 +152,7 @@ def test_what_xla_says_of_a_failure_is_one_line(monkeypatch, capsys):
 
 
 def test_a_process_of_its_own_answers_with_a_measurement():
-    m = accelerator.in_a_process_of_its_own("tiny", "float32", 8, 1)
+    m = accelerator.measure_in_new_process("tiny", "float32", 8, 1)
     assert (m.row, m.dtype, m.batch, m.steps) == ("tiny", "float32", 8, 1)
     assert m.seconds_per_step > 0
 

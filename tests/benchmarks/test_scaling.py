@@ -5,7 +5,7 @@ import argparse
 import jax
 import numpy as np
 
-from benchmarks.scaling import Reduction, Subject, chain_of, kinds_of, random_batch, reductions_of
+from benchmarks.scaling import Reduction, Subject, list_reductions, list_required_reductions, make_chain, random_batch
 from hvq_jax.devices.parallel import Parallel
 
 PROGRAM = """
@@ -18,7 +18,7 @@ PROGRAM = """
 
 
 def test_all_reduces_are_read_off_the_compiled_program():
-    assert reductions_of(PROGRAM) == [
+    assert list_reductions(PROGRAM) == [
         Reduction([[32]], 128),
         Reduction([[512], [3, 3, 8, 8], []], 4 * 512 + 4 * 576 + 2),
         Reduction([[2, 4]], 32),
@@ -27,20 +27,20 @@ def test_all_reduces_are_read_off_the_compiled_program():
 
 def test_the_compiled_step_reduces_what_its_mathematics_asks_for_and_nothing_else():
     options = argparse.Namespace(config="default", latent="combined", image=[8, 8, 1], dim=4, codes=16)
-    subject = Subject.of(options)
+    subject = Subject.from_options(options)
     state, batch = subject.state(), subject.parallel.shard(random_batch(8, (8, 8, 1)))
     step = subject.compiled(state, batch, subject.parallel.axis_name)
-    compiled = reductions_of(step.as_text())
-    kinds = kinds_of(subject, state, batch)
-    assert sum(len(reduction.shapes) for reduction in compiled) == sum(arrays for arrays, _ in kinds.values())
-    assert sum(reduction.num_bytes for reduction in compiled) == sum(size for _, size in kinds.values())
-    assert kinds["sums of the moving averages"] == (1, 16 * 4 * 4)
+    compiled = list_reductions(step.as_text())
+    required = list_required_reductions(subject, state, batch)
+    assert sum(len(reduction.shapes) for reduction in compiled) == sum(arrays for arrays, _ in required.values())
+    assert sum(reduction.num_bytes for reduction in compiled) == sum(size for _, size in required.values())
+    assert required["sums of the moving averages"] == (1, 16 * 4 * 4)
 
 
 def test_the_chain_makes_all_reductions_of_the_list():
     reductions = [Reduction([[3], [2, 2]], 28), Reduction([[5]], 20)]
     parallel = Parallel("pmap")
     ones = parallel.shard([[np.ones((parallel.num_devices, *shape)) for shape in r.shapes] for r in reductions])
-    chain = parallel.compile(chain_of(reductions))
+    chain = parallel.compile(make_chain(reductions))
     assert chain(None, ones) == jax.device_count()
-    assert len(reductions_of(chain.lower(None, ones).compile().as_text())) == 2
+    assert len(list_reductions(chain.lower(None, ones).compile().as_text())) == 2

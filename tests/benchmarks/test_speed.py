@@ -10,7 +10,7 @@ import pytest
 from benchmarks.measuring.turns import Measurement
 from benchmarks.speed import HEADER, cells, duration, pairwise_ratio, parse, record, verdict
 from benchmarks.workloads.ours import make_options
-from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, indices_of
+from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, make_indices
 from hvq_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +79,7 @@ def test_times_of_a_part_of_the_positions_are_extrapolated_in_proportion():
 def test_grids_of_codes_are_those_of_our_network(factor):
     row = Row("work", "decode", (32, 48, 3), 2, bar=1.0, factor=factor)
     model = make_options(row).autoencoder_model(row.shape)
-    assert indices_of(row).shape == (2, *model.latent_shape)
+    assert make_indices(row).shape == (2, *model.latent_shape)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hvq_jax.runs.options import from_dict
 from studies import STUDIES
 from studies.cells import Cell
 from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, thinned
-from studies.tables import groups_of, plot, table, write
+from studies.tables import group_cells, plot, table, write
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -27,7 +27,7 @@ def test_every_cell_has_a_valid_config_of_its_own(study, tmp_path):
     assert len(seen) == len({cell.name for cell in STUDIES[study]()}) == len(STUDIES[study]())
 
 
-def run_of(cell, runs, losses, test=None):
+def write_run(cell, runs, losses, test=None):
     """A workdir as `train.py` leaves it, with a loss for each interval between logs."""
     workdir = cell.workdir(runs)
     workdir.mkdir(parents=True)
@@ -47,29 +47,29 @@ def test_a_result_is_kept_and_shown(tmp_path):
     runs, results = tmp_path / "runs", tmp_path / "results"
     for cell, mse in zip(CELLS, (0.25, 0.75), strict=True):
         assert not is_kept(cell, results)
-        run_of(cell, runs, [1.0] * 300, {"mse": mse, "psnr": 20.0, "projection": 0.1, "commitment": 0.4})
+        write_run(cell, runs, [1.0] * 300, {"mse": mse, "psnr": 20.0, "projection": 0.1, "commitment": 0.4})
         collect(cell, runs, results)
         assert is_kept(cell, results)
     row = read(CELLS[0], results)
     assert (row["latent"], row["mse"], row["radial_share"], row["num_spikes"]) == ("projected", 0.25, 0.25, 0)
     np.testing.assert_array_equal(read_curve(CELLS[0], results, "loss"), np.ones(300, np.float32))
-    lines = table(groups_of(CELLS), results).splitlines()
+    lines = table(group_cells(CELLS), results).splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
     assert "codes used" not in lines[0]  # known of none
-    plot(groups_of(CELLS), results, tmp_path / "losses.png")
+    plot(group_cells(CELLS), results, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes()[1:4] == b"PNG"
 
 
 def test_a_run_that_diverged_is_a_result(tmp_path):
-    run_of(CELLS[0], tmp_path / "runs", [1.0] * 250 + [math.inf])
+    write_run(CELLS[0], tmp_path / "runs", [1.0] * 250 + [math.inf])
     collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["first_spike"], row["loss_ratio"], row["mse"]) == (1, 251, None, None)
 
 
 def test_spikes_of_negative_losses_are_not_judged(tmp_path):
-    run_of(CELLS[0], tmp_path / "runs", [1.0] * 200 + [-1.0] * 100)
+    write_run(CELLS[0], tmp_path / "runs", [1.0] * 200 + [-1.0] * 100)
     collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["peak"], row["num_steps"]) == (None, None, 300)
@@ -90,7 +90,7 @@ def test_stability_is_of_every_step_although_a_curve_is_thinned(tmp_path):
     cell = dataclasses.replace(CELLS[0], num_points=10)
     losses = [1.0] * 300
     losses[250] = 5.0
-    run_of(cell, tmp_path / "runs", losses)
+    write_run(cell, tmp_path / "runs", losses)
     collect(cell, tmp_path / "runs", tmp_path / "results")
     row = read(cell, tmp_path / "results")
     assert (row["num_steps"], row["num_spikes"], row["peak"]) == (300, 1, 5.0)
@@ -101,7 +101,7 @@ def test_stability_is_of_every_step_although_a_curve_is_thinned(tmp_path):
 
 def test_means_of_several_steps_are_not_judged(tmp_path):
     cell = dataclasses.replace(CELLS[0], log_every_steps=22)
-    run_of(cell, tmp_path / "runs", [1.0] * 300)
+    write_run(cell, tmp_path / "runs", [1.0] * 300)
     collect(cell, tmp_path / "runs", tmp_path / "results")
     row = read(cell, tmp_path / "results")
     assert (row["num_steps"], row["num_spikes"], row["peak"]) == (6600, None, None)
@@ -111,7 +111,7 @@ def test_reconstructions_are_kept_and_shown(tmp_path):
     originals = np.arange(16 * 28 * 28, dtype=np.uint8).reshape(16, 28, 28, 1)
     cells = [Cell("c:vq", {"preset": preset, "latent": "vq"}, 0, (), num_images=16) for preset in ("a", "b")]
     for number, cell in enumerate(cells):
-        run_of(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5})
+        write_run(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5})
         images = {"originals": originals, "reconstructions": originals + np.uint8(number)}
         collect(cell, tmp_path / "runs", tmp_path / "results", images)
     kept = read_images(cells[1], tmp_path / "results")

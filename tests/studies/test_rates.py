@@ -39,7 +39,7 @@ def test_static_bits_are_never_below_the_entropy_of_what_is_sent(train, test):
 )
 def test_a_latent_is_measured_by_what_its_decoder_sees(mode, bins, steps):
     run = types.SimpleNamespace(model=types.SimpleNamespace(row=LATENTS[mode]))
-    names = list(measure.settings_of(run))
+    names = list(measure.list_settings(run))
     assert sum(name.startswith("step ") for name in names) == steps
     assert len(names) == bins + steps
 
@@ -90,8 +90,8 @@ def test_a_run_is_measured_and_shown(trained_run, tmp_path, monkeypatch):
     assert result["share_outside"] == 1
     assert 0 < result["spread_within_codes"] <= result["length_spread"]
 
-    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
-    monkeypatch.setattr(report, "folder_of", lambda _: tmp_path)
+    monkeypatch.setattr(report, "find_results", lambda _: tmp_path)
+    monkeypatch.setattr(report, "find_folder", lambda _: tmp_path)
     (tmp_path / "a run.json").write_text(json.dumps({**result, "mse_not_rounded": exact}))
     report.main()
     lines = (tmp_path / "table.md").read_text().splitlines()

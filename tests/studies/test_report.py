@@ -5,20 +5,20 @@ import pytest
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.dispatch import Schedule
-from studies.report.__main__ import trial_of
+from studies.report.__main__ import name_trial
 from studies.report.cells import NUM_POINTS, cells
 
 LATENTS = [("vq", None), ("projected", None), *(("frequency", s) for s in (502, 412, 312, 128)), ("combined", 312)]
 
 
-def config_of(cell, tmp_path):
+def parse_config(cell, tmp_path):
     config = parse_command_line([*cell.arguments, f"--workdir={tmp_path}"]).config
     from_dict(config)
     return config
 
 
 def test_the_cells_are_those_of_the_report(tmp_path):
-    configs = [config_of(cell, tmp_path) for cell in cells()]
+    configs = [parse_config(cell, tmp_path) for cell in cells()]
     seen = [
         (c.latent.mode, c.latent.num_frequent if c.latent.mode in ("frequency", "combined") else None) for c in configs
     ]
@@ -47,7 +47,7 @@ def test_the_cells_are_those_of_the_report(tmp_path):
 @pytest.mark.parametrize("num_epochs", [1, 2, 5, 20, 100])
 def test_whole_dispatches_are_taken_between_logs(num_epochs, tmp_path):
     cell = cells(dim=32, num_epochs=num_epochs)[0]
-    config = config_of(cell, tmp_path)
+    config = parse_config(cell, tmp_path)
     options, every, num_steps = config.autoencoder, cell.log_every_steps, 429 * num_epochs
     assert (config.latent.dim, options.num_epochs) == (32, num_epochs)
     schedule = Schedule(num_steps, every, options.eval_every_steps, 0, options.check_replicas_every_steps)
@@ -59,5 +59,5 @@ def test_whole_dispatches_are_taken_between_logs(num_epochs, tmp_path):
 
 
 def test_a_trial_has_a_folder_of_its_own():
-    assert trial_of(256, 100) == ""
-    assert len({trial_of(256, 100), trial_of(256, 2), trial_of(32, 100), trial_of(32, 2)}) == 4
+    assert name_trial(256, 100) == ""
+    assert len({name_trial(256, 100), name_trial(256, 2), name_trial(32, 100), name_trial(32, 2)}) == 4

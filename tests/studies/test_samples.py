@@ -13,7 +13,7 @@ from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
 
-def codes_of(seed, count):
+def draw_codes(seed, count):
     """Codes of 3 that depend on class and position, and their labels."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 2, count)
@@ -23,14 +23,14 @@ def codes_of(seed, count):
 
 
 def test_the_histogram_comes_to_the_entropy_of_independent_positions():
-    splits = [codes_of(seed, count) for seed, count in enumerate((20_000, 2_000, 20_000))]
+    splits = [draw_codes(seed, count) for seed, count in enumerate((20_000, 2_000, 20_000))]
     p = np.array([0.8 + 0.2 / 3, 0.2 / 3, 0.2 / 3])
     assert histogram_nats(*splits, num_codes=3) == pytest.approx(-4 * (p * np.log(p)).sum(), rel=0.02)
 
 
 def test_the_histogram_is_a_probability():
     """Of all latents that there are: it sums to 1, also over what was never seen."""
-    train, validation = codes_of(0, 7), codes_of(1, 5)
+    train, validation = draw_codes(0, 7), draw_codes(1, 5)
     total = sum(
         np.exp(-histogram_nats(train, validation, (np.array(codes).reshape(1, 2, 2), np.array([1])), 3))
         for codes in itertools.product(range(3), repeat=4)
@@ -42,7 +42,7 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     monkeypatch.setattr(evaluate, "COUNT", 100)
     monkeypatch.setattr(evaluate, "_EPOCHS", 2)
     run, dataset = TrainedRun.load(trained_run), load_dataset("fashion_mnist_mini", data_dir=data_dir)
-    judge, about = evaluate.judge_of(dataset, tmp_path / "classifier.npz")
+    judge, about = evaluate.make_judge(dataset, tmp_path / "classifier.npz")
     assert about["test_accuracy"] > 0.6
     found = evaluate.judged(run, dataset, judge)
     # A prior of four steps draws nothing like an image.
@@ -51,9 +51,9 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     assert found["transmitted"] != found["transmitted_mean_gains"]
     assert found["prior"]["nats_per_latent"] > found["histogram_nats"] > 0
 
-    monkeypatch.setattr(evaluate, "results_of", lambda _: tmp_path)
-    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
-    monkeypatch.setattr(report, "folder_of", lambda _: tmp_path)
+    monkeypatch.setattr(evaluate, "find_results", lambda _: tmp_path)
+    monkeypatch.setattr(report, "find_results", lambda _: tmp_path)
+    monkeypatch.setattr(report, "find_folder", lambda _: tmp_path)
     cell = cells()[1]
     evaluate.write(f"judged-{cell.name}", found)
     report.main()
@@ -61,7 +61,7 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
 
-    monkeypatch.setattr(sweep, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(sweep, "find_results", lambda _: tmp_path)
     monkeypatch.setattr(sweep, "_OF_CODES", ({}, {"temperature": 0.0}))
     monkeypatch.setattr(sweep, "_OF_CONTINUOUS", ({"continuous_temperature": 0.0},))
     plain, *others = sweep.swept(run, judge, "a")
@@ -87,17 +87,17 @@ def test_a_kept_classifier_judges_alike(data_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "COUNT", 50)
     monkeypatch.setattr(evaluate, "_EPOCHS", 1)
     dataset, kept = load_dataset("fashion_mnist_mini", data_dir=data_dir), tmp_path / "classifier.npz"
-    first, about = evaluate.judge_of(dataset, kept)
+    first, about = evaluate.make_judge(dataset, kept)
     monkeypatch.delattr(evaluate, "train_classifier")
-    again, about_again = evaluate.judge_of(dataset, kept)
+    again, about_again = evaluate.make_judge(dataset, kept)
     np.testing.assert_array_equal(first.real, again.real)
     assert about == about_again
     assert list(tmp_path.iterdir()) == [kept]
 
 
 def test_the_table_has_means_over_trainings_and_the_difference_that_drawn_lengths_make(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluate, "results_of", lambda _: tmp_path)
-    monkeypatch.setattr(report, "results_of", lambda _: tmp_path)
+    monkeypatch.setattr(evaluate, "find_results", lambda _: tmp_path)
+    monkeypatch.setattr(report, "find_results", lambda _: tmp_path)
     group = [cell for cell in cells() if cell.labels == cells()[1].labels]
     assert len(group) == 3
     for cell, drawn, mean in zip(group, (8.0, 9.0, 10.0), (8.5, 9.25, 10.75), strict=True):

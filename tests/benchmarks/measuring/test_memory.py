@@ -11,14 +11,14 @@ from benchmarks.measuring import memory
 ROOT = Path(__file__).parents[3]
 
 
-def printed_by(program):
+def run_program(program):
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system cannot reset the peak")
 def test_a_peak_is_forgotten_and_what_comes_later_is_seen():
-    start, before, after, later = printed_by("""
+    start, before, after, later = run_program("""
 from benchmarks.measuring.memory import forget_peak, peak_mib
 print(peak_mib())
 small = [bytes(1000) for _ in range(100_000)]  # 100 MB that malloc keeps when they are freed
