@@ -12,13 +12,12 @@ from typing import Protocol
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import log_ndtr
 
 from hvq_jax.networks.layers import Dense
+from hvq_jax.priors.cell_mass import log_cell_mass
 from hvq_jax.priors.filtering import check_temperature, filter_logits
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
-_NARROW = 0.3  # see `log_cell_mass`
 
 
 class CodeHead(nn.Module):
@@ -252,33 +251,3 @@ class ResidualHead(nn.Module):
 def _mix(logits: jax.Array, log_probabilities: jax.Array) -> jax.Array:
     """Return log p [...] under a mixture: its logits [..., M], and log p of each component's channels [..., M, D]."""
     return jax.nn.logsumexp(jax.nn.log_softmax(logits) + log_probabilities.sum(axis=-1), axis=-1)
-
-
-def log_cell_mass(offsets: jax.Array, scales: jax.Array, step: float) -> jax.Array:
-    """Return the log of a normal distribution's mass within half a step of a point, finite at any distance.
-
-    >>> cells = 0.5 * jnp.arange(-20.0, 21.0)
-    >>> jnp.sum(jnp.exp(log_cell_mass(cells, jnp.array(1.0), step=0.5))).round(5).item()
-    1.0
-
-    Args:
-        offsets: [...] float32, the point minus the mean.
-        scales: [...] float32, the standard deviations, positive.
-        step: the cell's width.
-
-    Returns:
-        [...] float32.
-    """
-    far, half = jnp.abs(offsets) / scales, step / (2 * scales)
-    # Nearly equal values of Φ cancel; but then Gauss-Legendre quadrature with three nodes is exact to float32.
-    narrow = half * (1 + far) < _NARROW
-    # Each formula sees harmless values where the other is chosen, or its gradient would be NaN.
-    x, h = jnp.where(narrow, far, 0.0), jnp.where(narrow, half, _NARROW)
-    nodes = 4 / 9 + 5 / 9 * jnp.exp(-0.3 * h * h) * jnp.cosh(math.sqrt(0.6) * x * h)
-    by_density = jnp.log(2 * h) + jax.scipy.stats.norm.logpdf(x) + jnp.log(nodes)
-    # In the lower tail, on whichever side the point is: in the upper one both values of Φ are 1.
-    x, h = jnp.where(narrow, 0.0, far), jnp.where(narrow, 1.0, half)
-    upper, lower = log_ndtr(h - x), log_ndtr(-h - x)
-    # The bound is that of `narrow`: thousands of deviations away the difference rounds to nothing.
-    by_difference = upper + jnp.log1p(-jnp.exp(jnp.minimum(lower - upper, -_NARROW)))
-    return jnp.where(narrow, by_density, by_difference)

@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import log_ndtr, logsumexp
+from scipy.special import logsumexp
 from scipy.stats import chisquare, norm
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.filtering import filter_logits
-from hvq_jax.priors.heads import CodeHead, GainHead, ResidualHead, log_cell_mass
+from hvq_jax.priors.heads import CodeHead, GainHead, ResidualHead
 
 K, WIDTH = 3, 4
 CODES = CodeHead(K, head_width=8)
@@ -251,47 +251,6 @@ def test_the_embedding_of_bins_is_a_sum_over_the_groups():
 
 
 # Residuals.
-
-STEP = 0.5
-FAR = np.array([0, 0.01, 0.3, 1, 2, 4, 7, 12, 20, 40], np.float32)
-SCALES = np.array([0.05, 0.1, 0.3, 0.5, 0.8, 1, 3, 25, 1e3], np.float32)
-cell_mass = jax.jit(log_cell_mass, static_argnums=2)
-cell_gradients = jax.jit(
-    jax.grad(lambda offsets, scales: log_cell_mass(offsets, scales, STEP).sum(), (0, 1)),
-)
-
-
-def exact_log_mass(offsets, scales, step):
-    """Compute it in float64, where the difference of log Φ keeps enough digits."""
-    upper = log_ndtr((step / 2 - np.abs(offsets)) / scales)
-    lower = log_ndtr((-step / 2 - np.abs(offsets)) / scales)
-    return upper + np.log(-np.expm1(lower - upper))
-
-
-def test_cell_masses_and_their_gradients_are_right_up_to_40_deviations():
-    scales, far = (x.ravel() for x in np.meshgrid(SCALES, FAR))
-    for offsets in (far * scales, -far * scales):
-        actual = cell_mass(offsets, scales, STEP)
-        x, s = offsets.astype(np.float64), scales.astype(np.float64)
-        exact = exact_log_mass(x, s, STEP)
-        np.testing.assert_allclose(actual, exact, rtol=1e-6, atol=1e-6)
-        masses = norm.cdf((x + STEP / 2) / s) - norm.cdf((x - STEP / 2) / s)
-        central = (np.abs(x) < 4 * s) & (s < 100)
-        np.testing.assert_allclose(np.exp(exact[central]), masses[central], rtol=1e-9)
-        small = 1e-4
-        by_offset = (exact_log_mass(x + small * s, s, STEP) - exact_log_mass(x - small * s, s, STEP)) / (2 * small)
-        by_scale = (exact_log_mass(x, s * (1 + small), STEP) - exact_log_mass(x, s * (1 - small), STEP)) / (2 * small)
-        gradients = [gradient * scales for gradient in cell_gradients(offsets, scales)]
-        at_zero = offsets == 0  # |offset| has no two-sided difference there, and the mass none
-        np.testing.assert_allclose(gradients[0], np.where(at_zero, 0, by_offset), rtol=1e-3, atol=1e-4)
-        np.testing.assert_allclose(gradients[1], by_scale, rtol=1e-3, atol=1e-4)
-
-
-def test_cell_masses_are_finite_with_finite_gradients_at_any_distance():
-    scales, far = (x.ravel() for x in np.meshgrid(SCALES, np.array([40, 1e3, 1e5, 1e9], np.float32)))
-    values = cell_mass(far * scales, scales, STEP)
-    np.testing.assert_allclose(values, -0.5 * far.astype(np.float64) ** 2, rtol=0.4)
-    assert all(np.isfinite(gradient).all() for gradient in cell_gradients(far * scales, scales))
 
 
 @RESIDUAL_HEADS
