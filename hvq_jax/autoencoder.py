@@ -25,15 +25,16 @@ from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import QuantizerState
 
 
-def check_options(latent: LatentOptions, codebook: CodebookOptions, loss: LossOptions) -> None:
+def check_options(latent_options: LatentOptions, codebook_options: CodebookOptions, loss: LossOptions) -> None:
     """Check that the latent, codebook and loss options are compatible; raise ArgumentError with a dotted name."""
-    row, quantizer = latents.find_latent(latent.mode), make_quantizer(latent, codebook)
-    if row.masked and latent.frequent_mass is None and latent.num_frequent > quantizer.num_codes:
-        raise ArgumentError(f"latent.num_frequent={latent.num_frequent}", f"must be from 0 to {quantizer.num_codes}")
+    row, quantizer = latents.find_latent(latent_options.mode), make_quantizer(latent_options, codebook_options)
+    if row.masked and latent_options.frequent_mass is None and latent_options.num_frequent > quantizer.num_codes:
+        given = f"latent.num_frequent={latent_options.num_frequent}"
+        raise ArgumentError(given, f"must be from 0 to {quantizer.num_codes}")
     if loss.entropy_weight and not quantizer.has_entropy_loss:
-        needs = f"codebook.family={codebook.family} needs loss.entropy_weight=0.0"
+        needs = f"codebook.family={codebook_options.family} needs loss.entropy_weight=0.0"
         raise ArgumentError(f"loss.entropy_weight={loss.entropy_weight}", needs)
-    if codebook.unit_norm == "codes" and row.uses(PROJECTION) and loss.commitment_target == "code":
+    if codebook_options.unit_norm == "codes" and row.uses(PROJECTION) and loss.commitment_target == "code":
         raise ArgumentError(
             "codebook.unit_norm=codes",
             "needs loss.commitment_target=projection where the latent projects: encoder outputs committed to codes of "
@@ -47,8 +48,8 @@ class Autoencoder:
 
     image_shape: tuple[int, int, int]  # H, W, C
     network: NetworkOptions = dataclasses.field(default_factory=NetworkOptions)
-    latent: LatentOptions = dataclasses.field(default_factory=LatentOptions)
-    codebook: CodebookOptions = dataclasses.field(default_factory=CodebookOptions)
+    latent_options: LatentOptions = dataclasses.field(default_factory=LatentOptions)
+    codebook_options: CodebookOptions = dataclasses.field(default_factory=CodebookOptions)
     loss: LossOptions = dataclasses.field(default_factory=LossOptions)
 
     def __post_init__(self) -> None:
@@ -66,25 +67,25 @@ class Autoencoder:
                 f"images are {height}×{width}, and both sides must be multiples of {encoder.factor}, the factor by "
                 "which the encoder reduces them: resize or crop the images (data.image_size)",
             )
-        check_options(self.latent, self.codebook, self.loss)
+        check_options(self.latent_options, self.codebook_options, self.loss)
 
     @property
     def row(self) -> Latent:
         """The row of `latents.LATENTS` that says what the decoder sees."""
-        return latents.find_latent(self.latent.mode)
+        return latents.find_latent(self.latent_options.mode)
 
     @cached_property
     def quantizer(self) -> Quantizer:
         """The quantizer between encoder and decoder; nothing else in this module depends on its kind."""
-        return make_quantizer(self.latent, self.codebook)
+        return make_quantizer(self.latent_options, self.codebook_options)
 
     def encoder(self, axis_name: str | None = None) -> Any:
         """Return the encoder's module."""
-        return make_encoder(self.network, self.latent.dim, axis_name)
+        return make_encoder(self.network, self.latent_options.dim, axis_name)
 
     def decoder(self, axis_name: str | None = None) -> Any:
         """Return the decoder's module."""
-        return make_decoder(self.network, self.latent.dim, self.image_shape[-1], axis_name)
+        return make_decoder(self.network, self.latent_options.dim, self.image_shape[-1], axis_name)
 
     @property
     def num_codes(self) -> int:
@@ -157,7 +158,7 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
     Wrap this in `jax.jit` (model static): eager initialisation compiles every operation separately.
     """
     encoder_key, decoder_key, quantizer_key = jax.random.split(key, 3)
-    blank_latent = jnp.zeros((1, *model.latent_shape, model.latent.dim))
+    blank_latent = jnp.zeros((1, *model.latent_shape, model.latent_options.dim))
     encoder = model.encoder().init(encoder_key, jnp.zeros((1, *model.image_shape)), train=True)
     decoder = model.decoder().init(decoder_key, blank_latent, train=True)
     quantizer_params, quantizer_state = model.quantizer.init(quantizer_key)
@@ -205,7 +206,7 @@ def _apply(network: Any, name: str, variables: Variables, x: jax.Array) -> jax.A
 def _normalised(model: Autoencoder, z_e: jax.Array) -> jax.Array:
     """Return z_e in float32, at length 1 where encoder outputs are normalised (Yu et al., arXiv:2110.04627)."""
     z_e = z_e.astype(jnp.float32)
-    return latents.unit(z_e) if model.codebook.unit_norm == "both" else z_e
+    return latents.unit(z_e) if model.codebook_options.unit_norm == "both" else z_e
 
 
 def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Array:
@@ -259,7 +260,7 @@ def training_loss(
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
     loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros(())
     if model.loss.entropy_weight:
-        costs = code_costs(z_e, step.codes, model.codebook.assignment)
+        costs = code_costs(z_e, step.codes, model.codebook_options.assignment)
         entropy = entropy_term(costs, model.loss.entropy_temperature, axis_name)
         loss += model.loss.entropy_weight * entropy
     metrics = TrainingMetrics(

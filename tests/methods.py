@@ -8,12 +8,14 @@ from hvq_jax.quantizers import CodebookOptions, LatentOptions
 K, D = 8, 4
 
 
-def model_of(latent=None, codebook=None, loss=None):
+def model_of(latent_options=None, codebook_options=None, loss=None):
     return Autoencoder(
         (8, 8, 1),
         network=NetworkOptions(num_blocks=0),
-        latent=LatentOptions(**{"mode": "vq", "num_codes": K, "dim": D, "num_frequent": 4, **(latent or {})}),
-        codebook=CodebookOptions(**(codebook or {})),
+        latent_options=LatentOptions(
+            **{"mode": "vq", "num_codes": K, "dim": D, "num_frequent": 4, **(latent_options or {})}
+        ),
+        codebook_options=CodebookOptions(**(codebook_options or {})),
         loss=LossOptions(**{"commitment_weight": 1.0, "projection_weight": 1.0, **(loss or {})}),
     )
 
@@ -25,9 +27,9 @@ GRADIENT = {"learning": "gradient"}
 METHODS = {
     "averages from data": model_of(),
     "averages from clusters, by cosine, entropy": model_of(
-        codebook={"init": "kmeans", "assignment": "cosine"}, loss={"entropy_weight": 0.1}
+        codebook_options={"init": "kmeans", "assignment": "cosine"}, loss={"entropy_weight": 0.1}
     ),
-    "averages of unit norm": model_of(codebook={"unit_norm": "both"}),
+    "averages of unit norm": model_of(codebook_options={"unit_norm": "both"}),
     "averages by line, in groups": model_of(
         {"mode": "projected", "projection_groups": 2}, {"assignment": "projection"}, {"commitment_target": "projection"}
     ),
@@ -39,13 +41,13 @@ METHODS = {
     "directions from clusters": model_of(
         {"mode": "combined"}, {"unit_norm": "codes", "init": "kmeans"}, {"commitment_target": "projection"}
     ),
-    "gradient": model_of(codebook={**GRADIENT, "init": "uniform"}),
+    "gradient": model_of(codebook_options={**GRADIENT, "init": "uniform"}),
     "gradient from data, turned, entropy": model_of({"estimator": "rotation"}, GRADIENT, {"entropy_weight": 0.1}),
     "gradient from clusters, of unit norm": model_of(
-        codebook={**GRADIENT, "init": "kmeans", "unit_norm": "both", "assignment": "cosine"}
+        codebook_options={**GRADIENT, "init": "kmeans", "unit_norm": "both", "assignment": "cosine"}
     ),
-    "map of frozen codes from data": model_of(codebook={"learning": "simvq"}),
-    "residual": model_of(codebook={"family": "residual", "depth": 3}),
-    "residual from clusters": model_of(codebook={"family": "residual", "depth": 2, "init": "kmeans"}),
-    "scalars": model_of(codebook={"family": "fsq", "levels": (4, 3)}),
+    "map of frozen codes from data": model_of(codebook_options={"learning": "simvq"}),
+    "residual": model_of(codebook_options={"family": "residual", "depth": 3}),
+    "residual from clusters": model_of(codebook_options={"family": "residual", "depth": 2, "init": "kmeans"}),
+    "scalars": model_of(codebook_options={"family": "fsq", "levels": (4, 3)}),
 }

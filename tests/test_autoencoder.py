@@ -26,8 +26,8 @@ def model_of(mode, num_frequent=6, learning="ema", num_blocks=0, **latent):
     return Autoencoder(
         image_shape=(8, 12, 1),
         network=NetworkOptions(num_blocks=num_blocks),
-        latent=LatentOptions(mode=mode, num_codes=K, dim=D, num_frequent=num_frequent, **latent),
-        codebook=CodebookOptions(learning=learning, init="uniform" if learning == "gradient" else "data"),
+        latent_options=LatentOptions(mode=mode, num_codes=K, dim=D, num_frequent=num_frequent, **latent),
+        codebook_options=CodebookOptions(learning=learning, init="uniform" if learning == "gradient" else "data"),
         loss=LossOptions(commitment_weight=1.0, projection_weight=1.0),
     )
 
@@ -202,7 +202,7 @@ def test_the_model_is_a_description_that_can_be_compared_and_hashed():
 
 
 @pytest.mark.parametrize(
-    ("codebook", "codebook_weight", "commitment_weight"),
+    ("options", "codebook_weight", "commitment_weight"),
     [
         ({"learning": "ema"}, 0.0, 0.5),
         ({"learning": "gradient"}, 2.0, 0.5),
@@ -211,9 +211,10 @@ def test_the_model_is_a_description_that_can_be_compared_and_hashed():
         ({"family": "fsq"}, 0.0, 0.0),
     ],
 )
-def test_a_weight_counts_only_where_the_quantizer_trains_by_its_term(codebook, codebook_weight, commitment_weight):
+def test_a_weight_counts_only_where_the_quantizer_trains_by_its_term(options, codebook_weight, commitment_weight):
     weights = LossOptions(codebook_weight=2.0, commitment_weight=0.5, projection_weight=3.0)
-    model = Autoencoder((8, 8, 1), latent=LatentOptions(mode="vq"), codebook=CodebookOptions(**codebook), loss=weights)
+    quantizer = {"latent_options": LatentOptions(mode="vq"), "codebook_options": CodebookOptions(**options)}
+    model = Autoencoder((8, 8, 1), **quantizer, loss=weights)
     expected = dataclasses.replace(weights, codebook_weight=codebook_weight, commitment_weight=commitment_weight)
     assert model.training_loss_options == expected
     assert model.loss == weights

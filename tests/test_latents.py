@@ -26,19 +26,19 @@ def inputs(shape=(2, 3, 3), seed=0):
     return jax.random.normal(z_key, (*shape, D)), jax.random.normal(code_key, (K, D))
 
 
-def latent(mode, z_e, codebook, frequent=None, gradient="straight_through"):
-    indices = nearest_codes(z_e, codebook)
+def latent(mode, z_e, codes, frequent=None, gradient="straight_through"):
+    indices = nearest_codes(z_e, codes)
     frequent = jnp.arange(K) < 3 if frequent is None else frequent
-    return latents.hybrid_latent(z_e, codebook, indices, frequent, mode=mode, projection_gradient=gradient)
+    return latents.hybrid_latent(z_e, codes, indices, frequent, mode=mode, projection_gradient=gradient)
 
 
 class ShapesAndTransforms(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_hybrid_latent_is_the_same_function_under_every_transform(self):
-        z_e, codebook = inputs()
+        z_e, codes = inputs()
         for mode in latents.LATENTS:
-            plain = latent(mode, z_e, codebook)
-            z_bar = self.variant(lambda z, c, mode=mode: latent(mode, z, c).z_bar)(z_e, codebook)
+            plain = latent(mode, z_e, codes)
+            z_bar = self.variant(lambda z, c, mode=mode: latent(mode, z, c).z_bar)(z_e, codes)
             # jit may fuse the products of the projection: a unit in the last place.
             np.testing.assert_allclose(z_bar, plain.z_bar, rtol=1e-6, atol=1e-6)
 
@@ -46,12 +46,12 @@ class ShapesAndTransforms(chex.TestCase):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mode", latents.LATENTS)
 def test_any_leading_shape(mode, shape):
-    z_e, codebook = inputs(shape)
-    whole = latent(mode, z_e, codebook)
+    z_e, codes = inputs(shape)
+    whole = latent(mode, z_e, codes)
     chex.assert_shape([whole.z_bar, whole.z_q, whole.projection], (*shape, D))
     chex.assert_shape([whole.indices, whole.gain], shape)
     chex.assert_shape([whole.discrete, whole.projected], (*shape, 1))
-    rows = jax.vmap(lambda z: latent(mode, z, codebook).z_bar)(z_e.reshape(-1, D))
+    rows = jax.vmap(lambda z: latent(mode, z, codes).z_bar)(z_e.reshape(-1, D))
     np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
 
 
@@ -162,14 +162,14 @@ def test_exactly_one_rule_for_frequent_codes():
 class Limits(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_limits_hold_bit_for_bit(self):
-        z_e, codebook = inputs((4, 5, 5))
+        z_e, codes = inputs((4, 5, 5))
 
         def z_bar(mode, num_frequent=3):
-            def function(z_e, codebook):
+            def function(z_e, codes):
                 frequent = latents.frequent_codes(jnp.arange(1.0, K + 1), num_frequent=num_frequent)
-                return latent(mode, z_e, codebook, frequent).z_bar
+                return latent(mode, z_e, codes, frequent).z_bar
 
-            return self.variant(function)(z_e, codebook)
+            return self.variant(function)(z_e, codes)
 
         np.testing.assert_array_equal(z_bar("frequency", K), z_bar("vq"))
         np.testing.assert_array_equal(z_bar("combined", K), z_bar("vq"))
@@ -178,10 +178,10 @@ class Limits(chex.TestCase):
 
 
 def test_each_mode_shows_the_decoder_what_its_formula_says():
-    z_e, codebook = inputs((4, 5, 5))
+    z_e, codes = inputs((4, 5, 5))
     frequent = jnp.arange(K) % 2 == 0
-    indices = nearest_codes(z_e, codebook)
-    z_q = codebook[indices]
+    indices = nearest_codes(z_e, codes)
+    z_q = codes[indices]
     mask = np.asarray(frequent)[indices][..., None]
     assert 0 < mask.mean() < 1
     projection = latents.project(z_e, z_q)
@@ -200,7 +200,7 @@ def test_each_mode_shows_the_decoder_what_its_formula_says():
     }
     assert set(expected) == set(discrete_and_projected) == set(latents.LATENTS)
     for mode, z_bar in expected.items():
-        found = latent(mode, z_e, codebook, frequent)
+        found = latent(mode, z_e, codes, frequent)
         np.testing.assert_array_equal(found.z_bar, z_bar)
         np.testing.assert_array_equal((found.discrete, found.projected), discrete_and_projected[mode])
 
@@ -218,8 +218,8 @@ def test_the_row_of_a_latent_says_which_codes_the_decoder_sees_as_what():
 
 def test_a_row_added_to_the_table_is_a_latent_with_its_own_masks(monkeypatch):
     monkeypatch.setitem(latents.LATENTS, "rare", Latent(frequent=PROJECTION, rare=CODE))
-    z_e, codebook = inputs((4, 5, 5))
-    found = latent("rare", z_e, codebook)
+    z_e, codes = inputs((4, 5, 5))
+    found = latent("rare", z_e, codes)
     rare = np.asarray(found.indices >= 3)[..., None]
     np.testing.assert_array_equal(found.discrete, rare)
     np.testing.assert_array_equal(found.projected, ~rare)
@@ -227,7 +227,7 @@ def test_a_row_added_to_the_table_is_a_latent_with_its_own_masks(monkeypatch):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    z_e, codebook = inputs()
+    z_e, codes = inputs()
     indices, frequent = jnp.zeros(z_e.shape[:-1], jnp.int32), jnp.ones(K, bool)
     for options, message in [
         ({"mode": "hybrid"}, "mode=hybrid: choose one of vq, projected, frequency, combined"),
@@ -241,25 +241,25 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ),
     ]:
         with pytest.raises(ArgumentError) as error:
-            latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
+            latents.hybrid_latent(z_e, codes, indices, frequent, **options)
         assert str(error.value) == message
     with pytest.raises(ArgumentError, match="rare=zero: choose one of code, projection, z_e"):
         Latent(frequent=CODE, rare="zero")
 
 
 def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
-    z_e, codebook = inputs((4, 5, 5))
+    z_e, codes = inputs((4, 5, 5))
     frequent = jnp.arange(K) < 3
 
-    def decoded(codebook, mode, gradient):
-        return jnp.sum(jnp.sin(latent(mode, z_e, codebook, frequent, gradient).z_bar))
+    def decoded(codes, mode, gradient):
+        return jnp.sum(jnp.sin(latent(mode, z_e, codes, frequent, gradient).z_bar))
 
     leak = {
-        (mode, gradient): np.abs(jax.grad(decoded)(codebook, mode, gradient)).sum(1)
+        (mode, gradient): np.abs(jax.grad(decoded)(codes, mode, gradient)).sum(1)
         for mode in latents.LATENTS
         for gradient in latents.PROJECTION_GRADIENTS
     }
-    used = np.isin(np.arange(K), nearest_codes(z_e, codebook))
+    used = np.isin(np.arange(K), nearest_codes(z_e, codes))
     assert used.sum() >= K - 1
     for (mode, gradient), size in leak.items():
         if gradient == "both" and mode == "projected":
@@ -271,11 +271,11 @@ def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
 
 
 def test_decoding_codes_is_the_forward_pass_of_vq():
-    z_e, codebook = inputs((4, 5, 5))
-    whole = latent("vq", z_e, codebook)
-    np.testing.assert_array_equal(latents.latent_from_codes(whole.indices, codebook), whole.z_bar)
-    projected = latent("projected", z_e, codebook)
-    by_gain = latents.latent_from_codes(projected.indices, codebook, projected.gain)
+    z_e, codes = inputs((4, 5, 5))
+    whole = latent("vq", z_e, codes)
+    np.testing.assert_array_equal(latents.latent_from_codes(whole.indices, codes), whole.z_bar)
+    projected = latent("projected", z_e, codes)
+    by_gain = latents.latent_from_codes(projected.indices, codes, projected.gain)
     np.testing.assert_array_equal(by_gain, projected.z_bar)
 
 
@@ -320,12 +320,12 @@ def test_an_opposite_code_is_reflected_onto():
 
 
 def test_the_estimator_changes_gradients_only():
-    z_e, codebook = inputs((4, 5, 5))
-    indices = nearest_codes(z_e, codebook)
+    z_e, codes = inputs((4, 5, 5))
+    indices = nearest_codes(z_e, codes)
 
     def z_bar(z_e, estimator):
         options = {"mode": "combined", "estimator": estimator}
-        return latents.hybrid_latent(z_e, codebook, indices, jnp.arange(K) < 3, **options).z_bar
+        return latents.hybrid_latent(z_e, codes, indices, jnp.arange(K) < 3, **options).z_bar
 
     np.testing.assert_array_equal(z_bar(z_e, "rotation"), z_bar(z_e, "straight_through"))
     gradients = [
@@ -338,10 +338,10 @@ def test_the_estimator_changes_gradients_only():
 
 
 def in_groups_of(groups, mode="projected", gradient="both"):
-    z_e, codebook = inputs((4, 5))
-    indices, frequent = nearest_codes(z_e, codebook), jnp.arange(K) < 3
+    z_e, codes = inputs((4, 5))
+    indices, frequent = nearest_codes(z_e, codes), jnp.arange(K) < 3
     options = {"mode": mode, "projection_gradient": gradient, "projection_groups": groups}
-    return z_e, codebook, latents.hybrid_latent(z_e, codebook, indices, frequent, **options)
+    return z_e, codes, latents.hybrid_latent(z_e, codes, indices, frequent, **options)
 
 
 def test_one_group_is_the_projection_and_as_many_as_channels_give_the_vector_back():
@@ -354,21 +354,21 @@ def test_one_group_is_the_projection_and_as_many_as_channels_give_the_vector_bac
 
 
 def test_each_group_is_projected_for_itself():
-    z_e, codebook, latent = in_groups_of(2)
+    z_e, codes, latent = in_groups_of(2)
     for part in (slice(0, 2), slice(2, 4)):
         expected = latents.project(z_e[..., part], latent.z_q[..., part])
         np.testing.assert_allclose(latent.z_bar[..., part], expected, rtol=1e-6)
     errors = [np.square(np.asarray(z_e - in_groups_of(groups)[2].z_bar)).sum() for groups in (1, 2, 4)]
     assert errors[0] > errors[1] > errors[2]
-    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain)
+    decoded = latents.latent_from_codes(latent.indices, codes, latent.gain)
     np.testing.assert_array_equal(decoded, latent.z_bar)
 
 
 @pytest.mark.parametrize("groups", [1, 2, D])
 def test_the_gain_in_use_decodes_to_what_the_decoder_saw(groups):
-    _, codebook, latent = in_groups_of(groups, mode="combined", gradient="encoder")
+    _, codes, latent = in_groups_of(groups, mode="combined", gradient="encoder")
     assert 0 < latent.discrete.mean() < 1
-    decoded = latents.latent_from_codes(latent.indices, codebook, latent.gain_seen)
+    decoded = latents.latent_from_codes(latent.indices, codes, latent.gain_seen)
     np.testing.assert_array_equal(decoded, latent.z_bar)
 
 

@@ -25,7 +25,7 @@ def autoencoder_flop(model: Autoencoder) -> tuple[int, int]:
     network = model.network
     if type(model.encoder()) is not Encoder or type(model.decoder()) is not Decoder:
         raise ArgumentError("model", "its encoder and decoder must be the reference's, whose layers are counted here")
-    (height, width, channels), (h, w), dim = model.image_shape, model.latent_shape, model.latent.dim
+    (height, width, channels), (h, w), dim = model.image_shape, model.latent_shape, model.latent_options.dim
     features, positions = network.width or dim, h * w
 
     def strided(halvings: int) -> int:

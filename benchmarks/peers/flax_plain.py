@@ -75,10 +75,10 @@ class VQVAE(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Return the sum of reconstruction, codebook and commitment terms, a scalar."""
-        codebook = self.param("codebook", nn.initializers.uniform(), (self.num_codes, self.dim))
+        codes = self.param("codes", nn.initializers.uniform(), (self.num_codes, self.dim))
         z_e = Encoder(self.dim, name="encoder")(images)
-        distances = jnp.sum(codebook**2, axis=-1) - 2 * z_e @ codebook.T
-        z_q = codebook[jnp.argmin(distances, axis=-1)]
+        distances = jnp.sum(codes**2, axis=-1) - 2 * z_e @ codes.T
+        z_q = codes[jnp.argmin(distances, axis=-1)]
         straight_through = z_e + jax.lax.stop_gradient(z_q - z_e)
         reconstructions = Decoder(self.dim, self.channels, name="decoder")(straight_through)
         return (
@@ -105,7 +105,7 @@ def converted(variables: dict[str, Any]) -> dict[str, Any]:
         names = jax.tree_util.keystr(path)
         return leaf[::-1, ::-1] if "kernel" in names and ("conv_up" in names or "conv_out" in names) else leaf
 
-    params = {**variables["params"], "codebook": variables["params"]["quantizer"]["codes"]}
+    params = {**variables["params"], "codes": variables["params"]["quantizer"]["codes"]}
     del params["quantizer"]
     return jax.tree_util.tree_map_with_path(turn, {**variables, "params": params})
 
@@ -141,7 +141,7 @@ def subject(variables: dict[str, Any], images: np.ndarray) -> tuple[Callable[[],
         images: [B, H, W, C] uint8.
     """
     variables = converted(variables)
-    num_codes, dim = variables["params"]["codebook"].shape
+    num_codes, dim = variables["params"]["codes"].shape
     state = create_state(VQVAE(images.shape[-1], dim, num_codes), variables)
     x = jnp.asarray(images, jnp.float32) / 127.5 - 1
 

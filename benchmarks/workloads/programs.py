@@ -81,9 +81,9 @@ def codebook_search(sizes: Sizes) -> Program:
     """Return `nearest_codes` alone, for the latents of a batch."""
     latent_shape = _options(sizes).autoencoder_model((sizes.image, sizes.image, 1)).latent_shape
     z_e = jax.random.normal(jax.random.key(0), (sizes.batch, *latent_shape, sizes.dim))
-    codebook = jax.random.normal(jax.random.key(1), (sizes.codes, sizes.dim))
-    search = jax.jit(nearest_codes).lower(z_e, codebook).compile()
-    return Program(lambda: jax.block_until_ready(search(z_e, codebook)), planned_mib(search))
+    codes = jax.random.normal(jax.random.key(1), (sizes.codes, sizes.dim))
+    search = jax.jit(nearest_codes).lower(z_e, codes).compile()
+    return Program(lambda: jax.block_until_ready(search(z_e, codes)), planned_mib(search))
 
 
 def prior_step(sizes: Sizes) -> Program:

@@ -48,34 +48,36 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
     return made
 
 
-def has_heads(options: PriorOptions, latent: LatentOptions) -> bool:
+def has_heads(options: PriorOptions, latent_options: LatentOptions) -> bool:
     """Return whether a prior over this latent draws more than codes.
 
     >>> [has_heads(PriorOptions(num_bins=16), LatentOptions(mode=mode)) for mode in ("vq", "projected", "frequency")]
     [False, True, True]
     """
-    row = find_latent(latent.mode)
+    row = find_latent(latent_options.mode)
     return row.uses(Z_E) or (row.uses(PROJECTION) and options.num_bins > 1)
 
 
 def make_prior(
-    options: PriorOptions, latent: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
+    options: PriorOptions, latent_options: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
 ) -> Prior:
     """Return the prior over latents of shape `grid` with `num_codes` codes; `num_classes` is the data set's.
 
-    >>> latent = LatentOptions(mode="combined", projection_groups=4)
-    >>> make_prior(PriorOptions(), latent, num_codes=512, num_classes=10, grid=(7, 7)).num_channels  # a code, 4 bins
+    >>> groups = LatentOptions(mode="combined", projection_groups=4)
+    >>> make_prior(PriorOptions(), groups, num_codes=512, num_classes=10, grid=(7, 7)).num_channels  # a code, 4 bins
     5
     """
     network = make_network(options, num_classes=num_classes if options.conditional else 0, grid=grid)
     sizes: Any = {"width": network.width, "head_width": options.head_width, "compute_dtype": options.compute_dtype}
-    row = find_latent(latent.mode)
+    row = find_latent(latent_options.mode)
     heads: list[Any] = []
     if row.uses(PROJECTION) and options.num_bins > 1:
-        heads.append(GainHead(num_codes, options.num_bins, latent.projection_groups, **sizes))
+        heads.append(GainHead(num_codes, options.num_bins, latent_options.projection_groups, **sizes))
     if row.uses(Z_E):
         step = options.residual_step
         # A step well below the deviation of residuals wastes bits, one well above it loses them.
-        head = ResidualHead(num_codes, latent.dim, step, options.num_components, **sizes, initial_scale=2 * step)
+        head = ResidualHead(
+            num_codes, latent_options.dim, step, options.num_components, **sizes, initial_scale=2 * step
+        )
         heads.append(head)
     return Prior(num_codes, network, tuple(heads), options.head_width)

@@ -6,15 +6,16 @@ from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOption
 from hvq_jax.quantizers.residual import ResidualQuantizer
 from hvq_jax.quantizers.scalar import ScalarQuantizer
 
-# Each is constructed from (LatentOptions, CodebookOptions) and has the methods of `Quantizer`.
+# Each is constructed from (latent_options, codebook_options) and has the methods of `Quantizer`.
 QUANTIZERS.update(codebook=CodebookQuantizer, residual=ResidualQuantizer, fsq=ScalarQuantizer)
 
 
-def make_quantizer(latent: LatentOptions, codebook: CodebookOptions) -> Quantizer:
+def make_quantizer(latent_options: LatentOptions, codebook_options: CodebookOptions) -> Quantizer:
     """Return the quantizer named in `codebook.family`; raise ArgumentError if the options are incompatible.
 
     >>> make_quantizer(LatentOptions(mode="vq"), CodebookOptions(family="fsq", levels=(5, 4))).num_codes
     20
     """
-    quantizer: Quantizer = registry.find("codebook.family", codebook.family, QUANTIZERS)(latent, codebook)
+    family = registry.find("codebook.family", codebook_options.family, QUANTIZERS)
+    quantizer: Quantizer = family(latent_options, codebook_options)
     return quantizer

@@ -33,19 +33,19 @@ _COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 ASSIGNMENTS = tuple(_COSTS)
 
 
-def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
-    """Return the indices `[...]` int32 of the codes assigned to `z_e` `[..., D]` by the rule `assignment`.
+def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: str = "euclidean") -> jax.Array:
+    """Return the indices `[...]` int32 of the `codes` `[K, D]` assigned to `z_e` `[..., D]` by the rule `assignment`.
 
     Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
     the costs of all codes for all vectors are more than `MOST_DISTANCES`, they are never held in memory at once:
-    the codebook is searched in parts.
+    the codes are searched in parts.
 
     >>> codes = jnp.array([[1.0, 0.5], [-5.0, 0.0]])
     >>> {rule: nearest_codes(jnp.array([1.0, 0.1]), codes, rule).item() for rule in ASSIGNMENTS}
     {'euclidean': 0, 'cosine': 0, 'projection': 1}
     """
     vectors = z_e.astype(jnp.float32)
-    codes, offsets = _searchable(codebook, assignment)
+    codes, offsets = _searchable(codes, assignment)
     size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
     if len(codes) <= size:
         return _cheapest(vectors, codes, offsets, assignment)[0]
@@ -65,21 +65,21 @@ def nearest_codes(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclid
     return indices
 
 
-def code_costs(z_e: jax.Array, codebook: jax.Array, assignment: str = "euclidean") -> jax.Array:
-    """Return the cost `[..., K]` float32 of each code for `z_e` `[..., D]`; infinite if it may not be chosen.
+def code_costs(z_e: jax.Array, codes: jax.Array, assignment: str = "euclidean") -> jax.Array:
+    """Return the cost `[..., K]` float32 of each of `codes` `[K, D]` for `z_e` `[..., D]`; infinite if never chosen.
 
     The costs are differentiable. With "euclidean" they are squared distances up to a term common to all codes.
 
     >>> code_costs(jnp.array([1.0, 0.0]), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [-1.0, 4.0]
     """
-    return _costs(z_e.astype(jnp.float32), *_searchable(codebook, assignment), assignment)
+    return _costs(z_e.astype(jnp.float32), *_searchable(codes, assignment), assignment)
 
 
-def _searchable(codebook: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
+def _searchable(codes: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
     """Return the codes `[K, D]` to multiply with, and a cost offset `[K]`."""
-    chex.assert_rank(codebook, 2)
-    codes = codebook.astype(jnp.float32)
+    chex.assert_rank(codes, 2)
+    codes = codes.astype(jnp.float32)
     squares = jnp.sum(jnp.square(codes), axis=-1)
     if assignment == "euclidean":
         return codes, squares

@@ -119,8 +119,8 @@ class CodebookQuantizer:
     (3, 2)
     """
 
-    latent: LatentOptions
-    codebook: CodebookOptions
+    latent_options: LatentOptions
+    codebook_options: CodebookOptions
 
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = True
@@ -128,15 +128,13 @@ class CodebookQuantizer:
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        latent, options = self.latent, self.codebook
-        if options.depth != 1:
-            raise ArgumentError(
-                f"codebook.depth={options.depth}", "more than one codebook needs codebook.family=residual"
-            )
-        if options.assignment == "projection" and latents.find_latent(latent.mode).uses(CODE):
+        depth, mode = self.codebook_options.depth, self.latent_options.mode
+        if depth != 1:
+            raise ArgumentError(f"codebook.depth={depth}", "more than one codebook needs codebook.family=residual")
+        if self.codebook_options.assignment == "projection" and latents.find_latent(mode).uses(CODE):
             raise ArgumentError(
                 "codebook.assignment=projection",
-                f"chooses codes up to their sign, so latent.mode={latent.mode}, which shows them to the decoder, "
+                f"chooses codes up to their sign, so latent.mode={mode}, which shows them to the decoder, "
                 "cannot use it: choose projected",
             )
         _ = self.rule  # one that cannot be imported is an error here
@@ -144,13 +142,13 @@ class CodebookQuantizer:
     @property
     def num_codes(self) -> int:
         """The number of codes, K."""
-        return self.latent.num_codes
+        return self.latent_options.num_codes
 
     @cached_property
     def rule(self) -> LearningRule:
         """The rule by which the codes are learned."""
-        rule = registry.find("codebook.learning", self.codebook.learning, LEARNING_RULES)
-        return rule(decay=self.codebook.decay, revive_below=self.codebook.revive_below)
+        rule = registry.find("codebook.learning", self.codebook_options.learning, LEARNING_RULES)
+        return rule(decay=self.codebook_options.decay, revive_below=self.codebook_options.revive_below)
 
     @property
     def has_codebook_loss(self) -> bool:
@@ -159,15 +157,15 @@ class CodebookQuantizer:
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return random codes; the first step replaces all of them if they start from data and the rule revives."""
-        codes = self.rule.random_codes(key, self.num_codes, self.latent.dim)
-        params, learned = self.rule.init(codes, known=self.codebook.init != "data")
+        codes = self.rule.random_codes(key, self.num_codes, self.latent_options.dim)
+        params, learned = self.rule.init(codes, known=self.codebook_options.init != "data")
         return params, QuantizerState(jnp.zeros(self.num_codes), learned)
 
     @property
     def starts_from_data(self) -> bool:
         """Whether codes must be initialised before step 0; False if the first revival does it."""
-        by_revival = self.codebook.init == "data" and self.rule.revives
-        return INITIALISATIONS[self.codebook.init] is not None and not by_revival
+        by_revival = self.codebook_options.init == "data" and self.rule.revives
+        return INITIALISATIONS[self.codebook_options.init] is not None and not by_revival
 
     def start_from_data(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
@@ -177,7 +175,7 @@ class CodebookQuantizer:
             latents.unit(z_e) if self._unit_norm else z_e,
             self.codes(params, state),
             key,
-            iterations=INITIALISATIONS[self.codebook.init] or 0,
+            iterations=INITIALISATIONS[self.codebook_options.init] or 0,
             axis_name=axis_name,
         )
         params, learned = self.rule.init(codes, known=True)
@@ -185,7 +183,7 @@ class CodebookQuantizer:
 
     @property
     def _unit_norm(self) -> bool:
-        return self.codebook.unit_norm != "none"
+        return self.codebook_options.unit_norm != "none"
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return `[K, D]` float32, differentiable in `params`; directions for a codebook of unit norm."""
@@ -198,10 +196,10 @@ class CodebookQuantizer:
         """Revive dead codes; assign the constant `vectors` `[..., D]`; update F; update what the rule keeps."""
         learned, frequency, revived = self.rule.revive(state.learned, state.frequency, vectors, key, axis_name)
         codes = self.codes(params, QuantizerState(frequency, learned))
-        indices = nearest_codes(vectors, stop_gradient(codes), self.codebook.assignment)
+        indices = nearest_codes(vectors, stop_gradient(codes), self.codebook_options.assignment)
         counts = codebook.count_assignments(indices, self.num_codes, axis_name)
-        frequency = codebook.update_frequency(frequency, counts, self.latent.frequency_decay)
-        if self.codebook.assignment == "projection":
+        frequency = codebook.update_frequency(frequency, counts, self.latent_options.frequency_decay)
+        if self.codebook_options.assignment == "projection":
             vectors = codebook.facing(vectors, stop_gradient(codes)[indices])
         learned = self.rule.update(learned, vectors, indices, counts, axis_name)
         return Step(QuantizerState(frequency, learned), codes, indices, counts, revived)
@@ -216,16 +214,16 @@ class CodebookQuantizer:
     def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
         """Return the latent from the current codes and frequencies; update nothing."""
         codes = self.codes(params, state)
-        return self._latent(z_e, codes, nearest_codes(z_e, codes, self.codebook.assignment), state.frequency)
+        return self._latent(z_e, codes, nearest_codes(z_e, codes, self.codebook_options.assignment), state.frequency)
 
     def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array, frequency: jax.Array) -> HybridLatent:
         return latents.hybrid_latent(
             z_e,
             codes,
             indices,
-            self.latent.frequent_codes(frequency),
-            mode=self.latent.mode,
-            projection_gradient=self.latent.projection_gradient,
-            projection_groups=self.latent.projection_groups,
-            estimator=self.latent.estimator,
+            self.latent_options.frequent_codes(frequency),
+            mode=self.latent_options.mode,
+            projection_gradient=self.latent_options.projection_gradient,
+            projection_groups=self.latent_options.projection_groups,
+            estimator=self.latent_options.estimator,
         )

@@ -40,8 +40,8 @@ def sum_of_codes(indices: jax.Array, codebooks: jax.Array) -> jax.Array:
 class ResidualQuantizer:
     """L = `codebook.depth` codebooks of K codes: indices are `[..., L]`, and every array leads with an axis L."""
 
-    latent: LatentOptions
-    codebook: CodebookOptions
+    latent_options: LatentOptions
+    codebook_options: CodebookOptions
 
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
@@ -49,21 +49,22 @@ class ResidualQuantizer:
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        if self.codebook.depth == 1:
+        if self.codebook_options.depth == 1:
             raise ArgumentError("codebook.depth=1", "codebook.family=residual needs from 2 to 4 codebooks")
-        require("codebook.family=residual", vars(self), _NEEDED)
+        require("codebook.family=residual", {"latent": self.latent_options, "codebook": self.codebook_options}, _NEEDED)
 
     @property
     def _level(self) -> CodebookQuantizer:
-        return CodebookQuantizer(self.latent, dataclasses.replace(self.codebook, family="codebook", depth=1))
+        of_level = dataclasses.replace(self.codebook_options, family="codebook", depth=1)
+        return CodebookQuantizer(self.latent_options, of_level)
 
     def _keys(self, key: jax.Array) -> jax.Array:
-        return jax.random.split(key, self.codebook.depth)
+        return jax.random.split(key, self.codebook_options.depth)
 
     @property
     def num_codes(self) -> int:
         """The number of codes per level, K."""
-        return self.latent.num_codes
+        return self.latent_options.num_codes
 
     @property
     def has_codebook_loss(self) -> bool:
@@ -125,4 +126,4 @@ class ResidualQuantizer:
 
     def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array) -> HybridLatent:
         z_q = sum_of_codes(indices, codes)
-        return latents.plain_latent(z_e, z_q, indices, latents.ESTIMATORS[self.latent.estimator](z_e, z_q))
+        return latents.plain_latent(z_e, z_q, indices, latents.ESTIMATORS[self.latent_options.estimator](z_e, z_q))

@@ -92,8 +92,8 @@ def _linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 class ScalarQuantizer:
     """The latent `vq` with the codes up(rounded numbers), `[K, D]`; `params` hold the maps "down" and "up"."""
 
-    latent: LatentOptions
-    codebook: CodebookOptions
+    latent_options: LatentOptions
+    codebook_options: CodebookOptions
 
     has_codebook_loss: ClassVar[bool] = False  # no codes are learned
     has_commitment_loss: ClassVar[bool] = False  # there are no codes to commit to
@@ -103,16 +103,16 @@ class ScalarQuantizer:
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        require("codebook.family=fsq", vars(self), _NEEDED)
+        require("codebook.family=fsq", {"latent": self.latent_options, "codebook": self.codebook_options}, _NEEDED)
 
     @property
     def num_codes(self) -> int:
         """K, the product of the levels."""
-        return math.prod(self.codebook.levels)
+        return math.prod(self.codebook_options.levels)
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return Xavier-uniform maps with zero bias, as in the networks."""
-        dim, size = self.latent.dim, len(self.codebook.levels)
+        dim, size = self.latent_options.dim, len(self.codebook_options.levels)
         kernel = jax.nn.initializers.xavier_uniform()
         down, up = jax.random.split(key)
         params: dict[str, Any] = {
@@ -130,12 +130,12 @@ class ScalarQuantizer:
 
     def _up(self, params: Params, numbers: jax.Array) -> jax.Array:
         """Return the decoder's input `[..., D]` of integers `[..., d]`, each scaled to [-1, 1] first."""
-        return _linear(params["up"], numbers / _halves(self.codebook.levels))
+        return _linear(params["up"], numbers / _halves(self.codebook_options.levels))
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return the decoder's input for each combination of levels, `[K, D]`."""
         del state
-        return self._up(params, integers(self.codebook.levels))
+        return self._up(params, integers(self.codebook_options.levels))
 
     def step(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
@@ -144,13 +144,13 @@ class ScalarQuantizer:
         del key
         latent = self.quantize(params, state, z_e)
         counts = codebook.count_assignments(latent.indices, self.num_codes, axis_name)
-        frequency = codebook.update_frequency(state.frequency, counts, self.latent.frequency_decay)
+        frequency = codebook.update_frequency(state.frequency, counts, self.latent_options.frequency_decay)
         after = dataclasses.replace(state, frequency=frequency)
         return latent, Step(after, self.codes(params, state), latent.indices, counts, jnp.zeros((), bool))
 
     def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
         """Return the latent; its value is taken from `codes`, so that decoding the indices gives the same bits."""
-        levels = self.codebook.levels
+        levels = self.codebook_options.levels
         rounded = round_straight_through(bound(_linear(params["down"], z_e), levels))
         indices = to_indices(stop_gradient(rounded), levels)
         z_q = self.codes(params, state)[indices]

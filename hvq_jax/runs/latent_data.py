@@ -49,7 +49,7 @@ def encode_parts(model: Autoencoder, variables: Variables, images: jax.Array) ->
     """Return the parts of the latents of uint8 images `[B, H, W, C]`, before rounding."""
     z_e = autoencoder.encode(model, variables, to_float(images))
     latent = autoencoder.quantize(model, variables, z_e)
-    return split_latent(model.row, z_e, latent.z_q, latent.indices, model.latent.projection_groups)
+    return split_latent(model.row, z_e, latent.z_q, latent.indices, model.latent_options.projection_groups)
 
 
 def latent_data(
@@ -165,7 +165,7 @@ def _encode(
     encode = parallel.compile(encode_batch, sharded_result=True)
     frequent = np.ones(model.num_codes, bool)
     if model.row.masked:
-        frequent = np.asarray(model.latent.frequent_codes(variables.state.quantizer.frequency))
+        frequent = np.asarray(model.latent_options.frequent_codes(variables.state.quantizer.frequency))
     has_residual = np.asarray(model.row.codes_with(Z_E, jnp.asarray(frequent)))
     variables = parallel.replicate(variables)
     arrays: dict[str, np.ndarray] = {"frequent": frequent}

@@ -62,7 +62,11 @@ class _Expected:
 
 
 def own_latents(
-    path: str, latent: LatentOptions, codebook: CodebookOptions, options: PriorStageOptions, data: DataOptions
+    path: str,
+    latent_options: LatentOptions,
+    codebook_options: CodebookOptions,
+    prior_options: PriorStageOptions,
+    data_options: DataOptions,
 ) -> OwnLatents:
     """Read an .npz like the `latents.npz` of a run (see `latent_data.py`).
 
@@ -74,10 +78,11 @@ def own_latents(
         UserError: the file, an array's shape or a value in it does not match this description.
         ArgumentError: the options do not fit the file.
     """
-    row = find_latent(latent.mode)
-    channels = {"lengths": latent.projection_groups} if row.uses(PROJECTION) else {}
-    channels |= {"residuals": latent.dim} if row.uses(Z_E) else {}
-    expected = _Expected(path, row, latent.mode, make_quantizer(latent, codebook).num_codes, channels)
+    row = find_latent(latent_options.mode)
+    channels = {"lengths": latent_options.projection_groups} if row.uses(PROJECTION) else {}
+    channels |= {"residuals": latent_options.dim} if row.uses(Z_E) else {}
+    num_codes = make_quantizer(latent_options, codebook_options).num_codes
+    expected = _Expected(path, row, latent_options.mode, num_codes, channels)
     arrays = read_arrays(full_path(path), advice="it must be an .npz of arrays, written without pickle")
     if "train_indices" not in arrays:
         raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
@@ -88,9 +93,9 @@ def own_latents(
     arrays["frequent"] = _frequent(expected, arrays)
     has_residual = np.asarray(row.codes_with(Z_E, arrays["frequent"]))
     arrays = _at_all_positions(expected, arrays, has_residual)
-    arrays = _carve(expected, arrays, {"validation": data.validation_size, "test": data.test_size})
+    arrays = _carve(expected, arrays, {"validation": data_options.validation_size, "test": data_options.test_size})
     has_labels = "train_labels" in arrays
-    if options.conditional and not has_labels:
+    if prior_options.conditional and not has_labels:
         raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
     for split in SPLITS:
         _check(expected, arrays, split, has_labels)
@@ -105,7 +110,7 @@ def own_latents(
     num_classes = 1 + max(int(arrays[f"{split}_labels"].max()) for split in SPLITS) if has_labels else 0
     count = len(arrays["train_indices"])
     return OwnLatents(
-        data=tokenize(row, arrays, options),
+        data=tokenize(row, arrays, prior_options),
         class_names=tuple(map(str, range(num_classes))),
         description=f"{count} latents to train on, from {Path(path).name}",
         digest=digest.hexdigest(),

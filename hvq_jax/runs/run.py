@@ -182,7 +182,7 @@ class ImageRun(Run):
                     self.workdir / layout.RECONSTRUCTIONS,
                     originals,
                     reconstructions,
-                    title=f"{self.data_name}, test images, latent: {self.model.latent.mode}",
+                    title=f"{self.data_name}, test images, latent: {self.model.latent_options.mode}",
                 )
             return self.test(stage, state, self.dataset.test)
 
@@ -222,7 +222,7 @@ class ImageRun(Run):
                 self.workdir / layout.SAMPLES,
                 rows[:, : options.per_class],
                 trained.class_names if conditional else [""] * num_classes,
-                title=f"Samples, {self.data_name}, latent: {self.model.latent.mode}",
+                title=f"Samples, {self.data_name}, latent: {self.model.latent_options.mode}",
             )
         metrics: dict[str, Any] = {"continuous_part": note or "none"}
         if classify:

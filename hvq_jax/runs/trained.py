@@ -278,7 +278,7 @@ class TrainedRun:
         return self._decode(variables, tables, drawn.tokens)
 
     def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Decoded:
-        codes, groups = autoencoder.codes(self.model, variables), self.model.latent.projection_groups
+        codes, groups = autoencoder.codes(self.model, variables), self.model.latent_options.projection_groups
         z_bar, gains = from_tokens(tokens, tables, codes, groups)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
         return Decoded(tokens[..., 0], images, gains, z_bar)

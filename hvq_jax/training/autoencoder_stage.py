@@ -78,7 +78,7 @@ class AutoencoderStage(Stage):
             )
         if self.model.row.masked and float(sums.share_outside.total) == 0:
             lines["nothing outside"] = (
-                f"no position is outside the mask: the latent {self.model.latent.mode} is plain vq here, see "
+                f"no position is outside the mask: the latent {self.model.latent_options.mode} is plain vq here, see "
                 "latent.num_frequent and latent.frequent_mass"
             )
         return lines

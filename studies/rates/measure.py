@@ -110,7 +110,7 @@ def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, Tables],
     # Two functions, so that the decoder is compiled once instead of for each size of the tables.
     @jax.jit
     def received(variables: Any, tokens: jax.Array, tables: Tables) -> jax.Array:
-        codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
+        codes, groups = autoencoder.codes(run.model, variables), run.model.latent_options.projection_groups
         return from_tokens(tokens.astype(jnp.int32), tables, codes, groups)[0]
 
     @jax.jit
@@ -156,13 +156,13 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
         latents = tokenize(row, stored, setting)
         rows[name] = {
             "mse": mse(images, latents.test.items, latents.tables),
-            "bits_of_continuous": continuous_bits(latents, run.model.latent.projection_groups) / len(images),
+            "bits_of_continuous": continuous_bits(latents, run.model.latent_options.projection_groups) / len(images),
         }
         print(name, rows[name], flush=True)
     is_plain = np.asarray(row.codes_with(CODE, stored["frequent"]))
     has_length = np.asarray(row.codes_with(PROJECTION, stored["frequent"]))
     return {
-        "latent": run.model.latent.mode,
+        "latent": run.model.latent_options.mode,
         "bits_of_codes": static_bits(stored["train_indices"], indices) / len(images),
         "share_outside": float(np.mean(~is_plain[indices])),
         **(lengths(indices, stored["test_lengths"], has_length) if row.uses(PROJECTION) else {}),
@@ -200,7 +200,7 @@ def main(arguments: list[str]) -> None:
     set_quiet()
     run = TrainedRun.load(options.workdir)
     if not list_settings(run):
-        mode = run.model.latent.mode
+        mode = run.model.latent_options.mode
         raise UserError(f"--workdir={options.workdir}: its latent, {mode}, has no continuous part to measure")
     summary = read_json(run.workdir / SUMMARY)
     if "autoencoder" not in summary:

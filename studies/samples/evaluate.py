@@ -116,7 +116,7 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
 
     @jax.jit
     def decode(variables: Variables, indices: jax.Array) -> jax.Array:
-        codes, groups = autoencoder.codes(run.model, variables), run.model.latent.projection_groups
+        codes, groups = autoencoder.codes(run.model, variables), run.model.latent_options.projection_groups
         z_bar, _ = from_tokens(indices[..., None], tables, codes, groups)
         return to_uint8(autoencoder.decode(run.model, variables, z_bar))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hvq_jax import latents
-from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.errors import ArgumentError
 from hvq_jax.losses import entropy_term
+from hvq_jax.quantizers import make_quantizer
 from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, QuantizerState
 from hvq_jax.quantizers.learning import LEARNING_RULES
@@ -18,8 +18,8 @@ from tests.methods import METHODS
 K, D = 6, 4
 
 
-def quantizer(mode="projected", **codebook):
-    return CodebookQuantizer(LatentOptions(mode=mode, num_codes=K, dim=D), CodebookOptions(**codebook))
+def quantizer(mode="projected", **codebook_options):
+    return CodebookQuantizer(LatentOptions(mode=mode, num_codes=K, dim=D), CodebookOptions(**codebook_options))
 
 
 def vectors(seed=1, size=40):
@@ -179,7 +179,7 @@ def test_a_gradient_moves_the_codes_in_use_and_by_a_learned_map_all_codes(learni
 )
 def test_a_quantizer_refuses_options_it_has_no_use_for(family, mode, options, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
-        Autoencoder((8, 8, 1), latent=LatentOptions(mode=mode), codebook=CodebookOptions(family=family, **options))
+        make_quantizer(LatentOptions(mode=mode), CodebookOptions(family=family, **options))
 
 
 def learn(model, batches, axis_name=None):
@@ -195,7 +195,7 @@ def learn(model, batches, axis_name=None):
             latent, step = quantizer.step(params, state, z_e, jax.random.fold_in(key, number), axis_name)
             value = jnp.mean(jnp.square(latent.z_q - z_e))
             if model.loss.entropy_weight:
-                costs = code_costs(z_e, step.codes, model.codebook.assignment)
+                costs = code_costs(z_e, step.codes, model.codebook_options.assignment)
                 value += entropy_term(costs, model.loss.entropy_temperature, axis_name)
             return value, step
 
@@ -215,7 +215,7 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     """
     model = METHODS[method]
     batches = [3 * jax.random.normal(jax.random.key(seed), (16, 2, 2, D)) for seed in range(3)]
-    batches = [latents.unit(z_e) if model.codebook.unit_norm == "both" else z_e for z_e in batches]
+    batches = [latents.unit(z_e) if model.codebook_options.unit_norm == "both" else z_e for z_e in batches]
     codes, frequency, seen = jax.jit(lambda batches: learn(model, batches))(batches)
     shards = [z_e.reshape(4, 4, 2, 2, D) for z_e in batches]
     many = jax.pmap(lambda batches: learn(model, batches, "devices"), "devices")(shards)
@@ -225,5 +225,5 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     np.testing.assert_allclose(four[0], codes, rtol=1e-5, atol=1e-5)
     jax.tree.map(np.testing.assert_array_equal, four[1:], (frequency, seen))
     assert np.abs(codes).max() > 0.1
-    if model.codebook.unit_norm != "none":
+    if model.codebook_options.unit_norm != "none":
         np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), np.ones(len(codes)), rtol=1e-5)

@@ -67,7 +67,7 @@ def test_stopped_and_resumed_it_ends_bit_identical(tmp_path):
 
 def test_the_first_batch_is_trained_on_whatever_the_codes_start_from(tmp_path):
     """The encoder's running statistics after step 1 are those of the very same images and parameters."""
-    models = {init: model_of(codebook={**GRADIENT, "init": init}) for init in ("uniform", "data")}
+    models = {init: model_of(codebook_options={**GRADIENT, "init": init}) for init in ("uniform", "data")}
     states = [
         small_fit(tmp_path / init, stage=QuietStage(model, VALIDATION.items), num_steps=1)
         for init, model in models.items()

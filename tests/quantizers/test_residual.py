@@ -13,8 +13,8 @@ from hvq_jax.quantizers.residual import ResidualQuantizer, sum_of_codes
 K, D, L = 5, 4, 3
 
 
-def quantizer(**codebook):
-    options = CodebookOptions(family="residual", depth=L, **codebook)
+def quantizer(**codebook_options):
+    options = CodebookOptions(family="residual", depth=L, **codebook_options)
     return ResidualQuantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
 
 

@@ -144,7 +144,7 @@ def test_what_does_not_fit_is_one_line(tiny_arguments, tmp_path, capsys, option,
 @pytest.mark.parametrize(("factor", "sides"), [(2, (6, 10)), (8, (16, 24)), (16, (32, 16))])
 def test_built_in_networks_have_any_factor_and_width(factor, sides):
     network = NetworkOptions(factor=factor, width=6, num_blocks=1)
-    model = Autoencoder((*sides, 3), network=network, latent=LatentOptions(dim=4, num_codes=8))
+    model = Autoencoder((*sides, 3), network=network, latent_options=LatentOptions(dim=4, num_codes=8))
     variables = jax.jit(lambda key: autoencoder.init(model, key))(jax.random.key(0))
     images = jax.random.uniform(jax.random.key(1), (2, *sides, 3), minval=-1)
     latent = autoencoder.encode_to_latent(model, variables, images)

@@ -104,9 +104,10 @@ def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
 
 
 def read(path, mode="vq", **sizes):
-    latent, prior = LatentOptions(mode=mode, num_codes=5, dim=3), PriorStageOptions(num_bins=2, conditional=False)
-    data = DataOptions(**{"validation_size": 50, "test_size": 60, **sizes})
-    return own_latents(str(path), latent, CodebookOptions(), prior, data)
+    latent_options = LatentOptions(mode=mode, num_codes=5, dim=3)
+    prior_options = PriorStageOptions(num_bins=2, conditional=False)
+    data_options = DataOptions(**{"validation_size": 50, "test_size": 60, **sizes})
+    return own_latents(str(path), latent_options, CodebookOptions(), prior_options, data_options)
 
 
 def test_missing_splits_are_taken_out_of_train(tmp_path):

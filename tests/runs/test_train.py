@@ -71,7 +71,7 @@ def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, m
     summary = json.loads((workdir / "summary.json").read_text())
     assert 0 < summary["autoencoder"]["test"]["share_outside"] < 1
     run = TrainedRun.load(workdir)
-    frequent = np.asarray(run.model.latent.frequent_codes(run.variables.state.quantizer.frequency))
+    frequent = np.asarray(run.model.latent_options.frequent_codes(run.variables.state.quantizer.frequency))
     assert 0 < frequent.sum() < 16
     drawn = next(run.sample(np.arange(10, dtype=np.int32), seed=1))
     codes, plain = np.asarray(autoencoder.codes(run.model, run.variables))[drawn.indices], frequent[drawn.indices]
@@ -105,8 +105,8 @@ def test_every_config_is_valid_in_every_mode(name):
         assert line.workdir == "somewhere"
         assert line.config.latent.mode == mode
         model = options.autoencoder_model((28, 28, 1))
-        assert model.latent.mode == mode
-        assert (model.training_loss_options.codebook_weight > 0) == (model.codebook.learning == "gradient")
+        assert model.latent_options.mode == mode
+        assert (model.training_loss_options.codebook_weight > 0) == (model.codebook_options.learning == "gradient")
         prior = options.prior_model(num_classes=10, grid=(7, 7))
         assert prior.num_classes == (10 if options.prior.conditional else 0)
 

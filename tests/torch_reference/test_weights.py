@@ -196,8 +196,8 @@ def one_training_step(params, batch_stats, x):
     model = Autoencoder(
         image_shape=x.shape[1:],
         network=NetworkOptions(skip="rectified"),
-        latent=LatentOptions(mode="vq", num_codes=32, dim=16),
-        codebook=CodebookOptions(learning="gradient", init="uniform"),
+        latent_options=LatentOptions(mode="vq", num_codes=32, dim=16),
+        codebook_options=CodebookOptions(learning="gradient", init="uniform"),
         loss=LossOptions(commitment_weight=1.0),
     )
 

@@ -48,9 +48,9 @@ class QuietStage(AutoencoderStage):
 def stage_of(training):
     """Return the stage of a latent with a codebook of moving averages, or of one that is trained by gradient."""
     by_gradient = training == FROM_DATA
-    latent = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
-    codebook = CodebookOptions(learning="gradient", init="kmeans") if by_gradient else CodebookOptions()
-    model = Autoencoder((8, 8, 1), NetworkOptions(num_blocks=0), latent, codebook)
+    latent_options = LatentOptions(mode="vq" if by_gradient else training, num_codes=8, dim=4, num_frequent=4)
+    codebook_options = CodebookOptions(learning="gradient", init="kmeans") if by_gradient else CodebookOptions()
+    model = Autoencoder((8, 8, 1), NetworkOptions(num_blocks=0), latent_options, codebook_options)
     return QuietStage(model, VALIDATION.items)
 
 
