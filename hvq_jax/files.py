@@ -58,6 +58,12 @@ def full_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(expanded))
 
 
+def home_folder() -> Path | None:
+    """Return the user's home folder; None where there is none, as in a container without HOME and a passwd entry."""
+    home = os.path.expanduser("~")
+    return Path(home) if os.path.isabs(home) else None
+
+
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` at the end of the block, or is removed if the block raises.

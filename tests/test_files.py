@@ -1,6 +1,7 @@
 """Reading of files that a user names: regular files only."""
 
 import os
+import pwd
 import socket
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import open_regular, read_arrays, read_json
+from hvq_jax.files import full_path, home_folder, open_regular, read_arrays, read_json
 
 
 def test_a_regular_file_is_read_through_links(tmp_path):
@@ -68,3 +69,18 @@ def test_what_is_only_unreadable_is_not_to_be_deleted(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "open", refusing)
     with pytest.raises(UserError, match=r"a\.npz cannot be read: Permission denied$"):
         read_arrays(tmp_path / "a.npz")
+
+
+def test_a_home_folder_that_is_not_there_is_not_made_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_folder() == tmp_path
+    assert full_path("~/runs") == tmp_path / "runs"
+
+    def nobody(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    assert home_folder() is None
+    with pytest.raises(UserError, match="~/runs: there is no such home folder"):
+        full_path("~/runs")

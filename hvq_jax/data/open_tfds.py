@@ -8,6 +8,8 @@ import tensorflow_datasets as tfds
 from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.decode import Sides
 from hvq_jax.data.examples import ExampleParser, has_label
+from hvq_jax.data.feature_classes import known_features_only
+from hvq_jax.data.folders import data_folder
 from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
 
@@ -19,12 +21,12 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
 
     Args:
         name: `name[/config][:version]`, as TFDS writes it.
-        data_dir: folder of prepared data sets; `None` for TFDS's default.
+        data_dir: folder of prepared data sets; `None` for the default of `data_folder`.
 
     Raises:
-        UserError: the data set does not exist, or its description is damaged.
+        UserError: the data set does not exist, or its description is damaged or names unknown classes.
     """
-    folder = os.path.expanduser(data_dir or tfds.core.constants.DATA_DIR)
+    folder = data_folder(data_dir)
     unknown = (
         f"no data set {name!r} in {folder}: choose one of {', '.join(sorted(BUILDERS))}, "
         "or prepare another one of TFDS's where TensorFlow is installed: "
@@ -34,11 +36,15 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError as error:
         raise UserError(unknown) from error
-    with damage_named(f"the description of data set {name} in {folder}"):
+    description = f"the description of data set {name} in {folder}"
+    with damage_named(description):
         try:
-            return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
+            with known_features_only():
+                return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
         except tfds.core.DatasetNotFoundError as error:
             raise UserError(unknown) from error
+        except UserError as error:
+            raise UserError(f"{description} cannot be used: {error}") from error
 
 
 def class_names(builder: tfds.core.DatasetBuilder) -> tuple[str, ...]:

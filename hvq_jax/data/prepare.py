@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import grp
 import os
 import pathlib
+import pwd
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import ImageBuilder
+from hvq_jax.data.folders import data_folder
 from hvq_jax.errors import UserError
 
 
@@ -23,7 +26,7 @@ def prepare(
     image_size: int | tuple[int, ...] = 0,
     channels: int = 0,
     skip_corrupt: bool = False,
-) -> tfds.core.DatasetBuilder:
+) -> ImageBuilder:
     """Return a builder whose data set is on disk, preparing the data set first if necessary.
 
     TFDS writes into `incomplete.*` and renames it at the end. All copies of a data set share a lock, so that a second
@@ -32,7 +35,7 @@ def prepare(
 
     Args:
         builder_class: the data set.
-        data_dir: folder of prepared data sets; `None` for TFDS's default.
+        data_dir: folder of prepared data sets; `None` for the default of `data_folder`.
         manual_dir: folder of the published files; `None` to download them. Ignored if a published data set has
             already been prepared.
         image_size: passed to builders that list it in their `OPTIONS`; the others store images as published.
@@ -45,12 +48,13 @@ def prepare(
     """
     options: dict[str, Any] = {"image_size": image_size, "channels": channels, "skip_corrupt": skip_corrupt}
     taken = {name: options[name] for name in builder_class.OPTIONS}
+    data_dir = data_folder(data_dir)
     try:
         builder = builder_class(data_dir=data_dir, manual_dir=manual_dir, **taken)
     except UserError:
         raise
     except Exception as error:  # TFDS has no common class for errors in a description
-        where = f"the description of {builder_class.name} in {data_dir or tfds.core.constants.DATA_DIR}"
+        where = f"the description of {builder_class.name} in {data_dir}"
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{where} is damaged ({reason}): delete its folder and prepare it again") from error
     folder = pathlib.Path(builder.data_path)
@@ -69,16 +73,41 @@ def prepare(
             f"cannot prepare {builder.name} in {folder.parent} ({error}): set data.data_dir=DIR to a writable "
             "folder with enough space"
         ) from error
-    # Read the description from disk: another process may have written it.
-    return tfds.builder_from_directory(folder)
+    if not builder.info.splits:  # another process has written it
+        builder.info.read_from_directory(folder)
+    return builder
 
 
 def _download_and_prepare(builder: ImageBuilder) -> None:
     """Prepare the data set unless another process has done so in the meantime."""
     # Hide the progress bars and messages of TFDS: the builder shows one line per split.
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(None):
+    with contextlib.redirect_stdout(None), _owners_without_name():
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+
+
+@contextlib.contextmanager
+def _owners_without_name() -> Iterator[None]:
+    """Let users and groups without a name, as in a container, own files: TFDS looks up the owner of each it writes."""
+
+    def user(number: int) -> pwd.struct_passwd:
+        try:
+            return find_user(number)
+        except KeyError:
+            return pwd.struct_passwd((str(number), "x", number, number, "", "/", ""))
+
+    def group(number: int) -> grp.struct_group:
+        try:
+            return find_group(number)
+        except KeyError:
+            return grp.struct_group((str(number), "x", number, []))
+
+    find_user, find_group = pwd.getpwuid, grp.getgrgid
+    pwd.getpwuid, grp.getgrgid = user, group  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        pwd.getpwuid, grp.getgrgid = find_user, find_group
 
 
 @contextlib.contextmanager

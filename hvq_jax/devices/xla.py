@@ -9,6 +9,9 @@ from pathlib import Path
 
 import jaxlib
 
+from hvq_jax.errors import UserError
+from hvq_jax.files import full_path, home_folder
+
 _CPU_OPTIONS = (
     # Library kernels for matrix products, convolutions and reductions: they halve the time of a training step.
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
@@ -57,14 +60,16 @@ def keep_compiled_programs() -> None:
     os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # others add the folder's path to the key
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.path.join(os.path.abspath(caches), "hvq_jax", "xla", _processor())
+    caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
+    if not caches and home is None:
+        return
     try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError:
+        folder = full_path(caches or f"{home}/.cache") / "hvq_jax" / "xla" / _processor()
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, UserError):
         return
     if os.access(folder, os.W_OK):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
 
 
 def _processor() -> str:

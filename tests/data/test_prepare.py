@@ -1,15 +1,20 @@
 import concurrent.futures
+import grp
 import hashlib
 import multiprocessing
 import os
 import pathlib
+import pwd
 import signal
+import tempfile
 
 import pytest
+import tensorflow_datasets as tfds
 from published_files import stored
 
 from hvq_jax.data.builders.arrays import ArraySplit
 from hvq_jax.data.builders.mnist import FashionMnist
+from hvq_jax.data.folders import data_folder
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 
@@ -48,6 +53,37 @@ def test_prepared_twice_is_the_same_and_a_second_call_writes_nothing(tmp_path, t
     times = {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
     prepare(FashionMnist, data_dir=tmp_path / "first", manual_dir=tmp_path / "absent")
     assert times == {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
+
+
+def nobody(number: int):
+    raise KeyError(f"getpwuid(): uid not found: {number}")
+
+
+def test_neither_user_nor_group_nor_home_needs_an_entry(tmp_path, tiny_manual_dir, monkeypatch):
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.setattr(grp, "getgrgid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~/tensorflow_datasets")  # as TFDS sets it without a home
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    builder = prepare(FashionMnist, manual_dir=tiny_manual_dir)
+    assert pathlib.Path(builder.data_path).is_relative_to(tmp_path / "tmp" / f"hvq_jax-{os.getuid()}")
+    assert [path.name for path in tmp_path.iterdir()] == ["tmp"]
+    assert pwd.getpwuid is nobody
+    assert len(stored(prepare(FashionMnist), "train")[0]) == 30
+
+
+def test_a_temporary_folder_of_another_user_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~/tensorflow_datasets")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / f"hvq_jax-{os.getuid()}").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=r"belongs to another user: set data\.data_dir=DIR"):
+        data_folder(None)
+    with pytest.raises(UserError, match="no such home folder"):
+        data_folder("~/data")
 
 
 def test_two_processes_at_once_both_succeed(tmp_path, tiny_manual_dir):

@@ -1,4 +1,6 @@
 import io
+import json
+import sys
 
 import numpy as np
 import PIL.Image
@@ -223,6 +225,45 @@ def test_a_damaged_description_is_one_line(prepared, tmp_path, file, content):
     (prepared / file).write_bytes(content)
     message = refused(tmp_path, "description of data set garments .* cannot be read")
     assert str(tmp_path) in message
+
+
+def spellings(class_name: str) -> list[dict]:
+    """Return a feature of a class in the forms that TFDS reads: its own, that of old versions, and one in the other."""
+    old = {"type": class_name, "content": {"shape": [], "dtype": "uint8"}}
+    return [
+        {"pythonClassName": class_name, "tensor": {"shape": {}, "dtype": "uint8"}},
+        {"python_class_name": class_name, "jsonFeature": {"json": "{}"}},
+        {"pythonClassName": f"{CORE}.features_dict.FeaturesDict", "jsonFeature": {"json": json.dumps({"x": old})}},
+        old,
+    ]
+
+
+CORE = "tensorflow_datasets.core.features"
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("file", ["features.json", "dataset_info.json"])
+def test_no_module_that_a_description_names_is_imported(prepared, tmp_path, file, number, monkeypatch):
+    (tmp_path / "hostile.py").write_text(f"open({str(tmp_path / 'marker')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = json.loads((prepared / file).read_text())
+    feature = spellings("hostile.Feature")[number]
+    if file == "features.json":
+        content["featuresDict"]["features"]["label"] = feature
+    else:
+        content["features"] = feature
+    (prepared / file).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="description of data set garments") as caught:
+        open_prepared("garments", tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "marker").exists()
+    assert "hostile" not in sys.modules
+
+
+def test_a_class_that_is_not_known_is_named(prepared, tmp_path):
+    description = prepared / "features.json"
+    description.write_text(description.read_text().replace(f"{CORE}.class_label_feature.ClassLabel", "a.package.Label"))
+    refused(tmp_path, "cannot be used: it has a feature of the class a.package.Label, which is not TFDS's own")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hvq_jax.devices.xla import set_cpu_options
+from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
@@ -21,7 +21,7 @@ PATIENCE = "--xla_cpu_collective_call_terminate_timeout_seconds="
 # Device 0 comes seconds after the others to a sum over all.
 LATE = """
 import sys
-from hvq_jax.devices.xla import set_cpu_options
+from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 set_cpu_options()
 import jax, jax.numpy as jnp, numpy as np
 
@@ -125,3 +125,15 @@ def test_simulated_devices_get_patience_unless_the_user_says_how_much(monkeypatc
 
 def test_the_suite_itself_is_patient():
     assert PATIENCE in os.environ["XLA_FLAGS"]
+
+
+def test_nothing_is_kept_without_a_home_folder(tmp_path, monkeypatch):
+    for name in ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
+        monkeypatch.setenv(name, "0")
+    for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("hvq_jax.devices.xla.home_folder", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    assert not list(tmp_path.iterdir())

@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders.records import RecordWriter, disk_bytes
 from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
 from hvq_jax.progress import progress_bar
 
 _SHARD_BYTES = 64 << 20  # TFDS holds a whole shard in memory while writing it
@@ -59,7 +60,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
             manual_dir: folder of the published files; `None` to download them.
             config: name of the prepared copy, if there can be several.
         """
-        self._manual_dir = None if manual_dir is None else pathlib.Path(manual_dir).expanduser()
+        self._manual_dir = None if manual_dir is None else full_path(manual_dir)
         super().__init__(data_dir=data_dir, config=config, file_format="array_record")
 
     @property

@@ -17,6 +17,7 @@ from hvq_jax.data.builders.decode_files import decode_files
 from hvq_jax.data.builders.image_files import ImageFiles, list_images
 from hvq_jax.data.decode import ImageError, as_sides
 from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.files import full_path
 
 _DEFAULT_CHANNELS = 3
 _SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
@@ -92,7 +93,7 @@ class ImageFolder(ImageBuilder):
         self._channels = channels or _DEFAULT_CHANNELS
         self._skip_corrupt = skip_corrupt
         self._skipped: list[tuple[str, ImageError]] = []
-        self._files = list_images(pathlib.Path(manual_dir).expanduser().absolute())
+        self._files = list_images(full_path(manual_dir))
         config = f"{sides[0]}x{sides[1]}x{self._channels}-{self._files.digest[:16]}"
         if skip_corrupt:
             config += "-skip_corrupt"
