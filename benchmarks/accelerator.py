@@ -48,6 +48,7 @@ from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
+from hvq_jax.files import write_json
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
@@ -309,7 +310,7 @@ def run(arguments: list[str]) -> None:
                 measurements.append(measurement)
                 if options.json:  # written after every row, so that no row is lost if a later one fails
                     report = {"jax": jax.__version__, "rows": [record(m) for m in measurements]}
-                    Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+                    write_json(Path(options.json), report)
 
 
 if __name__ == "__main__":

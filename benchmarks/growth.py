@@ -18,7 +18,6 @@ share of the search is the median, over repetitions, of its time divided by that
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import statistics
@@ -45,6 +44,7 @@ from benchmarks.workloads.programs import WORKS, Sizes
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
+from hvq_jax.files import write_json
 
 PACKAGES = ("jax", "flax", "numpy")
 SHORTEST = 0.2  # minimum seconds of a repetition
@@ -196,7 +196,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options.axes = chosen("--axes", options.axes, "axis", AXES)
     check_repetitions(options.repetitions)
     check_json(options.json)
-    if options.plots and not (Path(options.plots).is_dir() and os.access(options.plots, os.W_OK)):
+    if options.plots is not None and not (Path(options.plots).is_dir() and os.access(options.plots, os.W_OK)):
         raise UserError(f"--plots={options.plots}: the folder does not exist or is not writable")
     return options
 
@@ -212,7 +212,7 @@ def run(arguments: list[str]) -> None:
     if options.json:
         records = [entry for name in options.axes for entry in record(name, AXES[name], measurements)]
         report = {"versions": versions(PACKAGES), "conditions": conditions(PACKAGES, options.repetitions)}
-        Path(options.json).write_text(json.dumps({**report, "points": records}, indent=1) + "\n")
+        write_json(Path(options.json), {**report, "points": records})
     if options.plots:
         save_plots(Path(options.plots), options.axes, measurements)
 

@@ -23,7 +23,6 @@ loss in place of samples, which are random.
 import argparse
 import dataclasses
 import importlib.util
-import json
 import statistics
 import sys
 from functools import partial
@@ -45,6 +44,7 @@ from benchmarks.measuring.turns import Measurement, measure
 from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.files import write_json
 
 PACKAGES = ("jax", "flax", "torch", "numpy")
 HEADER = [
@@ -144,7 +144,7 @@ def run(arguments: list[str]) -> None:
         print("This system cannot reset peak memory: the peak while stepping is that of the whole process.")
     if options.json:
         report = {"versions": versions(PACKAGES), "conditions": conditions(PACKAGES, options.repetitions)}
-        Path(options.json).write_text(json.dumps({**report, "rows": records}, indent=1) + "\n")
+        write_json(Path(options.json), {**report, "rows": records})
 
 
 if __name__ == "__main__":

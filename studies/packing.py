@@ -5,6 +5,7 @@ import tarfile
 from pathlib import Path
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import whole_file
 
 NUM_FILES = 8  # largest number of files
 FILE_BYTES = 16 * 2**20  # largest size of a file
@@ -35,5 +36,6 @@ def pack(results: Path, study: Path, folder: Path) -> list[Path]:
     parts = [content[start : start + FILE_BYTES] for start in range(0, len(content), FILE_BYTES)]
     files = [folder / f"{study.name}.tar.{number}" for number in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
-        file.write_bytes(part)
+        with whole_file(file) as unfinished:
+            unfinished.write_bytes(part)
     return files

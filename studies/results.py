@@ -1,14 +1,14 @@
 """Results that a study keeps of a run: metrics, training curves, and reconstructions."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hvq_jax.files import read_json, whole_file, write_text
+from hvq_jax.files import read_arrays, read_json, whole_file, write_json
 from hvq_jax.latents import PROJECTION, find_latent
+from hvq_jax.layout import SUMMARY
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
 from studies.run_metrics import Stability, radial_share, stability
@@ -21,7 +21,7 @@ _OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
 
 def is_finished(cell: Cell, runs: Path) -> bool:
     """Return whether a run has completed its last stage; one stopped by SIGTERM has not, although its status is 0."""
-    summary = read_json(cell.workdir(runs) / "summary.json") or {}
+    summary = read_json(cell.workdir(runs) / SUMMARY)
     return "test" in summary.get("autoencoder", {}) and (cell.stage == "autoencoder" or "samples" in summary)
 
 
@@ -50,7 +50,7 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
     results.mkdir(parents=True, exist_ok=True)
     with whole_file(results / f"{cell.name}.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    write_text(results / f"{cell.name}.json", json.dumps(row, indent=1) + "\n")
+    write_json(results / f"{cell.name}.json", row)
 
 
 def thinned(count: int, most: int) -> np.ndarray:
@@ -67,7 +67,7 @@ def is_kept(cell: Cell, results: Path) -> bool:
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
     """Return the metrics of a kept cell; those that are not finite or do not exist are None."""
-    row = json.loads((results / f"{cell.name}.json").read_text())
+    row = read_json(results / f"{cell.name}.json")
     if "peak" not in row:  # an older result, without these
         row |= _stability(*(read_curve(cell, results, name) for name in ("step", "loss", "gradient_norm")))
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
@@ -75,16 +75,21 @@ def read(cell: Cell, results: Path) -> dict[str, Any]:
 
 def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
     """Return one of CURVES, `[N]` float32, or "step", the training steps of the N points, from 1."""
-    with np.load(results / f"{cell.name}.npz") as arrays:
-        if name == "step" and name not in arrays:  # every step was kept
-            return np.arange(1, len(arrays["loss"]) + 1)
-        return arrays[name]
+    arrays = _read_arrays(cell, results)
+    if name == "step" and name not in arrays:  # every step was kept
+        return np.arange(1, len(arrays["loss"]) + 1)
+    return arrays[name]
 
 
 def read_images(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Return originals and reconstructions, `[N, H, W, C]` uint8 each; None where none were kept."""
-    with np.load(results / f"{cell.name}.npz") as arrays:
-        return (arrays[IMAGES[0]], arrays[IMAGES[1]]) if IMAGES[0] in arrays else None
+    arrays = _read_arrays(cell, results)
+    return (arrays[IMAGES[0]], arrays[IMAGES[1]]) if IMAGES[0] in arrays else None
+
+
+def _read_arrays(cell: Cell, results: Path) -> dict[str, np.ndarray]:
+    advice = f"delete it and {cell.name}.json, and run studies.train again"
+    return read_arrays(results / f"{cell.name}.npz", advice=advice)
 
 
 def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray) -> dict[str, float | None]:
@@ -100,17 +105,17 @@ def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray
 
 
 def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    summary = read_json(cell.workdir(runs) / "summary.json") or {}
+    summary = read_json(cell.workdir(runs) / SUMMARY)
     rates = [record["images_per_second"] for record in records if "images_per_second" in record]
     rate = {"images_per_second": float(np.median(rates))} if rates else {}
     return {key: summary[key] for key in ("devices", "jax") if key in summary} | rate
 
 
 def _test_metrics(cell: Cell, runs: Path) -> dict[str, float | None]:
-    summary = cell.workdir(runs) / "summary.json"
-    if not summary.exists():
+    summary = read_json(cell.workdir(runs) / SUMMARY)
+    if not summary:
         return dict.fromkeys((*_METRICS, "radial_share"))
-    test = json.loads(summary.read_text())["autoencoder"]["test"]
+    test = summary["autoencoder"]["test"]
     metrics = {key: test.get(key) for key in _METRICS}
     row = find_latent(cell.config.partition(":")[2])
     if row.masked or not row.uses(PROJECTION):  # elsewhere the terms are not of the same positions

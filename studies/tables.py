@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.files import whole_file, write_text
 from studies import STUDIES, find_folder
 from studies.cells import Cell
 from studies.results import is_kept, read, read_curve, read_images
@@ -75,6 +76,12 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def save_figure(figure: Figure, path: Path, **options: Any) -> None:
+    """Write a figure as a PNG, with `options` of `Figure.savefig`."""
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=100, **options)
+
+
 def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
     """Plot the loss of every step, with one panel per group and one line per seed; mark spikes."""
     columns = min(len(groups), 3)
@@ -95,7 +102,7 @@ def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
         axes.remove()
     figure.supxlabel("step (red crosses: spikes; steps before the grey line are not checked)")
     figure.supylabel("training loss")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
@@ -119,7 +126,7 @@ def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
     for axes in panels[0]:
         axes.legend(loc="lower left", fontsize="small")
     figure.supxlabel("step")
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def _name_line(cell: Cell) -> str:
@@ -140,7 +147,7 @@ def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
     axes.set_xticks([])
     axes.set_yticks([height * (number + 0.5) for number in range(len(rows))], [name for name, _ in rows])
     axes.tick_params(length=0)
-    figure.savefig(path, dpi=100, bbox_inches="tight")
+    save_figure(figure, path, bbox_inches="tight")
 
 
 def write(cells: list[Cell], folder: Path) -> str:
@@ -155,7 +162,7 @@ def write(cells: list[Cell], folder: Path) -> str:
         raise UserError(f"{results}: no results; train the cells with studies.train")
     groups = group_cells(kept)
     text = table(groups, results)
-    (folder / "table.md").write_text(text)
+    write_text(folder / "table.md", text)
     if any(read_images(cell, results) for cell in kept):
         plot_compared(kept, results, folder / "curves.png")
         plot_reconstructions(kept, results, folder / "reconstructions.png")

@@ -28,10 +28,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.files import read_arrays
 from studies import STUDIES, find_folder, find_results
 from studies.cells import Cell
 from studies.packing import pack
@@ -176,7 +175,7 @@ def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine
             file = cell.workdir(runs) / "images.npz"
             status = _run(_reconstruct(cell, runs, file), log, machine, limit.keeping, 0.0)
             finished = status == 0
-            images = _read(file) if finished else None
+            images = read_arrays(file) if finished else None
     if finished or diverged:
         collect(cell, runs, results, images)
         print(f"{cell.name}: {'done' if finished else _last_line(path)}", flush=True)
@@ -194,11 +193,6 @@ def _command(cell: Cell, runs: Path) -> list[str]:
 def _reconstruct(cell: Cell, runs: Path, file: Path) -> list[str]:
     options = [str(cell.workdir(runs)), str(file), f"--count={cell.num_images}"]
     return [sys.executable, "-m", "studies.reconstruct", *options]
-
-
-def _read(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file) as arrays:
-        return dict(arrays)
 
 
 def _run(command: list[str], log: IO[str], machine: Machine, left: Callable[[], float], grace: float) -> int:

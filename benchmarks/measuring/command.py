@@ -36,8 +36,12 @@ def check_repetitions(repetitions: int) -> None:
 
 
 def check_json(path: str | None) -> None:
-    """Raise UserError if the file cannot be written."""
-    if path and not os.access(Path(path).absolute().parent, os.W_OK):
+    """Raise UserError if the file cannot be written; it is written at the end, and nothing may be lost then."""
+    if path is None:
+        return
+    if not path or Path(path).is_dir():
+        raise UserError(f"--json={path}: must be the name of a file")
+    if not os.access(Path(path).absolute().parent, os.W_OK):
         raise UserError(f"--json={path}: the folder does not exist or is not writable")
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from benchmarks.workloads.axes import Axis
+from hvq_jax.files import whole_file
 
 _SIZE = (8.6, 3.6)  # inches; 860 pixels wide, shown at full size
 _PIXELS_PER_INCH = 100
@@ -30,7 +31,7 @@ def save_axis(path: Path, axis: Axis, seconds: dict[str, list[list[float]]], mib
         _compare(memory, sizes, mib[work][-1], 1)
     _dress(time, axis, "time of a call, ms (median and range)")
     _dress(memory, axis, "memory of the program, MiB")
-    figure.savefig(path, format="png", facecolor="white")
+    _save(figure, path)
 
 
 def save_shares(
@@ -46,7 +47,12 @@ def save_shares(
         if mark is not None:
             axes.plot([mark], [100 * limit], marker="x", color="C3", linestyle="", label=f"{axis.label} = {mark:,.0f}")
         _dress(axes, axis, "codebook search, % of the training step")
-    figure.savefig(path, format="png", facecolor="white")
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", facecolor="white")
 
 
 def _compare(axes: Axes, sizes: list[int], last: float, slope: int) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.measuring.turns import serve
 from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, Subject, make_images, make_indices, make_labels
 from hvq_jax.devices.xla import set_cpu_options
+from hvq_jax.files import read_arrays
 
 
 def module(name: str) -> Any:
@@ -61,8 +62,7 @@ def main() -> None:
     if options.subject == OURS:
         serve(module("workloads.ours").subject(row, work, weights))
         return
-    with np.load(weights) as file:
-        state_dict = dict(file)
+    state_dict = read_arrays(weights)
     serve(torch_subject(row, work, state_dict) if options.subject == TORCH else plain_flax_subject(row, state_dict))
 
 

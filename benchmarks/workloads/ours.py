@@ -13,6 +13,7 @@ from configs import reference
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.files import write_arrays
 from hvq_jax.images import to_float
 from hvq_jax.latents import latent_from_codes
 from hvq_jax.priors.sampling import sample
@@ -40,8 +41,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
     model = options.autoencoder_model(images.shape[1:])
 
     def save(params: Any, state: Any) -> None:
-        state_dict: Any = autoencoder_to_torch({"params": params, "batch_stats": state.batch_stats})
-        np.savez(weights, **state_dict)
+        write_arrays(weights, autoencoder_to_torch({"params": params, "batch_stats": state.batch_stats}))
 
     if work == "train":
         stage = AutoencoderStage(model, images[:1])
@@ -80,8 +80,7 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
     batch = Batch(make_indices(row), make_labels(row), np.ones(row.batch, bool))
 
     def save(params: Any) -> None:
-        state_dict: Any = pixelcnn_to_torch(params)
-        np.savez(weights, **state_dict)
+        write_arrays(weights, pixelcnn_to_torch(params))
 
     if work == "train_prior":
         step = TrainingStep(stage, options.prior, batch)

@@ -9,7 +9,6 @@ frequencies in the training split of codes, of bins given code and group, and of
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +23,7 @@ from hvq_jax.data.datasets import open_dataset
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_arrays, read_json, write_text
+from hvq_jax.files import read_arrays, read_json, write_json
 from hvq_jax.images import to_float
 from hvq_jax.latents import CODE, PROJECTION, Z_E
 from hvq_jax.layout import LATENTS, SUMMARY
@@ -213,7 +212,7 @@ def main(arguments: list[str]) -> None:
         to_projection = run.model.loss.commitment_target == "projection"
         result["radial_share"] = radial_share(test["projection"], test["commitment"], to_projection)
     find_results("rates").mkdir(parents=True, exist_ok=True)
-    write_text(find_results("rates") / f"{options.name}.json", json.dumps(result, indent=1) + "\n")
+    write_json(find_results("rates") / f"{options.name}.json", result)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@
 Writes `studies/rates/table.md` and `studies/rates/rates.png`.
 """
 
-import json
 import sys
 from typing import Any
 
@@ -15,9 +14,10 @@ from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.rates.measure import NUM_BINS, STEPS
-from studies.tables import markdown
+from studies.tables import markdown, save_figure
 
 _ABOUT = {
     "share_outside": "positions with a continuous part",
@@ -32,7 +32,7 @@ _ABOUT = {
 
 def read_all() -> dict[str, dict[str, Any]]:
     """Return all results by name."""
-    found = {path.stem: json.loads(path.read_text()) for path in sorted(find_results("rates").glob("*.json"))}
+    found = {path.stem: read_json(path) for path in sorted(find_results("rates").glob("*.json"))}
     if not found:
         raise UserError(f"{find_results('rates')}: no results; measure runs with studies.rates.measure")
     return found
@@ -92,7 +92,7 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
         axes.set_ylabel("test MSE, images in [-1, 1]")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(path, dpi=100)
+    save_figure(figure, path)
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def main() -> None:
         if any(names[0] in result["settings"] for result in found.values()):
             parts.append(settings(found, names))
     folder = find_folder("rates")
-    (folder / "table.md").write_text("\n".join(parts))
+    write_text(folder / "table.md", "\n".join(parts))
     plot(found, folder / "rates.png")
     print("\n".join(parts), end="")
 

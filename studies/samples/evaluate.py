@@ -9,7 +9,6 @@ later evaluations.
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable
 from functools import partial
@@ -34,7 +33,7 @@ from hvq_jax.evaluation.classifier import (
     train_classifier,
 )
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
-from hvq_jax.files import read_arrays, read_json, write_arrays, write_text
+from hvq_jax.files import read_arrays, read_json, write_arrays, write_json
 from hvq_jax.images import to_uint8
 from hvq_jax.latents import PROJECTION
 from hvq_jax.layout import LATENTS, SAMPLES, SUMMARY
@@ -167,7 +166,7 @@ def measure_histogram_nats(run: TrainedRun) -> float:
 def write(name: str, result: dict[str, Any]) -> None:
     """Write a result to the study's results."""
     find_results("samples").mkdir(parents=True, exist_ok=True)
-    write_text(find_results("samples") / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_json(find_results("samples") / f"{name}.json", result)
 
 
 def main(arguments: list[str]) -> None:

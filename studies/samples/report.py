@@ -5,12 +5,12 @@
 Writes `studies/samples/table.md`.
 """
 
-import json
 import sys
 from typing import Any
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.cells import Cell
 from studies.samples.cells import cells
@@ -41,8 +41,7 @@ _SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "pre
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
     """Return the evaluation of a cell, None if there is none yet."""
-    path = find_results("samples") / f"judged-{cell.name}.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    return read_json(find_results("samples") / f"judged-{cell.name}.json") or None
 
 
 def row(group: list[Cell]) -> list[str]:
@@ -85,7 +84,7 @@ def sweeps() -> list[list[str]]:
     """Return one row per setting of each sweep."""
     rows = []
     for path in sorted(find_results("samples").glob("sweep-*.json")):
-        for point in json.loads(path.read_text())["points"]:
+        for point in read_json(path)["points"]:
             setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "default"
             percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
             rows.append([path.stem.removeprefix("sweep-"), setting, f"{point['frechet_distance']:.2f}", *percents])
@@ -100,7 +99,7 @@ def main() -> None:
     table = markdown(list(_HEAD), [row(group) for group in groups])
     if rows := sweeps():
         table += "\n" + markdown(_SWEEP_HEAD, rows)
-    (find_folder("samples") / "table.md").write_text(table)
+    write_text(find_folder("samples") / "table.md", table)
     print(table, end="")
 
 

@@ -8,7 +8,6 @@ resume.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 
 from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import load_dataset
+from hvq_jax.files import read_json
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
@@ -43,8 +43,7 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
-    kept = find_results("samples") / f"sweep-{name}.json"
-    points: list[dict[str, Any]] = json.loads(kept.read_text())["points"] if kept.exists() else []
+    points: list[dict[str, Any]] = read_json(find_results("samples") / f"sweep-{name}.json").get("points", [])
     done = [point["options"] for point in points]
     for setting in (setting for setting in settings if setting not in done):
         images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]

@@ -25,7 +25,7 @@ from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import write_text
+from hvq_jax.files import write_json
 from hvq_jax.images import to_float
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
@@ -186,7 +186,7 @@ def main(arguments: list[str]) -> None:
     num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
     result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
     path = find_results("stability") / f"probe-{options.cell}.json"
-    write_text(path, json.dumps(result, indent=1) + "\n")
+    write_json(path, result)
     print(json.dumps(result, indent=1))
 
 

@@ -169,6 +169,8 @@ def test_a_process_of_its_own_answers_with_a_measurement():
         (["--steps=few"], "argument --steps: invalid int value: 'few'"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or is not"),
+        (["--json=."], "--json=.: must be the name of a file"),
+        (["--json="], "--json=: must be the name of a file"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, message, capsys):

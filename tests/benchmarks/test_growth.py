@@ -102,6 +102,7 @@ def test_the_sentence_on_the_search(medians, end):
         (["--repetitions=0"], "--repetitions=0: must be at least 1"),
         (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or is not"),
         (["--plots=/no/such/folder"], "--plots=/no/such/folder: the folder does not exist or is not writable"),
+        (["--plots="], "--plots=: the folder does not exist or is not writable"),
         ([f"--plots={__file__}"], f"--plots={__file__}: the folder does not exist"),
     ],
 )

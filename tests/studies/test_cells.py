@@ -1,19 +1,22 @@
 """The cells of every study, their results and what is shown of them."""
 
 import dataclasses
+import errno
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from hvq_jax.errors import UserError
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from studies import STUDIES
 from studies.cells import Cell
 from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, thinned
-from studies.tables import group_cells, plot, table, write
+from studies.tables import group_cells, plot, save_figure, table, write
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -120,3 +123,24 @@ def test_reconstructions_are_kept_and_shown(tmp_path):
     assert "| b | vq | 1 | 0 | 0 | 0.5 |" in write(cells, tmp_path)
     for name in ("curves.png", "reconstructions.png"):
         assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_earlier_one(tmp_path):
+    class Figure:
+        def savefig(self, path, **options):
+            path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"earlier")
+    with pytest.raises(UserError, match=r"cannot write .*curves\.png: No space left"):
+        save_figure(Figure(), path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"earlier"]
+
+
+def test_a_damaged_result_is_named_in_one_line(tmp_path):
+    (tmp_path / f"{CELLS[0].name}.json").write_text("{")
+    (tmp_path / f"{CELLS[0].name}.npz").write_bytes(b"PK")
+    for read_it in (read, read_images, partial(read_curve, name="loss")):
+        with pytest.raises(UserError, match=rf"{CELLS[0].name}\.\w+ cannot be read"):
+            read_it(CELLS[0], tmp_path)
