@@ -41,7 +41,9 @@ class FitOptions(Options):
     num_steps: int = option(0, "training steps; 0: by num_epochs", low=0)
     learning_rate: float = option(3e-3, "learning rate of Adam", low=0)
     schedule: str = option("cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES)
-    warmup_steps: int = option(100, "steps of linear warm-up from 0", low=0)
+    warmup_steps: int = option(
+        100, "steps until the learning rate is reached, linearly; at most half of all steps; 0: from the first", low=0
+    )
     clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: off", low=0)
     average_decay: float = option(
         0.0, "decay of the moving average of parameters that is evaluated; 0: off", low=0, high=0.999999

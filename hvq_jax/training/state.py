@@ -45,6 +45,23 @@ class StepReport:
     metrics: Any  # the stage's own
 
 
+def learning_rates(learning_rate: float, num_steps: int, *, schedule: str, warmup_steps: int = 0) -> optax.Schedule:
+    """Return the learning rate by the number of steps taken before; the highest is `learning_rate`.
+
+    The first step of a warm-up of W steps takes 1/W of the rate, the last one all of it. A warm-up takes at most half
+    of the steps, so that a short run learns and decays too.
+
+    >>> rates = learning_rates(0.1, 8, schedule="cosine", warmup_steps=4)
+    >>> [round(float(rates(step)), 3) for step in range(9)]
+    [0.025, 0.05, 0.075, 0.1, 0.1, 0.085, 0.05, 0.015, 0.0]
+    """
+    warmup_steps = min(warmup_steps, num_steps // 2)
+    rates = choose("schedule", schedule, SCHEDULES)(learning_rate, num_steps - warmup_steps)
+    if not warmup_steps:
+        return rates
+    return optax.join_schedules([lambda step: learning_rate * (step + 1) / warmup_steps, rates], [warmup_steps])
+
+
 def make_optimizer(
     *,
     learning_rate: float,
@@ -53,13 +70,10 @@ def make_optimizer(
     warmup_steps: int = 0,
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
-    """Return Adam with optional linear warm-up, cosine decay to zero at `num_steps`, and clipping by global norm."""
-    rate = choose("schedule", schedule, SCHEDULES)(learning_rate, num_steps - warmup_steps)
-    if warmup_steps:
-        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-        rate = optax.join_schedules([warmup, rate], [warmup_steps])
+    """Return Adam with the rates of `learning_rates` and, unless `clip_norm` is 0, clipping by global norm."""
+    rates = learning_rates(learning_rate, num_steps, schedule=schedule, warmup_steps=warmup_steps)
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
-    return optax.chain(*clip, optax.adam(rate))
+    return optax.chain(*clip, optax.adam(rates))
 
 
 def create_state(

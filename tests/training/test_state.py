@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from hypothesis import given, strategies as st
 
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.errors import ArgumentError
-from hvq_jax.training.state import create_state, make_optimizer, train_step
+from hvq_jax.training.state import create_state, learning_rates, make_optimizer, train_step
 
 
-def learning_rates(num_steps, **options):
+def rates_taken(num_steps, **options):
     """With constant gradients Adam moves by its learning rate: the schedule, read from outside."""
     optimizer = make_optimizer(learning_rate=0.1, num_steps=num_steps, **options)
     params = jnp.zeros(1)
@@ -26,15 +27,26 @@ def learning_rates(num_steps, **options):
 
 
 def test_schedules():
-    np.testing.assert_allclose(learning_rates(4), np.full(4, 0.1), rtol=1e-4)
-    warm = learning_rates(10, warmup_steps=4)
-    np.testing.assert_allclose(warm[:4], [0, 0.025, 0.05, 0.075], rtol=1e-4, atol=1e-8)
-    np.testing.assert_allclose(warm[4:], np.full(6, 0.1), rtol=1e-4)
-    cosine = learning_rates(10, schedule="cosine")
+    np.testing.assert_allclose(rates_taken(4), np.full(4, 0.1), rtol=1e-4)
+    warm = rates_taken(10, warmup_steps=4)
+    np.testing.assert_allclose(warm, 0.1 * np.minimum(np.arange(1, 11) / 4, 1), rtol=1e-4)
+    cosine = rates_taken(10, schedule="cosine")
     np.testing.assert_allclose(cosine, 0.05 * (1 + np.cos(np.pi * np.arange(10) / 10)), rtol=1e-3)
-    both = learning_rates(10, schedule="cosine", warmup_steps=2)
-    np.testing.assert_allclose(both[2], 0.1, rtol=1e-4)
-    assert (np.diff(both[2:]) < 0).all()
+    both = rates_taken(10, schedule="cosine", warmup_steps=2)
+    np.testing.assert_allclose(both, [0.05, *0.05 * (1 + np.cos(np.pi * np.arange(-1, 8).clip(0) / 8))], rtol=1e-3)
+
+
+@given(st.integers(1, 200), st.integers(0, 1000), st.sampled_from(["constant", "cosine"]))
+def test_every_step_learns_the_full_rate_is_reached_and_cosine_falls_from_there(num_steps, warmup_steps, schedule):
+    rates = learning_rates(0.1, num_steps, schedule=schedule, warmup_steps=warmup_steps)
+    taken = np.broadcast_to(np.float32(rates(np.arange(200))), 200)[:num_steps]
+    assert (taken > 0).all()
+    assert taken.max() == np.float32(0.1)
+    peak = min(warmup_steps, num_steps // 2)
+    np.testing.assert_allclose(taken[:peak], 0.1 * np.arange(1, peak + 1) / max(peak, 1), rtol=1e-6)
+    assert (np.diff(taken[peak:]) < 0).all() if schedule == "cosine" else (taken[peak:] == np.float32(0.1)).all()
+    if schedule == "cosine":
+        assert float(rates(num_steps)) == 0.0
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
