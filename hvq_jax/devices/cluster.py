@@ -7,18 +7,23 @@ import contextlib
 import dataclasses
 import glob
 import importlib.util
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from hvq_jax.devices.rendezvous import meet
 from hvq_jax.errors import UserError
 
 # A process that has not responded for this long counts as dead, and the other processes exit.
 HEARTBEAT_SECONDS = 30
+# Processes that have not all started after this long exit; HVQ_JOIN_SECONDS sets another limit.
+JOIN_SECONDS = 60
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,8 @@ class Membership:
 def join(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
     """Join the cluster given by the arguments or the environment; do nothing for a single process.
 
-    Call this before anything uses a device.
+    Call this before anything uses a device. Where the address of process 0 is known, it first waits until all processes
+    have started, for HVQ_JOIN_SECONDS (60 by default); otherwise JAX waits for them.
 
     Args:
         coordinator: HOST:PORT of process 0.
@@ -48,6 +54,9 @@ def join(coordinator: str | None = None, num_processes: int | None = None, proce
     membership = find_membership(os.environ, explicit, has_tpu=_has_tpu())
     if membership is None:
         return
+    if membership.coordinator and membership.num_processes and membership.process_id is not None:
+        seconds = _number(os.environ, "HVQ_JOIN_SECONDS") or JOIN_SECONDS
+        meet(membership.coordinator, membership.num_processes, membership.process_id, seconds=seconds)
     try:
         jax.distributed.initialize(
             membership.coordinator,
@@ -147,6 +156,30 @@ def true_on_all(condition: bool) -> bool:
     return (
         bool(np.all(multihost_utils.process_allgather(np.array(condition)))) if jax.process_count() > 1 else condition
     )
+
+
+def check_agreement(values: Mapping[str, Any]) -> None:
+    """Raise UserError, on every process, if `values` (JSON) are not the same on all of them; it names what differs."""
+    if jax.process_count() == 1:
+        return
+    first, *others = (json.loads(text) for text in _gather_texts(json.dumps(values)))
+    for process, theirs in enumerate(others, start=1):
+        for key in sorted({*first, *theirs}):
+            if first.get(key) != theirs.get(key):
+                raise UserError(
+                    f"process {process} has {key}={theirs.get(key)}, process 0 has {first.get(key)}: start all "
+                    "processes with the same command, code and data"
+                )
+
+
+def _gather_texts(text: str) -> list[str]:
+    """Return the text that each process gives, in their order."""
+    content = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array(len(content)))
+    padded = np.zeros(int(lengths.max()), np.uint8)
+    padded[: len(content)] = content
+    gathered = multihost_utils.process_allgather(padded)
+    return [bytes(row[:length]).decode() for row, length in zip(gathered, lengths, strict=True)]
 
 
 @contextlib.contextmanager

@@ -1,13 +1,16 @@
 """Opening a run: check everything that can be checked, read the data, and lock the workdir."""
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from hvq_jax.data.datasets import ImageDataset, open_dataset
-from hvq_jax.devices.cluster import agreed, is_first, say
+from hvq_jax.devices.cluster import agreed, check_agreement, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
@@ -17,7 +20,7 @@ from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
-from hvq_jax.runs.workdir import check_config, check_format, locked, write_format
+from hvq_jax.runs.workdir import check_config, check_format, flatten, locked, write_format
 from hvq_jax.training.loop import RunContext
 
 
@@ -39,6 +42,11 @@ def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, prof
         run.work()
 
 
+# Options that may differ between the processes of a cluster: what they give is compared instead.
+_OWN_TO_PROCESS = ("data.data_dir", "data.manual_dir", "data.memory_gib", "prior.latents")
+_PACKAGE = Path(__file__).parents[1]
+
+
 @contextlib.contextmanager
 def open_run(
     config: Mapping[str, Any] | RunOptions, workdir: str, preemption: Preemption, profile_steps: int = 0
@@ -55,18 +63,22 @@ def open_run(
             for stage in _stages(options):
                 parallel.check_batch_size(f"{stage}.batch_size", getattr(options, stage).batch_size)
             check_memory(options, parallel)
+        check_agreement(_shared(options))
+        with agreed(), flags_named():
             folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)
-            dataset = _open_data(options, folder)
+            dataset, description = _open_data(options, folder)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
             run: Run
             if isinstance(dataset, OwnLatents):
                 run = LatentRun(options, context, dataset)
             else:
                 run = ImageRun(options, context, dataset, options.autoencoder_model(dataset.image_shape))
+        check_agreement(description)
+        with agreed():
             if is_first():
                 write_format(folder)
                 write_json(folder / CONFIG, to_dict(options))
-                write_json(folder / DATASET, _description(options, dataset))
+                write_json(folder / DATASET, description)
         say(f"data: {run.data_name}: {run.data_description}")
         yield run
 
@@ -100,12 +112,27 @@ def with_flags(text: str) -> str:
     return _OPTION.sub(r"--config.\1", text)
 
 
+def _shared(options: RunOptions) -> dict[str, Any]:
+    """Return what has to be the same on all processes: options other than paths and memory, code, and devices."""
+    values = {with_flags(key): value for key, value in flatten(to_dict(options)).items() if key not in _OWN_TO_PROCESS}
+    code = hashlib.sha256()
+    for file in sorted(_PACKAGE.rglob("*.py")):
+        code.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return {
+        **values,
+        "the code of hvq_jax": code.hexdigest()[:12],
+        "jax": jax.__version__,
+        "the number of devices": jax.local_device_count(),
+        "the kind of devices": jax.local_devices()[0].device_kind,
+    }
+
+
 def _stages(options: RunOptions) -> tuple[str, ...]:
     return ("prior",) if options.prior.latents else ("autoencoder", "prior")
 
 
-def _open_data(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
-    """Return the data set, after checking that what `folder` already holds was trained on it, with these options."""
+def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLatents, dict[str, Any]]:
+    """Return the data set and its description, after checking that `folder` was trained on it with these options."""
     free: tuple[str, ...] = CHANGEABLE
     if not (folder / CHECKPOINTS / "prior").exists():
         free = (*free, "prior")  # nothing depends on them yet
@@ -125,16 +152,17 @@ def _open_data(options: RunOptions, folder: Path) -> ImageDataset | OwnLatents:
             raise ArgumentError(
                 f"{stage}.batch_size={batch_size}", f"there are only {len(dataset.train)} training {items}"
             )
-    if trained and read_json(folder / DATASET) != _description(options, dataset):
+    description = _describe(options, dataset)
+    if trained and read_json(folder / DATASET) != description:
         name = options.prior.latents or options.data.name
         raise UserError(
             f"{name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
             "use that one or another --workdir"
         )
-    return dataset
+    return dataset, description
 
 
-def _description(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:
+def _describe(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:
     if isinstance(dataset, OwnLatents):
         of_kind = {"name": "latents", "latent_shape": list(dataset.latent_shape)}
     else:

@@ -1,0 +1,164 @@
+"""Processes meet before they join: all of them return, or all of them say in one line who is missing or wrong."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from hvq_jax.devices.rendezvous import meet
+from hvq_jax.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def meet_together(members, *, seconds=20.0, delays=()):
+    """Let each of `members`, (index, number of processes told), meet in a thread; return their errors, "" for none."""
+    coordinator, errors = f"localhost:{free_port()}", [""] * len(members)
+
+    def run(place, index, count, delay):
+        time.sleep(delay)
+        try:
+            meet(coordinator, count, index, seconds=seconds)
+        except UserError as error:
+            errors[place] = str(error)
+
+    delays = [*delays, *([0.0] * len(members))]
+    threads = [
+        threading.Thread(target=run, args=(place, *member, delays[place])) for place, member in enumerate(members)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+@settings(max_examples=4)
+@given(st.integers(2, 6), st.randoms(use_true_random=False))
+def test_processes_meet_in_any_order(count, random):
+    members = [(index, count) for index in range(count)]
+    random.shuffle(members)
+    assert meet_together(members, delays=[random.choice((0.0, 0.3)) for _ in members]) == [""] * count
+
+
+def test_the_missing_are_named_by_all_that_came():
+    errors = meet_together([(0, 4), (2, 4)], seconds=1.5)
+    assert errors == ["processes that have not started within 1.5 s: 1, 3 of 4"] * 2
+
+
+def test_without_process_0_the_others_say_so():
+    (error,) = meet_together([(1, 2)], seconds=1.0)
+    assert "process 0 did not answer at localhost:" in error
+    assert "within 1 s" in error
+
+
+def test_another_number_of_processes_is_named():
+    errors = meet_together([(0, 3), (1, 3), (2, 4)], delays=[0, 0, 0.5])
+    assert errors == ["process 2 was told that it is one of 4, process 0 that there are 3"] * 3
+
+
+def test_an_index_given_twice_is_named():
+    errors = meet_together([(0, 3), (1, 3), (1, 3)], delays=[0, 0, 1.0])
+    assert errors == ["two processes were told that they are process 1 of 3"] * 3
+
+
+def test_a_process_that_was_started_again_takes_its_place():
+    port = free_port()
+    first = threading.Thread(target=meet, args=(f"localhost:{port}", 3, 0), kwargs={"seconds": 20.0})
+    first.start()
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port)) as died:
+            died.sendall(b"hvq_jax 1 of 3\n")
+            break
+        time.sleep(0.1)
+    others = [
+        threading.Thread(target=meet, args=(f"localhost:{port}", 3, index), kwargs={"seconds": 20.0})
+        for index in (1, 2)
+    ]
+    for thread in others:
+        thread.start()
+    for thread in (first, *others):
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("noise", [b"", b"GET / HTTP/1.1\r\n\r\n", b"hvq_jax x of y\n", b"\xff" * 200])
+def test_strangers_are_ignored(noise):
+    port = free_port()
+    results = []
+
+    def run(index):
+        results.append(meet(f"localhost:{port}", 2, index, seconds=20.0))
+
+    threads = [threading.Thread(target=run, args=(0,))]
+    threads[0].start()
+    for _ in range(100):
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port)) as stranger:
+            stranger.sendall(noise)
+            break
+        time.sleep(0.1)
+    threads.append(threading.Thread(target=run, args=(1,)))
+    threads[1].start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert results == [None, None]
+
+
+def test_a_port_in_use_is_one_line():
+    with socket.create_server(("localhost", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"^port {port} of the coordinator cannot be used"):
+            meet(f"localhost:{port}", 2, 0, seconds=1.0)
+
+
+@pytest.mark.parametrize("port", [0, 70000, 10**9])
+def test_what_is_no_port_is_refused(port):
+    with pytest.raises(UserError, match="port"):
+        meet(f"localhost:{port}", 2, 0, seconds=0.1)
+
+
+@pytest.mark.parametrize("values", ["{'a': 1, 'b': index}", "{'a': 1, **({'c': 2} if index else {})}", "{'a': 1}"])
+def test_processes_that_were_told_different_things_stop(values):
+    """Two processes join for real, right after they met on the same port, and compare what they were told."""
+    program = (
+        "import sys\n"
+        "from hvq_jax.command import exit_status\n"
+        "from hvq_jax.devices.cluster import check_agreement, join\n"
+        "index = int(sys.argv[2])\n"
+        "def run():\n"
+        "    join(sys.argv[1], 2, index)\n"
+        f"    check_agreement({values})\n"
+        "sys.exit(exit_status(run))\n"
+    )
+    coordinator = f"localhost:{free_port()}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, coordinator, str(index)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    for process in processes:
+        _, error = process.communicate(timeout=300)
+        line = next((line for line in error.splitlines() if line.startswith("error: ")), "")
+        if values == "{'a': 1}":
+            assert (process.returncode, line) == (0, "")
+        else:
+            assert process.returncode == 1
+            expected = "b=1, process 0 has 0" if "b" in values else "c=2, process 0 has None"
+            assert line.startswith(f"error: process 1 has {expected}: start all processes with the same command")
