@@ -2,9 +2,10 @@
 
 Centroids minimise the mean squared error (Lloyd, "Least squares quantization in PCM", 1982; Max, "Quantizing for
 minimum distortion", 1960). The result of Lloyd's algorithm depends on its starting point. Here it starts from the best
-partition of the sorted values into intervals with cuts on a coarse grid, found by dynamic programming (Wu, "Optimal
-quantization by matrix searching", 1991). For up to `_NUM_CUTS` values every cut is allowed, and the result is the
-global optimum.
+partition of the sorted values into intervals with cuts among a few hundred, found by dynamic programming (Wu, "Optimal
+quantization by matrix searching", 1991). The cuts it may choose from are as dense as the best cells are: in proportion
+to the cube root of the density of values (Panter and Dite, "Quantization distortion in pulse-count modulation", 1951).
+Where there are no more than `_NUM_CUTS` distinct values every cut is allowed, and the result is the global optimum.
 
 There is one table of centroids for all codes, or one per code. With g groups of channels, where values have a last axis
 that codes lack, there is one table per code and group, because the groups of a code differ in length.
@@ -112,7 +113,7 @@ def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:
     if not values.size:
         return np.zeros(num_bins, np.float32)
     sums = np.append(0.0, np.cumsum(values))
-    cuts = _best_cuts(values, sums, num_bins)
+    cuts = _best_cuts(values, num_bins)
     for _ in range(max_iterations):
         centroids = _means(sums, cuts)
         inner = np.searchsorted(values, (centroids[1:] + centroids[:-1]) / 2, side="right")
@@ -128,19 +129,10 @@ def _means(sums: np.ndarray, cuts: np.ndarray) -> np.ndarray:
     return np.diff(sums[cuts]) / np.diff(cuts)
 
 
-def _best_cuts(values: np.ndarray, sums: np.ndarray, num_bins: int) -> np.ndarray:
+def _best_cuts(values: np.ndarray, num_bins: int) -> np.ndarray:
     """Return the cuts, from 0 to N, of the partition into at most G cells with the least squared error."""
-    allowed = np.arange(len(values) + 1)
-    if len(values) > (limit := max(_NUM_CUTS, 4 * num_bins)):
-        # Half at equal counts, half at equal distances: the best cells are shorter where values are dense, but less so.
-        by_count = np.linspace(0, len(values), limit // 2 + 1).astype(int)
-        by_distance = np.searchsorted(values, np.linspace(values[0], values[-1], limit // 2 + 1)[1:-1])
-        allowed = np.unique(np.append(by_count, by_distance))
-    squares = np.append(0.0, np.cumsum(np.square(values)))
-    count, total, square = (np.subtract.outer(x, x) for x in (allowed, sums[allowed], squares[allowed]))
-    # [end, start]: the squared error of a cell; an empty cell costs nothing.
-    error = np.maximum(square - np.square(total) / np.maximum(count, 1), 0.0)
-    error[count < 0] = np.inf
+    allowed = _allowed_cuts(values, max(_NUM_CUTS, 4 * num_bins))
+    error = _cell_errors(values, allowed)
     least, starts = error[:, 0], []
     for _ in range(min(num_bins, len(allowed) - 1) - 1):
         errors = error + least
@@ -150,3 +142,43 @@ def _best_cuts(values: np.ndarray, sums: np.ndarray, num_bins: int) -> np.ndarra
     for start in reversed(starts):
         cuts.append(start[cuts[-1]])
     return np.unique(allowed[[0, *cuts]])
+
+
+def _allowed_cuts(values: np.ndarray, limit: int) -> np.ndarray:
+    """Return 0, N and about `limit` cuts between them, at equal steps of the integral of the density's cube root.
+
+    Two neighbours at a distance d have the density 1/d between them, hence the weight d^(2/3); and no more than one
+    cut, so that a few outliers do not use up the cuts.
+    """
+    weights = np.cbrt(np.diff(values)) ** 2
+    if np.count_nonzero(weights) <= limit:
+        between = weights > 0
+    else:
+        # The step for which weights up to one step, together with the k that are larger, make `limit` steps.
+        largest = np.sort(weights)[::-1]
+        steps = np.cumsum(largest[::-1])[::-1][:limit] / (limit - np.arange(limit))
+        step = steps[np.argmax(largest[:limit] <= steps)]
+        passed = np.floor(np.cumsum(np.minimum(weights / step, 1.0)))
+        between = np.diff(passed, prepend=0.0) > 0
+    return np.concatenate([[0], np.flatnonzero(between) + 1, [len(values)]])
+
+
+def _cell_errors(values: np.ndarray, cuts: np.ndarray) -> np.ndarray:
+    """Return the squared error of the cell between each two cuts, [end, start]; 0 where they are one, else infinite.
+
+    Every sum starts at its own cell's first value: in a sum over all values outliers would drown a cell's error.
+    """
+    first, count = values[cuts[:-1]], np.diff(cuts)
+    offsets = values - np.repeat(first, count)
+    total, square = (np.add.reduceat(x, cuts[:-1]) for x in (offsets, np.square(offsets)))
+    means, within = first + total / count, np.maximum(square - np.square(total) / count, 0.0)
+    # [start, end], by sums over the intervals between neighbouring cuts.
+    distances, weights = np.triu(means - means[:, None]), np.triu(np.broadcast_to(count, (len(count), len(count))))
+    total = np.cumsum(weights * distances, axis=1)
+    square = np.cumsum(np.triu(np.broadcast_to(within, weights.shape)) + weights * np.square(distances), axis=1)
+    error = np.maximum(square - np.square(total) / np.maximum(np.cumsum(weights, axis=1), 1), 0.0)
+    error[np.tril_indices(len(count), -1)] = np.inf
+    whole = np.full((len(cuts), len(cuts)), np.inf)
+    whole[1:, :-1] = error.T
+    np.fill_diagonal(whole, 0.0)
+    return whole

@@ -119,6 +119,40 @@ def test_centroids_of_many_values_are_the_means_of_their_cells_and_iterations_he
     )
 
 
+def least_error(values, num_bins):
+    """Return the least squared error of all partitions into cells, by dynamic programming over every cut."""
+    values, count = np.sort(values.astype(np.float64)), len(values)
+    errors = np.full((count + 1, count + 1), np.inf)  # [end, start]
+    for start in range(count):
+        offsets = values[start:] - values[start]
+        totals, squares = np.cumsum(offsets), np.cumsum(np.square(offsets))
+        errors[start + 1 :, start] = np.maximum(squares - totals**2 / np.arange(1, len(offsets) + 1), 0)
+    np.fill_diagonal(errors, 0.0)
+    least = errors[:, 0]
+    for _ in range(num_bins - 1):
+        least = (errors + least).min(axis=1)
+    return least[-1]
+
+
+HEAVY_TAILED = {
+    "Cauchy": lambda rng, count: rng.standard_cauchy(count),
+    "Pareto": lambda rng, count: rng.pareto(0.5, count),
+    "log-normal": lambda rng, count: rng.lognormal(0, 3, count),
+    "outliers": lambda rng, count: rng.normal(0, np.where(np.arange(count) < 10, 1e4, 1)),
+    "normal": lambda rng, count: rng.normal(size=count),
+    "scales": lambda rng, count: rng.normal(size=count) * 10 ** rng.uniform(-3, 3, count),
+}
+
+
+@pytest.mark.parametrize("draw", HEAVY_TAILED.values(), ids=HEAVY_TAILED)
+@pytest.mark.parametrize("num_bins", [16, 64])
+def test_the_error_is_near_the_least_also_for_heavy_tails(draw, num_bins):
+    for seed in range(2):
+        values, codes = draw(np.random.default_rng(seed), 1000).astype(np.float32), np.zeros(1000, int)
+        error = squared_errors(values, codes, fit(values, codes, num_bins)).sum()
+        assert error <= 1.02 * least_error(values, num_bins)
+
+
 # Max (1960), table I.
 @pytest.mark.parametrize(
     ("num_bins", "positive", "error"),
