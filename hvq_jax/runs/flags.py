@@ -3,15 +3,17 @@
 import dataclasses
 import difflib
 import re
+import traceback
 from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
 from hvq_jax.layout import CONFIG
 from hvq_jax.runs.open import flags_named, with_flags
-from hvq_jax.runs.options import RENAMED, stored_config
+from hvq_jax.runs.options import KEYS, RENAMED, stored_config
 from hvq_jax.runs.workdir import flatten, load_config
 
 
@@ -27,33 +29,93 @@ class CommandLine:
     profile: int  # training steps of each stage to trace; 0: none
 
 
+FLAGS = ("workdir", "config", "coordinator", "num_processes", "process_id", "profile", "help")
+
+
 def parse_command_line(arguments: list[str]) -> CommandLine:
     """Parse `arguments`, the command line without the program's name; raise UserError for any mistake.
 
     Without `--config` the config is that of the run in the workdir. No component given by an import path is imported,
     so that nothing uses a device before the process has joined its cluster.
     """
+    arguments = [_expand_home(argument) for argument in arguments]
+    _check_names(arguments)
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
         raise UserError("--workdir=DIR is missing: the folder to write to (see --help)")
     base = _base_config(_select(arguments, r"--?config(=|$)"), Path(workdir))
-    _check_keys(arguments, base)
     line = _parse(arguments, base)
     line.config.lock()
     return line
 
 
+def _expand_home(argument: str) -> str:
+    flag, equals, path = argument.partition("=~")
+    return f"{flag}={full_path('~' + path)}" if equals and re.fullmatch("--?(workdir|config)", flag) else argument
+
+
+def _check_names(arguments: list[str]) -> None:
+    """Raise UserError, with suggestions, for a flag that does not exist."""
+    for argument in arguments:
+        match = re.match(r"--?(?=[^-\d])([^=]*)", argument)
+        if not match or match[1] in FLAGS:
+            continue
+        name = match[1].removeprefix("no") if match[1].startswith("noconfig.") else match[1]
+        key = name.removeprefix("config.")
+        if key in RENAMED:
+            raise UserError(f"--config.{key}: {with_flags(RENAMED[key])}")
+        if name == key or key not in KEYS:
+            raise UserError(f"--{name}: there is no such option; {_suggestions(key, flags=name == key)}")
+
+
+def _suggestions(key: str, *, flags: bool = False) -> str:
+    """Return the options that `key` may stand for, in words: those of its last part, or else those like it."""
+    short: dict[str, list[str]] = {}
+    for known in KEYS:
+        short.setdefault(known.rpartition(".")[2], []).append(f"--config.{known}")
+    names = {**{known: [f"--config.{known}"] for known in KEYS}, **short}
+    if flags:
+        names |= {flag: [f"--{flag}"] for flag in FLAGS}
+    close = names.get(key) or names.get(key.rpartition(".")[2])
+    if not close:
+        found = difflib.get_close_matches(key, names, n=1) or difflib.get_close_matches(
+            key.rpartition(".")[2], names, n=1
+        )
+        close = names[found[0]] if found else []
+    return f"did you mean {' or '.join(close)}?" if close else "--help lists them all"
+
+
 def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
-    if arguments:
-        file = Path(arguments[-1].removeprefix("--config=").split(":")[0])
-        if not file.is_file():
-            there = ", ".join(sorted(p.stem for p in file.parent.glob("[!_]*.py"))) or "no config"
-            raise UserError(f"--config={file}: no such file; in {file.parent} there is {there}")
-        return _parse(arguments, None).config
-    if not (workdir / CONFIG).exists():
-        raise UserError(f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)")
-    with flags_named():
-        return stored_config(load_config(workdir))
+    if not arguments:
+        if not (workdir / CONFIG).exists():
+            raise UserError(
+                f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)"
+            )
+        with flags_named():
+            return stored_config(load_config(workdir))
+    name = arguments[-1].removeprefix("--config=").removeprefix("-config=").split(":")[0]
+    if not Path(name).is_file():
+        raise UserError(f"--config={name}: no such file; {_other_configs(Path(name))}")
+    config = _parse(arguments, None).config
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={name}: get_config must return a ConfigDict, not {type(config).__name__}")
+    given = set(flatten(config.to_dict()))
+    for key in sorted(given - set(KEYS)):
+        if key in RENAMED:
+            raise UserError(f"--config={name} sets {key}: {with_flags(RENAMED[key])}")
+        raise UserError(f"--config={name} sets {key}: there is no such option; {_suggestions(key)}")
+    if missing := sorted(set(KEYS) - given):
+        raise UserError(f"--config={name}: {', '.join(missing)} is missing; start from configs/default.py")
+    return config
+
+
+def _other_configs(file: Path) -> str:
+    folder = Path("configs")
+    if (meant := folder / f"{file.stem}.py").is_file():
+        return f"did you mean --config={meant}?"
+    folder = file.parent if file.parent.is_dir() and file.parent != Path(".") else folder
+    there = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.py")))
+    return f"in {folder} there is {there or 'no config'}"
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:
@@ -63,18 +125,6 @@ def _select(arguments: list[str], pattern: str) -> list[str]:
         if re.match(pattern, argument):
             selected += arguments[i : i + (1 if "=" in argument else 2)]
     return selected
-
-
-def _check_keys(arguments: list[str], config: ConfigDict) -> None:
-    known = list(flatten(config.to_dict()))
-    for argument in arguments:
-        match = re.match(r"--?(?:no)?config\.([^=]*)", argument)
-        if match and match[1] in RENAMED:
-            raise UserError(f"--config.{match[1]}: {with_flags(RENAMED[match[1]])}")
-        if match and match[1] not in known:
-            close = difflib.get_close_matches(match[1], known, n=1)
-            hint = f"did you mean --config.{close[0]}?" if close else "--help lists them all"
-            raise UserError(f"--config.{match[1]}: there is no such option; {hint}")
 
 
 def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
@@ -97,12 +147,24 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
         parsed = values["config"].value
         if parsed is not None:
             parsed.to_dict()  # an error in loading the file appears only when the value is used
-    except flags.Error as error:
-        raise UserError(f"{str(error).splitlines()[0]} (see --help)") from None
     except Exception as error:  # a config file is a program and may raise anything
-        text = " ".join(str(error).split())
-        raise UserError(f"the config cannot be used: {type(error).__name__}: {text}") from None
+        raise UserError(_reason(error)) from None
     if left_over:
         raise UserError(f"{' '.join(left_over)}: not understood; options start with -- (see --help)")
     cluster = (values.coordinator, values.num_processes, values.process_id)
     return CommandLine(parsed, values.workdir, *cluster, values.profile or 0)
+
+
+def _reason(error: Exception) -> str:
+    """Say what is wrong with a flag, or in a config file, whose own errors absl and ml_collections wrap in others."""
+    if isinstance(error, flags.Error) and not str(error).startswith("flag --config="):
+        return f"{str(error).splitlines()[0]} (see --help)"
+    own: BaseException = error
+    while own.__context__ is not None and not own.__suppress_context__:
+        own = own.__context__
+    text = " ".join(str(own).split())
+    if isinstance(own, UserError):
+        return text
+    frames = traceback.extract_tb(own.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"the config cannot be used: {type(own).__name__}: {text}{where}"

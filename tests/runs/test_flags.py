@@ -1,80 +1,97 @@
-"""The command line is parsed without importing any component of the user's, and so without using a device."""
+"""What newcomers type wrongly gets a line that says what they may have meant."""
 
-import json
+from pathlib import Path
 
 import pytest
+from hypothesis import given, strategies as st
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import write_json
-from hvq_jax.layout import CONFIG
 from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.runs.options import KEYS, RunOptions, from_dict, stored_config, to_config, to_dict
-from hvq_jax.runs.workdir import write_format
+from hvq_jax.runs.options import KEYS
 
-IMPORTABLE = [key for key, field in KEYS.items() if field.metadata["rule"].importable]
-
-
-def write_run(workdir, **changes):
-    """Write the config of a run, with `changes` by dotted name, as a run stores it."""
-    stored = to_dict(RunOptions())
-    for key, value in changes.items():
-        section, _, name = key.rpartition(".")
-        (stored[section] if section else stored)[name] = value
-    write_format(workdir)
-    write_json(workdir / CONFIG, stored)
-
-
-@pytest.mark.parametrize("key", IMPORTABLE)
-@pytest.mark.parametrize("resumed", [False, True])
-def test_a_component_is_imported_when_the_options_are_built_not_when_the_command_line_is_parsed(
-    tmp_path, monkeypatch, key, resumed
-):
-    (tmp_path / "users_component.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.syspath_prepend(tmp_path)
-    path = "users_component:Class"
-    if resumed:
-        write_run(tmp_path, **{key: path})
-        arguments = []
-    else:
-        arguments = ["--config=configs/default.py", f"--config.{key}={path}"]
-    config = parse_command_line([*arguments, f"--workdir={tmp_path}"]).config
-    section, _, name = key.partition(".")
-    assert config[section][name] == path
-    with pytest.raises(UserError, match=r"users_component:Class: cannot be imported \(imported\)"):
-        from_dict(config).autoencoder_model((28, 28, 1))
-
-
-def test_the_config_of_a_workdir_is_that_of_its_options():
-    """It has the same types too, so that the same overrides are possible."""
-    options = RunOptions()
-    config = stored_config(json.loads(json.dumps(to_dict(options))))
-    assert config.eq_as_configdict(to_config(options))
-    config.prior.width = 8  # None until now
-    config.codebook.levels = (5, 4)
-    config.data.image_size = (28, 32)
-    changed = from_dict(config)
-    assert (changed.prior.width, changed.codebook.levels, changed.data.sides) == (8, (5, 4), (28, 32))
+CONFIG = "--config=configs/quickstart.py"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("arguments", "says"),
     [
-        ("latent.num_codes", "many", r"^--config\.latent\.num_codes='many': must be an integer$"),
-        ("latent.mode", "hybrid", r"^--config\.latent\.mode=hybrid: choose one of vq, "),
-        ("codebook.levels", ["8"], r"^--config\.codebook\.levels=\('8',\): must be a tuple of integers$"),
-        ("seed", -1, r"^--config\.seed=-1: must be from 0 to "),
-        ("latent", 5, r"the config cannot be used: latent must be a group of options$"),
-        ("data.nmae", "x", r"the config is of another version: data\.nmae is missing or unknown$"),
+        ([CONFIG, "--workdr=x"], "--workdr: there is no such option; did you mean --workdir?"),
+        ([CONFIG, "--workdir=x", "--latent.num_codes=1"], "did you mean --config.latent.num_codes?"),
+        ([CONFIG, "--workdir=x", "--num_codes=1"], "did you mean --config.latent.num_codes?"),
+        (
+            [CONFIG, "--workdir=x", "--epochs=12"],
+            "--epochs: there is no such option; did you mean --config.autoencoder.num_epochs or "
+            "--config.prior.num_epochs?",
+        ),
+        (
+            [CONFIG, "--workdir=x", "--config.learning_rate=1"],
+            "did you mean --config.autoencoder.learning_rate or --config.prior.learning_rate?",
+        ),
+        ([CONFIG, "--workdir=x", "--config.autoencoder.epochs=1"], "did you mean --config.autoencoder.num_epochs?"),
+        ([CONFIG, "--workdir=x", "--noconfig.prior.conditionl"], "did you mean --config.prior.conditional?"),
+        (["--config=quickstart", "--workdir=x"], "no such file; did you mean --config=configs/quickstart.py?"),
+        (["--config=fashion_mnist:vq", "--workdir=x"], "did you mean --config=configs/fashion_mnist.py?"),
+        (["--config=nothing", "--workdir=x"], "no such file; in configs there is cifar10, cifar100, default"),
+        ([CONFIG, "--workdir="], "--workdir=DIR is missing"),
+        ([CONFIG, "--workdir=~no_such_user_at_all/x"], "there is no such home folder"),
     ],
 )
-def test_a_damaged_config_of_a_workdir_is_one_line(tmp_path, key, value, said):
-    write_run(tmp_path, **{key: value})
-    with pytest.raises(UserError, match=said):
-        parse_command_line([f"--workdir={tmp_path}"])
+def test_what_was_meant_is_suggested(arguments, says):
+    with pytest.raises(UserError) as raised:
+        parse_command_line(arguments)
+    assert says in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_an_override_may_repair_how_options_of_a_workdir_fit_together(tmp_path):
-    """What does not fit together is refused when the run is opened, with the overrides."""
-    write_run(tmp_path, **{"latent.projection_groups": 3})
-    config = parse_command_line([f"--workdir={tmp_path}", "--config.latent.projection_groups=4"]).config
-    assert from_dict(config).latent.projection_groups == 4
+@given(st.sampled_from(sorted(KEYS)), st.data())
+def test_a_slip_in_any_option_is_met_with_that_option(key, data):
+    place = data.draw(st.integers(key.rfind(".") + 1, len(key) - 1))
+    wrong = key[:place] + data.draw(st.sampled_from("xz")) + key[place + 1 :]
+    with pytest.raises(UserError, match="there is no such option; did you mean --config"):
+        parse_command_line([CONFIG, "--workdir=x", f"--config.{wrong}=1"])
+
+
+def config_file(tmp_path: Path, body: str) -> str:
+    file = tmp_path / "mine.py"
+    file.write_text(f"from ml_collections import ConfigDict\nfrom configs import quickstart\n\n\n{body}\n")
+    return f"--config={file}"
+
+
+START = "def get_config():\n    config = quickstart.get_config()\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("def get_config():\n    pass", "get_config must return a ConfigDict, not NoneType"),
+        (f"{START}    raise ValueError('my own words')", "ValueError: my own words (FILE, line 7)"),
+        (f"{START}    raise KeyError('latent')", "KeyError: 'latent' (FILE, line 7)"),
+        (f"{START}    config.latent.mode", "get_config must return a ConfigDict, not NoneType"),
+        (
+            f"{START}    config.autoencoder.batchsize = 3\n    return config",
+            "sets autoencoder.batchsize: there is no such option; did you mean --config.autoencoder.batch_size?",
+        ),
+        (
+            f"{START}    del config.latent.mode\n    return config",
+            "latent.mode is missing; start from configs/default.py",
+        ),
+        (
+            f"{START}    from hvq_jax.errors import ArgumentError\n    raise ArgumentError('mode=x', 'is not mine')",
+            "mode=x: is not mine",
+        ),
+        ("this is no program", "SyntaxError"),
+    ],
+)
+def test_a_config_file_says_itself_what_is_wrong(tmp_path, body, says):
+    flag = config_file(tmp_path, body)
+    with pytest.raises(UserError) as raised:
+        parse_command_line([flag, "--workdir=x"])
+    assert says.replace("FILE", flag.removeprefix("--config=")) in str(raised.value)
+
+
+def test_a_leading_tilde_is_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("from configs.quickstart import get_config as get_config\n")
+    line = parse_command_line(["--config=~/mine.py:vq", "--workdir=~/runs/a"])
+    assert line.workdir == str(tmp_path / "runs" / "a")
+    assert line.config.latent.mode == "vq"
