@@ -72,20 +72,26 @@ class Preemption:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Handle SIGTERM at the end of the block where it would raise `Preempted` inside.
+    """Handle SIGTERM and ctrl-C at the end of the block where they would raise an exception inside.
 
     For libraries that run an event loop: an exception that a signal raises between its callbacks is logged as one of
     theirs, or never heard of, and the loop waits for ever for what it has cut short.
     """
-    handler = signal.getsignal(signal.SIGTERM)
+    with _postponed(signal.SIGTERM), _postponed(signal.SIGINT):
+        yield
+
+
+@contextlib.contextmanager
+def _postponed(number: signal.Signals) -> Iterator[None]:
+    handler = signal.getsignal(number)
     if not callable(handler) or threading.current_thread() is not threading.main_thread():
         yield
         return
     received = []
-    signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    signal.signal(number, lambda number, frame: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(number, handler)
         if received:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)

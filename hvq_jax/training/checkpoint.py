@@ -1,7 +1,7 @@
 """Checkpoints through Orbax: atomic, asynchronous, verified when read; the newest n and the best are kept.
 
-Orbax restores damaged data silently and casts a wrong dtype silently, so every step also stores the digest, shape and
-dtype of each leaf. A step that does not match is moved aside, never deleted, and the previous one is used.
+A step that is damaged, as defined in `saved_step`, is moved aside, never deleted, and the previous one is used. A step
+that cannot be read for another reason ends the run, and stays where it is.
 
 In a cluster every process makes the same calls with the same state, on a folder that all of them see: the first
 process writes the state and moves bad steps aside, and all processes read it, so that any number of processes can
@@ -9,38 +9,28 @@ resume. The state is written as numpy arrays: from arrays on several devices Orb
 program per leaf.
 """
 
-import hashlib
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from hvq_jax.devices.cluster import is_first, true_on_all, wait_for_all
+from hvq_jax.devices.cluster import agreed, is_first, say, true_on_all, wait_for_all
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
+from hvq_jax.training import saved_step
+from hvq_jax.training.saved_step import DamagedError, DeletedError, first_line
 
 _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
-
-
-def leaf_digests(tree: Any) -> dict[str, str]:
-    """Return a map from the path of each leaf to "dtype shape SHA-256", for a pytree of numpy arrays."""
-    return {path: _digest(np.asarray(leaf)) for path, leaf in _leaves(tree).items()}
-
-
-def _leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def _digest(leaf: np.ndarray) -> str:
-    sha = hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest()
-    return f"{leaf.dtype} {list(leaf.shape)} {sha}"
+_BAD = "bad-"  # before the name of a step that was moved aside
+_DELETED = "deleted-"  # before that of one that is being deleted
+_UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's, after the name of a step that is being written
 
 
 class Checkpoints:
@@ -54,35 +44,55 @@ class Checkpoints:
         keep: int = 2,
         read_only: bool = False,
     ) -> None:
-        """Open `folder`; with `read_only` change nothing in it, since a run may be writing to it."""
+        """Open `folder`; with `read_only` change nothing in it, since a run may be writing to it.
+
+        Raises UserError if a checkpoint in it cannot be read.
+        """
         self.folder = full_path(folder)
         self.objective = objective
         self.keep = keep
         self.read_only = read_only
-        self._manager = self._open()
-
-    def _open(self) -> ocp.CheckpointManager:
-        def objective(metrics: dict[str, float]) -> float:
-            return metrics[self.objective]
-
-        best = BestN(get_metric_fn=objective, reverse=True, n=1, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(self.keep), best]),
-            best_fn=objective,
-            best_mode="min",
-            cleanup_tmp_directories=not self.read_only,
-            create=not self.read_only,
-            read_only=self.read_only,
-        )
-        if not self.read_only and is_first():
-            self._set_aside_incomplete()
+        self._objectives: dict[int, float | None] = {}  # of each saved step; None: it was not evaluated
+        self._unranked: set[int] = set()  # steps whose metrics are damaged
+        self._writing: tuple[int, float | None] | None = None  # a step and its objective
+        self._writer: ocp.AsyncCheckpointer | None = None
+        with agreed():
+            if not read_only and is_first():
+                self._tidy()
         wait_for_all("open checkpoints")
-        with uninterrupted():
-            return ocp.CheckpointManager(self.folder, options=options)
+        with agreed():
+            self._list()
+
+    def _tidy(self) -> None:
+        """Remove what a killed process left, and set aside steps that would count as saved but are incomplete."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.iterdir():
+            if path.name.startswith(_DELETED) or path.name.endswith(_UNFINISHED):
+                shutil.rmtree(path, ignore_errors=True)
+            elif _is_step(path) and not saved_step.is_complete(path):
+                _rename_bad(path, "incomplete")
+
+    def _list(self) -> None:
+        """Find the saved steps and their objectives."""
+        self._objectives = {}
+        for path in self.folder.iterdir():
+            if _is_step(path) and saved_step.is_complete(path):
+                try:
+                    self._objectives[int(path.name)] = saved_step.read_metric(path, self.objective)
+                except DeletedError:
+                    continue
+                except DamagedError as error:
+                    self._objectives[int(path.name)] = None
+                    self._warn_unranked(path, str(error))
+
+    def _warn_unranked(self, path: Path, reason: str) -> None:
+        if int(path.name) not in self._unranked:
+            self._unranked.add(int(path.name))
+            say(f"checkpoint {path}: its metrics are damaged ({reason}): it is kept but cannot count as the best")
 
     def steps(self) -> list[int]:
         """Return the saved steps, ascending."""
-        return sorted(self._manager.all_steps())
+        return sorted(self._objectives)
 
     def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Start saving `state` as `step` and return; with `metrics` (finite floats) it is a candidate for the best.
@@ -92,37 +102,67 @@ class Checkpoints:
         Raises UserError if the disk is too full or if writing an earlier step failed.
         """
         self.wait()
+        folder = self.folder / str(step)
+        if step in self._objectives:
+            raise UserError(f"checkpoint {folder} already exists and was not overwritten")
         state = jax.device_get(state)
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
         # Checked before anything is written, since Orbax's threads would fill the terminal with their errors.
         if not true_on_all(shutil.disk_usage(self.folder).free > needed):
             raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
+        self._writing = step, None if metrics is None else float(metrics[self.objective])
         try:
             with uninterrupted():
-                saved = self._manager.save(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardSave(state),
-                        digests=ocp.args.JsonSave(leaf_digests(state)),
-                    ),
-                    metrics=metrics,
-                )
-        except Exception as error:  # from the writers of the previous step
+                self._open_writer().save(folder, args=saved_step.items(state, metrics))
+        except Exception as error:
+            self._writing = None
             raise self._not_saved(error) from error
-        if not saved:
-            raise UserError(f"checkpoint {self.folder / str(step)} already exists and was not overwritten")
+
+    def _open_writer(self) -> ocp.AsyncCheckpointer:
+        if self._writer is None:
+            # Before the step gets its final name, so that it never lacks its sums.
+            options = ocp.options.AsyncOptions(post_finalization_callback=self._write_sums)
+            self._writer = ocp.AsyncCheckpointer(saved_step.make_handler(), async_options=options)
+        return self._writer
+
+    def _write_sums(self) -> None:
+        assert self._writing is not None
+        saved_step.write_sums(self.folder / f"{self._writing[0]}{_UNFINISHED}")
 
     def wait(self) -> None:
         """Wait until everything saved is on disk; raise UserError if writing failed."""
+        self._finish(lambda writer: writer.wait_until_finished())
+
+    def close(self) -> None:
+        """Wait for what is being saved and release the folder; raise UserError like `wait`."""
+        self._finish(lambda writer: writer.close())
+
+    def _finish(self, wait: Callable[[ocp.AsyncCheckpointer], None]) -> None:
+        if self._writer is None:
+            return
         try:
             with uninterrupted():
-                self._manager.wait_until_finished()
+                wait(self._writer)
         except Exception as error:
+            self._writing = None
             raise self._not_saved(error) from error
+        if self._writing is not None:
+            (step, objective), self._writing = self._writing, None
+            self._objectives[step] = objective
+            self._delete_old()
+
+    def _delete_old(self) -> None:
+        """Delete all steps but the newest, the best, and those that may have been the best."""
+        kept = {*self.steps()[-self.keep :], self.best_step(), *self._unranked}
+        for step in [step for step in self.steps() if step not in kept]:
+            del self._objectives[step]
+            if is_first():
+                # Renamed first: to a reader, a step is whole or gone.
+                deleted = (self.folder / str(step)).rename(self.folder / f"{_DELETED}{step}")
+                shutil.rmtree(deleted, ignore_errors=True)
 
     def _not_saved(self, error: Exception) -> UserError:
-        written = [int(path.name) for path in self.folder.glob("[0-9]*") if path.name.isdigit() and _is_complete(path)]
-        kept = f"that of step {max(written)} is the newest" if written else "there is none before it"
+        kept = f"that of step {self.steps()[-1]} is the newest" if self.steps() else "there is none before it"
         return UserError(
             f"could not write a checkpoint to {self.folder} ({_reason(error)}); {kept}: fix that and run the same "
             "command again"
@@ -130,17 +170,32 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """Return the step with the smallest objective, the newest if none was evaluated, or None if there is none."""
-        return self._manager.best_step()
+        return _best(self._objectives)
+
+    def lost_best_step(self) -> int | None:
+        """Return the step that was better than all that are left but was set aside as damaged, None if none was."""
+        best, lost = self.best_step(), dict[int, float | None]()
+        smallest = None if best is None else self._objectives[best]
+        for path in self.folder.glob(f"{_BAD}*"):
+            name = re.fullmatch(rf"{_BAD}(\d+)(-\d+)?", path.name)
+            if not name or int(name[1]) in self._objectives:  # it was taken again
+                continue
+            with contextlib.suppress(DamagedError, DeletedError, UserError):
+                objective = saved_step.read_metric(path, self.objective)
+                if objective is not None and (smallest is None or objective < smallest):
+                    lost[int(name[1])] = objective
+        return _best(lost)
 
     def restore_latest(self, like: Any) -> Any | None:
         """Return the newest good state as numpy arrays, with the structure, shapes and dtypes of `like`.
 
-        Return None if nothing was ever saved; raise UserError if something was saved but none of it is usable.
+        Return None if nothing was ever saved. Raises UserError if something was saved but none of it is usable, or if
+        a checkpoint cannot be read.
         """
-        if not self.steps() and not list(self.folder.glob("bad-*")):
+        if not self.steps() and not list(self.folder.glob(f"{_BAD}*")):
             return None
-        while (step := self._manager.latest_step()) is not None:
-            state = self._restore(step, like)
+        while self.steps():
+            state = self._restore(self.steps()[-1], like)
             if state is not None:
                 return state
         raise UserError(
@@ -148,48 +203,40 @@ class Checkpoints:
         )
 
     def restore_best(self, like: Any) -> Any:
-        """Return the good state with the smallest objective, else the newest; raise UserError if there is none."""
-        while (step := self._manager.best_step()) is not None:
+        """Return the good state with the smallest objective, else the newest.
+
+        Raises UserError if there is none, or if a checkpoint cannot be read.
+        """
+        while (step := self.best_step()) is not None:
             state = self._restore(step, like)
             if state is not None:
                 return state
         raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
 
     def _restore(self, step: int, like: Any) -> Any | None:
-        """Return the state of `step`, or None after moving it aside as damaged; raise UserError if of another model."""
-        state, problem = None, ""
-        try:
-            state = self._read_verified(step, like)
-        except UserError:
-            raise
-        except Exception as error:  # Orbax has no common class for damaged files
-            problem = _first_line(error)
-        if true_on_all(not problem):
+        """Return the state of `step`, or None if it was moved aside as damaged or deleted by the run that trains."""
+        folder, state, damage, deleted = self.folder / str(step), None, "", False
+        with agreed():
+            try:
+                state = saved_step.read_state(folder, like)
+            except DamagedError as error:
+                damage = str(error)
+            except DeletedError:
+                deleted = self.read_only
+                if not deleted:
+                    raise UserError(f"checkpoint {folder} was removed while it was read: try again") from None
+        if self.read_only and not true_on_all(not deleted):
+            self._list()
+            return None
+        if true_on_all(not damage):
             return state
-        self._set_aside(step, problem or "damaged when read by another process")
+        if not true_on_all(bool(damage)):
+            raise UserError(
+                f"checkpoint {folder} is damaged ({damage or 'as other processes read it'}), but not on all processes: "
+                "it was left as it is; check that all of them see the same files, then try again"
+            )
+        self._set_aside(step, damage)
         return None
-
-    def _read_verified(self, step: int, like: Any) -> Any:
-        digests = self._read(step, digests=ocp.args.JsonRestore()).digests
-        found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
-        expected = {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(like).items()}
-        for path in sorted({*found, *expected}):
-            if found.get(path) != expected.get(path):
-                raise UserError(
-                    f"checkpoint {self.folder / str(step)} is of another model: {path} is {found.get(path, 'absent')} "
-                    f"there, {expected.get(path, 'absent')} here"
-                )
-        target = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        state = jax.device_get(self._read(step, state=ocp.args.StandardRestore(target)).state)
-        actual = leaf_digests(state)
-        wrong = sorted(path for path in digests if actual[path] != digests[path])
-        if wrong:
-            raise ValueError(f"the data differ from what was saved in {', '.join(wrong[:3])}")
-        return state
-
-    def _read(self, step: int, **items: Any) -> Any:
-        with uninterrupted():
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
 
     def _set_aside(self, step: int, reason: str) -> None:
         """Rename a damaged step, so that it no longer counts as one."""
@@ -198,47 +245,34 @@ class Checkpoints:
                 f"checkpoint {self.folder / str(step)} is not usable ({reason}): run train.py on this workdir again, "
                 "which falls back to the last good one"
             )
-        with uninterrupted():
-            self._manager.close()
-        wait_for_all("before a step is moved aside")
-        if is_first():
-            _rename_bad(self.folder / str(step), reason)
-        self._manager = self._open()
-
-    def _set_aside_incomplete(self) -> None:
-        # A step without its commit marker would count as a step, or prevent the manager from opening.
-        for path in self.folder.glob("[0-9]*"):
-            if path.name.isdigit() and not _is_complete(path):
-                _rename_bad(path, "incomplete")
-
-    def close(self) -> None:
-        """Wait for what is being saved and release the folder; raise UserError like `wait`."""
-        try:
-            with uninterrupted():
-                self._manager.close()
-        except Exception as error:
-            raise self._not_saved(error) from error
+        with agreed():
+            if is_first():
+                _rename_bad(self.folder / str(step), reason)
+        del self._objectives[step]
+        self._unranked.discard(step)
 
 
-def _is_complete(path: Path) -> bool:
-    return (path / "_CHECKPOINT_METADATA").is_file()
+def _best(objectives: Mapping[int, float | None]) -> int | None:
+    """Return the newest of the steps with the smallest objective, or the newest of all if none has one."""
+    ranked = {step: objective for step, objective in objectives.items() if objective is not None}
+    return max(ranked or objectives, key=lambda step: (-ranked.get(step, 0.0), step), default=None)
 
 
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:100]}"
+def _is_step(path: Path) -> bool:
+    return re.fullmatch("0|[1-9][0-9]*", path.name) is not None
 
 
 def _reason(error: Exception) -> str:
     # The writers wrap the message of the system in a page of text.
     said = re.search("No space left on device|Disk quota exceeded|Read-only file system|Permission denied", str(error))
-    return said[0] if said else _first_line(error)
+    return said[0] if said else first_line(error)
 
 
 def _rename_bad(path: Path, reason: str) -> None:
-    target = path.with_name(f"bad-{path.name}")
+    target = path.with_name(f"{_BAD}{path.name}")
     number = 1
     while target.exists():
         number += 1
-        target = path.with_name(f"bad-{path.name}-{number}")
+        target = path.with_name(f"{_BAD}{path.name}-{number}")
     path.rename(target)
     print(f"checkpoint {path} is not usable ({reason}): moved to {target.name}", flush=True)

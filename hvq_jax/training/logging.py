@@ -4,6 +4,8 @@ import contextlib
 import json
 import logging
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,14 @@ def set_quiet() -> None:
     """Silence the loggers of libraries for the whole program, so that the terminal shows only our own lines."""
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax and TFDS log pages about errors that they also raise
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does the writer of a checkpoint that failed
+    if getattr(sys.unraisablehook, "func", None) is not _report_unless_late:
+        sys.unraisablehook = partial(_report_unless_late, sys.unraisablehook)
+
+
+def _report_unless_late(report: Callable[[Any], Any], unraisable: Any) -> None:
+    # Where one array of a checkpoint cannot be read, Orbax closes the event loop to which the others are then reported.
+    if str(unraisable.exc_value) != "Event loop is closed":
+        report(unraisable)
 
 
 def read_records(workdir: Path) -> list[dict[str, Any]]:

@@ -1,26 +1,23 @@
+import contextlib
+import io
+import itertools
 import os
+import shutil
 import signal
+import sys
+import threading
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
+from hypothesis import given, settings, strategies as st
 
-from hvq_jax.command import exit_status
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import Preempted, UserError
 from hvq_jax.training.checkpoint import Checkpoints
-
-
-def state_of(value):
-    return {
-        "params": {"kernel": jnp.full((4, 300), float(value)), "none": None},
-        "step": jnp.int32(value),
-        "tuple": (jnp.arange(3.0),),
-    }
-
-
-def value_of(state):
-    return int(state["step"])
+from tests.training.saved_states import LIKE, files_of, saved, state_of, step_of
 
 
 @pytest.fixture
@@ -28,36 +25,35 @@ def folder(tmp_path):
     return tmp_path / "checkpoints"
 
 
-def saved(folder, metrics, keep=2):
-    checkpoints = Checkpoints(folder, objective="mse", keep=keep)
-    for step, value in enumerate(metrics, start=1):
-        checkpoints.save(step, state_of(step), None if value is None else {"mse": value})
-    checkpoints.wait()
-    return checkpoints
+def opened(folder, **options):
+    return Checkpoints(folder, objective="mse", **options)
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 def test_what_is_restored_is_what_was_saved(folder):
-    checkpoints = saved(folder, [0.5])
-    restored = checkpoints.restore_latest(state_of(0))
-    np.testing.assert_array_equal(restored["params"]["kernel"], np.ones((4, 300)))
-    assert restored["params"]["none"] is None
-    assert restored["step"].dtype == np.int32
+    checkpoints = opened(folder)
+    checkpoints.save(1, jax.tree.map(jnp.asarray, state_of(1)))
+    checkpoints.wait()
+    assert step_of(checkpoints.restore_latest(LIKE)) == 1
     checkpoints.close()
 
 
 def test_the_newest_and_the_best_are_kept(folder):
     checkpoints = saved(folder, [0.5, 0.1, None, 0.4, 0.6])
     assert checkpoints.steps() == [2, 4, 5]
-    assert value_of(checkpoints.restore_latest(state_of(0))) == 5
-    assert value_of(checkpoints.restore_best(state_of(0))) == 2
+    assert step_of(checkpoints.restore_latest(LIKE)) == 5
+    assert step_of(checkpoints.restore_best(LIKE)) == 2
     checkpoints.close()
 
 
 def test_an_empty_folder_has_nothing_to_restore(folder):
-    checkpoints = Checkpoints(folder, objective="mse")
-    assert checkpoints.restore_latest(state_of(0)) is None
+    checkpoints = opened(folder)
+    assert checkpoints.restore_latest(LIKE) is None
     with pytest.raises(UserError, match="train this stage first"):
-        checkpoints.restore_best(state_of(0))
+        checkpoints.restore_best(LIKE)
     checkpoints.close()
 
 
@@ -93,52 +89,20 @@ def garble_the_digests(folder):
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, truncate, lose_the_commit_marker, empty, garble_the_digests])
-def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, damage, capsys):
+@pytest.mark.parametrize("has_sums", [True, False])  # earlier versions wrote none
+def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, damage, has_sums, capsys):
     saved(folder, [0.3, 0.2, 0.1]).close()
+    if not has_sums:
+        (folder / "3" / "SHA256SUMS").unlink()
     damage(folder / "3")
-    checkpoints = Checkpoints(folder, objective="mse")
-    assert value_of(checkpoints.restore_latest(state_of(0))) == 2
-    assert value_of(checkpoints.restore_best(state_of(0))) == 2
+    checkpoints = opened(folder)
+    assert step_of(checkpoints.restore_latest(LIKE)) == 2
+    assert step_of(checkpoints.restore_best(LIKE)) == 2
     assert (folder / "bad-3").is_dir()
     assert str(folder / "3") in capsys.readouterr().out
     checkpoints.save(3, state_of(3), {"mse": 0.05})
     checkpoints.wait()
-    assert value_of(checkpoints.restore_best(state_of(0))) == 3
-    checkpoints.close()
-
-
-@pytest.mark.parametrize("restore", ["restore_latest", "restore_best"])
-def test_a_stop_while_a_step_is_read_is_no_damage(folder, monkeypatch, restore):
-    saved(folder, [0.3, 0.2]).close()
-    checkpoints = Checkpoints(folder, objective="mse")
-    read, uninterrupted = checkpoints._manager.restore, []
-
-    def stopped(*arguments, **options):
-        os.kill(os.getpid(), signal.SIGTERM)
-        uninterrupted.append(read(*arguments, **options))  # whose event loop may wait for ever otherwise
-        return uninterrupted[-1]
-
-    monkeypatch.setattr(checkpoints._manager, "restore", stopped)
-    with Preemption().noticed(), pytest.raises(Preempted):
-        getattr(checkpoints, restore)(state_of(0))
-    checkpoints.close()
-    assert uninterrupted
-    assert sorted(path.name for path in folder.iterdir()) == ["1", "2"]
-
-
-@pytest.mark.parametrize("call", ["save", "wait_until_finished", "close"])
-def test_a_stop_while_a_step_is_written_is_no_failure(folder, monkeypatch, capsys, call):
-    checkpoints = saved(folder, [0.3])
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints._manager, call, lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
-
-        def work():
-            with Preemption().noticed():
-                checkpoints.save(2, state_of(2))
-                checkpoints.close()
-
-        assert exit_status(work) == 0
-    assert capsys.readouterr().err.startswith("stopped by SIGTERM")
+    assert step_of(checkpoints.restore_best(LIKE)) == 3
     checkpoints.close()
 
 
@@ -146,9 +110,9 @@ def test_where_nothing_is_usable_the_run_stops_and_nothing_is_deleted(folder):
     saved(folder, [0.3, 0.2]).close()
     for step in ("1", "2"):
         flip_a_byte(folder / step)
-    checkpoints = Checkpoints(folder, objective="mse")
+    checkpoints = opened(folder)
     with pytest.raises(UserError, match="none of the checkpoints"):
-        checkpoints.restore_latest(state_of(0))
+        checkpoints.restore_latest(LIKE)
     assert (folder / "bad-1").is_dir()
     assert (folder / "bad-2").is_dir()
     checkpoints.close()
@@ -157,15 +121,15 @@ def test_where_nothing_is_usable_the_run_stops_and_nothing_is_deleted(folder):
 @pytest.mark.parametrize(
     "like",
     [
-        {**state_of(0), "params": {"kernel": jnp.zeros((4, 301)), "none": None}},
-        {**state_of(0), "step": jnp.float32(0)},
-        {**state_of(0), "extra": jnp.zeros(2)},
+        {**LIKE, "params": {"kernel": np.zeros((4, 301), np.float32), "none": None}},
+        {**LIKE, "step": np.float32(0)},
+        {**LIKE, "extra": np.zeros(2, np.float32)},
     ],
     ids=["shape", "dtype", "leaf"],
 )
 def test_a_foreign_checkpoint_is_refused(folder, like):
     saved(folder, [0.3]).close()
-    checkpoints = Checkpoints(folder, objective="mse")
+    checkpoints = opened(folder)
     with pytest.raises(UserError, match="another model"):
         checkpoints.restore_latest(like)
     assert checkpoints.steps() == [1]
@@ -176,8 +140,235 @@ def test_a_reader_leaves_a_damaged_folder_as_it_is(folder):
     saved(folder, [0.3, 0.2]).close()
     flip_a_byte(folder / "2")
     before = sorted(p.name for p in folder.iterdir())
-    reader = Checkpoints(folder, objective="mse", read_only=True)
+    reader = opened(folder, read_only=True)
     with pytest.raises(UserError, match="not usable"):
-        reader.restore_best(state_of(0))
+        reader.restore_best(LIKE)
     reader.close()
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+DAMAGES = {
+    "truncated": lambda content, place: content[:place],
+    "flipped": lambda content, place: content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :],
+    "emptied": lambda content, place: b"",
+    "removed": None,
+}
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_whatever_is_damaged_each_state_is_exact_or_set_aside(three_steps, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("damaged") / "checkpoints"
+    shutil.copytree(three_steps, folder)
+    for _ in range(data.draw(st.integers(1, 2), "damages")):
+        path = data.draw(st.sampled_from(sorted(p for p in folder.glob("[23]/**/*") if p.is_file())), "file")
+        change, content = DAMAGES[data.draw(st.sampled_from(sorted(DAMAGES)), "kind")], path.read_bytes()
+        if change is None:
+            path.unlink()
+        elif content:
+            path.write_bytes(change(content, data.draw(st.integers(0, len(content) - 1), "place")))
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        checkpoints = opened(folder, keep=3)
+        latest, best = step_of(checkpoints.restore_latest(LIKE)), step_of(checkpoints.restore_best(LIKE))
+        checkpoints.close()
+    steps, bad = [{int(path.name[-1]) for path in folder.glob(names)} for names in ("[0-9]", "bad-?")]
+    assert steps | bad == {1, 2, 3}
+    assert steps.isdisjoint(bad)
+    assert latest == max(steps)
+    ranked = [
+        step for step in (2, 3, 1) if step in steps and f"{folder / str(step)}: its metrics" not in said.getvalue()
+    ]
+    assert best == ranked[0]
+    shutil.rmtree(folder)
+
+
+def count_calls(work):
+    """Return the number of calls and returns of Python functions in `work`."""
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def is_stopped(work, call, number):
+    """Send this process the signal `number` at one call of `work`; return whether that ended `work`."""
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            sys.setprofile(None)
+            os.kill(os.getpid(), number)
+
+    with Preemption().noticed():
+        sys.setprofile(count)
+        try:
+            work()
+        except (Preempted, KeyboardInterrupt):
+            return True
+        finally:
+            sys.setprofile(None)
+    return False
+
+
+@pytest.mark.parametrize("restore", ["restore_latest", "restore_best"])
+def test_a_stop_at_any_moment_of_reading_is_no_damage(three_steps, restore):
+    def read():
+        checkpoints = opened(three_steps, keep=3)
+        getattr(checkpoints, restore)(LIKE)
+        checkpoints.close()
+
+    before = files_of(three_steps)
+    calls = count_calls(read)
+    for number, call in enumerate(np.linspace(1, 0.9 * calls, 100, dtype=int)):  # not always quite as many
+        assert is_stopped(read, call, (signal.SIGTERM, signal.SIGINT)[number % 2]), call
+    assert files_of(three_steps) == before
+    checkpoints = opened(three_steps, keep=3)
+    assert step_of(checkpoints.restore_latest(LIKE)) == 3
+    assert step_of(checkpoints.restore_best(LIKE)) == 2
+    checkpoints.close()
+
+
+def test_a_stop_at_any_moment_of_writing_leaves_whole_steps(three_steps, folder):
+    shutil.copytree(three_steps, folder)
+
+    def write():
+        checkpoints = opened(folder)
+        try:
+            checkpoints.save(checkpoints.steps()[-1] + 1, state_of(checkpoints.steps()[-1] + 1), {"mse": 0.5})
+        finally:
+            checkpoints.close()
+
+    calls = count_calls(write)
+    for number, call in enumerate(np.linspace(1, calls, 25, dtype=int)):
+        is_stopped(write, call, (signal.SIGTERM, signal.SIGINT)[number % 2])
+        checkpoints = opened(folder)
+        assert step_of(checkpoints.restore_latest(LIKE)) == checkpoints.steps()[-1] >= 3
+        checkpoints.close()
+        assert not list(folder.glob("bad-*"))
+    checkpoints = opened(folder)
+    assert step_of(checkpoints.restore_best(LIKE)) == 2
+    checkpoints.close()
+
+
+METRICS_DAMAGES = {
+    "truncated": lambda path: path.write_text('{"mse'),
+    "flipped": lambda path: path.write_text(path.read_text().replace("1", "0")),
+    "emptied": lambda path: path.write_text(""),
+    "removed": lambda path: path.unlink(),
+    "removed with their folder": lambda path: shutil.rmtree(path.parent),
+    "without the objective": lambda path: path.write_text('{"mae": 0.1}'),
+    "not finite": lambda path: path.write_text('{"mse": NaN}'),
+    "not a number": lambda path: path.write_text('{"mse": "small"}'),
+    "not an object": lambda path: path.write_text("[0.1]"),
+}
+
+
+@pytest.mark.parametrize("damage", METRICS_DAMAGES)
+@pytest.mark.parametrize("has_sums", [True, False])
+def test_damaged_metrics_leave_the_state_and_cannot_be_the_best(three_steps, folder, damage, has_sums, capsys):
+    shutil.copytree(three_steps, folder)
+    METRICS_DAMAGES[damage](folder / "2" / "metrics" / "metrics")
+    if not has_sums:
+        (folder / "2" / "SHA256SUMS").unlink()
+        if damage in ("flipped", "removed with their folder"):
+            pytest.skip("nothing shows that damage")
+    for read_only in (True, False):
+        checkpoints = opened(folder, keep=1, read_only=read_only)
+        assert capsys.readouterr().out.count(f"checkpoint {folder / '2'}: its metrics are damaged") == 1
+        assert checkpoints.best_step() == step_of(checkpoints.restore_best(LIKE)) == 3
+    checkpoints.save(4, state_of(4), {"mse": 0.5})
+    checkpoints.close()
+    assert names_in(folder) == ["2", "3", "4"]  # 2 may have been the best
+    for step in ("3", "4"):
+        shutil.rmtree(folder / step)
+    checkpoints = opened(folder)
+    assert step_of(checkpoints.restore_latest(LIKE)) == 2
+    checkpoints.close()
+
+
+def test_a_best_step_that_is_lost_is_named_until_it_is_taken_again(three_steps, folder):
+    shutil.copytree(three_steps, folder)
+    checkpoints = opened(folder)
+    assert checkpoints.lost_best_step() is None
+    flip_a_byte(folder / "2")
+    assert step_of(checkpoints.restore_best(LIKE)) == 3
+    assert checkpoints.lost_best_step() == 2
+    checkpoints.close()
+    assert opened(folder, read_only=True).lost_best_step() == 2
+    checkpoints = opened(folder)
+    checkpoints.save(4, state_of(4), {"mse": 0.05})
+    checkpoints.close()
+    assert checkpoints.lost_best_step() is None
+
+
+def test_a_damaged_step_that_was_not_the_best_is_no_loss(three_steps, folder):
+    shutil.copytree(three_steps, folder)
+    flip_a_byte(folder / "3")
+    checkpoints = opened(folder)
+    assert step_of(checkpoints.restore_latest(LIKE)) == 2
+    assert checkpoints.lost_best_step() is None
+    checkpoints.close()
+
+
+def test_a_reader_takes_the_next_step_where_its_own_is_deleted(folder, monkeypatch):
+    writer = saved(folder, [0.5], keep=1)
+    reader = opened(folder, read_only=True)
+    restore = ocp.StandardCheckpointHandler.restore
+
+    def restore_late(*arguments, **options):
+        step = writer.steps()[-1]
+        if step < 4:
+            writer.save(step + 1, state_of(step + 1), {"mse": 0.5 - step / 10})
+            writer.wait()
+        return restore(*arguments, **options)
+
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", restore_late)
+    assert step_of(reader.restore_best(LIKE)) == 4
+    writer.close()
+    assert names_in(folder) == ["4"]
+
+
+def test_states_are_whole_while_another_thread_saves_and_deletes(folder):
+    saved(folder, [1.0], keep=1).close()
+    done, failures = threading.Event(), []
+
+    def train():
+        try:
+            writer = opened(folder, keep=1)
+            for step in itertools.count(2):
+                writer.save(step, state_of(step), {"mse": 1 / step})
+                if done.is_set():
+                    return writer.close()
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    try:
+        found = [step_of(opened(folder, read_only=True).restore_best(LIKE)) for _ in range(40)]
+    finally:
+        done.set()
+        thread.join()
+    assert not failures
+    assert found == sorted(found)
+    assert found[-1] > 1
+
+
+def test_what_killed_processes_left_is_removed(folder):
+    saved(folder, [0.2]).close()
+    for name in ("2.orbax-checkpoint-tmp", "deleted-0"):
+        shutil.copytree(folder / "1", folder / name)
+    assert opened(folder, read_only=True).steps() == [1]
+    assert len(names_in(folder)) == 3
+    assert opened(folder).steps() == [1]
+    assert names_in(folder) == ["1"]

@@ -17,6 +17,7 @@ from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.metrics import Mean
 from hvq_jax.training import loop
+from hvq_jax.training import saved_step
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
 from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit, num_training_steps
@@ -100,8 +101,8 @@ def test_the_best_is_chosen_on_validation(tmp_path):
 def test_the_best_state_is_handed_on_without_being_read_again(tmp_path, monkeypatch, sign):
     stage = ToyStage(sign=sign)
     reads = []
-    read = Checkpoints._read_verified
-    monkeypatch.setattr(Checkpoints, "_read_verified", lambda self, *given: reads.append(given) or read(self, *given))
+    read = saved_step.read_state
+    monkeypatch.setattr(saved_step, "read_state", lambda *given: reads.append(given) or read(*given))
     handed_on = fit_toy(stage, tmp_path / "run")
     assert not reads
     from_disk = fit_toy(stage, tmp_path / "run")  # finished: nothing is trained, so the best has to be read
