@@ -1,8 +1,8 @@
 """Draw images from a trained run, or pass your own through its autoencoder.
 
     python sample.py --workdir=runs/a --num_samples=64 --label=3 --temperature=0.9 --top_p=0.95 --seed=1 --out=grid.png
-    python sample.py --workdir=runs/a --complete=FOLDER_OR_IMAGE --rows=3 --num_samples=8 --label=3 --out=completed.png
-    python sample.py --workdir=runs/a --vary=FOLDER_OR_IMAGE --num_samples=8 --label=3 --out=varied.png
+    python sample.py --workdir=runs/a --complete=FOLDER_OR_IMAGE --rows=3 --num_samples=8 --out=completed.png
+    python sample.py --workdir=runs/a --vary=FOLDER_OR_IMAGE --num_samples=8 --out=varied.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=recon.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=codes.npz
     python sample.py --workdir=runs/a --num_samples=100000 --out=samples

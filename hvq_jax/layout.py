@@ -21,7 +21,7 @@ MADE = {
     RECONSTRUCTIONS: "originals over reconstructions",
     SAMPLES: "one row of samples per class",
     METRICS: "every logged metric",
-    EVENTS: "the same for TensorBoard: tensorboard --logdir",
+    EVENTS: "the same for TensorBoard (pip install tensorboard)",
     CHECKPOINTS: "the newest and the best of each stage",
 }
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, read_json, write_json
@@ -31,21 +31,41 @@ def check_format(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the absolute path of `workdir`, created if missing and locked against other runs during the block."""
+    """Yield the absolute path of `workdir`, created if missing and locked against other runs during the block.
+
+    Where the block leaves nothing in the folder, as when a start is refused, neither the lock nor a new folder remains.
+    """
     path = full_path(workdir)
+    existed = path.exists()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        lock = open(path / ".lock", "a")  # noqa: SIM115 - held for the whole run
+        lock = _open_lock(path)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: not writable ({error.strerror}); choose another folder") from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.path.samestat(os.fstat(lock.fileno()), os.stat(path / _LOCK)):
+                raise FileNotFoundError  # removed since it was opened, by a run that was just refused
         except OSError:
             raise UserError(
                 f"--workdir={workdir}: in use by another run; wait for it or choose another folder"
             ) from None
-        yield path
+        try:
+            yield path
+        finally:
+            with contextlib.suppress(OSError):
+                if os.listdir(path) == [_LOCK]:
+                    (path / _LOCK).unlink()
+                    if not existed:
+                        path.rmdir()
+
+
+_LOCK = ".lock"
+
+
+def _open_lock(path: Path) -> TextIO:
+    path.mkdir(parents=True, exist_ok=True)
+    return open(path / _LOCK, "a")
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""The lock of a workdir: one run at a time, and no trace of a start that was refused."""
+
+import fcntl
+import multiprocessing
+import os
+
+import pytest
+
+from hvq_jax.errors import UserError
+from hvq_jax.runs.workdir import locked
+
+
+def test_a_refused_start_leaves_no_trace(tmp_path):
+    with pytest.raises(UserError, match="refused"), locked(tmp_path / "new"):
+        raise UserError("refused")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="refused"), locked(tmp_path / "mine"):
+        raise UserError("refused")
+    assert list((tmp_path / "mine").iterdir()) == []
+
+
+def test_what_was_written_stays(tmp_path):
+    with locked(tmp_path / "run") as folder:
+        (folder / "config.json").write_text("{}")
+    assert (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_second_run_is_refused_and_leaves_the_first_its_lock(tmp_path):
+    with locked(tmp_path / "run"):
+        with pytest.raises(UserError, match="in use by another run"), locked(tmp_path / "run"):
+            pass
+        assert (tmp_path / "run" / ".lock").exists()
+
+
+def _count_holders(folder, holders, most, rounds):
+    for _ in range(rounds):
+        try:
+            with locked(folder):
+                with holders.get_lock():
+                    holders.value += 1
+                    most.value = max(most.value, holders.value)
+                os.sched_yield()
+                with holders.get_lock():
+                    holders.value -= 1
+        except UserError:
+            pass
+
+
+def test_no_two_runs_ever_hold_a_folder_that_comes_and_goes(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    holders, most = context.Value("i", 0), context.Value("i", 0)
+    processes = [context.Process(target=_count_holders, args=(tmp_path / "run", holders, most, 300)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=120)
+        assert process.exitcode == 0
+    assert most.value == 1
+
+
+def test_a_lock_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
+    lock = fcntl.flock
+
+    def remove_first(file, operation):
+        os.unlink(tmp_path / "run" / ".lock")
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with pytest.raises(UserError, match="in use"), locked(tmp_path / "run"):
+        pass
