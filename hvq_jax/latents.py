@@ -23,7 +23,7 @@ from flax import struct
 from jax.lax import stop_gradient
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.registry import choices_in_words, choose
+from hvq_jax.registry import check_choice, choose
 
 # What the decoder may see at a position: the plain code z_q, the projection P(z_e, z_q), or z_e itself.
 CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
@@ -44,8 +44,7 @@ class Latent:
     def __post_init__(self) -> None:
         """Check that both parts are known; raise ArgumentError."""
         for name, part in vars(self).items():
-            if part not in PARTS:
-                raise ArgumentError(f"{name}={part}", choices_in_words(PARTS))
+            check_choice(name, part, PARTS)
 
     @property
     def masked(self) -> bool:
@@ -53,11 +52,16 @@ class Latent:
         return self.frequent != self.rare
 
     def uses(self, part: str) -> bool:
-        """Return whether the decoder sees `part` anywhere."""
+        """Return whether the decoder sees `part`, a name in `PARTS`, anywhere; raise ArgumentError for another name."""
+        check_choice("part", part, PARTS)
         return part in (self.frequent, self.rare)
 
     def codes_with(self, part: str, frequent: jax.Array | np.ndarray) -> jax.Array:
-        """Return which codes, `[K]` bool, the decoder sees as `part`, given the `frequent` codes `[K]` bool."""
+        """Return which codes, `[K]` bool, the decoder sees as `part`, given the `frequent` codes `[K]` bool.
+
+        Raises ArgumentError if `part` is not a name in `PARTS`.
+        """
+        check_choice("part", part, PARTS)
         return jnp.where(frequent, self.frequent == part, self.rare == part)
 
 

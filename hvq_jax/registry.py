@@ -1,7 +1,7 @@
 """Lookup of a component by its registered name or by an import path."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from hvq_jax.errors import ArgumentError
@@ -18,14 +18,24 @@ def choices_in_words(names: Iterable[Any], *, importable: bool = False) -> str:
     return f"choose one of {', '.join(map(str, names))}" + (", or package.module:Class" if importable else "")
 
 
+def check_choice(argument: str, name: Any, names: Collection[Any], *, importable: bool = False) -> None:
+    """Raise ArgumentError, naming `argument`, unless `name` is one of `names`.
+
+    >>> check_choice("side", "middle", ("left", "right"))
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: side=middle: choose one of left, right
+    """
+    if name not in names:
+        raise ArgumentError(f"{argument}={name}", choices_in_words(names, importable=importable))
+
+
 def choose(argument: str, name: str, registered: Mapping[str, T], *, importable: bool = False) -> T:
     """Return the object registered as `name`; raise ArgumentError, naming `argument`, if there is none.
 
     >>> choose("side", "left", {"left": -1, "right": 1})
     -1
     """
-    if name not in registered:
-        raise ArgumentError(f"{argument}={name}", choices_in_words(registered, importable=importable))
+    check_choice(argument, name, registered, importable=importable)
     return registered[name]
 
 

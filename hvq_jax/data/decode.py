@@ -6,6 +6,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hvq_jax.registry import check_choice
+
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # not all that Pillow supports: some start other programs
 
@@ -36,8 +38,10 @@ def decode_image(
             size.
 
     Raises:
+        ArgumentError: `channels` is another number.
         ImageError: the file cannot be opened, is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
     """
+    check_choice("channels", channels, _MODES)
     try:
         with Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:

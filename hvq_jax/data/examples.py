@@ -10,6 +10,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from hvq_jax.data.decode import Sides, decode_image, fit_image
 from hvq_jax.errors import UserError
+from hvq_jax.registry import check_choice
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
@@ -33,8 +34,10 @@ class ExampleParser:
             channels: 1 for grey, 3 for colour; 0 for the number that the data set declares.
 
         Raises:
+            ArgumentError: `channels` is another number.
             UserError: there is no feature "image", it is not uint8 [H, W] or [H, W, C], or it cannot be converted.
         """
+        check_choice("channels", channels, (0, *_MODES))
         feature = dict(features.items()).get("image")
         if not isinstance(feature, tfds.features.Image | tfds.features.Tensor):
             raise UserError(f"{where} has no image feature called image, only {', '.join(map(str, features))}")

@@ -17,6 +17,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.registry import check_choice
 
 DEVICES = "devices"
 FORMS = ("pmap", "jit")
@@ -26,9 +27,18 @@ _BATCHES_AHEAD = 2  # kept on the device, so that a step never waits for a trans
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of a single process)."""
+    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of a single process).
+
+    >>> Parallel("vmap")
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: form=vmap: choose one of pmap, jit
+    """
 
     form: str = "pmap"
+
+    def __post_init__(self) -> None:
+        """Check that the form is known; raise ArgumentError."""
+        check_choice("form", self.form, FORMS)
 
     @property
     def axis_name(self) -> str | None:

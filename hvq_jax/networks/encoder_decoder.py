@@ -15,11 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.networks.layers import BatchNorm, Conv4x4, ConvTranspose4x4, conv
+from hvq_jax.networks.layers import BatchNorm, CheckedModule, Conv4x4, ConvTranspose4x4, conv
 from hvq_jax.networks.options import NetworkOptions
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(CheckedModule):
     """x + f(relu(x)), f = Conv3×3 → BN → ReLU → Conv1×1 → BN; `[B, h, w, features]` to the same.
 
     `skip="rectified"` is the reference's: its first ReLU works in place, so the block is relu(x) + f(relu(x)).

@@ -18,8 +18,28 @@ import jax.numpy as jnp
 from hvq_jax.networks.convolution import convolve
 from hvq_jax.networks.normalization import batch_normalize
 from hvq_jax.networks.resampling import double_resolution, halve_resolution
+from hvq_jax.registry import check_choice
 
 COMPUTE_DTYPES = ("float32", "bfloat16")
+SKIPS = ("rectified", "identity")
+
+# The fields of modules that hold one of a set of names.
+_CHOICES: dict[str, tuple[str | None, ...]] = {
+    "compute_dtype": COMPUTE_DTYPES,
+    "dtype": COMPUTE_DTYPES,
+    "result_dtype": (*COMPUTE_DTYPES, None),
+    "skip": SKIPS,
+}
+
+
+class CheckedModule(nn.Module):
+    """A Linen module whose dtypes and other choices are checked when it is made, rather than when it is applied."""
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for a name that is not one of its field's choices."""
+        for name in _CHOICES.keys() & self.__dataclass_fields__.keys():
+            check_choice(name, getattr(self, name), _CHOICES[name])
+        super().__post_init__()
 
 
 def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -51,7 +71,7 @@ def _convolve_as_flax_asks(
     return convolve(x, kernel, tuple(padding))
 
 
-class Conv(nn.Conv):
+class Conv(CheckedModule, nn.Conv):
     """Flax's convolution with stride 1 and Xavier-uniform weights."""
 
     dtype: Any = "float32"
@@ -64,7 +84,7 @@ class Conv(nn.Conv):
         return super().__call__(inputs).astype(self.dtype)
 
 
-class Dense(nn.Dense):
+class Dense(CheckedModule, nn.Dense):
     """Flax's dense layer with Xavier-uniform weights."""
 
     dtype: Any = "float32"
@@ -83,7 +103,7 @@ def conv(features: int, kernel: int, dtype: str = "float32", *, name: str | None
     return Conv(features, (kernel, kernel), padding=padding, dtype=dtype, name=name)
 
 
-class Conv4x4(nn.Module):
+class Conv4x4(CheckedModule):
     """`halve_resolution` with bias: 4×4, stride 2, padding 1, with the conventions of PyTorch's `Conv2d`."""
 
     features: int
@@ -95,7 +115,7 @@ class Conv4x4(nn.Module):
         return _convolve(self, halve_resolution, x).astype(self.dtype)
 
 
-class ConvTranspose4x4(nn.Module):
+class ConvTranspose4x4(CheckedModule):
     """`double_resolution` with bias: 4×4, stride 2, padding 1, with the conventions of PyTorch's `ConvTranspose2d`."""
 
     features: int

@@ -3,14 +3,13 @@
 import dataclasses
 from typing import Any
 
-from hvq_jax.networks.layers import COMPUTE_DTYPES
+from hvq_jax.networks.layers import COMPUTE_DTYPES, SKIPS
 from hvq_jax.options import Options, option
 
 # By name; filled in `networks/__init__.py`, where the classes are known.
 ENCODERS: dict[str, Any] = {}
 DECODERS: dict[str, Any] = {}
 
-SKIPS = ("rectified", "identity")
 FACTORS = (2, 4, 8, 16)
 
 

@@ -13,14 +13,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.networks.layers import Dense
+from hvq_jax.networks.layers import CheckedModule, Dense
 from hvq_jax.priors.cell_mass import log_cell_mass
 from hvq_jax.priors.filtering import check_temperature, filter_logits
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
 
-class CodeHead(nn.Module):
+class CodeHead(CheckedModule):
     """A head for the logits of the code."""
 
     num_codes: int
@@ -83,7 +83,7 @@ class ContinuousHead(Protocol):
         """Map [..., c] int32 to [..., width] float32, to be added to the embedding of the code for later positions."""
 
 
-class GainHead(nn.Module):
+class GainHead(CheckedModule):
     """A head for the signed lengths of g groups, each one of G bins, given the groups before it at its position.
 
     With G = 1 there is nothing to predict: it costs no nats, embeds as zero, and has no parameters.
@@ -166,7 +166,7 @@ class GainHead(nn.Module):
         return self.logits(nn.relu(self.hidden(contexts)))
 
 
-class ResidualHead(nn.Module):
+class ResidualHead(CheckedModule):
     """A head for a residual of D channels, in multiples of `step`: a mixture of Gaussians with independent channels.
 
     The mixture is GIVT's (Tschannen et al., arXiv:2312.02116); but the probability of a residual is the mass of its

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hvq_jax.networks.layers import Conv, Dense
+from hvq_jax.networks.layers import CheckedModule, Conv, Dense
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
@@ -31,7 +31,7 @@ class PixelCNNMemory(struct.PyTreeNode):
     left: tuple[jax.Array, ...]  # per layer [B, n, width], with n as in `above`
 
 
-class PixelCNN(nn.Module):
+class PixelCNN(CheckedModule):
     """A network from earlier embedded positions and a class label to features; see `priors/network.py`."""
 
     num_classes: int = 0  # 0: unconditional
@@ -102,7 +102,7 @@ class PixelCNN(nn.Module):
         return memory.replace(latest=embedded, row=memory.row.at[:, column].set(embedded))
 
 
-class GatedLayer(nn.Module):
+class GatedLayer(CheckedModule):
     """One layer of both stacks (arXiv:1606.05328, figure 2).
 
     The first layer reads the codes themselves, so it masks the current position (mask A) and has no residual

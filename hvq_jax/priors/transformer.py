@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.networks.layers import Dense, xavier_uniform
+from hvq_jax.networks.layers import CheckedModule, Dense, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 # The same scale as embedded tokens: at 0.02 (as in GPT-2) they would drown out the position for a long time.
@@ -33,7 +33,7 @@ class TransformerMemory(struct.PyTreeNode):
     position: jax.Array  # [] int32, index of the next position in raster order
 
 
-class Transformer(nn.Module):
+class Transformer(CheckedModule):
     """A network from earlier embedded positions and a class label to features; see `priors/network.py`."""
 
     grid: tuple[int, int]  # h, w
@@ -145,7 +145,7 @@ class Transformer(nn.Module):
             raise ArgumentError(f"grid={self.grid}", f"this Transformer was given a grid of {height}×{width}")
 
 
-class Layer(nn.Module):
+class Layer(CheckedModule):
     """Causal self-attention and a perceptron with one hidden layer, each a residual branch with normalised input."""
 
     width: int

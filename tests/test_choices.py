@@ -1,0 +1,118 @@
+"""A name that is none of the choices is refused, in the library too, before anything is computed with it."""
+
+import dataclasses
+import importlib
+import inspect
+import io
+import pkgutil
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+import hvq_jax
+from hvq_jax import latents
+from hvq_jax.data.decode import decode_image
+from hvq_jax.data.examples import ExampleParser
+from hvq_jax.errors import ArgumentError
+from hvq_jax.latents import CODE, Latent, hybrid_latent, plain_latent
+from hvq_jax.losses import losses_per_image
+from hvq_jax.networks.layers import conv
+from hvq_jax.options import Options
+from hvq_jax.quantizers.assignment import code_costs, nearest_codes
+from hvq_jax.runs.options import KEYS
+from hvq_jax.training.state import learning_rates, make_optimizer
+
+# Parameters that take one of a set of names: those called like an option with choices, and these. `name` is too common.
+NAMED = {key.rpartition(".")[2] for key, field in KEYS.items() if field.metadata["rule"].choices} - {"name"}
+NAMED |= {"dtype", "form", "frequent", "part", "rare", "result_dtype"}
+
+ROW = Latent(CODE, CODE)
+VECTORS, CODES = jnp.ones((3, 2)), jnp.ones((4, 2))
+INDICES, FREQUENT = jnp.zeros(3, int), jnp.ones(4, bool)
+IMAGES = jnp.ones((3, 2, 2, 1))
+
+
+def losses(**given):
+    return losses_per_image(IMAGES, IMAGES, VECTORS, plain_latent(VECTORS, VECTORS, INDICES, VECTORS), **given)
+
+
+# How to call each function.
+CALLS = {
+    "conv": lambda dtype: conv(1, 3, dtype),
+    "Latent.uses": ROW.uses,
+    "Latent.codes_with": lambda part: ROW.codes_with(part, FREQUENT),
+    "find_latent": latents.find_latent,
+    "hybrid_latent": lambda mode="vq", **given: hybrid_latent(VECTORS, CODES, INDICES, FREQUENT, mode=mode, **given),
+    "losses_per_image": losses,
+    "nearest_codes": lambda assignment: nearest_codes(VECTORS, CODES, assignment),
+    "code_costs": lambda assignment: code_costs(VECTORS, CODES, assignment),
+    "learning_rates": lambda schedule: learning_rates(learning_rate=1.0, num_steps=1, schedule=schedule),
+    "make_optimizer": lambda schedule: make_optimizer(learning_rate=1.0, num_steps=1, schedule=schedule),
+}
+
+# Other arguments that a class needs, 1 where it takes a number.
+NEEDED = {"frequent": CODE, "rare": CODE, "dtype": "float32"}
+
+
+def public_callables():
+    """Yield the qualified name and the object of every public class, function and method of the package."""
+    for module in pkgutil.walk_packages(hvq_jax.__path__, "hvq_jax."):
+        for name, found in vars(importlib.import_module(module.name)).items():
+            if name.startswith("_") or getattr(found, "__module__", "") != module.name or not callable(found):
+                continue
+            yield name, found
+            if inspect.isclass(found) and not getattr(found, "_is_protocol", False):
+                methods = {key: value for key, value in vars(found).items() if inspect.isfunction(value)}
+                yield from ((f"{name}.{key}", value) for key, value in methods.items() if not key.startswith("_"))
+
+
+def takes_a_name(found):
+    """Yield the parameters of `found` that take one of a set of names."""
+    if inspect.isclass(found) and not dataclasses.is_dataclass(found):
+        return
+    for parameter in inspect.signature(found).parameters.values():
+        # In Flax's layers, a dtype is Any.
+        if parameter.name in NAMED and parameter.annotation in (str, str | None, *([Any] * inspect.isclass(found))):
+            yield parameter.name
+
+
+TAKERS = [
+    pytest.param(name, found, parameter, id=f"{name}({parameter})")
+    for name, found in public_callables()
+    for parameter in takes_a_name(found)
+    if not getattr(found, "_is_protocol", False)
+]
+
+
+def test_the_walk_finds_what_takes_a_name():
+    found = {(parameter.values[0], parameter.values[2]) for parameter in TAKERS}
+    assert {("Parallel", "form"), ("PixelCNN", "compute_dtype"), ("ResidualBlock", "skip"), ("Dense", "dtype")} <= found
+    assert {("LatentOptions", "mode"), ("hybrid_latent", "estimator"), ("Latent.uses", "part")} <= found
+
+
+@pytest.mark.parametrize(("name", "found", "parameter"), TAKERS)
+def test_another_name_is_refused(name, found, parameter):
+    def call(**given):
+        if not inspect.isclass(found):
+            return CALLS[name](**given)
+        required = () if issubclass(found, Options) else inspect.signature(found).parameters.values()
+        others = {p.name: NEEDED.get(p.name, 1) for p in required if p.default is p.empty and p.name not in given}
+        return found(**others, **given)
+
+    with pytest.raises(ArgumentError, match=rf"^{parameter}=nonsense: choose one of "):
+        call(**{parameter: "nonsense"})
+
+
+@pytest.mark.parametrize("channels", [-1, 2, 5])
+def test_another_number_of_channels_is_refused(channels):
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(file, "PNG")
+    with pytest.raises(ArgumentError, match=rf"^channels={channels}: choose one of 1, 3, 4$"):
+        decode_image(file, channels)
+    features = tfds.features.FeaturesDict({"image": tfds.features.Tensor(shape=(4, 4, 3), dtype=np.uint8)})
+    with pytest.raises(ArgumentError, match=rf"^channels={channels}: choose one of 0, 1, 3, 4$"):
+        ExampleParser(features, "a data set", channels=channels)
