@@ -224,9 +224,12 @@ def frequent_codes(
     if frequent_mass is None:
         chosen = jnp.arange(frequency.shape[0]) < jnp.asarray(num_frequent)
     else:
-        running_sum = jnp.cumsum(frequency[order])
-        sum_before = jnp.concatenate([jnp.zeros(1, running_sum.dtype), running_sum[:-1]])
-        chosen = sum_before < frequent_mass * running_sum[-1]
+        ordered = frequency[order]
+        sum_before = jnp.concatenate([jnp.zeros(1, ordered.dtype), jnp.cumsum(ordered)[:-1]])
+        sum_from = jnp.cumsum(ordered[::-1])[::-1]  # from the small end: float32 keeps what a few large codes leave
+        rest = (1 - frequent_mass) * sum_from[0]
+        # The same inequality twice; the smaller of the two shares is the one that rounding moves less.
+        chosen = jnp.where(frequent_mass <= 0.5, sum_before < frequent_mass * sum_from[0], sum_from > rest)
     frequent = jnp.zeros(frequency.shape, bool).at[order].set(chosen)
     return frequent | (jnp.sum(frequency) == 0)
 
