@@ -37,9 +37,14 @@ class Schedule:
         """Return whether to log the steps since the last log after `step`; always true before a checkpoint."""
         return self.saves(step) or _is_multiple(step, self.log_every_steps)
 
-    def checks_replicas(self, step: int) -> bool:
-        """Return whether to compare the copies of the state after `step`."""
-        return _is_multiple(step, self.check_replicas_every_steps)
+    def checks_replicas(self, step: int, *, is_first: bool) -> bool:
+        """Return whether to compare the copies of the state after `step`.
+
+        Always true, unless the interval is 0, after the last step and after the first dispatch of a process
+        (`is_first`), so that short runs are checked and processes that started differently stop at once.
+        """
+        every = self.check_replicas_every_steps
+        return every > 0 and (is_first or step == self.num_steps or step % every == 0)
 
     def dispatches(self, start: int, most: int) -> Iterator[int]:
         """Yield the size of each dispatch after step `start`: `most`, or 1 if fewer steps are left until an event.

@@ -57,7 +57,11 @@ class FitOptions(Options):
         2, "newest checkpoints to keep, besides the best on validation", low=1, changeable=True
     )
     check_replicas_every_steps: int = option(
-        500, "steps per check that all devices hold the same state, bit for bit; 0: never", low=0, changeable=True
+        500,
+        "steps per check that all devices hold the same state, bit for bit; also after the first and the last step; "
+        "0: never",
+        low=0,
+        changeable=True,
     )
     steps_per_dispatch: int = option(
         1,
@@ -226,7 +230,7 @@ def _train(
     step_log = StepLog(log, stage, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
     groups = placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel)
     try:
-        for step, group in groups:
+        for number, (step, group) in enumerate(groups):
             profiler.before(state)
             state, reports = dispatch(state, group)
             step_log.write()  # the previous interval, while the devices compute this step
@@ -235,11 +239,12 @@ def _train(
             step_log.add(reports)
             stops = run.preemption.requested() and step < num_steps
             saves = schedule.saves(step) or stops
+            checks_replicas = schedule.checks_replicas(step, is_first=number == 0)
             if schedule.logs(step) or stops:
                 step_log.close_interval(step)
-            if saves or schedule.checks_replicas(step):
+            if saves or checks_replicas:
                 step_log.write()
-            if schedule.checks_replicas(step):
+            if checks_replicas:
                 _check_replicas(stage, parallel, state, step, checkpoints)
             metrics = validate(state, step) if schedule.evaluates(step) else None
             if saves:

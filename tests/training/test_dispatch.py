@@ -27,12 +27,19 @@ def test_no_dispatch_crosses_an_event_and_a_stopped_run_is_cut_the_same(num_step
     plan = schedule(num_steps, log, ev, save, check)
     lengths = list(plan.dispatches(0, most))
     ends = np.cumsum(lengths)
-    events = [n for n in range(1, num_steps + 1) if plan.logs(n) or plan.checks_replicas(n)]
+    events = [n for n in range(1, num_steps + 1) if plan.logs(n) or plan.checks_replicas(n, is_first=False)]
     assert set(lengths) <= {1, most}
     assert set(events) <= set(ends)
     assert ends[-1] == num_steps == events[-1]
     done = data.draw(st.integers(0, len(lengths) - 1))
     assert list(plan.dispatches(int(sum(lengths[:done])), most)) == lengths[done:]
+
+
+def test_replicas_are_compared_after_the_first_and_the_last_step_too():
+    plan = schedule(10, check=4)
+    assert [n for n in range(1, 11) if plan.checks_replicas(n, is_first=n == 1)] == [1, 4, 8, 10]
+    assert plan.checks_replicas(7, is_first=True)  # a resumed run
+    assert not any(schedule(10, check=0).checks_replicas(n, is_first=n == 1) for n in range(1, 11))
 
 
 def test_full_dispatches_come_first():

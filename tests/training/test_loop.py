@@ -16,8 +16,7 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.metrics import Mean
-from hvq_jax.training import loop
-from hvq_jax.training import saved_step
+from hvq_jax.training import loop, saved_step
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
 from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit, num_training_steps
@@ -108,6 +107,30 @@ def test_the_best_state_is_handed_on_without_being_read_again(tmp_path, monkeypa
     from_disk = fit_toy(stage, tmp_path / "run")  # finished: nothing is trained, so the best has to be read
     assert reads
     chex.assert_trees_all_equal(handed_on, from_disk)
+
+
+@dataclasses.dataclass(frozen=True)
+class DriftingStage(ToyStage):
+    """A stage without its reduction from some step on: the devices count differently."""
+
+    drifts_from: int = 1
+
+    def loss(self, params, state, batch, key, axis_name):
+        error, (count, metrics) = super().loss(params, state, batch, key, axis_name)
+        return error, (count + (count >= self.drifts_from) * 100 * jax.lax.axis_index(axis_name), metrics)
+
+
+def test_replicas_that_differ_stop_a_run_that_is_shorter_than_the_interval(tmp_path):
+    options = {"check_replicas_every_steps": 500}
+    first, later = DriftingStage(), DriftingStage(drifts_from=7)
+    with pytest.raises(UserError, match="at step 1 the state on devices 1, 2, 3 is not that"):
+        fit_toy(first, tmp_path / "first", **options)
+    with pytest.raises(UserError, match="at step 8 the state on devices 1, 2, 3 is not that"):
+        fit_toy(later, tmp_path / "last", **options)
+    # Resumed after step 7, which was saved unseen: its copies are equal again, but the next step's are not.
+    with pytest.raises(UserError, match="at step 8"):
+        fit_toy(later, tmp_path / "last", **options)
+    assert fit_toy(first, tmp_path / "never", check_replicas_every_steps=0).step > 0
 
 
 def kept(stage, workdir):
