@@ -1,10 +1,17 @@
-"""Decoding of image files to grey or colour images with Pillow, and fitting them to a square."""
+"""Decoding of image files to grey or colour images with Pillow, and fitting them to a size.
 
+`read_image` is the one way from a file to the pixels that a network sees, in training and in use.
+"""
+
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from hvq_jax.files import open_regular
 
 from hvq_jax.registry import check_choice
 
@@ -16,9 +23,38 @@ MAX_PIXELS = 8192 * 8192
 
 Sides = tuple[int, int]  # (height, width) in pixels
 
+_TURNS = {  # by EXIF's orientation: how to turn the stored pixels upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 class ImageError(ValueError):
     """Raised when a file is not an image or is damaged. The message says what is wrong, but does not name the file."""
+
+
+def read_image(file: str | os.PathLike[str] | BinaryIO, sides: Sides, channels: int) -> tuple[np.ndarray, bool]:
+    """Return the image in a file, resized to cover `sides`, (height, width), with its centre cropped.
+
+    Args:
+        file: path or binary stream, as for `decode_image`.
+        sides: (height, width) in pixels.
+        channels: 1 for grey, 3 for RGB, 4 for RGBA.
+
+    Returns:
+        uint8 [height, width, channels], and whether the image had another size.
+
+    Raises:
+        ImageError: as `decode_image`.
+    """
+    image = decode_image(file, channels, at_least=sides)
+    is_fitted = image.size != sides[::-1]
+    return as_array(fit_image(image, sides)), is_fitted
 
 
 def decode_image(
@@ -43,20 +79,38 @@ def decode_image(
     """
     check_choice("channels", channels, _MODES)
     try:
-        with Image.open(file, formats=_FORMATS) as image:
+        with _opened(file) as stream, Image.open(stream, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{image.width}×{image.height} pixels, more than the limit of {MAX_PIXELS:,}")
             if at_least:
                 side = 2 * max(at_least)  # of both sides, since the image may still be turned
                 image.draft(None, (side, side))
-            ImageOps.exif_transpose(image, in_place=True)
-            return _convert(image, channels)
+            return _convert(_upright(image), channels)
     except (ImageError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise ImageError("not a PNG, JPEG, WebP, BMP or GIF image") from error
     except Exception as error:  # Pillow's decoders have no common error class
         raise ImageError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+@contextlib.contextmanager
+def _opened(file: str | os.PathLike[str] | BinaryIO) -> Iterator[BinaryIO]:
+    if isinstance(file, str | os.PathLike):
+        with open_regular(file) as stream:
+            yield stream
+    else:
+        yield file
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return the image turned upright, as EXIF says; as stored where EXIF cannot be read."""
+    image.load()  # first, so that an error is one of the pixels
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # Pillow raises SyntaxError, struct.error, ValueError and others
+        turn = None
+    return image if turn is None else image.transpose(turn)
 
 
 def as_sides(image_size: int | tuple[int, ...]) -> Sides | None:
@@ -80,6 +134,12 @@ def fit_image(image: Image.Image, sides: Sides) -> Image.Image:
     left, top = (image.width - box_width) / 2, (image.height - box_height) / 2
     box = (left, top, left + box_width, top + box_height)
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
+
+
+def as_array(image: Image.Image) -> np.ndarray:
+    """Return the pixels of an image, uint8 [H, W, C]."""
+    pixels = np.asarray(image)
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hvq_jax.data.decode import Sides, decode_image, fit_image
+from hvq_jax.data.decode import Sides, as_array, decode_image, fit_image, read_image
 from hvq_jax.errors import UserError
 from hvq_jax.registry import check_choice
 
@@ -71,8 +71,9 @@ class ExampleParser:
         """Decode an image stored as a file."""
         # TFDS would return the channels that the file has instead of those declared.
         file = io.BytesIO(fields["image"].bytes_list.value[0])
-        image = decode_image(file, self._channels, at_least=self._sides)
-        return _as_array(fit_image(image, self._sides) if self._sides else image)
+        if self._sides:
+            return read_image(file, self._sides, self._channels)[0]
+        return as_array(decode_image(file, self._channels))
 
     def _stored(self, fields: Any) -> np.ndarray:
         """Return an image stored as an array of numbers."""
@@ -89,7 +90,7 @@ class ExampleParser:
         if image.shape == wanted:
             return image
         converted = Image.fromarray(image[..., 0] if channels == 1 else image).convert(_MODES[wanted[2]])
-        return _as_array(fit_image(converted, self._sides) if self._sides else converted)
+        return as_array(fit_image(converted, self._sides) if self._sides else converted)
 
 
 def has_label(features: tfds.features.FeaturesDict) -> bool:
@@ -103,8 +104,3 @@ def _numbers(field: Any) -> bytes | np.ndarray:
     if field.HasField("bytes_list"):
         return field.bytes_list.value[0]
     return np.array(field.int64_list.value, np.uint8)
-
-
-def _as_array(image: Image.Image) -> np.ndarray:
-    pixels = np.asarray(image)
-    return pixels.reshape(*pixels.shape[:2], -1)

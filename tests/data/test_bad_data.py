@@ -1,9 +1,9 @@
 """Damaged files, full disks, interrupted preparations: a one-line error, and nothing left behind."""
 
-import builtins
 import collections
 import contextlib
 import io
+import os
 import pathlib
 import resource
 import shutil
@@ -106,14 +106,14 @@ def test_a_split_without_a_single_good_image_is_an_error(folder):
 
 def test_a_file_without_permission_is_named(folder, monkeypatch):
     forbidden = folder / "b" / "good.png"
-    really_open = builtins.open
+    really_open = os.open
 
     def refusing_open(path, *arguments, **options):
         if str(path) == str(forbidden):
             raise PermissionError(13, "Permission denied", str(path))
         return really_open(path, *arguments, **options)
 
-    monkeypatch.setattr(builtins, "open", refusing_open)
+    monkeypatch.setattr(os, "open", refusing_open)
     with one_line(f"cannot read {forbidden}: .*Permission denied"):
         prepare_folder(folder)
 

@@ -1,5 +1,6 @@
 import contextlib
 import io
+import os
 import struct
 
 import hypothesis
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 from published_files import raw_png
 
-from hvq_jax.data.decode import MAX_PIXELS, ImageError, decode_image, fit_image
+from hvq_jax.data.decode import MAX_PIXELS, ImageError, decode_image, fit_image, read_image
 
 FORMATS = {"PNG": {}, "JPEG": {"quality": 90}, "WEBP": {"lossless": True}}
 
@@ -120,6 +121,41 @@ def test_images_are_turned_upright(file_format, orientation):
     np.testing.assert_allclose(np.asarray(decode_image(file, 1)), upright, atol=3)
 
 
+UNREADABLE = {
+    "no header": b"Exif\0\0garbage garbage",
+    "cut": b"Exif\0\0MM\0*\0\0\0\x08\0\x05",
+    "cut in an entry": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03",
+    "elsewhere": b"Exif\0\0MM\0*\xff\xff\xff\xff",
+    "an orientation of nine": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0\0\0\0\0",
+    "a text": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02a\0\0\0\0\0\0\0",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("file_format", FORMATS)
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_pixels_are_taken_as_stored_where_exif_cannot_be_read(file_format, name):
+    image = smooth(24, 40)
+    plain, marked = (
+        decode_image(encoded(image, file_format, **FORMATS[file_format], **options), 3)
+        for options in ({}, {"exif": UNREADABLE[name]})
+    )
+    np.testing.assert_array_equal(np.asarray(marked), np.asarray(plain))
+
+
+@pytest.mark.filterwarnings("ignore")
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(data=st.data(), file_format=st.sampled_from([*FORMATS]))
+def test_damage_to_exif_alone_never_stops_the_decoder(data, file_format):
+    exif = Image.Exif()
+    exif[274], exif[270], exif[315] = 6, "description", "artist"
+    content = bytearray(exif.tobytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(6, len(content) - 1))] = data.draw(st.integers(0, 255))
+    file = encoded(smooth(24, 40), file_format, exif=bytes(content), **FORMATS[file_format])
+    assert decode_image(file, 3).size in ((40, 24), (24, 40))
+
+
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_a_file_cut_anywhere_is_decoded_or_refused_in_one_line(file_format):
     whole = encoded(smooth(16, 16), file_format, **FORMATS[file_format]).getvalue()
@@ -150,7 +186,8 @@ def test_other_files_are_no_images(content):
 
 
 def test_files_that_cannot_be_opened_are_image_errors(tmp_path):
-    for path in (tmp_path, tmp_path / "absent.png"):
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in (tmp_path, tmp_path / "absent.png", tmp_path / "pipe.png"):
         with pytest.raises(ImageError, match=path.name):
             decode_image(path, 3)
 
@@ -207,6 +244,14 @@ def test_transparent_pixels_do_not_bleed_when_shrunk():
     pixels[:, 1::2] = (9, 9, 9, 255)
     fitted = np.asarray(fit_image(Image.fromarray(pixels), (8, 8)))
     np.testing.assert_allclose(fitted[1:-1, 1:-1, :3], 9, atol=1)
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(st.integers(1, 200), st.integers(1, 200), SIDES, st.sampled_from([1, 3, 4]))
+def test_read_images_have_their_shape_and_are_fitted_where_they_had_another(width, height, sides, channels):
+    pixels, is_fitted = read_image(encoded(Image.new("RGB", (width, height)), "JPEG"), sides, channels)
+    assert pixels.shape == (*sides, channels)
+    assert is_fitted == ((height, width) != sides)
 
 
 @pytest.mark.parametrize(("width", "height"), [(512, 512), (640, 400), (300, 2400)])

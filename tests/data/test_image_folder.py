@@ -14,7 +14,7 @@ from hvq_jax.data.builders import base
 from hvq_jax.data.builders.decode_files import decode_files
 from hvq_jax.data.builders.image_files import list_images
 from hvq_jax.data.builders.image_folder import ImageFolder
-from hvq_jax.data.decode import ImageError, decode_image, fit_image
+from hvq_jax.data.decode import ImageError, read_image
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 
@@ -45,7 +45,7 @@ def prepared(folder: pathlib.Path, data_dir: pathlib.Path, **options):
 
 
 def expected(path: pathlib.Path, sides: tuple[int, int] = (SIZE, SIZE), channels: int = 3) -> np.ndarray:
-    return np.asarray(fit_image(decode_image(path, channels, at_least=sides), sides)).reshape(*sides, channels)
+    return read_image(path, sides, channels)[0]
 
 
 def test_folders_are_classes_and_all_of_them_train(tmp_path):

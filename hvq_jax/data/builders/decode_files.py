@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterable
 
 import numpy as np
 
-from hvq_jax.data.decode import ImageError, Sides, decode_image, fit_image
+from hvq_jax.data.decode import ImageError, Sides, read_image
 
 _MOST_THREADS = 32
 _AHEAD = 16  # files per thread, so that a large file does not block the others
@@ -35,10 +35,9 @@ def decode_files(
 
     def decode(path: pathlib.Path) -> np.ndarray | ImageError:
         try:
-            image = decode_image(path, channels, at_least=sides)
+            return read_image(path, sides, channels)[0]
         except ImageError as error:
             return error
-        return np.asarray(fit_image(image, sides)).reshape(*sides, channels)
 
     pending: collections.deque[concurrent.futures.Future[np.ndarray | ImageError]] = collections.deque()
     pool = concurrent.futures.ThreadPoolExecutor(num_threads)
