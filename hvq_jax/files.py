@@ -59,6 +59,16 @@ def full_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.abspath(expanded))
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Return a path, which may hold any bytes, as one line that every stream can encode as UTF-8.
+
+    >>> printable("caf\udce9\n.png")
+    'caf\\xe9\\n.png'
+    """
+    text = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def home_folder() -> Path | None:
     """Return the user's home folder; None where there is none, as in a container without HOME and a passwd entry."""
     home = os.path.expanduser("~")

@@ -10,18 +10,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
 
-from hvq_jax.data.decode import decode_image
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.evaluation import plots
+from hvq_jax.files import full_path, printable
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
-from hvq_jax.runs.outputs import check_out, is_png, write
+from hvq_jax.runs.image_inputs import ImageInputs
+from hvq_jax.runs.outputs import check_out, in_file_name, is_png, unique_stems, write
 from hvq_jax.runs.trained import Decoded, TrainedRun
 
 _MOST_SAMPLES = 10**8  # their labels are in memory
-_IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def draw_samples(
@@ -35,7 +34,7 @@ def draw_samples(
 ) -> None:
     """Draw `num_samples` images, of one class (`label`: name or number) or of all in turn, and write `out`.
 
-    `options` are those of `SamplingOptions`. Images in a folder are named by their number and class.
+    `options` are those of `SamplingOptions`. Images in a folder are named by their number and the name of their class.
     """
     _check_drawing(num_samples, seed)
     check_out(out, num_samples)
@@ -55,10 +54,11 @@ def draw_samples(
     def save_png(images: np.ndarray) -> None:
         captions = [run.class_names[i] for i in labels] if conditional else None
         title = f"{num_samples} samples, {Path(workdir).name}, seed {seed}"
-        plots.save_grid(out, images, labels=captions, title=title)
+        plots.save_grid(full_path(out), images, labels=captions, title=title)
 
-    names = (f"{i:06d}-class_{labels[i]}" if conditional else f"{i:06d}" for i in range(num_samples))
-    write(out, pieces, num_samples, names=names, save_png=save_png)
+    of_class = [f"-class_{in_file_name(name)}" for name in run.class_names]
+    stems = (f"{i:06d}{of_class[labels[i]] if conditional else ''}" for i in range(num_samples))
+    write(out, pieces, num_samples, stems=stems, save_png=save_png, arrays=_label_arrays(run, labels))
 
 
 def complete_images(
@@ -105,9 +105,9 @@ def _redraw(
         raise UserError(
             "this run's prior always saw the class in training (prior.label_dropout=0): name one with --label=NAME"
         )
-    files = _image_files(Path(path))
-    check_out(out, len(files) * (num_samples + 2))
-    images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
+    inputs = ImageInputs.find(path)
+    check_out(out, len(inputs) * (num_samples + 2))
+    images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):
         images = list(images)
     transmitted: list[np.ndarray] = []  # for a .png
@@ -118,18 +118,18 @@ def _redraw(
                 transmitted.extend(drawn.images)
             yield from (latent for latent in tokens for _ in range(num_samples))
 
-    labels = np.full(len(files) * num_samples, number, np.int32)
+    labels = np.full(len(inputs) * num_samples, number, np.int32)
     pieces = _sampled(run, labels, seed, options, tokens=repeated(), keep=keep)
 
     def save_png(drawn: np.ndarray) -> None:
-        draws = drawn.reshape(len(files), num_samples, *drawn.shape[1:])
+        draws = drawn.reshape(len(inputs), num_samples, *drawn.shape[1:])
         rows = np.concatenate([np.stack(list(images))[:, None], np.stack(transmitted)[:, None], draws], axis=1)
         title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
-        plots.save_samples(out, rows, [file.stem for file in files], title=title)
+        plots.save_samples(full_path(out), rows, [Path(name).stem for name in inputs.names], title=title)
 
-    sources = [file.name for file in files for _ in range(num_samples)]
-    names = (f"{name}-{i:02d}" for name in _names(path, files) for i in range(num_samples))
-    write(out, pieces, len(labels), names=names, save_png=save_png, sources=sources)
+    stems = unique_stems(f"{stem}-{i:02d}" for stem in inputs.stems for i in range(num_samples))
+    arrays = {"names": np.repeat(inputs.names, num_samples), **_label_arrays(run, labels)}
+    write(out, pieces, len(labels), stems=stems, save_png=save_png, arrays=arrays)
 
 
 def _sampled(
@@ -141,6 +141,13 @@ def _sampled(
     except ArgumentError as error:
         is_flag = error.name in {"label", *(field.name for field in dataclasses.fields(SamplingOptions))}
         raise (error.within("--") if is_flag else error) from None
+
+
+def _label_arrays(run: TrainedRun, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what an .npz says about the classes of images drawn with `labels`, nothing by an unconditional prior."""
+    if not run.options.prior.conditional:
+        return {}
+    return {"labels": labels, "class_names": np.array(run.class_names)}
 
 
 def _check_label(run: TrainedRun, label: str | None) -> None:
@@ -157,26 +164,20 @@ def _check_drawing(num_samples: int, seed: int) -> None:
 
 def reconstruct_files(workdir: str, path: str, out: str) -> None:
     """Pass an image or a folder of images through the run's autoencoder and write `out`."""
-    files = _image_files(Path(path))
-    check_out(out, 2 * len(files))
+    inputs = ImageInputs.find(path)
+    check_out(out, 2 * len(inputs))
     run = TrainedRun.load(workdir)
-    images: Iterable[np.ndarray] = (_read_image(file, run.model.image_shape) for file in files)
+    images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):
         images = list(images)
 
     def save_png(drawn: np.ndarray) -> None:
-        title = f"{path} through {Path(workdir).name}"
-        plots.save_reconstructions(out, np.stack(list(images)), drawn, title=title)
+        title = f"{printable(path)} through {Path(workdir).name}"
+        plots.save_reconstructions(full_path(out), np.stack(list(images)), drawn, title=title)
 
-    sources = [file.name for file in files]
-    write(out, run.reconstruct(images), len(files), names=_names(path, files), save_png=save_png, sources=sources)
-
-
-def _names(path: str, files: list[Path]) -> Iterator[str]:
-    """Yield the names of the images made from `files`: their paths below `path`, without .png."""
-    root = Path(path) if Path(path).is_dir() else Path(path).parent
-    for file in files:
-        yield str(file.relative_to(root)).removesuffix(".png")
+    arrays = {"names": np.array(inputs.names)}
+    stems = unique_stems(inputs.stems)
+    write(out, run.reconstruct(images), len(inputs), stems=stems, save_png=save_png, arrays=arrays)
 
 
 def _label_number(label: str, class_names: tuple[str, ...]) -> int:
@@ -196,27 +197,3 @@ def _label_number(label: str, class_names: tuple[str, ...]) -> int:
 
 def _folded(name: str) -> str:
     return unicodedata.normalize("NFC", name).casefold()
-
-
-def _image_files(path: Path) -> list[Path]:
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if path.is_file():
-        return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in _IMAGE_ENDINGS)
-    if not files:
-        raise UserError(f"{path}: no {', '.join(_IMAGE_ENDINGS)} file in this folder")
-    return files
-
-
-def _read_image(file: Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Return `[H, W, C]` uint8: the image in grey or RGB, resized and cropped about its centre where necessary."""
-    height, width, channels = image_shape
-    try:
-        converted = decode_image(file, channels)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file} cannot be read as an image: {error}") from None
-    if converted.size != (width, height):
-        print(f"{file.name}: {converted.width}×{converted.height} fitted to {width}×{height}")
-        converted = ImageOps.fit(converted, (width, height), Image.Resampling.BICUBIC)
-    return np.asarray(converted, np.uint8).reshape(image_shape)

@@ -4,13 +4,15 @@ Pieces are written as they arrive, so an .npz or a folder takes no more memory f
 An existing file is replaced, or a folder created, only once everything is written.
 """
 
+import collections
 import contextlib
 import dataclasses
 import os
+import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,10 +20,12 @@ import tqdm
 from PIL import Image
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.trained import Decoded
 
 _MOST_IN_ONE_PNG = 1024
+_MOST_NAME_BYTES = 240  # a name may have 255, with .png and a number
 
 
 def is_png(out: str) -> bool:
@@ -31,7 +35,7 @@ def is_png(out: str) -> bool:
 
 def check_out(out: str, count: int) -> None:
     """Raise UserError if `count` images cannot be written to `out`; call it before computing anything."""
-    path = Path(out)
+    path = full_path(out)
     if path.suffix not in (".png", ".npz", ""):
         raise UserError(f"--out={out}: must end in .png or .npz, or be a folder name without an extension")
     if is_png(out) and count > _MOST_IN_ONE_PNG:
@@ -41,8 +45,42 @@ def check_out(out: str, count: int) -> None:
         )
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--out={out}: already exists and is not an empty folder; choose another name")
-    if not os.access(path.absolute().parent, os.W_OK):
+    if not os.access(path.parent, os.W_OK):
         raise UserError(f"--out={out}: the folder does not exist or is not writable")
+
+
+def in_file_name(text: str) -> str:
+    """Return `text` with everything replaced that may not be in a file name, and of a length that may.
+
+    >>> in_file_name("T-shirt/top"), in_file_name("Ankle boot")
+    ('T-shirt_top', 'Ankle_boot')
+    """
+    return _shortened(re.sub(r"[^\w.+-]+", "_", text), _MOST_NAME_BYTES // 2)
+
+
+def unique_stems(stems: Iterable[str]) -> list[str]:
+    """Return paths without ".png" as they are, or with a number appended where two images would be one file.
+
+    >>> unique_stems(["a", "a", "b/c"])
+    ['a', 'a-2', 'b/c']
+    """
+    given = ["/".join(_shortened(part, _MOST_NAME_BYTES) for part in stem.split("/")) for stem in stems]
+    taken = {str(folder) for stem in given for folder in PurePath(stem).parents}  # a folder may end in .png
+    numbers: collections.Counter[str] = collections.Counter()
+    unique = []
+    for stem in given:
+        candidate = stem
+        while f"{candidate}.png" in taken:
+            numbers[stem] += 1
+            candidate = f"{stem}-{numbers[stem] + 1}"
+        taken.add(f"{candidate}.png")
+        unique.append(candidate)
+    return unique
+
+
+def _shortened(name: str, num_bytes: int) -> str:
+    encoded = os.fsencode(name)
+    return name if len(encoded) <= num_bytes else encoded[:num_bytes].decode(errors="ignore")
 
 
 def write(
@@ -50,9 +88,9 @@ def write(
     pieces: Iterable[Decoded],
     count: int,
     *,
-    names: Iterable[str],
+    stems: Iterable[str],
     save_png: Callable[[np.ndarray], None],
-    sources: list[str] | None = None,
+    arrays: Mapping[str, np.ndarray],
 ) -> None:
     """Write `count` images, showing a progress bar, and print the name of the output.
 
@@ -60,19 +98,19 @@ def write(
         out: a path that ends in .png or .npz, or a folder.
         pieces: the images and their latents.
         count: number of images.
-        names: file names, without extension, for a folder.
+        stems: paths of the images in a folder, without ".png", all different.
         save_png: function that writes the .png of all images `[N, H, W, C]` uint8.
-        sources: names of the images, stored as `names` in an .npz.
+        arrays: what an .npz holds besides images and latents.
     """
-    path = Path(out)
+    path = full_path(out)
     with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
         pieces = _counted(pieces, progress)
         if is_png(out):
             save_png(np.concatenate([piece.images for piece in pieces]))
         elif path.suffix:
-            _write_arrays(path, pieces, count, {} if sources is None else {"names": np.array(sources)})
+            _write_arrays(path, pieces, count, arrays)
         else:
-            _write_folder(path, pieces, names)
+            _write_folder(path, pieces, stems)
     print(f"wrote {out}")
 
 
@@ -83,9 +121,9 @@ def _counted(pieces: Iterable[Decoded], progress: "tqdm.tqdm[Any]") -> Iterator[
         progress.update(len(piece.indices))
 
 
-def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: dict[str, np.ndarray]) -> None:
+def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: Mapping[str, np.ndarray]) -> None:
     """Write an uncompressed .npz like `np.savez`: append each array to a separate file, then pack the files."""
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
         folder, files = Path(temporary), dict[str, BinaryIO]()
         with contextlib.ExitStack() as stack:
             for piece in pieces:
@@ -110,14 +148,14 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> No
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _write_folder(path: Path, pieces: Iterable[Decoded], names: Iterable[str]) -> None:
-    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix=f".{path.name}-") as temporary:
+def _write_folder(path: Path, pieces: Iterable[Decoded], stems: Iterable[str]) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
         folder = Path(temporary) / "images"
         folder.mkdir()
-        names = iter(names)
+        stems = iter(stems)
         for piece in pieces:
-            for image, name in zip(piece.images, names, strict=False):  # the last piece ends before the names do
-                file = folder / f"{name}.png"
+            for image, stem in zip(piece.images, stems, strict=False):  # the last piece ends before the stems do
+                file = folder / f"{stem}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("xb") as stream:  # never overwrite another image
                     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")

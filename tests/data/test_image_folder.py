@@ -280,7 +280,7 @@ def test_a_folder_that_is_gone_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "folders", "reason"),
     [
-        ([], [], "in has no .png, .jpg, .jpeg, .webp file"),
+        ([], [], "in has no .png, .jpg, .jpeg, .webp, .bmp, .gif files: name"),
         ([], ["a"], "in has no .png"),
         (["a/1.png"], ["b"], "class folder .*/in/b has no images"),
         (["a/1.png", "2.png"], [], "in/2.png lies beside class folders"),

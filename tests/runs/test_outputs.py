@@ -1,10 +1,15 @@
-"""Writing images in pieces, without losing anything if they end early."""
+"""Writing images in pieces, without losing anything if they end early, each to a file of its own."""
 
+import os
+from pathlib import PurePath
+
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.runs.outputs import check_out, write
+from hvq_jax.runs.outputs import check_out, in_file_name, unique_stems, write
 from hvq_jax.runs.trained import Decoded
 
 
@@ -22,7 +27,7 @@ def pieces_of(sizes, channels=1):
 
 
 def save(out, pieces, count):
-    write(str(out), pieces, count, names=map(str, range(count)), save_png=pytest.fail, sources=["a"] * count)
+    write(str(out), pieces, count, stems=map(str, range(count)), save_png=pytest.fail, arrays={"names": ["a"] * count})
 
 
 @pytest.mark.parametrize("sizes", [[3], [4, 4, 1]])
@@ -84,3 +89,34 @@ def test_where_images_cannot_go(tmp_path):
             check_out(str(tmp_path / name), count)
     check_out(str(tmp_path / "a.png"), 1024)
     check_out(str(tmp_path / "new"), 10**9)
+
+
+# Names as they may be on a disk, and those that could meet.
+NAMES = st.sampled_from(["a", "a.png", "a-2", "a-00", "x" * 255, "é" * 127, os.fsdecode(b"caf\xe9")]) | st.text(
+    st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=5
+).filter(lambda name: name not in (".", ".."))
+STEMS = st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), max_size=20)
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(STEMS)
+def test_every_image_has_a_file_of_its_own(tmp_path_factory, stems):
+    folder = tmp_path_factory.mktemp("unique")
+    unique = unique_stems(stems)
+    assert len(unique) == len(stems)
+    for stem in unique:
+        file = folder / f"{stem}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.open("xb").close()
+    if len(set(stems)) == len(stems) and max(map(len, stems), default=0) < 9 and not any("-" in s for s in stems):
+        folders = {str(parent) for stem in stems for parent in PurePath(stem).parents}
+        if folders.isdisjoint(f"{stem}.png" for stem in stems):
+            assert unique == stems
+
+
+@hypothesis.given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_class_names_become_parts_of_file_names(tmp_path_factory, text):
+    name = in_file_name(text)
+    assert len(name.encode()) <= 120
+    assert name.isprintable()
+    assert not set(name) & set('/\\:*?"<>| \0')

@@ -60,7 +60,7 @@ def test_digits_from_training_to_samples(digits, tmp_path, capsys):
     out = tmp_path / "drawn.npz"
     assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=70", "--label=1", f"--out={out}"]) == 0
     with np.load(out) as drawn:
-        assert list(drawn) == ["indices"]
+        assert list(drawn) == ["class_names", "indices", "labels"]
         assert drawn["indices"].shape == (70, 8, 8)
         assert 0 <= drawn["indices"].min() <= drawn["indices"].max() <= 16
         # The margins of all digits are nearly empty, and the strokes of a one run down the middle.

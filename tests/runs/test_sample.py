@@ -41,6 +41,8 @@ def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
     assert run(workdir, "--num_samples=5", "--label=Dress", "--seed=1", f"--out={tmp_path / 'a.npz'}") == 0
     found = arrays(tmp_path / "a.npz")
     assert found["images"].shape == (5, 28, 28, 1)
+    np.testing.assert_array_equal(found["labels"], [3] * 5)
+    assert found["class_names"][3] == "Dress"
     assert found["indices"].shape == found["gains"].shape == (5, 7, 7)
     assert found["latents"].shape == (5, 7, 7, 8)
     trained = TrainedRun.load(trained_run)
@@ -122,7 +124,7 @@ def test_a_folder_has_a_file_for_each_image(trained_run, tmp_path, capsys):
     assert run(workdir, "--num_samples=70", "--label=3", f"--out={tmp_path / 'all'}") == 0  # more than a piece
     assert run(workdir, "--num_samples=70", "--label=3", f"--out={tmp_path / 'all.npz'}") == 0
     files = sorted((tmp_path / "all").iterdir())
-    assert [file.name for file in files] == [f"{i:06d}-class_3.png" for i in range(70)]
+    assert [file.name for file in files] == [f"{i:06d}-class_Dress.png" for i in range(70)]
     found = np.stack([np.asarray(Image.open(file)) for file in files])
     np.testing.assert_array_equal(found, arrays(tmp_path / "all.npz")["images"][..., 0])
     assert "already exists" in error_of(capsys, workdir, f"--out={tmp_path / 'all'}")
@@ -151,7 +153,7 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
     Image.new("RGBA", (28, 28), (0, 0, 0, 0)).save(folder / "c.webp")
     Image.fromarray(grey.astype(np.uint16) << 8).save(folder / "d.png")  # a.png in 16 bits
     assert run(f"--workdir={trained_run}", f"--reconstruct={folder}", f"--out={tmp_path / 'codes.npz'}") == 0
-    assert "b.jpg: 60×40 fitted to 28×28" in capsys.readouterr().out
+    assert "1 of 4 images fitted to 28×28" in capsys.readouterr().out
     found = arrays(tmp_path / "codes.npz")
     assert list(found["names"]) == ["a.png", "b.jpg", "c.webp", "d.png"]
     trained = TrainedRun.load(trained_run)

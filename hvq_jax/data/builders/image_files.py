@@ -1,16 +1,19 @@
 """The files, splits and classes of a folder of images."""
 
+import collections
 import dataclasses
 import hashlib
 import os
 import pathlib
+import unicodedata
+from functools import partial
 
 from hvq_jax.data.builders.layouts import LabelledPaths, by_folders, by_tables, find_split_folders, find_tables
+from hvq_jax.data.listing import ENDINGS, Stamps, describe, find_images, stamp
 from hvq_jax.errors import ArgumentError, UserError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
-
-Stamps = dict[str, tuple[int, int]]  # size in bytes and modification time in ns, by path relative to the folder
+# A Mac writes é as e with an accent, other systems as one character: both name the same class.
+_composed = partial(unicodedata.normalize, "NFC")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +24,11 @@ class ImageFiles:
     class_names: tuple[str, ...]  # sorted
     splits: dict[str, list[tuple[str, int]]]  # by split: path relative to the folder, and label, of each file
     digest: str  # hash of all names, sizes and modification times; if it changes, the images may have changed
+    left_out: str  # the numbers of files that are no images, by kind
 
 
 def list_images(folder: pathlib.Path) -> ImageFiles:
-    """List the PNG, JPEG and WebP files of a folder, ignoring all other files and hidden ones.
+    """List the images of a folder with their splits and classes; `find_images` says which files these are.
 
     The files may be laid out in three ways:
 
@@ -42,13 +46,19 @@ def list_images(folder: pathlib.Path) -> ImageFiles:
     """
     if not folder.is_dir():
         raise ArgumentError(f"manual_dir={folder}", "not a folder; name the one with your images")
-    images, folders = _scan(folder)
+    listing = find_images(folder)
+    images, folders, left_out = listing.images, listing.folders, listing.left_out
     if not images:
-        raise UserError(f"{folder} has no {', '.join(ENDINGS)} files: name the folder with your images")
+        others = f", only {describe(left_out)}" if left_out else ""
+        raise UserError(f"{folder} has no {', '.join(ENDINGS)} files{others}: name the folder with your images")
     tables = find_tables(folder)
     if tables and not find_split_folders(folders):
         splits = by_tables(folder, images, tables)
-        images |= {path.name: _stamp(path.stat()) for path in tables.values()}
+        unlisted = len(images) - sum(map(len, splits.values()))
+        left_out = (
+            left_out - collections.Counter({".csv": len(tables)}) + collections.Counter({"in no table": unlisted})
+        )
+        images |= {path.name: stamp(path.stat()) for path in tables.values()}
     else:
         splits = by_folders(folder, images, folders)
     class_names = _class_names(folder, splits)
@@ -56,57 +66,15 @@ def list_images(folder: pathlib.Path) -> ImageFiles:
     return ImageFiles(
         folder=folder,
         class_names=class_names,
-        splits={split: [(path, label[name]) for path, name in files] for split, files in splits.items()},
-        digest=_digest(images),
+        splits={split: [(path, label[_composed(name)]) for path, name in files] for split, files in splits.items()},
+        digest=_digest(images, splits),
+        left_out=describe(left_out),
     )
 
 
-def _scan(folder: pathlib.Path) -> tuple[Stamps, list[str]]:
-    """Return all images and all folders below `folder`, each sorted by name."""
-    images: Stamps = {}
-    folders: list[str] = []
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(folder.stat()),))]
-    while pending:
-        above, ancestors = pending.pop()
-        for entry in _visible_entries(folder / above):
-            path = f"{above}/{entry.name}".removeprefix("/")
-            if entry.is_dir():
-                identity = _identity(entry.stat())
-                if identity in ancestors:
-                    raise UserError(f"{folder / path} is a link to a folder above it: remove it")
-                folders.append(path)
-                pending.append((path, (*ancestors, identity)))
-            elif entry.name.lower().endswith(ENDINGS) and (entry.is_file() or entry.is_symlink()):
-                images[path] = _stamp_of_entry(entry)
-    return dict(sorted(images.items())), sorted(folders)
-
-
-def _visible_entries(folder: pathlib.Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns
-
-
-def _stamp_of_entry(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        return _stamp(entry.stat())
-    except OSError:  # a broken link; reported later, like any other file that cannot be decoded
-        return 0, 0
-
-
 def _class_names(folder: pathlib.Path, splits: dict[str, LabelledPaths]) -> tuple[str, ...]:
-    """Return the class names of all splits, sorted so that labels never change between runs."""
-    names = tuple(sorted({name for files in splits.values() for _, name in files}))
+    """Return the class names of all splits, composed, and sorted so that labels never change between runs."""
+    names = tuple(sorted({_composed(name) for name in _stored_names(splits)}))
     for name in names:
         if not name.isprintable() or name != name.strip():  # TFDS stores them as lines of UTF-8
             raise UserError(
@@ -115,8 +83,14 @@ def _class_names(folder: pathlib.Path, splits: dict[str, LabelledPaths]) -> tupl
     return names
 
 
-def _digest(stamps: Stamps) -> str:
+def _stored_names(splits: dict[str, LabelledPaths]) -> set[str]:
+    return {name for files in splits.values() for _, name in files}
+
+
+def _digest(stamps: Stamps, splits: dict[str, LabelledPaths]) -> str:
     digest = hashlib.sha256()
     for path, (size, changed) in stamps.items():
         digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), size, changed))
+    if any(name != _composed(name) for name in _stored_names(splits)):
+        digest.update(b"composed")  # copies of earlier versions have other labels
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from hvq_jax.data.builders.decode_files import decode_files
 from hvq_jax.data.builders.image_files import ImageFiles, list_images
 from hvq_jax.data.decode import ImageError, as_sides
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path
+from hvq_jax.files import full_path, printable
 
 _DEFAULT_CHANNELS = 3
 _SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
@@ -127,9 +127,10 @@ class ImageFolder(ImageBuilder):
 
     def _leave_out(self, path: str, error: ImageError) -> None:
         if not self._skip_corrupt:
+            what = printable(f"{self._files.folder / path}: {error}")
             raise UserError(
-                f"cannot read {self._files.folder / path}: {error}; fix or remove it, or skip all files that "
-                "cannot be read with data.skip_corrupt=True"
+                f"cannot read {what}; fix or remove it, or skip all files that cannot be read with "
+                "data.skip_corrupt=True"
             )
         self._skipped.append((path, error))
 
@@ -139,10 +140,10 @@ class ImageFolder(ImageBuilder):
             warnings.filterwarnings("ignore", module="PIL")  # files that cannot be read are reported as errors
             super()._download_and_prepare(*arguments, **options)
         if self._skipped:
-            lines = [f"{path}: {error}" for path, error in self._skipped]
+            lines = [printable(f"{path}: {error}") for path, error in self._skipped]
             text = "".join(f"{line}\n" for line in lines)
             # Still the temporary folder, which is renamed once everything is written.
-            pathlib.Path(self.data_dir, _SKIPPED_LIST).write_bytes(text.encode("utf-8", "surrogateescape"))
+            pathlib.Path(self.data_dir, _SKIPPED_LIST).write_text(text, encoding="utf-8")
             where = self._prepared_dir / _SKIPPED_LIST
             print(f"skipped {len(lines)} files that cannot be read, listed in {where}:", file=sys.stderr)
             print(*lines[:_SKIPPED_SHOWN], *["…"][: len(lines) > _SKIPPED_SHOWN], sep="\n", file=sys.stderr)

@@ -4,12 +4,15 @@ All paths are strings relative to the folder, with "/" as the separator.
 """
 
 import csv
+import io
 import pathlib
+import unicodedata
 from collections.abc import Collection, Sequence
 
 import tensorflow_datasets as tfds
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import open_regular
 
 LabelledPaths = list[tuple[str, str]]  # path and class name
 
@@ -113,10 +116,13 @@ def by_tables(
         raise UserError(f"{folder} has {', '.join(path.name for path in tables.values())}, but no train.csv")
     named_at: dict[str, str] = {}
     splits: dict[str, LabelledPaths] = {}
+    composed = {unicodedata.normalize("NFC", path): path for path in images}
     for split, table in tables.items():
         files = splits[split] = []
         for line, (name, label) in _rows(table):
             path, where = f"{_TABLE_IMAGES}/{name}", f"{table}, line {line}"
+            if path not in images:  # a Mac may have written é in another way
+                path = composed.get(unicodedata.normalize("NFC", path), path)
             if path not in images:
                 raise UserError(f"{where}: there is no image {name} in {folder / _TABLE_IMAGES}")
             if path in named_at:
@@ -132,7 +138,7 @@ def _rows(table: pathlib.Path) -> list[tuple[int, Sequence[str]]]:
     """Return the line number and the two cells of each row below the header."""
     rows: list[tuple[int, Sequence[str]]] = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with open_regular(table) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline="") as file:
             reader = csv.reader(file)
             if (header := next(reader, [])) != _TABLE_HEADER:
                 raise UserError(f"{table}: the first line must be {','.join(_TABLE_HEADER)}, not {','.join(header)!r}")
