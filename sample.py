@@ -8,7 +8,8 @@
     python sample.py --workdir=runs/a --num_samples=100000 --out=samples
 
 --out=FILE.png writes one grid of all images; --out=FILE.npz the arrays images, indices, gains and latents (without an
-autoencoder: indices, lengths and residuals); --out=FOLDER one PNG per image. The config is read from the workdir.
+autoencoder: indices, lengths and residuals), with labels, class_names and the names of your images; --out=FOLDER one
+PNG per image. The config is read from the workdir.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Your own images, PNG, JPEG or WebP of any size, as 64×64 colour; the latent is 16×16.
+"""Your own images, PNG, JPEG, WebP, BMP or GIF of any size, as 64×64 colour; the latent is 16×16.
 
     python train.py --config=configs/image_folder.py:projected --config.data.manual_dir=FOLDER --workdir=runs/mine
 
