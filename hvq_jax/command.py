@@ -52,6 +52,7 @@ def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted"
         sys.stdout.flush()
     except Preempted as stop:
         print(stop, file=sys.stderr, flush=True)
+        return stop.status
     except (UserError, OSError) as error:  # OSError: a full disk, a folder that was removed
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 1

@@ -31,3 +31,8 @@ class Preempted(BaseException):
 
     Like KeyboardInterrupt, not an `Exception`: code that catches library errors must not mistake it for a failure.
     """
+
+    def __init__(self, message: str = "", *, status: int = 0) -> None:
+        """Give the command's exit `status`: 0 if a scheduler may go on, 130 if the user pressed ctrl-C."""
+        super().__init__(message)
+        self.status = status

@@ -1,6 +1,7 @@
-"""Handling of SIGTERM, which schedulers send to reclaim a machine: save, exit with status 0, and allow a restart."""
+"""Handling of SIGTERM, which schedulers send to reclaim a machine, and of ctrl-C: save, exit, and allow a restart."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -14,37 +15,51 @@ from hvq_jax.errors import Preempted
 
 RESUMES = "run the same command again to resume from the last checkpoint"
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 Item = TypeVar("Item")
 
 
 class Preemption:
-    """A listener for SIGTERM. The signal interrupts a single process at once, except in a `deferred` block.
+    """A listener for SIGTERM and ctrl-C. They interrupt a single process at once, except in a `deferred` block.
 
-    In a cluster, a signal to any process stops all of them at the same call of `requested`, which all must call equally
+    There, the first ctrl-C lets the block save, and the second interrupts it.
+
+    In a cluster, SIGTERM to any process stops all of them at the same call of `requested`, which all must call equally
     often. There, JAX's coordination service receives the signal instead of Python.
     """
 
     def __init__(self) -> None:
-        self._signalled = False
+        self._signalled: int | None = None  # the number of the signal
         self._deferred = False
         self._calls = 0
 
     @contextlib.contextmanager
     def noticed(self) -> Iterator["Preemption"]:
-        """Listen for the signal during the block."""
-        if jax.distributed.is_initialized():  # our handler would replace that of the coordination service
-            yield self
-            return
-        before = signal.signal(signal.SIGTERM, self._receive)
+        """Listen for the signals during the block; only the main thread of a single process can."""
+        alone = threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized()
+        before = {number: signal.signal(number, self._receive) for number in _SIGNALS if alone}
         try:
             yield self
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self._signalled = True
+        if number == signal.SIGINT and (self._signalled or not self._deferred):
+            raise KeyboardInterrupt
+        self._signalled = number
         if not self._deferred:
-            raise Preempted(f"stopped by SIGTERM: {RESUMES}")
+            raise self.stop("")
+        if number == signal.SIGINT:
+            with contextlib.suppress(OSError):  # not `print`, which may be what the signal has interrupted
+                os.write(2, b"\nsaving; press ctrl-C again to stop without\n")
+
+    def stop(self, saved: str) -> Preempted:
+        """Return the exception to end with; `saved` says what was saved, if anything was."""
+        by_user = self._signalled == signal.SIGINT
+        parts = ["interrupted" if by_user else "stopped by SIGTERM", *([saved] if saved else [])]
+        return Preempted(f"{', '.join(parts)}: {RESUMES}", status=130 if by_user else 0)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -60,13 +75,13 @@ class Preemption:
         self._calls += 1
         if jax.distributed.is_initialized():
             return multihost_utils.reached_preemption_sync_point(self._calls)
-        return self._signalled
+        return self._signalled is not None
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
         """Yield the items, raising `Preempted` between two of them; for work that costs only time to repeat."""
         for item in items:
             if self.requested():
-                raise Preempted(f"stopped by SIGTERM: {RESUMES}")
+                raise self.stop("")
             yield item
 
 

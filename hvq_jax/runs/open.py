@@ -36,7 +36,7 @@ def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, prof
 
     Raises:
         UserError: the config does not fit the workdir, the data or the devices; nothing in the workdir has changed.
-        Preempted: after SIGTERM.
+        Preempted: after SIGTERM or ctrl-C, with what was trained saved.
     """
     with Preemption().noticed() as preemption, open_run(config, workdir, preemption, profile_steps) as run:
         run.work()

@@ -17,8 +17,8 @@ from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
 from hvq_jax.devices.cluster import is_first
 from hvq_jax.devices.parallel import Parallel
-from hvq_jax.devices.preemption import RESUMES, Preemption
-from hvq_jax.errors import ArgumentError, Preempted, UserError
+from hvq_jax.devices.preemption import Preemption
+from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.options import LARGEST_INTEGER, Options, option
 from hvq_jax.training.checkpoint import Checkpoints
@@ -254,7 +254,7 @@ def _train(
                 step_log.restart_clock()
             if stops:
                 checkpoints.wait()
-                raise Preempted(f"stopped by SIGTERM, {stage.name} saved at step {step}: {RESUMES}")
+                raise run.preemption.stop(f"{stage.name} saved at step {step}")
     except NotFiniteError as error:
         raise _diverged(stage, str(error), error.step, checkpoints) from None
     else:

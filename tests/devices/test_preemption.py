@@ -1,7 +1,8 @@
-"""SIGTERM to a single process; tests/faults covers clusters."""
+"""SIGTERM and ctrl-C to a single process; tests/faults covers clusters."""
 
 import os
 import signal
+import threading
 
 import pytest
 
@@ -74,3 +75,44 @@ def test_uninterrupted_work_comes_to_its_end():
     assert done == ["inside", "inside", "after"]
     with uninterrupted():  # without a handler of Python's it is none of its business
         assert signal.getsignal(signal.SIGTERM) == before
+
+
+def press_ctrl_c():
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_the_first_ctrl_c_lets_a_deferred_block_save_and_the_second_interrupts_it(capfd):
+    done = []
+
+    def work():
+        with Preemption().noticed() as preemption, preemption.deferred():
+            press_ctrl_c()
+            done.append(preemption.requested())
+            stop = preemption.stop("saved at step 3")
+            done.extend([str(stop), stop.status])
+            press_ctrl_c()
+            done.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    saved = "interrupted, saved at step 3: run the same command again to resume from the last checkpoint"
+    assert done == [True, saved, 130]
+    assert capfd.readouterr().err == "\nsaving; press ctrl-C again to stop without\n"
+
+
+def test_ctrl_c_outside_of_a_deferred_block_interrupts_at_once():
+    with pytest.raises(KeyboardInterrupt), Preemption().noticed():
+        press_ctrl_c()
+
+
+def test_a_thread_that_cannot_listen_works_all_the_same():
+    results = []
+
+    def work():
+        with Preemption().noticed() as preemption:
+            results.append(preemption.requested())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert results == [False]
