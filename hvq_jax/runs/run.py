@@ -25,7 +25,7 @@ from hvq_jax.runs.own_latents import OwnLatents
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import in_one_line, read_records
-from hvq_jax.training.loop import RunContext, evaluator, fit
+from hvq_jax.training.loop import RunContext, evaluator, fit, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
@@ -70,8 +70,14 @@ class Run(abc.ABC):
         stage, latents = self.prior_stage(trained)
         state = self.fit(stage, latents.train, latents.validation)
         trained = trained.with_prior(state)
-        self.report("prior", trained.steps, lambda: self.test(stage, state, latents.test))
+        made_from = {**trained.steps, **self._damage(stage)}
+        self.report("prior", made_from, lambda: self.test(stage, state, latents.test))
         return trained
+
+    def _damage(self, stage: Stage) -> dict[str, int]:
+        """Return what the summary of a stage says if its best checkpoint was damaged, so that it is of another step."""
+        lost = lost_best_step(stage, self.workdir)
+        return {} if lost is None else {"damaged_best_step": lost}
 
     def fit(
         self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
@@ -186,7 +192,8 @@ class ImageRun(Run):
                 )
             return self.test(stage, state, self.dataset.test)
 
-        self.report("autoencoder", {"step": int(state.step)}, report, layout.RECONSTRUCTIONS)
+        made_from = {"step": int(state.step), **self._damage(stage)}
+        self.report("autoencoder", made_from, report, layout.RECONSTRUCTIONS)
         return trained
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:

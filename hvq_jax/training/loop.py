@@ -15,7 +15,7 @@ import optax
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
-from hvq_jax.devices.cluster import is_first
+from hvq_jax.devices.cluster import is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
@@ -188,9 +188,21 @@ def fit(
             epoch = steps_per_epoch(train, options.batch_size)
             with contextlib.closing(batches), run.preemption.deferred():
                 best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run)
-        return best if best is not None and best.step == checkpoints.best_step() else checkpoints.restore_best(abstract)
+        if best is None or best.step != checkpoints.best_step():
+            best = checkpoints.restore_best(abstract)
+        if (lost := checkpoints.lost_best_step()) is not None:
+            say(
+                f"{stage.name} warning: the best checkpoint, that of step {lost}, is damaged and was set aside: "
+                f"step {best.step} takes its place"
+            )
+        return best
     finally:
         checkpoints.close()
+
+
+def lost_best_step(stage: Stage, workdir: Path) -> int | None:
+    """Return the step of the stage's best checkpoint if it was damaged and another one took its place, else None."""
+    return Checkpoints(checkpoint_folder(stage, workdir), objective=stage.objective, read_only=True).lost_best_step()
 
 
 @dataclasses.dataclass

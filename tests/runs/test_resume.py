@@ -122,6 +122,18 @@ def test_damaged_files_of_a_run_get_one_line(trained_run, tmp_path, capsys):
     assert "config.json cannot be read" in error_of([f"--workdir={copy}"], capsys)
 
 
+def test_the_summary_says_that_the_best_checkpoint_was_damaged(trained_run, tmp_path, capsys):
+    copy = damaged_copy(trained_run, tmp_path)
+    bad = copy / "checkpoints" / "autoencoder" / "bad-3"
+    shutil.copytree(bad.with_name("6"), bad)
+    (bad / "SHA256SUMS").unlink()
+    (bad / "metrics" / "metrics").write_text(json.dumps({"mse": 0.0, "loss": 0.0}))
+    for _ in range(2):
+        assert train.main([f"--workdir={copy}", "--config.stage=autoencoder"]) == 0
+        assert "the best checkpoint, that of step 3, is damaged" in capsys.readouterr().out
+        assert json.loads((copy / "summary.json").read_text())["autoencoder"]["damaged_best_step"] == 3
+
+
 def test_another_data_set_under_the_same_name_is_refused(trained_run, tmp_path, capsys):
     copy = damaged_copy(trained_run, tmp_path)
     dataset = json.loads((copy / "dataset.json").read_text())

@@ -38,3 +38,11 @@ def step_of(state):
 def files_of(folder):
     """Return the content of all files below `folder`."""
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def damage(folder):
+    """Flip one byte of the data of a checkpoint."""
+    path = max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)

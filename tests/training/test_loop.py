@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import shutil
 from typing import ClassVar
 
 import chex
@@ -19,9 +20,18 @@ from hvq_jax.metrics import Mean
 from hvq_jax.training import loop, saved_step
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
-from hvq_jax.training.loop import FitOptions, RunContext, checkpoint_folder, evaluator, fit, num_training_steps
+from hvq_jax.training.loop import (
+    FitOptions,
+    RunContext,
+    checkpoint_folder,
+    evaluator,
+    fit,
+    lost_best_step,
+    num_training_steps,
+)
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import create_state, make_optimizer
+from tests.training.saved_states import damage
 
 TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))
 VALIDATION = Split(np.arange(11, dtype=np.uint8).reshape(11, 1, 1, 1), np.zeros(11, np.int32))
@@ -131,6 +141,21 @@ def test_replicas_that_differ_stop_a_run_that_is_shorter_than_the_interval(tmp_p
     with pytest.raises(UserError, match="at step 8"):
         fit_toy(later, tmp_path / "last", **options)
     assert fit_toy(first, tmp_path / "never", check_replicas_every_steps=0).step > 0
+
+
+def test_the_next_best_takes_the_place_of_a_damaged_one_not_in_silence(tmp_path, capsys):
+    stage = ToyStage(sign=-1.0)
+    fit_toy(stage, tmp_path / "run")
+    folder = checkpoint_folder(stage, tmp_path / "run")
+    damage(folder / "2")
+    for _ in range(2):  # as often as the run is started
+        assert fit_toy(stage, tmp_path / "run").step == 8
+        assert "toy warning: the best checkpoint, that of step 2, is damaged" in capsys.readouterr().out
+        assert lost_best_step(stage, tmp_path / "run") == 2
+    shutil.rmtree(folder / "bad-2")
+    fit_toy(stage, tmp_path / "run")
+    assert "warning" not in capsys.readouterr().out
+    assert lost_best_step(stage, tmp_path / "run") is None
 
 
 def kept(stage, workdir):
