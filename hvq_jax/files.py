@@ -23,6 +23,36 @@ _KINDS = {
     stat.S_IFBLK: "a device",
 }
 
+# Errors of the system at reading: none says anything about what is in the file.
+_NO_DAMAGE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+    errno.ENOTCONN,
+    errno.EREMOTEIO,
+)
+
+
+def shows_damage(error: BaseException) -> bool:
+    """Return whether an error raised while a file was read, or its cause, may come from what is in the file.
+
+    A denied permission, a failing disk, too many open files or too little memory show nothing of the kind. Libraries
+    in C++ raise errors of their own kinds with the system's message in them.
+
+    >>> shows_damage(ValueError("not a PNG")), shows_damage(RuntimeError("open() failed: Permission denied; opening a"))
+    (True, False)
+    """
+    if isinstance(error, (MemoryError, ImportError, NameError)) or getattr(error, "errno", None) in _NO_DAMAGE:
+        return False
+    if any(os.strerror(number) in str(error) for number in _NO_DAMAGE):
+        return False
+    return error.__cause__ is None or shows_damage(error.__cause__)
+
 
 def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """Open a file for reading in binary; use it for every path that a user gives.

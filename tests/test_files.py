@@ -1,5 +1,6 @@
 """Reading of files that a user names: regular files only."""
 
+import errno
 import os
 import pwd
 import socket
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path, home_folder, open_regular, read_arrays, read_json
+from hvq_jax.files import full_path, home_folder, open_regular, read_arrays, read_json, shows_damage
 
 
 def test_a_regular_file_is_read_through_links(tmp_path):
@@ -84,3 +85,32 @@ def test_a_home_folder_that_is_not_there_is_not_made_up(tmp_path, monkeypatch):
     assert home_folder() is None
     with pytest.raises(UserError, match="~/runs: there is no such home folder"):
         full_path("~/runs")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ESTALE])
+def test_errors_of_the_system_show_no_damage_however_they_are_wrapped(number):
+    error = OSError(number, os.strerror(number), "a.png")
+    assert not shows_damage(error)
+    assert not shows_damage(RuntimeError(f"open() failed: {os.strerror(number)}; opening a.array_record"))
+    wrapped = ValueError("cannot be decoded")
+    wrapped.__cause__ = error
+    assert not shows_damage(wrapped)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), ImportError("libz.so"), NameError("np")])
+def test_errors_of_the_program_show_no_damage(error):
+    assert not shows_damage(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("Expecting value: line 1 column 1"),
+        KeyError("features"),
+        OSError("image file is truncated (3 bytes not processed)"),  # Pillow's, which has no number
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "a"),
+        RuntimeError("Corrupted Riegeli/records file: chunk data hash mismatch"),
+    ],
+)
+def test_errors_of_the_format_may_show_damage(error):
+    assert shows_damage(error)

@@ -12,7 +12,6 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from hvq_jax.files import open_regular
-
 from hvq_jax.registry import check_choice
 
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels

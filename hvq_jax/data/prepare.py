@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import ImageBuilder
 from hvq_jax.data.folders import data_folder
+from hvq_jax.data.streamed import damage_named
 from hvq_jax.errors import UserError
 
 
@@ -49,14 +50,8 @@ def prepare(
     options: dict[str, Any] = {"image_size": image_size, "channels": channels, "skip_corrupt": skip_corrupt}
     taken = {name: options[name] for name in builder_class.OPTIONS}
     data_dir = data_folder(data_dir)
-    try:
+    with damage_named(f"the description of {builder_class.name} in {data_dir}"):
         builder = builder_class(data_dir=data_dir, manual_dir=manual_dir, **taken)
-    except UserError:
-        raise
-    except Exception as error:  # TFDS has no common class for errors in a description
-        where = f"the description of {builder_class.name} in {data_dir}"
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(f"{where} is damaged ({reason}): delete its folder and prepare it again") from error
     folder = pathlib.Path(builder.data_path)
     if folder.exists():
         if not builder.info.splits:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hvq_jax.data.examples import ExampleParser
 from hvq_jax.errors import UserError
+from hvq_jax.files import shows_damage
 from hvq_jax.progress import progress_bar
 
 _READ_AT_ONCE = 256  # reading a list is several times faster than reading single records
@@ -118,16 +119,18 @@ class StreamedSplit:
 
 @contextlib.contextmanager
 def damage_named(what: str) -> Iterator[None]:
-    """Convert any error while reading `what` to UserError: TFDS, array_record and protobuf have no common class."""
+    """Convert any error while reading `what` to UserError: TFDS, array_record and protobuf have no common class.
+
+    Only where the error may come from damage, the message says how to replace what is damaged.
+    """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise UserError(
-            f"{what} cannot be read ({reason}): if it is damaged, delete the data set's folder and prepare it again"
-        ) from error
+        advice = ": if it is damaged, delete the data set's folder and prepare it again" if shows_damage(error) else ""
+        raise UserError(f"{what} cannot be read ({reason}){advice}") from error
 
 
 def _by(shape: tuple[int, ...]) -> str:

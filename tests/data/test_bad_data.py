@@ -114,8 +114,10 @@ def test_a_file_without_permission_is_named(folder, monkeypatch):
         return really_open(path, *arguments, **options)
 
     monkeypatch.setattr(os, "open", refusing_open)
-    with one_line(f"cannot read {forbidden}: .*Permission denied"):
-        prepare_folder(folder)
+    for skip_corrupt in (False, True):  # it is not corrupt
+        with one_line(f"cannot read {forbidden}: .*Permission denied.*$"):
+            prepare_folder(folder, skip_corrupt=skip_corrupt)
+        assert not incomplete(folder.parent / "out")
 
 
 def test_a_folder_without_permission_is_named(folder, monkeypatch):

@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import sys
 
 import numpy as np
@@ -281,6 +283,28 @@ def test_damaged_records_are_one_line(prepared, tmp_path, damage):
     message = refused(tmp_path, "image 0 of the train split of data set garments/2.1.0 .* cannot be read")
     assert str(prepared) in message
     assert "prepare it again" in message
+
+
+@pytest.mark.parametrize("file", ["features.json", "records"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EMFILE])
+def test_nothing_tells_to_delete_what_only_cannot_be_read(prepared, tmp_path, monkeypatch, file, number):
+    reason = os.strerror(number)
+    if file == "records":
+        error = RuntimeError(f"open() failed: {reason}; opening {records_of(prepared)}")  # array_record's
+        monkeypatch.setattr(
+            "array_record.python.array_record_data_source.ArrayRecordDataSource.__getitems__", failing(error)
+        )
+    else:
+        monkeypatch.setattr("json.loads", failing(OSError(number, reason, str(prepared / file))))
+    message = refused(tmp_path, f"cannot be read .*{reason}")
+    assert "prepare it again" not in message
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def test_a_damaged_image_is_named(tmp_path):

@@ -17,7 +17,7 @@ from hvq_jax.data.builders.decode_files import decode_files
 from hvq_jax.data.builders.image_files import ImageFiles, list_images
 from hvq_jax.data.decode import ImageError, as_sides
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path, printable
+from hvq_jax.files import full_path, printable, shows_damage
 
 _DEFAULT_CHANNELS = 3
 _SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
@@ -126,8 +126,10 @@ class ImageFolder(ImageBuilder):
         return {split: FileSplit(self._files, split, self.image_shape, self._leave_out) for split in self._files.splits}
 
     def _leave_out(self, path: str, error: ImageError) -> None:
+        what = printable(f"{self._files.folder / path}: {error}")
+        if not shows_damage(error):  # another time, or for another user, it would be read
+            raise UserError(f"cannot read {what}")
         if not self._skip_corrupt:
-            what = printable(f"{self._files.folder / path}: {error}")
             raise UserError(
                 f"cannot read {what}; fix or remove it, or skip all files that cannot be read with "
                 "data.skip_corrupt=True"
