@@ -3,10 +3,10 @@
     python train.py --config=configs/image_folder.py:projected --config.data.manual_dir=FOLDER --workdir=runs/mine
 
 FOLDER has one folder per class, or only images; folders train, val and test may be added at the top. If val or test is
-missing, data.validation_size or data.test_size images are taken from train. Images are resized to cover the size, and
-their centre is cropped. Change the size with --config.data.image_size=128 or (96,128), in multiples of network.factor,
-and choose grey with --config.data.channels=1. An unreadable file stops the run with an error that names it; with
---config.data.skip_corrupt=True such files are skipped and listed.
+missing, a tenth of the images is taken from train, or data.validation_size or data.test_size images. Images are resized
+to cover the size, and their centre is cropped. Change the size with --config.data.image_size=128 or (96,128), in
+multiples of network.factor, and choose grey with --config.data.channels=1. An unreadable file stops the run with an
+error that names it; with --config.data.skip_corrupt=True such files are skipped and listed.
 
 The images are prepared once, in data.data_dir (default: TFDS's folder), and again if the folder changes.
 """
@@ -22,7 +22,5 @@ def get_config(mode: str = "projected") -> ConfigDict:
     config.data.name = "image_folder"
     config.data.image_size = 64
     config.data.channels = 3
-    config.data.validation_size = 500
-    config.data.test_size = 500
     config.latent.dim = 128
     return config

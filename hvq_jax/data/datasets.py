@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.builders import BUILDERS
+from hvq_jax.data.builders import BUILDERS, ImageBuilder
 from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
@@ -61,12 +61,32 @@ class ImageDataset:
     test: AnySplit
     class_names: tuple[str, ...]
     description: str = ""  # by the authors of the data set
+    carved: tuple[str, ...] = ()  # the splits that were taken out of train
+    left_out: str = ""  # the numbers of files that were not used, by kind
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
         height, width, channels = self.train.item_shape
         return height, width, channels
+
+    @property
+    def carved_sizes(self) -> dict[str, int]:
+        """The number of images of each split that was taken out of train."""
+        return {split: len(getattr(self, split)) for split in self.carved}
+
+    @property
+    def counts(self) -> str:
+        """Return the number of images of each split, and of files left out, as one line."""
+        height, width, channels = self.image_shape
+        num_classes = len(self.class_names)
+        line = (
+            f"{len(self.train):,} images to train on, {len(self.validation):,} for validation, {len(self.test):,} for "
+            f"testing; {height}×{width}×{channels}, {num_classes:,} class{'es' if num_classes > 1 else ''}"
+        )
+        if self.carved:
+            line += f"; {' and '.join(self.carved)} taken from train"
+        return line + (f"; left out {self.left_out}" if self.left_out else "")
 
     def fingerprint(self) -> str:
         """Return a hash of each split's length and of up to 1,000 of its images with their labels, evenly spaced.
@@ -116,7 +136,8 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         builder = open_prepared(options.name, options.data_dir)
     classes = class_names(builder)
     streamed = _open_splits(builder, num_classes=len(classes), sides=options.sides, channels=options.channels)
-    streamed = _carve(streamed, {"validation": options.validation_size, "test": options.test_size})
+    missing = [split for split in _HELD_OUT_NAMES if split not in streamed]
+    streamed = _carve(streamed, {split: options.held_out_size(split, len(streamed["train"])) for split in missing})
     num_bytes = sum(len(split) * math.prod(split.item_shape) for split in streamed.values())
     splits: dict[str, Any] = streamed
     if num_bytes <= options.memory_gib * 2**30:
@@ -125,6 +146,8 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         **splits,
         class_names=classes,
         description=" ".join(str(builder.info.description or "").split()),
+        carved=tuple(missing),
+        left_out=builder.left_out if isinstance(builder, ImageBuilder) else "",
     )
 
 
@@ -142,9 +165,9 @@ def _open_splits(builder: tfds.core.DatasetBuilder, **options: Any) -> dict[str,
     return splits
 
 
-def _carve(splits: dict[str, StreamedSplit], sizes: dict[str, int]) -> dict[str, StreamedSplit]:
-    """Take missing splits, with the requested `sizes`, from the train split; all keep the stored order."""
-    train, missing = splits["train"], {split: size for split, size in sizes.items() if split not in splits}
+def _carve(splits: dict[str, StreamedSplit], missing: dict[str, int]) -> dict[str, StreamedSplit]:
+    """Take the `missing` splits, of these sizes, from the train split; all keep the stored order."""
+    train = splits["train"]
     if not missing:
         return splits
     if min(missing.values()) < 1 or sum(missing.values()) >= len(train):

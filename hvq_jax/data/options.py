@@ -8,6 +8,8 @@ from hvq_jax.data.decode import as_sides
 from hvq_jax.errors import ArgumentError
 from hvq_jax.options import Options, option
 
+_MOST_HELD_OUT = 5000  # items of a split whose size is not given
+
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions(Options):
@@ -26,8 +28,12 @@ class DataOptions(Options):
         0, "side, or (height, width): images are resized to cover it and their centre is cropped; 0: as stored", low=0
     )
     channels: int = option(0, "1: grey, 3: colour, 0: as stored", choices=(0, 1, 3))
-    validation_size: int = option(5000, "images taken from train where there is no validation split", low=1)
-    test_size: int = option(5000, "images taken from train where there is no test split", low=1)
+    validation_size: int | None = option(
+        None, "images taken from train where there is no validation split; None: a tenth, at most 5,000", low=1
+    )
+    test_size: int | None = option(
+        None, "images taken from train where there is no test split; None: a tenth, at most 5,000", low=1
+    )
     skip_corrupt: bool = option(False, "leave out images of image_folder that cannot be read, and list them")
     memory_gib: float = option(
         4.0, "data sets larger than this are streamed from disk", low=0, high=math.inf, changeable=True
@@ -38,6 +44,11 @@ class DataOptions(Options):
         super().__post_init__()
         if isinstance(self.image_size, tuple) and (len(self.image_size) != 2 or min(self.image_size) < 1):
             raise ArgumentError(f"image_size={self.image_size}", "must be a side, or (height, width), in pixels")
+
+    def held_out_size(self, split: str, count: int) -> int:
+        """Return the number of items that are taken out of `count` training items for the missing `split`."""
+        given: int | None = getattr(self, f"{split}_size")
+        return min(max(count // 10, 1), _MOST_HELD_OUT) if given is None else given
 
     @property
     def sides(self) -> tuple[int, int] | None:

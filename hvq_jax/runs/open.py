@@ -20,6 +20,7 @@ from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
+from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
 from hvq_jax.runs.workdir import check_config, check_format, flatten, locked, write_format
 from hvq_jax.training.loop import RunContext
 
@@ -66,20 +67,26 @@ def open_run(
         check_agreement(_shared(options))
         with agreed(), flags_named():
             folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)
+            options = with_sizes_of(folder, options)
             dataset, description = _open_data(options, folder)
+            fitted = with_batches_of_at_most(len(dataset.train), options, _stages(options), parallel.num_devices)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
             run: Run
             if isinstance(dataset, OwnLatents):
-                run = LatentRun(options, context, dataset)
+                run = LatentRun(fitted, context, dataset)
             else:
-                run = ImageRun(options, context, dataset, options.autoencoder_model(dataset.image_shape))
+                run = ImageRun(fitted, context, dataset, options.autoencoder_model(dataset.image_shape))
         check_agreement(description)
         with agreed():
             if is_first():
                 write_format(folder)
-                write_json(folder / CONFIG, to_dict(options))
+                write_json(folder / CONFIG, to_dict(with_sizes(options, dataset.carved_sizes)))
                 write_json(folder / DATASET, description)
         say(f"data: {run.data_name}: {run.data_description}")
+        say(f"data: {dataset.counts}")
+        for stage in _stages(options):
+            if (size := getattr(fitted, stage).batch_size) != getattr(options, stage).batch_size:
+                say(f"{stage}: batches of {size}, since there are only {len(dataset.train)} to train on")
         yield run
 
 
@@ -128,7 +135,8 @@ def _shared(options: RunOptions) -> dict[str, Any]:
 
 
 def _stages(options: RunOptions) -> tuple[str, ...]:
-    return ("prior",) if options.prior.latents else ("autoencoder", "prior")
+    """Return the stages that this run trains or evaluates."""
+    return ("autoencoder", "prior") if options.stage == "all" else (options.stage,)
 
 
 def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLatents, dict[str, Any]]:
@@ -146,12 +154,6 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
     else:
         with flags_named("data."):
             dataset = open_dataset(options.data)
-    for stage in _stages(options):
-        if (batch_size := getattr(options, stage).batch_size) > len(dataset.train):
-            items = "latents" if options.prior.latents else "images"
-            raise ArgumentError(
-                f"{stage}.batch_size={batch_size}", f"there are only {len(dataset.train)} training {items}"
-            )
     description = _describe(options, dataset)
     if trained and read_json(folder / DATASET) != description:
         name = options.prior.latents or options.data.name

@@ -28,12 +28,20 @@ class OwnLatents:
     class_names: tuple[str, ...]  # their numbers; none without labels
     description: str
     digest: str  # of all that was read
+    carved_sizes: dict[str, int]  # of the splits that were taken out of train
 
     @property
     def latent_shape(self) -> tuple[int, int]:
         """The sides (h, w) of the latents."""
         height, width, _ = self.data.train.item_shape
         return height, width
+
+    @property
+    def counts(self) -> str:
+        """The number of latents of each split, as one line."""
+        train, validation, test = (len(getattr(self.data, split)) for split in SPLITS)
+        line = f"{train:,} latents to train on, {validation:,} for validation, {test:,} for testing"
+        return line + (f"; {' and '.join(self.carved_sizes)} taken from train" if self.carved_sizes else "")
 
     @property
     def train(self) -> Split:
@@ -93,7 +101,8 @@ def own_latents(
     arrays["frequent"] = _frequent(expected, arrays)
     has_residual = np.asarray(row.codes_with(Z_E, arrays["frequent"]))
     arrays = _at_all_positions(expected, arrays, has_residual)
-    arrays = _carve(expected, arrays, {"validation": data_options.validation_size, "test": data_options.test_size})
+    given = arrays
+    arrays = _carve(expected, arrays, data_options)
     has_labels = "train_labels" in arrays
     if prior_options.conditional and not has_labels:
         raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
@@ -114,6 +123,7 @@ def own_latents(
         class_names=tuple(map(str, range(num_classes))),
         description=f"{count} latents to train on, from {Path(path).name}",
         digest=digest.hexdigest(),
+        carved_sizes={split: len(arrays[f"{split}_indices"]) for split in _HELD_OUT if f"{split}_indices" not in given},
     )
 
 
@@ -149,12 +159,14 @@ def _at_all_positions(
     return spread
 
 
-def _carve(expected: _Expected, arrays: dict[str, np.ndarray], sizes: dict[str, int]) -> dict[str, np.ndarray]:
+def _carve(expected: _Expected, arrays: dict[str, np.ndarray], data_options: DataOptions) -> dict[str, np.ndarray]:
     """Return the arrays in use, with missing splits taken out of train."""
     path, kinds = expected.path, expected.kinds
-    missing = {split: sizes[split] for split in _HELD_OUT if f"{split}_indices" not in arrays}
     of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
     count = len(of_train["indices"])
+    missing = {
+        split: data_options.held_out_size(split, count) for split in _HELD_OUT if f"{split}_indices" not in arrays
+    }
     if any(len(values) != count for values in of_train.values()):
         counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
         raise UserError(f"{path}: arrays of one split must have equal numbers of latents: {counts}")

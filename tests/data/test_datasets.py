@@ -130,6 +130,14 @@ def test_carved_splits_must_leave_something_to_train_on(only_train, validation_s
         load(only_train, validation_size=validation_size, test_size=test_size)
 
 
+def test_sizes_that_are_not_given_follow_the_data_set(only_train):
+    dataset = load(only_train, validation_size=None, test_size=7)
+    assert dataset.carved_sizes == {"validation": 10, "test": 7}
+    assert dataset.counts == (
+        "83 images to train on, 10 for validation, 7 for testing; 2×2×1, 2 classes; validation and test taken from train"
+    )
+
+
 @pytest.mark.parametrize("name", ["validation", "val", "valid", "dev"])
 def test_a_validation_split_has_one_of_several_names(tmp_path, name):
     splits = {"train": numbered(0, 9), name: numbered(9, 3)}

@@ -255,10 +255,14 @@ def test_what_cannot_be_decoded_keeps_its_place(tmp_path):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"manual_dir": None}, r"image_folder needs your folder of images: set data\.manual_dir=FOLDER"),
-        ({"image_size": 0}, r"image_folder needs the size .* set, for example, data\.image_size=64"),
-        ({"image_size": -1}, r"set, for example, data\.image_size=64"),
-        ({"image_size": (8, 0)}, r"set, for example, data\.image_size=64"),
+        ({"manual_dir": None}, r"image_folder needs your folder of images: set data\.manual_dir=FOLDER$"),
+        (
+            {"manual_dir": None, "image_size": 0},
+            r"folder of images and the size .*: set data\.manual_dir=FOLDER and for example data\.image_size=64",
+        ),
+        ({"image_size": 0}, r"image_folder needs the size .* set for example data\.image_size=64"),
+        ({"image_size": -1}, r"set for example data\.image_size=64"),
+        ({"image_size": (8, 0)}, r"set for example data\.image_size=64"),
         ({"channels": 2}, "^channels=2: image_folder takes 1"),
         ({"channels": 4}, "^channels=4: image_folder takes 1"),
     ],

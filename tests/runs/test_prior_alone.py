@@ -119,6 +119,12 @@ def test_missing_splits_are_taken_out_of_train(tmp_path):
     assert [len(split) for split in splits] == [490, 50, 60]
     for split in splits:
         np.testing.assert_array_equal(split.items[:, 0, 0, 0], split.labels)  # still belong together
+    assert (
+        whole.counts
+        == "490 latents to train on, 50 for validation, 60 for testing; validation and test taken from train"
+    )
+    tenths = read(tmp_path / "a.npz", validation_size=None, test_size=None)
+    assert tenths.carved_sizes == {"validation": 60, "test": 60}
     assert whole.class_names == ("0", "1", "2", "3", "4")
     assert whole.fingerprint() == read(tmp_path / "a.npz").fingerprint()
     assert whole.fingerprint() != read(tmp_path / "a.npz", test_size=61).fingerprint()

@@ -78,6 +78,11 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
     def description(self) -> str:
         """Description of the images in a sentence or two."""
 
+    @property
+    def left_out(self) -> str:
+        """The numbers of files that are not in the prepared data set, by kind."""
+        return ""
+
     @abc.abstractmethod
     def read_splits(self, download_dir: pathlib.Path) -> Mapping[str, SplitImages]:
         """Return the images by split."""

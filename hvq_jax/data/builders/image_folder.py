@@ -82,11 +82,11 @@ class ImageFolder(ImageBuilder):
         Raises:
             UserError: an option is missing or out of range, or `list_images` cannot read the folder.
         """
-        if manual_dir is None:
-            raise UserError(f"{self.name} needs your folder of images: set data.manual_dir=FOLDER")
         sides = as_sides(image_size)
-        if sides is None:
-            raise UserError(f"{self.name} needs the size of the images in pixels: set, for example, data.image_size=64")
+        if manual_dir is None or sides is None:
+            needed = {} if manual_dir else {"your folder of images": "data.manual_dir=FOLDER"}
+            needed |= {} if sides else {"the size of the images in pixels": "for example data.image_size=64"}
+            raise UserError(f"{self.name} needs {' and '.join(needed)}: set {' and '.join(needed.values())}")
         if channels not in (0, 1, 3):
             raise ArgumentError(f"channels={channels}", f"{self.name} takes 1 (grey) or 3 (colour)")
         self._sides = sides
@@ -120,6 +120,13 @@ class ImageFolder(ImageBuilder):
         """Description of the images."""
         name = self._files.folder.name.encode(errors="replace").decode()  # TFDS stores it as UTF-8
         return f"Images of the folder {name}, fitted to {self._sides[0]}×{self._sides[1]} pixels."
+
+    @property
+    def left_out(self) -> str:
+        """The numbers of files that are no images or cannot be read, by kind."""
+        listed = sum(map(len, self._files.splits.values()))
+        unreadable = listed - sum(split.num_examples for split in self.info.splits.values())
+        return ", ".join(filter(None, [f"{unreadable:,} unreadable" if unreadable else "", self._files.left_out]))
 
     def read_splits(self, download_dir: pathlib.Path) -> dict[str, FileSplit]:
         """Return the splits, whose files are read on iteration."""
