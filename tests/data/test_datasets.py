@@ -134,7 +134,8 @@ def test_sizes_that_are_not_given_follow_the_data_set(only_train):
     dataset = load(only_train, validation_size=None, test_size=7)
     assert dataset.carved_sizes == {"validation": 10, "test": 7}
     assert dataset.counts == (
-        "83 images to train on, 10 for validation, 7 for testing; 2×2×1, 2 classes; validation and test taken from train"
+        "83 images to train on, 10 for validation, 7 for testing; 2×2×1, 2 classes; "
+        "validation and test taken from train"
     )
 
 
