@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
+import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -109,17 +111,75 @@ def home_folder() -> Path | None:
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a path to write to; it becomes `path` at the end of the block, or is removed if the block raises.
 
-    Raises UserError if the file cannot be written.
+    What a killed process leaves is overwritten when `path` is next written.
+
+    Raises UserError if the file cannot be written, or if another process is writing it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")  # the same each time, so that a killed process leaves one file
+    temporary = _unfinished(path)
+    with _named(path), _locked(temporary):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; it becomes `path`, which is missing or empty, at the end of the block.
+
+    It is removed if the block raises. What a killed process leaves is removed when `path` is next written.
+
+    Raises UserError if the folder cannot be written, or if another process is writing it.
+    """
+    temporary = _unfinished(path)
+    with _named(path):
+        temporary.mkdir(exist_ok=True)
+        with _locked(temporary / "lock"):
+            content = temporary / "content"
+            try:
+                if content.exists():
+                    shutil.rmtree(content)
+                content.mkdir()
+                yield content
+                os.replace(content, path)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(paths: Iterable[Path]) -> None:
+    """Remove what killed processes left of the files `paths`; no process may be writing them."""
+    for path in paths:
+        _unfinished(path).unlink(missing_ok=True)
+
+
+def _unfinished(path: Path) -> Path:
+    """Return where `path` is written: the same each time, so that killed processes leave no more than one."""
+    return path.with_name(f".{path.name}.tmp")
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Raise UserError, naming the path that cannot be written, for OSErrors of the block."""
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """Hold a lock on `file`, created if missing, during the block; raise OSError if another process does."""
+    with file.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OSError(errno.EBUSY, "another process is writing it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,9 @@ EVENTS = "events"
 CHECKPOINTS = "checkpoints"
 PROFILE = "profile"
 
+# Files that are written with `files.whole_file`.
+WHOLE = (CONFIG, DATASET, FORMAT_FILE, LATENTS, TABLES, SUMMARY, LOSS_CURVES, RECONSTRUCTIONS, SAMPLES, METRICS)
+
 # The outputs of a run that are listed when it ends.
 MADE = {
     SUMMARY: "metrics on the test split",

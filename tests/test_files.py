@@ -1,8 +1,10 @@
-"""Reading of files that a user names: regular files only."""
+"""Reading of files that a user names, regular files only; writing files and folders whole or not at all."""
 
+import contextlib
 import errno
 import os
 import pwd
+import shutil
 import socket
 import tempfile
 from pathlib import Path
@@ -10,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path, home_folder, open_regular, read_arrays, read_json, shows_damage
+from hvq_jax.files import (
+    full_path,
+    home_folder,
+    open_regular,
+    read_arrays,
+    read_json,
+    remove_unfinished,
+    shows_damage,
+    whole_file,
+    whole_folder,
+)
 
 
 def test_a_regular_file_is_read_through_links(tmp_path):
@@ -114,3 +126,81 @@ def test_errors_of_the_program_show_no_damage(error):
 )
 def test_errors_of_the_format_may_show_damage(error):
     assert shows_damage(error)
+
+
+def fill(unfinished: Path, text: str) -> None:
+    """Write `text` to a file, or to the file "inside" of a folder."""
+    (unfinished / "inside" if unfinished.is_dir() else unfinished).write_text(text)
+
+
+def content_of(path: Path) -> str:
+    return (path / "inside" if path.is_dir() else path).read_text()
+
+
+WHOLE = pytest.mark.parametrize("whole", [whole_file, whole_folder])
+
+
+@WHOLE
+def test_what_is_written_appears_at_the_end_and_nothing_else_remains(tmp_path, whole):
+    with whole(tmp_path / "a") as unfinished:
+        fill(unfinished, "content")
+        assert not (tmp_path / "a").exists()
+    assert content_of(tmp_path / "a") == "content"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@WHOLE
+@pytest.mark.parametrize(
+    "failure", [OSError(28, "No space left on device"), ValueError("another"), KeyboardInterrupt()]
+)
+def test_where_writing_fails_nothing_remains(tmp_path, whole, failure):
+    expected = UserError if isinstance(failure, OSError) else type(failure)
+    with pytest.raises(expected) as caught, whole(tmp_path / "a") as unfinished:  # noqa: PT012
+        fill(unfinished, "half")
+        raise failure
+    assert not isinstance(failure, OSError) or str(caught.value) == f"cannot write {tmp_path / 'a'}: {failure.strerror}"
+    assert not os.listdir(tmp_path)
+
+
+@WHOLE
+def test_what_a_killed_process_left_is_replaced(tmp_path, whole):
+    (tmp_path / "here").mkdir()
+    with whole(tmp_path / "here" / "a") as unfinished:
+        fill(unfinished, "half of a longer content")
+        if unfinished.is_dir():
+            (unfinished / "another").touch()
+        left = shutil.copytree(tmp_path / "here", tmp_path / "left")  # as it would be if the process were killed now
+    assert os.listdir(left) == [".a.tmp"]
+    with whole(left / "a") as unfinished:
+        fill(unfinished, "content")
+    assert content_of(left / "a") == "content"
+    assert os.listdir(left) == ["a"]
+    assert not (left / "a" / "another").exists()
+
+
+@WHOLE
+def test_a_second_writer_is_refused_and_the_first_one_ends_well(tmp_path, whole):
+    with whole(tmp_path / "a") as unfinished:
+        fill(unfinished, "first")
+        with (
+            pytest.raises(UserError, match=r"cannot write .*/a: another process is writing it$"),
+            whole(tmp_path / "a"),
+        ):
+            pytest.fail("both write")
+    assert content_of(tmp_path / "a") == "first"
+
+
+def test_a_folder_replaces_an_empty_one_only(tmp_path):
+    (tmp_path / "a").mkdir()
+    for content in ("first", "second"):
+        with contextlib.suppress(UserError), whole_folder(tmp_path / "a") as folder:
+            fill(folder, content)
+    assert content_of(tmp_path / "a") == "first"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_only_what_is_named_is_removed(tmp_path):
+    for name in (".a.npz.tmp", ".b.npz.tmp", "a.npz"):
+        (tmp_path / name).touch()
+    remove_unfinished([tmp_path / "a.npz", tmp_path / "never_written"])
+    assert sorted(os.listdir(tmp_path)) == [".b.npz.tmp", "a.npz"]

@@ -14,8 +14,8 @@ from hvq_jax.devices.cluster import agreed, check_agreement, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path, read_json, write_json
-from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET
+from hvq_jax.files import full_path, read_json, remove_unfinished, write_json
+from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
 from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
@@ -79,6 +79,7 @@ def open_run(
         check_agreement(description)
         with agreed():
             if is_first():
+                remove_unfinished(folder / name for name in WHOLE)
                 write_format(folder)
                 write_json(folder / CONFIG, to_dict(with_sizes(options, dataset.carved_sizes)))
                 write_json(folder / DATASET, description)

@@ -9,22 +9,24 @@ import contextlib
 import dataclasses
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 import tqdm
 from PIL import Image
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path
+from hvq_jax.files import full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.trained import Decoded
 
 _MOST_IN_ONE_PNG = 1024
+_COPIED_BYTES = 2**20  # at a time
 _MOST_NAME_BYTES = 240  # a name may have 255, with .png and a number
 
 
@@ -122,36 +124,41 @@ def _counted(pieces: Iterable[Decoded], progress: "tqdm.tqdm[Any]") -> Iterator[
 
 
 def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: Mapping[str, np.ndarray]) -> None:
-    """Write an uncompressed .npz like `np.savez`: append each array to a separate file, then pack the files."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
-        folder, files = Path(temporary), dict[str, BinaryIO]()
-        with contextlib.ExitStack() as stack:
-            for piece in pieces:
-                for field in dataclasses.fields(Decoded):
-                    if (values := getattr(piece, field.name)) is None:
-                        continue
-                    values = np.ascontiguousarray(values)
-                    if field.name not in files:
-                        files[field.name] = stack.enter_context((folder / f"{field.name}.npy").open("wb"))
-                        _write_header(files[field.name], (count, *values.shape[1:]), values.dtype)
-                    files[field.name].write(values.data)
+    """Write an uncompressed .npz like `np.savez`: append each array to a separate file, then pack the files.
+
+    These have no names, so that nothing remains of them even if the process is killed.
+    """
+    with whole_file(path) as unfinished, contextlib.ExitStack() as stack:
+        files: dict[str, IO[bytes]] = {}
+
+        def new_file(name: str) -> IO[bytes]:
+            files[name] = stack.enter_context(tempfile.TemporaryFile(dir=path.parent))
+            return files[name]
+
+        for piece in pieces:
+            for field in dataclasses.fields(Decoded):
+                if (values := getattr(piece, field.name)) is None:
+                    continue
+                values = np.ascontiguousarray(values)
+                if field.name not in files:
+                    _write_header(new_file(field.name), (count, *values.shape[1:]), values.dtype)
+                files[field.name].write(values.data)
         for name, values in others.items():
-            np.save(folder / f"{name}.npy", values, allow_pickle=False)
-        with zipfile.ZipFile(folder / "packed", "w", zipfile.ZIP_STORED) as archive:
-            for array in sorted(folder.glob("*.npy")):
-                archive.write(array, array.name)
-        os.replace(folder / "packed", path)
+            np.save(new_file(name), values, allow_pickle=False)
+        with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
+            for name, file in sorted(files.items()):
+                file.seek(0)
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    shutil.copyfileobj(file, member, _COPIED_BYTES)
 
 
-def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype) -> None:
+def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> None:
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, described)
 
 
 def _write_folder(path: Path, pieces: Iterable[Decoded], stems: Iterable[str]) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as temporary:
-        folder = Path(temporary) / "images"
-        folder.mkdir()
+    with whole_folder(path) as folder:
         stems = iter(stems)
         for piece in pieces:
             for image, stem in zip(piece.images, stems, strict=False):  # the last piece ends before the stems do
@@ -159,6 +166,3 @@ def _write_folder(path: Path, pieces: Iterable[Decoded], stems: Iterable[str]) -
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("xb") as stream:  # never overwrite another image
                     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
-        if path.exists():
-            path.rmdir()
-        folder.rename(path)

@@ -49,8 +49,11 @@ def test_downloads_once(site, tmp_path):
 
 def test_replaces_the_part_that_a_killed_download_left(site, tmp_path):
     url, _ = site
-    (tmp_path / "images.bin.partial").write_bytes(b"part")
-    assert download(PublishedFile(f"{url}/images.bin", SHA256), tmp_path).read_bytes() == CONTENT
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    (downloads / ".images.bin.tmp").write_bytes(2 * CONTENT)
+    assert download(PublishedFile(f"{url}/images.bin", SHA256), downloads).read_bytes() == CONTENT
+    assert [path.name for path in downloads.iterdir()] == ["images.bin"]
 
 
 @pytest.mark.parametrize("served", [CONTENT[:-1], CONTENT + b"x", b""])

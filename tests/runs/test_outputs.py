@@ -1,6 +1,7 @@
 """Writing images in pieces, without losing anything if they end early, each to a file of its own."""
 
 import os
+import shutil
 from pathlib import PurePath
 
 import hypothesis
@@ -69,10 +70,26 @@ def test_where_pieces_end_early_what_was_there_stays(tmp_path, out):
         (tmp_path / out).write_text("before")
     else:
         (tmp_path / out).mkdir()
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(UserError, match=rf"cannot write {tmp_path / out}: no space"):
         save(tmp_path / out, broken(), 10)
     assert [path.name for path in tmp_path.iterdir()] == [out]
     assert out == "a" or (tmp_path / out).read_text() == "before"
+
+
+@pytest.mark.parametrize("out", ["a.npz", "a"])
+def test_a_killed_process_leaves_what_the_next_one_replaces(tmp_path, out):
+    here, left = tmp_path / "here", tmp_path / "left"
+    here.mkdir()
+
+    def copied_on_the_way():
+        yield from pieces_of([5])
+        shutil.copytree(here, left)  # as it would be if the process were killed now
+        yield from pieces_of([5])
+
+    save(here / out, copied_on_the_way(), 10)
+    assert os.listdir(left) == [f".{out}.tmp"]
+    save(left / out, iter(pieces_of([4])), 4)
+    assert os.listdir(left) == [out]
 
 
 def test_where_images_cannot_go(tmp_path):

@@ -9,6 +9,7 @@ import re
 import urllib.request
 
 from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.files import whole_file
 from hvq_jax.progress import progress_bar
 
 _CHUNK_BYTES = 1 << 20
@@ -47,30 +48,30 @@ def find_file(folder: pathlib.Path, *names: str) -> pathlib.Path:
 def download(file: PublishedFile, folder: pathlib.Path) -> pathlib.Path:
     """Download a file into `folder` unless it is already there, and verify its SHA-256.
 
-    The file gets its name only once it is complete and correct. Only one process at a time may download into a folder;
-    the caller must hold a lock.
+    The file gets its name only once it is complete and correct.
 
     Raises:
-        UserError: the download failed, or the file is not the published one.
-        OSError: the folder cannot be written to, or its disk is full.
+        UserError: the download failed, the file is not the published one, or it cannot be written.
+        OSError: the folder cannot be made.
     """
     target = folder / file.name
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{file.name}.partial"
     advice = "download it yourself and set data.manual_dir=DIR to its folder"
-    try:
-        digest = _fetch(file, partial)
-    except (OSError, http.client.HTTPException) as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            raise
-        raise UserError(f"could not download {file.url} ({error}): {advice}") from error
-    if digest != file.sha256:
-        partial.unlink()
-        raise UserError(f"{file.url} is not the published file (SHA-256 {digest}, expected {file.sha256}): {advice}")
-    return partial.replace(target)
+    with whole_file(target) as partial:
+        try:
+            digest = _fetch(file, partial)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+                room = "set data.data_dir=DIR to a writable folder with enough space"
+                raise UserError(f"cannot write {target} ({error.strerror}): {room}") from error
+            raise UserError(f"could not download {file.url} ({error}): {advice}") from error
+        if digest != file.sha256:
+            raise UserError(
+                f"{file.url} is not the published file (SHA-256 {digest}, expected {file.sha256}): {advice}"
+            )
+    return target
 
 
 def _fetch(file: PublishedFile, path: pathlib.Path) -> str:
