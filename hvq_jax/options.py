@@ -16,7 +16,7 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,44 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     if problem := rule.problem(value):
         raise ArgumentError(f"{field.name}={value}", problem)
     return value
+
+
+def field_names(kind: Any) -> frozenset[str]:
+    """Return the names of the fields of a dataclass."""
+    return frozenset(field.name for field in dataclasses.fields(kind))
+
+
+def refuse_unused(
+    options: Any, choice: str, used: Collection[str], registered: Mapping[str, Collection[str]], section: str = ""
+) -> None:
+    """Raise ArgumentError for a changed option of other components that the chosen component does not use.
+
+    Every option always has a value, so only one that differs from its default shows that an effect is expected.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class NetworkOptions(Options):
+    ...     name: str = option("gru", "network")
+    ...     dropout: float = option(0.0, "dropout in training (transformer)")
+    >>> refuse_unused(NetworkOptions(dropout=0.1), "name", (), {"gru": (), "transformer": ("dropout",)})
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: dropout=0.1: name=gru has no such option: choose name=transformer, or dropout=0.0
+
+    Args:
+        options: the options of all components.
+        choice: the option that names the chosen component.
+        used: the options that the chosen component uses.
+        registered: the options that each registered component uses, by its name.
+        section: put before each option's name, such as "codebook.".
+    """
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        users = [name for name, names in registered.items() if field.name in names]
+        if users and field.name not in used and value != field.default:
+            raise ArgumentError(
+                f"{section}{field.name}={value}",
+                f"{section}{choice}={getattr(options, choice)} has no such option: choose "
+                f"{section}{choice}={'|'.join(users)}, or {section}{field.name}={field.default}",
+            )
 
 
 def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any]]]:

@@ -1,11 +1,11 @@
 """Priors over hybrid latents, and their networks by their name in `prior.name`."""
 
-import dataclasses
 from typing import Any
 
 from hvq_jax import registry
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
+from hvq_jax.options import field_names, refuse_unused
 from hvq_jax.priors.heads import GainHead, ResidualHead
 from hvq_jax.priors.network import PriorNetwork
 from hvq_jax.priors.options import NETWORKS, PriorOptions
@@ -28,12 +28,10 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
     Raises ArgumentError for an option that the network does not have, or that does not fit it.
     """
     network = registry.find("name", options.name, NETWORKS)
-    fields = {field.name for field in dataclasses.fields(network)}
-    if options.dropout and "dropout" not in fields:
-        raise ArgumentError(f"dropout={options.dropout}", f"a {options.name} has no dropout, choose a transformer")
+    fields = field_names(network)
+    used = fields | {"compute_dtype"}  # the heads of the prior use it, too
+    refuse_unused(options, "name", used, {name: field_names(kind) for name, kind in NETWORKS.items()})
     sizes = {name: size for name in ("width", "num_layers") if (size := getattr(options, name)) is not None}
-    for name in sizes.keys() - fields:
-        raise ArgumentError(f"{name}={sizes[name]}", f"{options.name} has no such option")
     given = {
         "num_classes": num_classes,
         "grid": grid,

@@ -1,6 +1,7 @@
 """Quantizers, which stand between encoder and decoder, by their name in `codebook.family`."""
 
 from hvq_jax import registry
+from hvq_jax.options import refuse_unused
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
 from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.quantizers.residual import ResidualQuantizer
@@ -17,5 +18,7 @@ def make_quantizer(latent_options: LatentOptions, codebook_options: CodebookOpti
     20
     """
     family = registry.find("codebook.family", codebook_options.family, QUANTIZERS)
+    registered = {name: kind.option_names for name, kind in QUANTIZERS.items()}
+    refuse_unused(codebook_options, "family", family.option_names, registered, section="codebook.")
     quantizer: Quantizer = family(latent_options, codebook_options)
     return quantizer

@@ -9,7 +9,6 @@ gradient, and a training step updates `QuantizerState` without gradients.
 """
 
 import dataclasses
-from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -21,6 +20,7 @@ from jax.lax import stop_gradient
 from hvq_jax import latents, registry
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import CODE, HybridLatent
+from hvq_jax.options import field_names, refuse_unused
 from hvq_jax.quantizers import codebook
 from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.quantizers.initialisation import INITIALISATIONS, codes_from_data
@@ -51,6 +51,8 @@ class Step:
 
 class Quantizer(Protocol):
     """The methods of every quantizer. z_e is `[..., D]` float32; several codebooks are a leading axis before K."""
+
+    option_names: ClassVar[tuple[str, ...]]  # the fields of CodebookOptions that it uses, besides `family`
 
     @property
     def num_codes(self) -> int:
@@ -96,17 +98,16 @@ class Quantizer(Protocol):
         """Return the latent from the current codes and frequencies; update nothing."""
 
 
-def require(chosen: str, options: Mapping[str, Any], needed: Mapping[str, Any]) -> None:
-    """Raise ArgumentError for the first of the `needed` values, by dotted key, that `options` do not have.
+def require(family: str, latent_options: LatentOptions, **needed: Any) -> None:
+    """Raise ArgumentError for the first of the `needed` values that `latent_options` do not have.
 
-    >>> require("codebook.family=fsq", {"latent": LatentOptions(mode="projected")}, {"latent.mode": "vq"})
+    >>> require("fsq", LatentOptions(mode="projected"), mode="vq")
     Traceback (most recent call last):
     hvq_jax.errors.ArgumentError: latent.mode=projected: codebook.family=fsq needs latent.mode=vq
     """
-    for key, value in needed.items():
-        section, _, name = key.partition(".")
-        if (given := getattr(options[section], name)) != value:
-            raise ArgumentError(f"{key}={given}", f"{chosen} needs {key}={value}")
+    for name, value in needed.items():
+        if (given := getattr(latent_options, name)) != value:
+            raise ArgumentError(f"latent.{name}={given}", f"codebook.family={family} needs latent.{name}={value}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,22 +123,21 @@ class CodebookQuantizer:
     latent_options: LatentOptions
     codebook_options: CodebookOptions
 
+    option_names: ClassVar[tuple[str, ...]] = ("learning", "unit_norm", "init", "decay", "revive_below", "assignment")
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = True
     has_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        depth, mode = self.codebook_options.depth, self.latent_options.mode
-        if depth != 1:
-            raise ArgumentError(f"codebook.depth={depth}", "more than one codebook needs codebook.family=residual")
+        mode = self.latent_options.mode
         if self.codebook_options.assignment == "projection" and latents.find_latent(mode).uses(CODE):
             raise ArgumentError(
                 "codebook.assignment=projection",
                 f"chooses codes up to their sign, so latent.mode={mode}, which shows them to the decoder, "
                 "cannot use it: choose projected",
             )
-        _ = self.rule  # one that cannot be imported is an error here
+        _ = self.rule  # raises if it cannot be imported, or if an option was changed that it does not use
 
     @property
     def num_codes(self) -> int:
@@ -146,9 +146,13 @@ class CodebookQuantizer:
 
     @cached_property
     def rule(self) -> LearningRule:
-        """The rule by which the codes are learned."""
-        rule = registry.find("codebook.learning", self.codebook_options.learning, LEARNING_RULES)
-        return rule(decay=self.codebook_options.decay, revive_below=self.codebook_options.revive_below)
+        """The rule by which the codes are learned, constructed from the options that it has fields for."""
+        options = self.codebook_options
+        kind = registry.find("codebook.learning", options.learning, LEARNING_RULES)
+        used, registered = field_names(kind), {name: field_names(rule) for name, rule in LEARNING_RULES.items()}
+        refuse_unused(options, "learning", used, registered, section="codebook.")
+        rule: LearningRule = kind(**{name: getattr(options, name) for name in used & field_names(options)})
+        return rule
 
     @property
     def has_codebook_loss(self) -> bool:

@@ -23,13 +23,12 @@ from hvq_jax.quantizers.codebook import MovingAverages
 class LearningRule:
     """The rule `gradient`, in which codes are parameters, and the base class of the others.
 
+    A rule that uses options has a field for each, with the name that it has in `CodebookOptions`.
+
     >>> params, state = LearningRule().init(jnp.eye(2), known=True)
     >>> params["codes"].tolist(), state
     ([[1.0, 0.0], [0.0, 1.0]], None)
     """
-
-    decay: float = 0.99  # of moving averages, per step
-    revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is
 
     has_codebook_loss: ClassVar[bool] = True  # whether the codebook term of the loss moves the codes
     revives: ClassVar[bool] = False  # whether dead codes are moved onto encoder outputs, in the first step all of them
@@ -66,6 +65,9 @@ class LearningRule:
 @dataclasses.dataclass(frozen=True)
 class MovingAverageRule(LearningRule):
     """Codes that are moving averages; the state is `MovingAverages`, and there are no parameters."""
+
+    decay: float = 0.99  # of the averages, per step
+    revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is
 
     has_codebook_loss: ClassVar[bool] = False  # the update takes its place
     revives: ClassVar[bool] = True

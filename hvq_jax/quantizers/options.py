@@ -74,33 +74,36 @@ class CodebookOptions(Options):
     learning: str = option(
         "ema",
         "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; or a "
-        "learned linear map of frozen codes",
+        "learned linear map of frozen codes (codebook)",
         choices=LEARNING_RULES,
         importable=True,
     )
     unit_norm: str = option(
         "none",
         "what is normalised to length 1: nothing; the codes, whose length is left to the gain; or codes and encoder "
-        "outputs",
+        "outputs (codebook)",
         choices=UNIT_NORMS,
     )
     init: str = option(
         "data",
-        "initial codes: encoder outputs of the first batches, the centres of their clusters, or random (U(-1/K, 1/K); "
-        "simvq N(0, 1/D))",
+        "initial codes: encoder outputs of the first batches, the centres of their clusters, or random, from "
+        "U(-1/K, 1/K), for simvq from N(0, 1/D) (codebook, residual)",
         choices=INITIALISATIONS,
     )
-    decay: float = option(0.99, "decay of the moving averages per step (ema)", low=0, high=1)
+    decay: float = option(0.99, "decay of the moving averages per step (codebook with ema, residual)", low=0, high=1)
     revive_below: float = option(
-        1.0, "codes assigned fewer times per step are moved onto encoder outputs; 0: never (ema)", low=0
+        1.0,
+        "codes assigned fewer times per step are moved onto encoder outputs; 0: never (codebook with ema, residual)",
+        low=0,
     )
     assignment: str = option(
         "euclidean",
-        "rule that assigns codes: nearest vector, nearest direction, or nearest line of either sign (projected)",
+        "rule that assigns codes: nearest vector, nearest direction, or, for the latent projected, nearest line of "
+        "either sign (codebook)",
         choices=ASSIGNMENTS,
     )
-    depth: int = option(1, "number of codebooks, K codes each, that are summed; more than 1: residual", low=1, high=4)
-    levels: tuple[int, ...] = option((8, 8, 8), "levels of each number (fsq); K is their product")
+    depth: int = option(1, "number of codebooks, K codes each, that are summed; at least 2 (residual)", low=1, high=4)
+    levels: tuple[int, ...] = option((8, 8, 8), "levels of each number; K is their product (fsq)")
 
     def __post_init__(self) -> None:
         """Check the options, and that there are levels to round to."""

@@ -18,13 +18,6 @@ from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step, require
 from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
 
-_NEEDED = {
-    "latent.mode": "vq",
-    "codebook.learning": "ema",
-    "codebook.assignment": "euclidean",
-    "codebook.unit_norm": "none",
-}
-
 
 def sum_of_codes(indices: jax.Array, codebooks: jax.Array) -> jax.Array:
     """Return z_q `[..., D]` from `indices` `[..., L]` and L `codebooks` `[L, K, D]`.
@@ -43,6 +36,7 @@ class ResidualQuantizer:
     latent_options: LatentOptions
     codebook_options: CodebookOptions
 
+    option_names: ClassVar[tuple[str, ...]] = ("init", "decay", "revive_below", "depth")
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
     has_prior: ClassVar[bool] = False  # there are several codes per position
@@ -51,7 +45,7 @@ class ResidualQuantizer:
         """Check that the options are compatible; raise ArgumentError."""
         if self.codebook_options.depth == 1:
             raise ArgumentError("codebook.depth=1", "codebook.family=residual needs from 2 to 4 codebooks")
-        require("codebook.family=residual", {"latent": self.latent_options, "codebook": self.codebook_options}, _NEEDED)
+        require("residual", self.latent_options, mode="vq")
 
     @property
     def _level(self) -> CodebookQuantizer:

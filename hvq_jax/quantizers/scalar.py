@@ -20,14 +20,6 @@ from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
 
 _MARGIN = 1e-3  # keeps tanh from ever rounding to one level too many
 
-_NEEDED = {
-    "latent.mode": "vq",
-    "latent.estimator": "straight_through",
-    "codebook.depth": 1,
-    "codebook.assignment": "euclidean",
-    "codebook.unit_norm": "none",
-}
-
 Levels = tuple[int, ...]
 
 
@@ -95,6 +87,7 @@ class ScalarQuantizer:
     latent_options: LatentOptions
     codebook_options: CodebookOptions
 
+    option_names: ClassVar[tuple[str, ...]] = ("levels",)
     has_codebook_loss: ClassVar[bool] = False  # no codes are learned
     has_commitment_loss: ClassVar[bool] = False  # there are no codes to commit to
     has_entropy_loss: ClassVar[bool] = False  # codes have no costs
@@ -103,7 +96,7 @@ class ScalarQuantizer:
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        require("codebook.family=fsq", {"latent": self.latent_options, "codebook": self.codebook_options}, _NEEDED)
+        require("fsq", self.latent_options, mode="vq", estimator="straight_through")
 
     @property
     def num_codes(self) -> int:

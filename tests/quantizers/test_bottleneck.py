@@ -1,5 +1,7 @@
 """One codebook in its variants: where codes are kept, what length they have, what they learn from."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
 from hvq_jax.losses import entropy_term
-from hvq_jax.quantizers import make_quantizer
+from hvq_jax.options import field_names
+from hvq_jax.quantizers import QUANTIZERS, make_quantizer
 from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, QuantizerState
 from hvq_jax.quantizers.learning import LEARNING_RULES
@@ -106,23 +109,22 @@ def test_the_gradient_of_normalised_codes_is_tangent_to_the_sphere():
 
 
 @pytest.mark.parametrize(
-    ("learning", "unit_norm", "init", "from_data"),
+    ("options", "init", "from_data"),
     [
-        ("ema", "none", "uniform", False),
-        ("ema", "none", "data", False),  # by revival, in the first step
-        ("ema", "none", "kmeans", True),
-        ("ema", "codes", "data", False),
-        ("gradient", "none", "uniform", False),
-        ("gradient", "none", "data", True),
-        ("gradient", "none", "kmeans", True),
-        ("simvq", "none", "uniform", False),
-        ("simvq", "none", "data", True),
-        ("simvq", "none", "kmeans", True),
+        *(({"revive_below": below}, "uniform", False) for below in (0.0, 1.0, 5.0)),
+        *(({"revive_below": below}, "data", False) for below in (0.0, 1.0, 5.0)),  # by revival, in the first step
+        *(({"revive_below": below}, "kmeans", True) for below in (0.0, 1.0, 5.0)),
+        ({"unit_norm": "codes"}, "data", False),
+        ({"learning": "gradient"}, "uniform", False),
+        ({"learning": "gradient"}, "data", True),
+        ({"learning": "gradient"}, "kmeans", True),
+        ({"learning": "simvq"}, "uniform", False),
+        ({"learning": "simvq"}, "data", True),
+        ({"learning": "simvq"}, "kmeans", True),
     ],
 )
-@pytest.mark.parametrize("revive_below", [0.0, 1.0, 5.0])
-def test_where_codes_start(learning, unit_norm, init, from_data, revive_below):
-    model = quantizer(learning=learning, unit_norm=unit_norm, init=init, revive_below=revive_below)
+def test_where_codes_start(options, init, from_data):
+    model = quantizer(**options, init=init)
     assert model.starts_from_data == from_data
     z_e, fresh = vectors(), model.init(jax.random.key(0))
     if not from_data:
@@ -162,24 +164,86 @@ def test_a_gradient_moves_the_codes_in_use_and_by_a_learned_map_all_codes(learni
 @pytest.mark.parametrize(
     ("family", "mode", "options", "message"),
     [
-        ("codebook", "vq", {"depth": 2}, "codebook.depth=2: more than one codebook needs codebook.family=residual"),
         ("codebook", "combined", {"assignment": "projection"}, "codebook.assignment=projection: chooses codes up to"),
         ("codebook", "vq", {"learning": "tests.methods:RULE"}, "codebook.learning=tests.methods:RULE: cannot be"),
         ("residual", "vq", {}, "codebook.depth=1: codebook.family=residual needs from 2 to 4 codebooks"),
         ("residual", "projected", {"depth": 2}, "latent.mode=projected: codebook.family=residual needs latent.mode=vq"),
-        (
-            "residual",
-            "vq",
-            {"depth": 2, "learning": "gradient"},
-            "codebook.learning=gradient: codebook.family=residual needs codebook.learning=ema",
-        ),
         ("fsq", "combined", {}, "latent.mode=combined: codebook.family=fsq needs latent.mode=vq"),
-        ("fsq", "vq", {"unit_norm": "both"}, "codebook.unit_norm=both: codebook.family=fsq needs .*unit_norm=none"),
+        (
+            "hvq_jax.quantizers.scalar:ScalarQuantizer",
+            "vq",
+            {"decay": 0.5},
+            "codebook.decay=0.5: codebook.family=hvq_jax.quantizers.scalar:ScalarQuantizer has no such option",
+        ),
     ],
 )
-def test_a_quantizer_refuses_options_it_has_no_use_for(family, mode, options, message):
+def test_a_quantizer_refuses_options_that_do_not_fit_it(family, mode, options, message):
     with pytest.raises(ArgumentError, match=f"^{message}"):
         make_quantizer(LatentOptions(mode=mode), CodebookOptions(family=family, **options))
+
+
+# A value of each option that is not its default.
+CHANGED = {
+    "learning": "simvq",
+    "unit_norm": "both",
+    "init": "kmeans",
+    "decay": 0.5,
+    "revive_below": 9.0,
+    "assignment": "cosine",
+    "depth": 3,
+    "levels": (5, 4),
+}
+NEEDED = {"codebook": {}, "residual": {"depth": 2}, "fsq": {}}
+
+
+def two_steps(family, **options):
+    """Return the shapes and the values of everything after two steps."""
+    options = CodebookOptions(family=family, **NEEDED[family] | options)
+    model = make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
+    arrays = model.init(jax.random.key(0))
+    if model.starts_from_data:
+        arrays = model.start_from_data(*arrays, vectors(), jax.random.key(1), None)
+    for seed in range(2):
+        latent, step = take_step(model, *arrays, vectors(seed))
+        arrays = arrays[0], step.state
+    return [(leaf.shape, leaf.tolist()) for leaf in jax.tree.leaves((arrays, latent, step))]
+
+
+@pytest.mark.parametrize("family", NEEDED)
+def test_every_option_changes_what_a_quantizer_does_or_is_refused(family):
+    assert CHANGED.keys() == field_names(CodebookOptions) - {"family"}
+    by_default = two_steps(family)
+    for name, value in CHANGED.items():
+        if name in QUANTIZERS[family].option_names:
+            assert two_steps(family, **{name: value}) != by_default, name
+            continue
+        users = "|".join(other for other, kind in QUANTIZERS.items() if name in kind.option_names)
+        with pytest.raises(ArgumentError) as error:
+            two_steps(family, **{name: value})
+        assert error.value.argument == f"codebook.{name}={value}"
+        assert error.value.problem == (
+            f"codebook.family={family} has no such option: choose codebook.family={users}, "
+            f"or codebook.{name}={CodebookOptions.__dataclass_fields__[name].default}"
+        )
+
+
+@pytest.mark.parametrize("learning", LEARNING_RULES)
+def test_a_learning_rule_refuses_options_that_it_has_no_field_for(learning):
+    for name in ("decay", "revive_below"):
+        options = CodebookOptions(learning=learning, **{name: 0.5})
+        if learning == "ema":
+            assert getattr(make_quantizer(LatentOptions(), options).rule, name) == 0.5
+            continue
+        line = f"^codebook.{name}=0.5: codebook.learning={learning} has no such option: choose codebook.learning=ema, "
+        with pytest.raises(ArgumentError, match=line):
+            make_quantizer(LatentOptions(), options)
+
+
+def test_the_help_of_an_option_says_which_quantizers_use_it():
+    for field in dataclasses.fields(CodebookOptions):
+        users = {name for name, kind in QUANTIZERS.items() if field.name in kind.option_names}
+        said = field.metadata["rule"].help.rpartition("(")[2].rstrip(")") if users else ""
+        assert {phrase.split()[0] for phrase in said.split(", ") if phrase} == users, field.name
 
 
 def learn(model, batches, axis_name=None):
