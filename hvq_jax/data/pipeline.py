@@ -27,7 +27,7 @@ _BATCHES_AHEAD = 4
 class Batch:
     """One process's part of a global batch: B = batch_size / process_count."""
 
-    items: Any  # images [B, H, W, C] uint8, or tokens [B, h, w, 1 + c] int16 or int32
+    items: Any  # images [B, H, W, C] uint8, or tokens [B, h, w, 1 + c] int16 or int32; what the split's `read` returns
     labels: Any  # [B] int32
     mask: Any  # [B] bool, False on padding
 

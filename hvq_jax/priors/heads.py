@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from hvq_jax.networks.layers import CheckedModule, Dense
 from hvq_jax.priors.cell_mass import log_cell_mass
 from hvq_jax.priors.filtering import check_temperature, filter_logits
+from hvq_jax.priors.tokens import round_to_multiples
 
 _embedding_init = nn.initializers.normal(stddev=1.0)
 
@@ -241,7 +242,7 @@ class ResidualHead(CheckedModule):
             noise = math.sqrt(temperature) * jax.random.normal(key, (self.dim,))
             return means[component] + scales[component] * noise
 
-        return jnp.round(jax.vmap(draw_one)(keys, logits, means, scales) / self.step).astype(jnp.int32)
+        return round_to_multiples(jax.vmap(draw_one)(keys, logits, means, scales), self.step)
 
     def embed(self, continuous: jax.Array) -> jax.Array:
         """See `ContinuousHead`; a dense layer of the residual."""

@@ -134,24 +134,27 @@ class Prior(nn.Module):
             continuous = continuous - jnp.where(has_part, head.log_probability(features, codes, part), 0.0)
         return Nats(nats, continuous)
 
-    @property
-    def has_density(self) -> bool:
-        """Whether `density` is defined: a head predicts residuals."""
-        return any(hasattr(head, "log_density") for head in self.heads)
-
-    def density(self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array) -> jax.Array:
+    def density(
+        self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array, residuals: jax.Array
+    ) -> jax.Array:
         """Score residuals by density, -log p per unit of volume, instead of the probability of their cells.
 
-        Arguments as in a call of the module. It must not be added to the nats of codes.
+        It must not be added to the nats of codes.
+
+        Args:
+            tokens: as in a call of the module, like `labels` and `has_continuous`; the context of each position.
+            labels: see there.
+            has_continuous: see there.
+            residuals: [B, h, w, D] float32, before rounding.
 
         Returns:
             [B, h, w] float32 nats, 0 where there is no residual.
         """
         features, codes = self.features(tokens, labels, has_continuous), tokens[..., 0]
         density = jnp.zeros(codes.shape)
-        for head, has_part, part in self._parts(codes, tokens[..., 1:], has_continuous):
+        for head, has_part, _ in self._parts(codes, tokens[..., 1:], has_continuous):
             if hasattr(head, "log_density"):
-                density = density - jnp.where(has_part, head.log_density(features, codes, head.step * part), 0.0)
+                density = density - jnp.where(has_part, head.log_density(features, codes, residuals), 0.0)
         return density
 
     def draw_continuous(

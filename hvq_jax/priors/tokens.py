@@ -13,11 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, Z_E, Latent, latent_from_codes, signed_length, split_channels
 from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
 from hvq_jax.priors.options import TokenOptions
 
-_LARGEST_MULTIPLE = 2**15 - 1  # of a step, either way: tokens are stored in 16 bits
+LARGEST_MULTIPLE = 2**24  # of the step of residuals, either way: float32 holds every integer up to there
 
 
 @struct.dataclass
@@ -120,9 +121,27 @@ def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
         bins = to_bins(parts.lengths, indices, tables.centroids)
         tokens.append(jnp.where(tables.has_length[indices][..., None], bins, 0))
     if tables.step:
-        multiples = jnp.clip(jnp.round(parts.residuals / tables.step), -_LARGEST_MULTIPLE - 1, _LARGEST_MULTIPLE)
-        tokens.append(jnp.where(tables.has_residual[indices][..., None], multiples.astype(jnp.int32), 0))
+        multiples = round_to_multiples(parts.residuals, tables.step)
+        tokens.append(jnp.where(tables.has_residual[indices][..., None], multiples, 0))
     return jnp.concatenate(tokens, axis=-1)
+
+
+def round_to_multiples(residuals: jax.Array, step: float) -> jax.Array:
+    """Return `residuals` `[...]` in multiples of `step`, `[...]` int32, at most LARGEST_MULTIPLE either way.
+
+    >>> round_to_multiples(jnp.array([0.26, -1e9]), 0.1).tolist()
+    [3, -16777216]
+    """
+    return jnp.clip(jnp.round(residuals / step), -LARGEST_MULTIPLE, LARGEST_MULTIPLE).astype(jnp.int32)
+
+
+def check_residuals(tokens: np.ndarray, tables: Tables) -> None:
+    """Raise ArgumentError if `tokens` `[..., 1 + c]` have a residual that may be beyond LARGEST_MULTIPLE."""
+    if tables.step and np.abs(tokens[..., 1:]).max(initial=0) >= LARGEST_MULTIPLE:
+        raise ArgumentError(
+            f"prior.residual_step={tables.step:g}",
+            f"residuals reach {LARGEST_MULTIPLE} steps, the most that are exact: train the prior with a larger step",
+        )
 
 
 def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:

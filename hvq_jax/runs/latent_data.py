@@ -9,7 +9,9 @@ in raster order; also `frequent` `[K]` bool, the frozen choice of frequent codes
 import contextlib
 import dataclasses
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +30,7 @@ from hvq_jax.images import to_float
 from hvq_jax.latents import Z_E, Latent
 from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
 from hvq_jax.priors.options import TokenOptions
-from hvq_jax.priors.tokens import Parts, Tables, make_tables, split_latent, to_tokens
+from hvq_jax.priors.tokens import Parts, Tables, check_residuals, make_tables, split_latent, to_tokens
 
 SPLITS = ("train", "validation", "test")
 
@@ -78,8 +80,7 @@ def latent_data(
 def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> LatentData:
     """Return the training data of a prior from the arrays of a `latents.npz`."""
     tables = fit_tables(row, stored, options)
-    splits = {name: Split(_tokens(stored, name, tables), stored[f"{name}_labels"]) for name in SPLITS}
-    return LatentData(**splits, tables=tables)
+    return LatentData(**{name: _split(stored, name, tables) for name in SPLITS}, tables=tables)
 
 
 def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> Tables:
@@ -87,32 +88,66 @@ def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOpti
     return make_tables(row, stored["frequent"], stored["train_indices"], stored.get("train_lengths"), options)
 
 
-def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables) -> np.ndarray:
-    """Return the tokens `[N, h, w, 1 + c]` of a split, computed in pieces."""
+@dataclasses.dataclass(frozen=True)
+class _Residuals:
+    """The residuals of a split as they are stored: rows `[n, D]` for the positions where `present` `[N, h, w]`."""
+
+    rows: np.ndarray
+    present: np.ndarray
+
+    @cached_property
+    def _starts(self) -> np.ndarray:
+        """The row of each latent's first residual, and n."""
+        return np.append(0, np.cumsum(np.count_nonzero(self.present, axis=(1, 2))))
+
+    def read(self, latents: np.ndarray) -> np.ndarray:
+        """Return residuals `[n, h, w, D]` float32 at all positions of `latents`, int [n]; 0 where there is none."""
+        present = self.present[latents]
+        residuals = np.zeros((*present.shape, self.rows.shape[-1]), np.float32)
+        starts, ends = self._starts[latents], self._starts[latents + 1]
+        residuals[present] = np.concatenate([self.rows[start:end] for start, end in zip(starts, ends, strict=True)])
+        return residuals
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidualSplit(Split):
+    """A split whose latents are read as pairs: tokens, and the residuals before rounding, to evaluate their density."""
+
+    residuals: _Residuals
+
+    def read(self, rows: np.ndarray) -> tuple[Any, np.ndarray]:
+        """Return ((tokens, residuals `[n, h, w, D]` float32), labels) of the latents `rows`, int [n]."""
+        tokens, labels = super().read(rows)
+        return (tokens, self.residuals.read(rows)), labels
+
+
+def _split(stored: Mapping[str, np.ndarray], name: str, tables: Tables) -> Split:
+    """Return the split `name` as tokens; held-out ones with their residuals where they have them."""
+    labels = stored[f"{name}_labels"]
+    if not tables.step:
+        return Split(_tokens(stored, name, tables, None), labels)
+    present = np.asarray(tables.has_residual)[stored[f"{name}_indices"]]
+    residuals = _Residuals(stored[f"{name}_residuals"], present)
+    tokens = _tokens(stored, name, tables, residuals)
+    return Split(tokens, labels) if name == "train" else ResidualSplit(tokens, labels, residuals)
+
+
+def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables, residuals: _Residuals | None) -> np.ndarray:
+    """Return the tokens `[N, h, w, 1 + c]` of a split, computed in pieces; int16 if they fit, else int32."""
     indices, lengths = stored[f"{split}_indices"], stored.get(f"{split}_lengths")
-    dtype = np.int16 if len(tables.has_length) <= 2**15 else np.int32
     encode = jax.jit(to_tokens)
-    pieces, first = [], 0
-    for start in range(0, len(indices), _PIECE):
-        rows = slice(start, start + _PIECE)
-        residuals = None
-        if tables.step:
-            residuals, first = _at_all_positions(stored, split, np.asarray(tables.has_residual), rows, first)
-        parts = Parts(indices[rows], None if lengths is None else lengths[rows], residuals)
-        pieces.append(np.asarray(encode(parts, tables)).astype(dtype))
+    pieces = []
+    for rows in np.array_split(np.arange(len(indices)), range(_PIECE, len(indices), _PIECE)):
+        parts = Parts(
+            indices[rows],
+            None if lengths is None else lengths[rows],
+            None if residuals is None else residuals.read(rows),
+        )
+        tokens = np.asarray(encode(parts, tables))
+        check_residuals(tokens, tables)
+        fits = np.abs(tokens).max(initial=0) <= np.iinfo(np.int16).max
+        pieces.append(tokens.astype(np.int16) if fits else tokens)
     return np.concatenate(pieces)
-
-
-def _at_all_positions(
-    stored: Mapping[str, np.ndarray], split: str, has_residual: np.ndarray, rows: slice, first: int
-) -> tuple[np.ndarray, int]:
-    """Return residuals `[n, h, w, D]` of latents `rows`, 0 where there is none, and the row of the next."""
-    indices, residuals = stored[f"{split}_indices"][rows], stored[f"{split}_residuals"]
-    chosen = has_residual[indices]
-    dense = np.zeros((*indices.shape, residuals.shape[-1]), np.float32)
-    last = first + int(np.count_nonzero(chosen))
-    dense[chosen] = residuals[first:last]
-    return dense, last
 
 
 def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:

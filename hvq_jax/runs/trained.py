@@ -23,7 +23,7 @@ from hvq_jax.layout import DATASET
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
-from hvq_jax.priors.tokens import Tables, from_tokens, to_parts, to_tokens
+from hvq_jax.priors.tokens import Tables, check_residuals, from_tokens, to_parts, to_tokens
 from hvq_jax.runs.latent_data import check_latents, encode_parts, read_tables
 from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.runs.workdir import load_config
@@ -287,7 +287,7 @@ class TrainedRun:
         """Yield tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and the images decoded from them, in pieces.
 
         Unlike in `reconstruct`, gains are rounded to their bins and residuals to their steps. Raises UserError before
-        there is a prior.
+        there is a prior, and ArgumentError for residuals of more steps than tokens hold.
         """
 
         @jax.jit
@@ -295,7 +295,10 @@ class TrainedRun:
             tokens = to_tokens(encode_parts(self.model, variables, images), tables)
             return tokens, self._decode(variables, tables, tokens)
 
-        return _one_ahead((through(self.variables, self.tables, _padded(x)), len(x)) for x in _pieces(images))
+        encoded = ((through(self.variables, self.tables, _padded(x)), len(x)) for x in _pieces(images))
+        for tokens, decoded in _one_ahead(encoded):
+            check_residuals(tokens, self.tables)
+            yield tokens, decoded
 
     def reconstruct(self, images: Iterable[np.ndarray]) -> Iterator[Decoded]:
         """Yield uint8 images `[H, W, C]` after encoder, latent and decoder, in pieces of at most `BATCH`."""

@@ -22,12 +22,15 @@ class NatsPerLatent:
 
     codes: Any
     continuous: Any
-    density: Any = None  # of residuals, in evaluation; see `Prior.density`
+    density: Any = None  # of residuals, where they are given; see `Prior.density`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PriorStage(Stage):
-    """The stage for `model` on tokens `[B, h, w, 1 + c]`, or plain codes `[B, h, w]`."""
+    """The stage for `model` on tokens `[B, h, w, 1 + c]`, or plain codes `[B, h, w]`.
+
+    Items to evaluate may be pairs of tokens and the residuals before rounding, `[B, h, w, D]` float32.
+    """
 
     name: ClassVar[str] = "prior"
     objective: ClassVar[str] = "nats_per_latent"
@@ -43,7 +46,8 @@ class PriorStage(Stage):
         return labels if self.model.num_classes else None
 
     def _tokens(self, batch: Batch) -> jax.Array:
-        tokens = batch.items.astype(jnp.int32)
+        tokens = batch.items[0] if isinstance(batch.items, tuple) else batch.items
+        tokens = tokens.astype(jnp.int32)
         return tokens if tokens.ndim == 4 else tokens[..., None]
 
     def _nats(self, params: Any, batch: Batch, labels: jax.Array, **options: Any) -> Nats:
@@ -82,8 +86,8 @@ class PriorStage(Stage):
         del state
         per_latent = self._nats(params, batch, batch.labels)
         density = None
-        if self.model.has_density:
-            arguments = (self._tokens(batch), self._labels(batch.labels), self.has_continuous)
+        if isinstance(batch.items, tuple):
+            arguments = (self._tokens(batch), self._labels(batch.labels), self.has_continuous, batch.items[1])
             scored: Any = self.model.apply(params, *arguments, method="density")
             density = Mean.of(scored.sum(axis=(1, 2)), batch.mask)
         codes, continuous = (Mean.of(part, batch.mask) for part in (per_latent.codes, per_latent.continuous))

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import project, signed_length, split_channels
 from hvq_jax.priors.bins import fit_bins
-from hvq_jax.priors.tokens import Parts, Tables, from_tokens, to_parts, to_tokens
+from hvq_jax.priors.tokens import LARGEST_MULTIPLE, Parts, Tables, check_residuals, from_tokens, to_parts, to_tokens
 
 K, D, SHAPE = 6, 4, (5, 3, 2)
 RNG = np.random.default_rng(0)
@@ -131,9 +132,11 @@ def test_lengths_and_residuals_go_to_their_own_codes():
     np.testing.assert_array_equal(gains[~has_length], 1.0)
 
 
-def test_a_residual_beyond_16_bits_is_the_largest_that_fits():
+def test_residuals_have_one_range_which_is_checked():
     tables = Tables(NONE, ALL, step=0.25)
-    residuals = jnp.array([[1e9, -1e9, 0.25, jnp.inf]])
-    np.testing.assert_array_equal(
-        to_tokens(Parts(jnp.array([3]), residuals=residuals), tables), [[3, 2**15 - 1, -(2**15), 1, 2**15 - 1]]
-    )
+    residuals = jnp.array([[1e9, -1e9, 12_500.25, jnp.inf]])
+    tokens = to_tokens(Parts(jnp.array([3]), residuals=residuals), tables)
+    np.testing.assert_array_equal(tokens, [[3, LARGEST_MULTIPLE, -LARGEST_MULTIPLE, 50_001, LARGEST_MULTIPLE]])
+    with pytest.raises(ArgumentError, match=r"^prior.residual_step=0.25: residuals reach 16777216 steps"):
+        check_residuals(np.asarray(tokens), tables)
+    check_residuals(np.asarray(tokens)[..., [0, 3]], tables)
