@@ -1,6 +1,7 @@
 """The options of the latent and of the codebook."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from hvq_jax.quantizers.learning import LEARNING_RULES
 QUANTIZERS: dict[str, Any] = {}  # by name; filled in `quantizers/__init__.py`, where the classes are known
 
 UNIT_NORMS = ("none", "codes", "both")
+_MOST_CODES = 2**31 - 1  # indices are int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,3 +112,7 @@ class CodebookOptions(Options):
         super().__post_init__()
         if not self.levels or min(self.levels) < 2:
             raise ArgumentError(f"levels={self.levels}", "must be integers of at least 2, such as (8, 8, 8)")
+        if math.prod(self.levels) > _MOST_CODES:
+            raise ArgumentError(
+                f"levels={self.levels}", f"their product is the number of codes and must be at most {_MOST_CODES}"
+            )

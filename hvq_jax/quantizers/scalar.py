@@ -27,7 +27,7 @@ def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
     """Bound `numbers` `[..., d]` so that each rounds to one of `level` integers, starting at −⌊level/2⌋.
 
     An even number of levels lies half an integer lower, and the input is shifted so that numbers near 0 stay there
-    (the paper's appendix A.1).
+    (the paper's appendix A.1). Two levels are divided at 0 instead: with the shift, -1.56 and more would be the upper.
 
     >>> bound(jnp.array([-9.0, 0.0, 9.0]), (3, 3, 3)).round().tolist()
     [-1.0, 0.0, 1.0]
@@ -35,7 +35,8 @@ def bound(numbers: jax.Array, levels: Levels) -> jax.Array:
     sizes = jnp.array(levels, jnp.float32)
     half = (sizes - 1) * (1 - _MARGIN) / 2
     offset = jnp.where(sizes % 2 == 0, 0.5, 0.0)
-    return half * jnp.tanh(numbers + jnp.tan(offset / half)) - offset
+    shift = jnp.where(sizes == 2, 0.0, jnp.tan(offset / half))
+    return half * jnp.tanh(numbers + shift) - offset
 
 
 def to_indices(numbers: jax.Array, levels: Levels) -> jax.Array:

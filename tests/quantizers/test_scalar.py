@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
+from scipy.stats import norm
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import latent_from_codes
@@ -31,6 +32,20 @@ def test_levels_that_leave_nothing_to_round_to_are_refused(levels):
         CodebookOptions(family="fsq", levels=levels)
 
 
+@given(st.lists(st.integers(2, 10**6), min_size=1, max_size=12).map(tuple))
+@example((8,) * 11)
+@example((2,) * 31)
+@example((2**31 - 1,))
+def test_more_codes_than_indices_hold_are_refused(levels):
+    product = math.prod(levels)
+    if product < 2**31:
+        assert fsq.ScalarQuantizer(LatentOptions(mode="vq"), CodebookOptions(levels=levels)).num_codes == product
+        assert int(fsq.to_indices(jnp.array(levels) - 1 - jnp.array(levels) // 2, levels)) == product - 1
+    else:
+        with pytest.raises(ArgumentError, match=r"^levels=\(.*must be at most 2147483647$"):
+            CodebookOptions(levels=levels)
+
+
 @settings(max_examples=4)  # each is compiled anew
 @given(LEVEL_LISTS)
 def test_every_combination_of_levels_has_one_index(levels):
@@ -49,6 +64,17 @@ def test_numbers_round_to_exactly_their_levels(levels):
         expected = np.arange(level) - level // 2
         np.testing.assert_array_equal(np.unique(np.round(bounded[:, number])), expected)
     assert (np.diff(np.asarray(bounded), axis=0) >= -1e-6).all()  # rising, to rounding
+
+
+def test_normal_numbers_reach_both_halves_of_the_levels_about_equally():
+    """Exactly for odd levels and for 2; even ones above keep 0 a level, as the paper has it, and lean to it."""
+    levels = tuple(range(2, 17))
+    numbers = norm.ppf((np.arange(10_001) + 0.5) / 10_001)[:, None]
+    rounded = np.round(fsq.bound(jnp.asarray(numbers, jnp.float32), levels))
+    for level, column in zip(levels, rounded.T, strict=True):
+        middle = (level - 1) / 2 - level // 2
+        lower, upper = np.mean(column < middle), np.mean(column > middle)
+        assert abs(upper - lower) < (2e-4 if level % 2 or level == 2 else 1.1 / level), level
 
 
 @pytest.mark.optimised
