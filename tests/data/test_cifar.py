@@ -5,10 +5,13 @@ import pickle
 import tarfile
 import tracemalloc
 
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 from published_files import cifar_rows, labelled_images, python2_pickle, stored, write_tar
 
+from hvq_jax.data.builders.archive import read_members
 from hvq_jax.data.builders.cifar import Cifar10, Cifar100
 from hvq_jax.data.builders.download import PublishedFile
 from hvq_jax.data.builders.pickled_arrays import load_pickled, uint8_array
@@ -192,6 +195,35 @@ def test_headers_that_make_no_sense_are_refused(tmp_path, name):
     assert "\n" not in str(caught.value)
 
 
+def checked(block: bytes) -> bytes:
+    """Return a header with the checksum that belongs to its content."""
+    blank = block[:148] + b" " * 8 + block[156:512]
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+
+
+@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.given(data=st.data())
+def test_damage_to_headers_gives_the_same_content_or_one_line(tmp_path_factory, data):
+    block, content = bytearray(header(7)), b"content"
+    fields = st.sampled_from([124, 156]).map(lambda start: start + data.draw(st.integers(0, 11 if start == 124 else 0)))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(fields | st.integers(0, 511))
+        block[place] = data.draw(st.sampled_from([*b"01234567LKNSVXxgMD\0\x80\xff"]) | st.integers(0, 255))
+    archive = tmp_path_factory.mktemp("tar") / "a.tar.gz"
+    raw_tar(archive, checked(bytes(block)), content, header(7), content)
+    found, message = {"member": content}, f"{archive}"
+    tracemalloc.start()
+    try:
+        found = read_members(archive, ["member"])
+    except UserError as error:
+        message = str(error)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+    assert str(archive) in message
+    assert "\n" not in message
+    assert list(found) == ["member"]
+
+
 def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("hvq_jax.data.builders.archive._MOST_BYTES", 1 << 16)
     members = members_of(Cifar10, kind) | {"more": bytes(1 << 17)}
@@ -290,6 +322,28 @@ def test_no_pickle_runs_anything(tmp_path, protocol, function):
 def test_other_files_are_no_pickles_of_arrays(content):
     with pytest.raises(UserError, match="a file is"):
         load_pickled(content, "a file")
+
+
+@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.given(data=st.data())
+def test_a_damaged_pickle_gives_a_dictionary_or_one_line(data):
+    content = bytearray(python2_pickle({b"data": np.zeros((2, 3), np.uint8), b"labels": [1, 2]}))
+    for _ in range(data.draw(st.integers(1, 4))):
+        opcode = data.draw(
+            st.sampled_from([*b"(]}tdlbRcjrqhTXB\x8a\x8b\x8d\x8e\x94\x96\x82\x81\xff"]) | st.integers(0, 255)
+        )
+        content[data.draw(st.integers(2, len(content) - 1))] = opcode
+    tracemalloc.start()
+    found, message = {}, "a file"
+    try:
+        found = load_pickled(bytes(content), "a file")
+    except UserError as error:
+        message = str(error)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert isinstance(found, dict)
+    assert message.startswith("a file")
+    assert "\n" not in message
 
 
 def test_an_array_of_another_size_than_its_shape_is_refused():

@@ -68,7 +68,10 @@ class _Forward:
     def read(self, size: int) -> bytes:
         if self.tell() + size > _MOST_BYTES:
             raise tarfile.ReadError(f"it unpacks to more than {_MOST_BYTES:,} bytes")
-        return self._stream.read(size)
+        content = bytearray()  # in memory for what is there, whatever is asked for
+        while piece := self._stream.read(min(size - len(content), _PIECE_BYTES)):
+            content += piece
+        return bytes(content)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: pathlib.Path) -> bytes:
