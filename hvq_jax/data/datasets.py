@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import math
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,8 @@ class ImageDataset:
     description: str = ""  # by the authors of the data set
     carved: tuple[str, ...] = ()  # the splits that were taken out of train
     left_out: str = ""  # the numbers of files that were not used, by kind
+    # By split: the UTF-8 name of each image [N], its path below the folder, or "train/7", its number as stored.
+    names: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -147,8 +150,17 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         class_names=classes,
         description=" ".join(str(builder.info.description or "").split()),
         carved=tuple(missing),
+        names={
+            name: _names(builder, "train" if name in missing else name, split.rows) for name, split in streamed.items()
+        },
         left_out=builder.left_out if isinstance(builder, ImageBuilder) else "",
     )
+
+
+def _names(builder: tfds.core.DatasetBuilder, stored: str, rows: np.ndarray) -> np.ndarray:
+    """Return the names of the images `rows` of the stored split, UTF-8 bytes [n]."""
+    names = builder.names(stored) if isinstance(builder, ImageBuilder) else None
+    return np.array([(names[row] if names else f"{stored}/{row}").encode() for row in rows.tolist()])
 
 
 def _open_splits(builder: tfds.core.DatasetBuilder, **options: Any) -> dict[str, StreamedSplit]:

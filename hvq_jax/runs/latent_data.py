@@ -3,7 +3,8 @@
 `latents.npz` holds the latents before rounding, so that other bins or steps need no new encoding. For each
 split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where the latent has them, `train_lengths`
 `[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose code is transmitted with a residual,
-in raster order; also `frequent` `[K]` bool, the frozen choice of frequent codes.
+in raster order, and `train_names` `[N]`, the paths of the images below their folder, or their numbers as stored; also
+`frequent` `[K]` bool, the frozen choice of frequent codes.
 """
 
 import contextlib
@@ -215,5 +216,7 @@ def _encode(
         whole = {key: np.concatenate([piece[key] for piece in pieces])[: len(split)] for key in pieces[0]}
         if "residuals" in whole:
             whole["residuals"] = whole["residuals"][has_residual[whole["indices"]]]
+        if name in dataset.names:
+            whole["names"] = np.char.decode(dataset.names[name], "utf-8")
         arrays |= {f"{name}_{key}": value for key, value in whole.items()}
     return arrays

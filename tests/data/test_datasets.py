@@ -1,10 +1,12 @@
 import itertools
+import os
 
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from PIL import Image
 from prepared_files import TWO_CLASSES, tensor, write_dataset
 from published_files import labelled_images
 
@@ -213,6 +215,33 @@ def test_the_fingerprint_tells_data_sets_apart():
     others = [[split, base, base] for split in (base, brighter, relabelled, shorter, reshaped)]
     others += [[base, brighter, base], [base, base, brighter]]
     assert len({ImageDataset(*splits, ("a",)).fingerprint() for splits in others}) == len(others)
+
+
+@pytest.mark.parametrize("memory_gib", [0, 1])
+def test_names_are_those_of_the_files_and_numbers_where_there_are_none(only_train, tmp_path, memory_gib):
+    dataset = load(only_train, memory_gib=memory_gib)
+    for split, part in numbers(dataset).items():
+        assert dataset.names[split].tolist() == [f"train/{number}".encode() for number in part]
+    folder = tmp_path / "in"
+    for number in range(20):
+        name = f"{number}.png" if number else os.fsdecode(b"\xe9.png")
+        (folder / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (2, 2), number).save(folder / str(number % 2) / name)
+    (folder / "1" / "3.png").write_bytes(b"")
+    for _ in range(2):  # prepared, and opened again
+        dataset = load_dataset(
+            "image_folder",
+            data_dir=tmp_path / "out",
+            manual_dir=folder,
+            image_size=2,
+            channels=1,
+            skip_corrupt=True,
+            memory_gib=memory_gib,
+        )
+        assert sum(map(len, dataset.names.values())) == 19
+        for split, part in numbers(dataset).items():
+            names = [f"{number % 2}/{number}.png" if number else "0/\\xe9.png" for number in part]
+            assert [name.decode() for name in dataset.names[split]] == names
 
 
 def test_unknown_name_lists_ours(tmp_path):

@@ -53,6 +53,14 @@ def test_a_grid_and_its_latents(trained_run, tmp_path, capsys):
     np.testing.assert_allclose(np.abs(bins - lengths[..., None]).min(-1), 0, atol=1e-5)
 
 
+def test_every_latent_of_a_run_has_the_name_of_its_image(trained_run):
+    stored = arrays(trained_run / "latents.npz")
+    names = {split: stored[f"{split}_names"].tolist() for split in ("train", "validation", "test")}
+    assert [len(names[split]) for split in names] == [len(stored[f"{split}_labels"]) for split in names]
+    assert sorted(names["train"] + names["validation"]) == sorted(f"train/{number}" for number in range(640))
+    assert names["test"] == [f"test/{number}" for number in range(128)]
+
+
 def test_a_sample_depends_on_its_seed_and_number_only(trained_run):
     trained = TrainedRun.load(trained_run)
 

@@ -83,6 +83,10 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
         """The numbers of files that are not in the prepared data set, by kind."""
         return ""
 
+    def names(self, split: str) -> list[str] | None:
+        """Return the name of each image of a prepared split, in order; None where images have no names."""
+        return None
+
     @abc.abstractmethod
     def read_splits(self, download_dir: pathlib.Path) -> Mapping[str, SplitImages]:
         """Return the images by split."""

@@ -21,7 +21,8 @@ from hvq_jax.files import full_path, printable, shows_damage
 
 _DEFAULT_CHANNELS = 3
 _SKIPPED_SHOWN = 5  # number of skipped files listed on the terminal
-_SKIPPED_LIST = "skipped.txt"  # beside the records: all skipped files, one per line
+# Beside the records, where files were skipped: these, and those that were not, one per line.
+_SKIPPED_LIST, _KEPT_LIST = "skipped.txt", "kept-{}.txt"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,19 @@ class ImageFolder(ImageBuilder):
         unreadable = listed - sum(split.num_examples for split in self.info.splits.values())
         return ", ".join(filter(None, [f"{unreadable:,} unreadable" if unreadable else "", self._files.left_out]))
 
+    def names(self, split: str) -> list[str] | None:
+        """Return the path below the folder of each image of a prepared split, with unprintable characters escaped."""
+        kept = self._kept(split)
+        listing = pathlib.Path(self.data_path, _KEPT_LIST.format(split))
+        if listing.exists():
+            kept = listing.read_text(encoding="utf-8").splitlines()
+        return kept if len(kept) == self.info.splits[split].num_examples else None
+
+    def _kept(self, split: str) -> list[str]:
+        """Return the names of the files of a split that have not been skipped."""
+        skipped = {path for path, _ in self._skipped}
+        return [printable(path) for path, _ in self._files.splits[split] if path not in skipped]
+
     def read_splits(self, download_dir: pathlib.Path) -> dict[str, FileSplit]:
         """Return the splits, whose files are read on iteration."""
         return {split: FileSplit(self._files, split, self.image_shape, self._leave_out) for split in self._files.splits}
@@ -153,6 +167,9 @@ class ImageFolder(ImageBuilder):
             text = "".join(f"{line}\n" for line in lines)
             # Still the temporary folder, which is renamed once everything is written.
             pathlib.Path(self.data_dir, _SKIPPED_LIST).write_text(text, encoding="utf-8")
+            for split in self._files.splits:
+                kept = "".join(f"{name}\n" for name in self._kept(split))
+                pathlib.Path(self.data_dir, _KEPT_LIST.format(split)).write_text(kept, encoding="utf-8")
             where = self._prepared_dir / _SKIPPED_LIST
             print(f"skipped {len(lines)} files that cannot be read, listed in {where}:", file=sys.stderr)
             print(*lines[:_SKIPPED_SHOWN], *["…"][: len(lines) > _SKIPPED_SHOWN], sep="\n", file=sys.stderr)
