@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
-from hvq_jax.files import open_regular
+from hvq_jax.files import open_regular, shows_damage
 
 _STATE, _DIGESTS, _METRICS = "state", "digests", "metrics"  # the items of a checkpoint: folders that Orbax writes
 _DIGESTS_FILE, _METRICS_FILE = f"{_DIGESTS}/metadata", f"{_METRICS}/metrics"
@@ -112,7 +112,7 @@ def read_state(folder: Path, like: Any) -> Any:
         has_sums = _check_files(folder)
     if isinstance(failure, (UserError, DamagedError)):
         raise failure
-    if isinstance(failure, _FORMAT_ERRORS) and not has_sums:
+    if isinstance(failure, _FORMAT_ERRORS) and shows_damage(failure) and not has_sums:
         raise DamagedError(first_line(failure)) from failure
     raise _unreadable(folder, failure) from failure
 

@@ -106,6 +106,18 @@ def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, dama
     checkpoints.close()
 
 
+@pytest.mark.parametrize("damaged_here", [True, False])
+def test_what_only_some_processes_find_damaged_is_not_moved(folder, monkeypatch, damaged_here):
+    saved(folder, [0.3, 0.2]).close()
+    if damaged_here:
+        flip_a_byte(folder / "2")
+    checkpoints = opened(folder)
+    monkeypatch.setattr("hvq_jax.training.checkpoint.true_on_all", lambda condition: False)  # another one disagrees
+    with pytest.raises(UserError, match="but not on all processes"):
+        checkpoints.restore_latest(LIKE)
+    assert names_in(folder) == ["1", "2"]
+
+
 def test_where_nothing_is_usable_the_run_stops_and_nothing_is_deleted(folder):
     saved(folder, [0.3, 0.2]).close()
     for step in ("1", "2"):
