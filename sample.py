@@ -37,7 +37,10 @@ from hvq_jax.training.logging import set_quiet
 # Options of sampling; those of the prior are declared in `SamplingOptions`.
 DRAWING = {
     "num_samples": (int, "number of samples (default: 64), or of samples per image (default: 8)"),
-    "label": (str, "class of all samples, name or number (default: all classes in turn; none for given images)"),
+    "label": (
+        str,
+        "class of all samples, name or number (default: all in turn; for given images that of their folder, or none)",
+    ),
     **{
         field.name: (field.type, f"{field.metadata['rule'].help} (default: {field.default:g})")
         for field in dataclasses.fields(SamplingOptions)
@@ -69,15 +72,12 @@ def parser() -> argparse.ArgumentParser:
         "--out", type=path_argument, required=True, help="a .png, a .npz, or a folder for one PNG per image"
     )
     what = options.add_mutually_exclusive_group()
-    what.add_argument(
-        "--reconstruct", type=path_argument, metavar="PATH", help="encode and decode an image or a folder of images"
-    )
-    what.add_argument(
-        "--complete", type=path_argument, metavar="PATH", help="keep the top --rows of each latent, draw the rest"
-    )
-    what.add_argument(
-        "--vary", type=path_argument, metavar="PATH", help="keep the codes of each latent, draw the continuous parts"
-    )
+    for name, text in {
+        "reconstruct": "encode and decode an image or a folder of images",
+        "complete": "keep the top --rows of each latent, draw the rest",
+        "vary": "keep the codes of each latent, draw the continuous parts, with the codes forced",
+    }.items():
+        what.add_argument(f"--{name}", type=path_argument, metavar="PATH", help=text)
     options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="rows that --complete keeps (default: 3)")
     for name, (kind, text) in DRAWING.items():
         # No default, to distinguish options that were given from those that were not.
@@ -94,6 +94,9 @@ def main(arguments: list[str]) -> int:
 def run(arguments: list[str]) -> None:
     """Draw or reconstruct, depending on the command line."""
     options = parser().parse_args(arguments)
+    for name, value in vars(options).items():
+        if isinstance(value, list):  # what argparse makes of "--label=--"
+            raise UserError(f"argument --{name}: -- is no value (see --help)")
     find_devices()
     drawing = {name: getattr(options, name) for name in (*DRAWING, "rows") if hasattr(options, name)}
     if options.reconstruct:

@@ -36,6 +36,8 @@ _MARGIN = 12
 _GAP = 4
 _LINE_HEIGHT = 20
 
+_KEPT_COLOR = (230, 85, 13)  # of the bar beside the part of an image that was given
+
 _TITLE_FONT = FontProperties(size=9)  # points
 _LABEL_FONT = FontProperties(size=7.5)
 
@@ -67,14 +69,24 @@ def save_reconstructions(path: str | Path, originals: np.ndarray, reconstruction
     _write(_tile_figure(tiles, row_names=row_names, rows_per_group=2, title=title), path)
 
 
-def save_samples(path: str | Path, images: np.ndarray, row_names: Sequence[str], *, title: str) -> None:
-    """Save images in rows, one row per class, with its name on the left.
+def save_samples(
+    path: str | Path,
+    images: np.ndarray,
+    row_names: Sequence[str],
+    *,
+    title: str,
+    column_names: Sequence[str] = (),
+    kept: float = 0.0,
+) -> None:
+    """Save images in rows, such as one row per class, with its name on the left.
 
     Args:
         path: PNG file to write.
         images: `[rows, columns, H, W, C]`.
         row_names: one name per row.
         title: title of the figure.
+        column_names: names above the first columns; a column with an empty name continues the one before it.
+        kept: the share of the height, from the top, that was given in the columns of the last name; marked beside them.
 
     Raises:
         UserError: the images have another shape, the number of names differs from that of rows, or the file cannot be
@@ -83,7 +95,8 @@ def save_samples(path: str | Path, images: np.ndarray, row_names: Sequence[str],
     _check_images(images, 5)
     if len(row_names) != len(images):
         raise UserError(f"{len(images)} rows of images need as many names, not {len(row_names)}")
-    _write(_tile_figure(_to_rgb(images), row_names=row_names, title=title), path)
+    figure = _tile_figure(_to_rgb(images), row_names=row_names, title=title, column_names=column_names, kept=kept)
+    _write(figure, path)
 
 
 def save_grid(
@@ -258,33 +271,42 @@ def _tile_figure(
     rows_per_group: int | None = None,
     captions: Sequence[str] | None = None,
     title: str | None,
+    column_names: Sequence[str] = (),
+    kept: float = 0.0,
 ) -> Figure:
     """Return a figure of tiles, uint8 `[rows, columns, H, W, 3]`, with names left of rows and captions below tiles.
 
-    Gaps between groups of rows are wider than gaps within a group. Every text gets the space it needs.
+    Column names and `kept` are those of `save_samples`. Gaps between groups of rows are wider than gaps within a group.
+    Every text gets the space it needs.
     """
     scale = _enlargement(tiles.shape)
     tiles = tiles.repeat(scale, axis=2).repeat(scale, axis=3)
     num_rows, num_columns, height, width, _ = tiles.shape
     names_width = _widest(row_names, _LABEL_FONT)
-    column_width = max(width, _widest(captions or (), _LABEL_FONT))
+    single = [name for name, after in itertools.pairwise([*column_names, "last"]) if name and after]
+    column_width = max(width, _widest([*(captions or ()), *single], _LABEL_FONT))
     row_height = height + (_LINE_HEIGHT if captions else 0)
 
     left = _MARGIN + (names_width + 2 * _GAP if names_width else 0)
-    top = _MARGIN + (_LINE_HEIGHT + _GAP if title else 0)
+    top = _MARGIN + (_LINE_HEIGHT + _GAP if title else 0) + (_LINE_HEIGHT if column_names else 0)
     groups = [row // (rows_per_group or num_rows) for row in range(num_rows)]
     tops = [top + row * (row_height + _GAP) + group * 2 * _GAP for row, group in enumerate(groups)]
     lefts = [left + column * (column_width + _GAP) for column in range(num_columns)]
     right = max(lefts[-1] + column_width, _MARGIN + _widest([title or ""], _TITLE_FONT))
+    right = max([right, *(x + _widest([name], _LABEL_FONT) for x, name in zip(lefts, column_names, strict=False))])
     canvas = np.full((tops[-1] + row_height + _MARGIN, right + _MARGIN, 3), 255, np.uint8)
     texts = []  # (x, y, text, alignment, font); y is the middle of the line
     if title:
         texts.append((_MARGIN, _MARGIN + _LINE_HEIGHT // 2, title, "left", _TITLE_FONT))
+    for x, name in zip(lefts, column_names, strict=False):
+        texts.append((x + (column_width - width) // 2, top - _LINE_HEIGHT // 2, name, "left", _LABEL_FONT))
     for y, name in zip(tops, row_names, strict=False):
         texts.append((left - 2 * _GAP, y + height // 2, name, "right", _LABEL_FONT))
     for index, (y, x) in enumerate(itertools.product(tops, lefts)):
         corner = x + (column_width - width) // 2
         canvas[y : y + height, corner : corner + width] = tiles[divmod(index, num_columns)]
+        if kept and index % num_columns >= len(column_names) - 1:
+            canvas[y : y + round(kept * height), corner - _GAP + 1 : corner - 1] = _KEPT_COLOR
         if captions and index < len(captions):
             below = y + height + _LINE_HEIGHT // 2
             texts.append((x + column_width / 2, below, captions[index], "center", _LABEL_FONT))

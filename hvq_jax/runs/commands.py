@@ -53,7 +53,8 @@ def draw_samples(
 
     def save_png(images: np.ndarray) -> None:
         captions = [run.class_names[i] for i in labels] if conditional else None
-        title = f"{num_samples} samples, {Path(workdir).name}, seed {seed}"
+        of_class = "" if label is None else f" of {run.class_names[labels[0]]}"
+        title = f"{num_samples} samples{of_class}, {Path(workdir).name}, {_described(seed, options)}"
         plots.save_grid(full_path(out), images, labels=captions, title=title)
 
     of_class = [f"-class_{in_file_name(name)}" for name in run.class_names]
@@ -69,20 +70,34 @@ def complete_images(
     height = run.latent_shape[0]
     if not 0 <= rows <= height:
         raise UserError(f"--rows={rows}: must be from 0 to {height}, the rows of a latent")
-    what = f"the first {rows} of {height} rows kept"
-    _redraw(run, path, out, partial(top_rows, rows=rows), what, num_samples=num_samples, label=label, **drawing)
+    what = f"top {rows} of {height} rows kept"
+    drawing |= {"num_samples": num_samples, "label": label, "kept": rows / height}
+    _redraw(run, path, out, partial(top_rows, rows=rows), what, **drawing)
 
 
 def vary_images(
     workdir: str, path: str, out: str, *, num_samples: int = 8, label: str | None = None, **drawing: Any
 ) -> None:
-    """Keep the codes of each image, draw the continuous parts `num_samples` times, and write `out`."""
+    """Keep the codes of each image, draw the continuous parts `num_samples` times, and write `out`.
+
+    Each is drawn as in sampling, given the codes and continuous parts before it, with the codes forced; not given all
+    codes, as the codes after it also say something about it.
+    """
     for name in sorted({"temperature", "top_k", "top_p", "guidance"} & set(drawing)):
         raise UserError(f"--{name} applies to codes, which --vary keeps: omit one of them")
     run = TrainedRun.load(workdir)
     if not run.prior.heads:
         raise UserError(f"--vary={path}: this run's prior {run.draws_codes_only}, so there is nothing to vary")
-    _redraw(run, path, out, all_codes, "codes kept", num_samples=num_samples, label=label, **drawing)
+    _redraw(
+        run,
+        path,
+        out,
+        all_codes,
+        "continuous parts drawn with the codes forced",
+        num_samples=num_samples,
+        label=label,
+        **drawing,
+    )
 
 
 def _redraw(
@@ -94,18 +109,15 @@ def _redraw(
     *,
     num_samples: int,
     label: str | None,
+    kept: float = 0.0,
     seed: int = 0,
     **options: Any,
 ) -> None:
     """Write the draws of each image; a .png has one row per image: itself, as transmitted, and its draws."""
     _check_drawing(num_samples, seed)
     _check_label(run, label)
-    number = NO_CLASS if label is None else _label_number(label, run.class_names)
-    if run.prior.num_classes and label is None and not run.options.prior.label_dropout:
-        raise UserError(
-            "this run's prior always saw the class in training (prior.label_dropout=0): name one with --label=NAME"
-        )
     inputs = ImageInputs.find(path)
+    of_images = _labels_of_images(run, inputs, label)
     check_out(out, len(inputs) * (num_samples + 2))
     images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):
@@ -118,14 +130,22 @@ def _redraw(
                 transmitted.extend(drawn.images)
             yield from (latent for latent in tokens for _ in range(num_samples))
 
-    labels = np.full(len(inputs) * num_samples, number, np.int32)
+    labels = np.repeat(of_images, num_samples)
     pieces = _sampled(run, labels, seed, options, tokens=repeated(), keep=keep)
 
     def save_png(drawn: np.ndarray) -> None:
         draws = drawn.reshape(len(inputs), num_samples, *drawn.shape[1:])
         rows = np.concatenate([np.stack(list(images))[:, None], np.stack(transmitted)[:, None], draws], axis=1)
-        title = f"original, transmitted, {num_samples} draws: {what}, {Path(run.workdir).name}, seed {seed}"
-        plots.save_samples(full_path(out), rows, [Path(name).stem for name in inputs.names], title=title)
+        classes = [f" ({run.class_names[number]})" if number != NO_CLASS else "" for number in of_images]
+        row_names = [f"{Path(name).stem}{of_class}" for name, of_class in zip(inputs.names, classes, strict=True)]
+        plots.save_samples(
+            full_path(out),
+            rows,
+            row_names,
+            title=f"{Path(run.workdir).name}: {what}, {_described(seed, options)}",
+            column_names=["original", "transmitted", f"{num_samples} draws{' (bar: kept)' if kept else ''}"],
+            kept=kept,
+        )
 
     stems = unique_stems(f"{stem}-{i:02d}" for stem in inputs.stems for i in range(num_samples))
     arrays = {"names": np.repeat(inputs.names, num_samples), **_label_arrays(run, labels)}
@@ -148,6 +168,29 @@ def _label_arrays(run: TrainedRun, labels: np.ndarray) -> dict[str, np.ndarray]:
     if not run.options.prior.conditional:
         return {}
     return {"labels": labels, "class_names": np.array(run.class_names)}
+
+
+def _labels_of_images(run: TrainedRun, inputs: ImageInputs, label: str | None) -> np.ndarray:
+    """Return the class `[N]` int32 of each image: `label`, or that of the folder it is in, or none."""
+    if label is not None:
+        return np.full(len(inputs), _label_number(label, run.class_names), np.int32)
+    numbers = {_folded(name): number for number, name in enumerate(run.class_names)}
+    if not run.options.prior.conditional:
+        numbers = {}
+    found = np.array(
+        [numbers.get(_folded((inputs.root / path).parent.name), NO_CLASS) for path in inputs.paths], np.int32
+    )
+    if run.prior.num_classes and not run.options.prior.label_dropout and (found == NO_CLASS).any():
+        raise UserError(
+            "this run's prior always saw the class in training (prior.label_dropout=0): name one with --label=NAME, or "
+            "put the images into folders with the names of classes"
+        )
+    return found
+
+
+def _described(seed: int, options: dict[str, Any]) -> str:
+    """Return the settings of drawing for a title: what was given, and the seed."""
+    return ", ".join([*(f"{name.replace('_', ' ')} {value:g}" for name, value in options.items()), f"seed {seed}"])
 
 
 def _check_label(run: TrainedRun, label: str | None) -> None:

@@ -83,6 +83,8 @@ def open_run(
                 write_format(folder)
                 write_json(folder / CONFIG, to_dict(with_sizes(options, dataset.carved_sizes)))
                 write_json(folder / DATASET, description)
+        kind = jax.devices()[0].device_kind
+        say(f"devices: {parallel.num_devices} × {kind}, {jax.process_count()} process(es), jax {jax.__version__}")
         say(f"data: {run.data_name}: {run.data_description}")
         say(f"data: {dataset.counts}")
         for stage in _stages(options):

@@ -172,7 +172,7 @@ class ImageRun(Run):
 
     def autoencoder_stage(self) -> AutoencoderStage:
         """Return the first stage."""
-        return AutoencoderStage(self.model, _first_images(self.dataset.validation))
+        return AutoencoderStage(self.model, _images_to_show(self.dataset.validation))
 
     def train_autoencoder(self, trained: TrainedRun) -> TrainedRun:
         """Train the autoencoder, or resume it; report on the test split."""
@@ -181,7 +181,7 @@ class ImageRun(Run):
         trained = dataclasses.replace(trained, given_autoencoder=state)
 
         def report() -> dict[str, Any]:
-            originals = _first_images(self.dataset.test)
+            originals = _images_to_show(self.dataset.test)
             reconstructions = next(trained.reconstruct(originals)).images
             if is_first():
                 plots.save_reconstructions(
@@ -233,8 +233,8 @@ class ImageRun(Run):
             )
         metrics: dict[str, Any] = {"continuous_part": note or "none"}
         if classify:
-            classifier = train_classifier(*_some(self.dataset.train), num_classes, seed=self.options.seed)
-            metrics["classifier_test_accuracy"] = accuracy(classifier, *_some(self.dataset.test))
+            classifier = train_classifier(*_images_to_classify(self.dataset.train), num_classes, seed=self.options.seed)
+            metrics["classifier_test_accuracy"] = accuracy(classifier, *_images_to_classify(self.dataset.test))
             metrics["class_accuracy"] = accuracy(classifier, images, labels)
         return metrics
 
@@ -267,11 +267,15 @@ class LatentRun(Run):
         return trained.prior_stage(latents.tables), latents
 
 
-def _first_images(split: AnySplit) -> np.ndarray:
-    return split.read(np.arange(min(len(split), _SHOWN_IMAGES)))[0]
+def _images_to_show(split: AnySplit) -> np.ndarray:
+    return _evenly_spaced(split, _SHOWN_IMAGES)[0]
 
 
-def _some(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels of a split; an evenly spaced subset if all would take too much memory."""
-    count = min(len(split), max(_CLASSIFIER_BYTES // math.prod(split.item_shape), 1))
-    return split.read(np.linspace(0, len(split) - 1, count).astype(int))
+def _images_to_classify(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
+    """Return images and labels of a split; a subset if all would take too much memory."""
+    return _evenly_spaced(split, max(_CLASSIFIER_BYTES // math.prod(split.item_shape), 1))
+
+
+def _evenly_spaced(split: AnySplit, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return up to `most` images and labels of a split, from all its classes where it is sorted by class."""
+    return split.read(np.linspace(0, len(split) - 1, min(len(split), most)).astype(int))

@@ -172,7 +172,9 @@ def fit(
     )
     try:
         best, state = None, checkpoints.restore_latest(abstract)
-        if state is None or state.step < num_steps:
+        if state is not None and state.step >= num_steps:
+            say(f"{stage.name}: was trained to its last step, {num_steps}")
+        else:
             if state is None:
                 state = first_state(stage, train, options=options, run=run, augmentation=augmentation)
             else:

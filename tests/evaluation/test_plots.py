@@ -112,13 +112,29 @@ def test_samples_are_one_row_per_class(tmp_path):
     assert len({mask.any(0).argmax() for mask in is_color}) == 1
 
 
+@pytest.mark.parametrize("kept", [0.0, 0.25, 1.0])
+def test_what_was_given_of_an_image_is_marked_beside_it(tmp_path, kept):
+    images = np.stack([plain(RED, GREEN, GREEN)] * 2)
+    names = ["original", "2 draws"]
+    plots.save_samples(tmp_path / "s.png", images, ["a", "b"], title="t", column_names=names, kept=kept)
+    plot = read(tmp_path / "s.png")
+    marked = (plot == plots._KEPT_COLOR).all(-1)
+    assert marked.any(0).sum() == (4 if kept else 0)  # two pixels beside each draw, none beside the original
+    for column in np.flatnonzero(marked.any(0)):
+        assert marked[:, column].sum() == 2 * round(kept * 96)
+        assert plot[marked[:, column].argmax(), column + 3].tolist() == list(GREEN)
+    first_text = (plot < 128).all(-1).any(1).argmax()
+    assert (plot == RED).all(-1).any(1).argmax() > first_text
+
+
 @pytest.mark.parametrize("text", ["W" * 60, "cost: $5 and $6_x", "Ångström, ﬁne"])
 def test_texts_are_never_clipped(tmp_path, text):
     tile = plain(RED, RED)
     plots.save_grid(tmp_path / "title.png", tile, title=text)
     plots.save_grid(tmp_path / "labels.png", tile, labels=["", text])
     plots.save_samples(tmp_path / "names.png", tile[:, None], ["", text], title="")
-    for name in ("title", "labels", "names"):
+    plots.save_samples(tmp_path / "column.png", tile[None], [""], title="", column_names=[text, ""])
+    for name in ("title", "labels", "names", "column"):
         plot = read(tmp_path / f"{name}.png")
         edge = np.ones(plot.shape[:2], bool)
         edge[4:-4, 4:-4] = False

@@ -115,6 +115,32 @@ def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys
         assert says in error_of(capsys, workdir, *arguments, f"--out={tmp_path / 'b.png'}")
 
 
+def test_given_images_are_of_the_class_of_their_folder(trained_run, tmp_path, capsys):
+    for name in ("Dress", "bag", "9", "holiday"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        Image.fromarray(np.zeros((28, 28), np.uint8)).save(tmp_path / "in" / name / "a.png")
+    command = [f"--workdir={trained_run}", f"--complete={tmp_path / 'in'}", "--num_samples=1"]
+    assert run(*command, f"--out={tmp_path / 'out.npz'}") == 0
+    found = arrays(tmp_path / "out.npz")
+    labels = dict(zip(found["names"], found["labels"].tolist(), strict=True))
+    assert labels == {"9/a.png": -1, "Dress/a.png": 3, "bag/a.png": 8, "holiday/a.png": -1}
+    assert run(*command, "--label=SHIRT", f"--out={tmp_path / 'out.npz'}") == 0
+    assert set(arrays(tmp_path / "out.npz")["labels"]) == {6}
+
+
+@pytest.mark.parametrize("empty", ["--reconstruct=", "--complete=", "--vary=", "--workdir=", "--out="])
+def test_an_empty_path_is_refused(trained_run, tmp_path, empty, capsys):
+    given = [f"--workdir={trained_run}", f"--out={tmp_path / 'a.png'}"]
+    given = [argument for argument in given if not argument.startswith(empty)]
+    assert "must be a path, not empty" in error_of(capsys, *given, empty)
+
+
+@pytest.mark.parametrize("label", ["²", "--", "-1", "10", "dresses", "", "999999999999999999999999"])
+def test_what_is_no_class_is_refused(trained_run, tmp_path, label, capsys):
+    error_of(capsys, f"--workdir={trained_run}", f"--out={tmp_path / 'a.png'}", f"--label={label}")
+    assert not (tmp_path / "a.png").exists()
+
+
 def test_a_prior_that_was_always_told_the_class_has_to_be_told(trained_run, tmp_path, capsys):
     copy = tmp_path / "run"
     shutil.copytree(trained_run, copy)
