@@ -28,7 +28,6 @@ import dataclasses
 import json
 import math
 import os
-import re
 import subprocess
 import sys
 import time
@@ -39,7 +38,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.measuring.command import Parser, check_json, chosen
+from benchmarks.measuring.command import Parser, check_at_least, check_json, chosen, list_integers
 from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
 from benchmarks.measuring.peaks import measured_peak, published_peak
 from configs import reference
@@ -259,13 +258,6 @@ def record(measurement: Measurement) -> dict[str, Any]:
 # The command line
 
 
-def batch_sizes(text: str) -> list[int]:
-    """Parse integers separated by commas; raise UserError unless each is at least 1."""
-    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,\s*0*[1-9]\d*\s*)*", text):
-        raise UserError(f"--batch={text}: must be integers of at least 1, separated by commas")
-    return [int(size) for size in text.split(",")]
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Parse the options, splitting lists; raise UserError if they are invalid."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
@@ -280,14 +272,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.rows = chosen("--rows", options.rows, "row", ROWS)
     options.dtypes = chosen("--dtypes", options.dtypes, "dtype", COMPUTE_DTYPES)
-    options.batch = batch_sizes(options.batch) if options.batch is not None else None
-    if options.steps < 1:
-        raise UserError(f"--steps={options.steps}: must be at least 1")
+    options.batch = list_integers("--batch", options.batch) if options.batch is not None else None
+    check_at_least(options, steps=1)
     check_json(options.json)
     return options
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print a table."""
     options = parse(arguments)
     if options.measure:
@@ -314,4 +305,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(partial(run, sys.argv[1:])))
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

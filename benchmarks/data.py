@@ -11,6 +11,7 @@ import contextlib
 import os
 import pathlib
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from benchmarks.measuring.command import Parser, check_at_least
+from hvq_jax.command import exit_status
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, load_dataset
 from hvq_jax.data.pipeline import train_batches
@@ -31,14 +34,15 @@ FLAT_MIB = 32  # streaming counts as flat if memory grows by less than this afte
 FOLDER_IMAGE_SIZE = 128
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure everything and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000, help="32×32×3 images to stream (default %(default)s)")
     parser.add_argument("--files", type=int, default=2000, help="files in the image folder (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a repetition (default %(default)s)")
     parser.add_argument("--repetitions", type=int, default=5, help="repetitions per rate (default %(default)s)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_at_least(options, images=20 * BATCH_SIZE, files=2 * BATCH_SIZE, seconds=0.01, repetitions=1)
     with tempfile.TemporaryDirectory() as folder:
         write_noise(folder, options.images)
         streamed = load_dataset("noise", data_dir=folder, memory_gib=0).train
@@ -172,4 +176,4 @@ def print_folder_rates(options: argparse.Namespace, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

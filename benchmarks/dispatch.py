@@ -22,8 +22,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import PartitionSpec
 
+from benchmarks.measuring.command import Parser, check_at_least
+from hvq_jax.command import exit_status
 from hvq_jax.devices.cluster import is_first, join
 from hvq_jax.devices.parallel import DEVICES, Parallel
+from hvq_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[1]
 
@@ -62,9 +65,9 @@ def measure(options: argparse.Namespace) -> None:
         print(f"| {options.processes} | {pmapped:.2f} | {jitted:.2f} |", flush=True)
 
 
-def start(count: int, port: int) -> list[subprocess.Popen[bytes]]:
+def start(count: int, port: int, arguments: list[str]) -> list[subprocess.Popen[bytes]]:
     """Start this program as `count` processes of one cluster."""
-    command = [sys.executable, "-m", "benchmarks.dispatch", *sys.argv[1:], f"--processes={count}", f"--port={port}"]
+    command = [sys.executable, "-m", "benchmarks.dispatch", *arguments, f"--processes={count}", f"--port={port}"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     return [
         subprocess.Popen([*command, f"--measure={i}"], cwd=_ROOT, env=environment, stderr=subprocess.DEVNULL)
@@ -72,27 +75,26 @@ def start(count: int, port: int) -> list[subprocess.Popen[bytes]]:
     ]
 
 
-def main() -> int:
-    """Measure, print a table and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    """Measure and print a table."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arrays", type=int, default=200, help="arrays in the state, default %(default)s")
     parser.add_argument("--repetitions", type=int, default=100, help="default %(default)s")
     for name in ("processes", "port", "measure"):  # set by this program when it starts the processes
         parser.add_argument(f"--{name}", type=int, help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_at_least(options, arrays=1, repetitions=1)
     if options.measure is not None:
         measure(options)
-        return 0
+        return
     print("| processes | pmap ms | jit(shard_map) ms |\n|---|---|---|", flush=True)
     for count in (1, 2):
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        if any([process.wait() for process in start(count, port)]):
-            print("error: a process failed", file=sys.stderr)
-            return 1
-    return 0
+        if any([process.wait() for process in start(count, port, arguments)]):
+            raise UserError(f"one of {count} processes failed")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -18,11 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring.command import Parser, conditions, print_header, print_line
+from benchmarks.measuring.command import Parser, check_at_least, conditions, print_header, print_line
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError
 
 LARGE = 2048  # side of the matrices in the product that defines the machine's rate
 SHORTEST = 0.2  # seconds per timing
@@ -96,8 +95,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--grid", type=int, default=7, help="side of a grid, default %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")
     options = parser.parse_args(arguments)
-    if options.grid < 1 or options.batch < 1:
-        raise UserError(f"--grid={options.grid} --batch={options.batch}: both must be at least 1")
+    check_at_least(options, grid=1, batch=1)
     set_cpu_options()
     from hvq_jax.priors.pixelcnn import PixelCNN
     from hvq_jax.priors.prior import Prior

@@ -22,15 +22,14 @@ import math
 import os
 import statistics
 import sys
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.command import (
     Parser,
+    check_at_least,
     check_json,
-    check_repetitions,
     chosen,
     conditions,
     print_header,
@@ -194,14 +193,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--plots", metavar="FOLDER", help="save growth_AXIS.png in this folder")
     options = parser.parse_args(arguments)
     options.axes = chosen("--axes", options.axes, "axis", AXES)
-    check_repetitions(options.repetitions)
+    check_at_least(options, repetitions=1)
     check_json(options.json)
     if options.plots is not None and not (Path(options.plots).is_dir() and os.access(options.plots, os.W_OK)):
         raise UserError(f"--plots={options.plots}: the folder does not exist or is not writable")
     return options
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Measure, print and plot."""
     options = parse(arguments)
     set_cpu_options()
@@ -218,4 +217,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(partial(run, sys.argv[1:])))
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

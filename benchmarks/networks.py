@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring.command import Parser, check_repetitions, conditions, print_header, print_line
+from benchmarks.measuring.command import Parser, check_at_least, conditions, print_header, print_line
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import set_cpu_options
-from hvq_jax.errors import UserError
 
 WIDTHS = (128, 192, 256)  # of transformers
 SHORTEST = 0.5  # seconds per timing
@@ -82,9 +81,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")
     parser.add_argument("--repetitions", type=int, default=7, help="turns, default %(default)s")
     options = parser.parse_args(arguments)
-    if options.grid < 1 or options.batch < 1:
-        raise UserError(f"--grid={options.grid} --batch={options.batch}: both must be at least 1")
-    check_repetitions(options.repetitions)
+    check_at_least(options, grid=1, batch=1, repetitions=1)
     set_cpu_options()
 
     like = num_parameters(pixelcnn(), options.grid)

@@ -22,11 +22,10 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.measuring.command import Parser, chosen, conditions, print_header, print_line
+from benchmarks.measuring.command import Parser, check_at_least, chosen, conditions, print_header, print_line
 from benchmarks.measuring.timing import measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
-from hvq_jax.errors import UserError
 
 CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
 
@@ -79,14 +78,17 @@ def main(arguments: list[str]) -> None:
     """Measure and print a table."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="quickstart", help=f"one of {', '.join(CONFIGS)}; default %(default)s")
-    parser.add_argument("--steps", type=int, default=300, help="steps of each subject, default %(default)s")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=300,
+        help="steps of each subject, at least four logging intervals, default %(default)s",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
     options = parser.parse_args(arguments)
     (name,) = chosen("--config", options.config, "config", CONFIGS)[:1]
     config = importlib.import_module(f"configs.{name}").get_config("projected")
-    fewest = 4 * config.autoencoder.log_every_steps
-    if options.rounds < 1 or options.steps < fewest:
-        raise UserError(f"--rounds must be at least 1 and --steps at least {fewest}, four logging intervals")
+    check_at_least(options, rounds=1, steps=4 * config.autoencoder.log_every_steps)
     set_cpu_options()
     keep_compiled_programs()
     with tempfile.TemporaryDirectory(prefix="hvq_jax_overhead_") as folder:

@@ -30,7 +30,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.measuring.command import Parser, check_at_least, list_integers
 from configs import default, reference
+from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import DEVICES, Parallel
 from hvq_jax.devices.xla import set_cpu_options
@@ -208,9 +210,9 @@ def measure(options: argparse.Namespace) -> Measurement:
     )
 
 
-def measure_in_new_process(options: argparse.Namespace, num_devices: int) -> Measurement:
+def measure_in_new_process(arguments: list[str], num_devices: int) -> Measurement:
     """Run `measure` with this number of simulated devices in a new process; raise UserError if it fails."""
-    command = [sys.executable, "-m", "benchmarks.scaling", *sys.argv[1:], "--measure"]
+    command = [sys.executable, "-m", "benchmarks.scaling", *arguments, "--measure"]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(num_devices)}
     done = subprocess.run(command, cwd=_ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
@@ -267,9 +269,9 @@ def shape(text: str) -> list[int]:
     return sizes
 
 
-def main() -> int:
-    """Measure, print tables and return the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(arguments: list[str]) -> None:
+    """Measure and print tables."""
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", choices=["default", "reference"], default="default", help="codebook and optimizer")
     parser.add_argument("--latent", choices=tuple(LATENTS), default="projected", help="default %(default)s")
     parser.add_argument("--image", type=shape, default=[28, 28, 1], metavar="H,W,C", help="default 28,28,1")
@@ -279,21 +281,18 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20, help="timed rounds, default %(default)s")
     parser.add_argument("--devices", default="1,2,4,8", help="default %(default)s")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)  # set when starting the processes
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_at_least(options, dim=1, codes=1, batch=1, steps=1)
+    counts = list_integers("--devices", options.devices)
     set_cpu_options()
-    try:
-        if options.measure:
-            print(json.dumps(dataclasses.asdict(measure(options))))
-            return 0
-        measurements = [measure_in_new_process(options, int(count)) for count in options.devices.split(",")]
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"{len(os.sched_getaffinity(0))} cores, simulated devices; jax {jax.__version__}; {' '.join(sys.argv[1:])}")
+    if options.measure:
+        print(json.dumps(dataclasses.asdict(measure(options))))
+        return
+    measurements = [measure_in_new_process(arguments, count) for count in counts]
+    print(f"{len(os.sched_getaffinity(0))} cores, simulated devices; jax {jax.__version__}; {' '.join(arguments)}")
     print_devices(measurements)
     print_reductions(measurements[-1])
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -25,14 +25,13 @@ import dataclasses
 import importlib.util
 import statistics
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.command import (
     Parser,
+    check_at_least,
     check_json,
-    check_repetitions,
     chosen,
     conditions,
     print_header,
@@ -122,12 +121,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--json", metavar="FILE", help="also write all numbers to this file")
     options = parser.parse_args(arguments)
     options.rows = chosen("--rows", options.rows, "row", ROWS)
-    check_repetitions(options.repetitions)
+    check_at_least(options, repetitions=1)
     check_json(options.json)
     return options
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print a table."""
     options = parse(arguments)
     if importlib.util.find_spec("torch") is None:
@@ -148,4 +147,4 @@ def run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(partial(run, sys.argv[1:])))
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

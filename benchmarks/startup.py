@@ -18,6 +18,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.measuring.command import Parser, check_at_least
+from hvq_jax.command import exit_status
+from hvq_jax.errors import UserError
+
 _ROOT = Path(__file__).parents[1]
 
 
@@ -35,29 +39,30 @@ def seconds_to_first_step(arguments: Sequence[str], folder: Path, cache: Path) -
         seconds = time.perf_counter() - start
         process.kill()
     if not reported:
-        raise SystemExit("error: the run ended before its first step, see above")
+        raise UserError("the run ended before its first step, see above")
     return seconds
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3, help="runs of each kind, default %(default)s")
     parser.add_argument("--config", default="configs/quickstart.py", help="default %(default)s")
     parser.add_argument("--options", nargs="*", default=[], help="further arguments for train.py, as --options=ONE")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    check_at_least(options, runs=1)
     with tempfile.TemporaryDirectory(prefix="hvq_jax_startup_") as name:
         folder = Path(name)
-        arguments = [f"--config={options.config}", f"--config.data.data_dir={folder / 'data'}", *options.options]
-        seconds_to_first_step(arguments, folder, folder / "warm")  # prepares the data and fills the cache
+        train_arguments = [f"--config={options.config}", f"--config.data.data_dir={folder / 'data'}", *options.options]
+        seconds_to_first_step(train_arguments, folder, folder / "warm")  # prepares the data and fills the cache
         print("| start | median s | shortest | longest |\n|---|---|---|---|", flush=True)
         for kind, caches in (
             ("cold", [folder / f"cold_{run}" for run in range(options.runs)]),
             ("with the cache", [folder / "warm"] * options.runs),
         ):
-            times = [seconds_to_first_step(arguments, folder, cache) for cache in caches]
+            times = [seconds_to_first_step(train_arguments, folder, cache) for cache in caches]
             print(f"| {kind} | {statistics.median(times):.1f} | {min(times):.1f} | {max(times):.1f} |", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -4,6 +4,7 @@ import argparse
 import datetime
 import os
 import platform
+import re
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,19 @@ def chosen(option: str, text: str, kind: str, names: Iterable[str]) -> list[str]
     return [name for name in names if name in wanted]
 
 
-def check_repetitions(repetitions: int) -> None:
-    """Raise UserError unless there is at least one repetition."""
-    if repetitions < 1:
-        raise UserError(f"--repetitions={repetitions}: must be at least 1")
+def list_integers(option: str, text: str) -> list[int]:
+    """Parse integers separated by commas; raise UserError unless each is at least 1."""
+    if not re.fullmatch(r"\s*0*[1-9]\d*\s*(,\s*0*[1-9]\d*\s*)*", text):
+        raise UserError(f"{option}={text}: must be integers of at least 1, separated by commas")
+    return [int(number) for number in text.split(",")]
+
+
+def check_at_least(options: argparse.Namespace, **lowest: float) -> None:
+    """Raise UserError unless each of these options has at least the given value."""
+    for name, bound in lowest.items():
+        value = getattr(options, name)
+        if not value >= bound:
+            raise UserError(f"--{name}={value}: must be at least {bound}")
 
 
 def check_json(path: str | None) -> None:

@@ -114,7 +114,7 @@ def test_a_real_run_of_the_smallest_rows(monkeypatch, tmp_path, capsys):
         "--batch=8",
         f"--json={tmp_path / 'all.json'}",
     ]
-    assert exit_status(partial(accelerator.run, arguments)) == 0
+    assert exit_status(partial(accelerator.main, arguments)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("4 × cpu (cpu, ")
     assert lines[2] == f"| {HEADER} |"
@@ -133,7 +133,7 @@ def test_a_real_run_of_the_smallest_rows(monkeypatch, tmp_path, capsys):
 def test_a_row_that_fails_is_named_in_one_line(monkeypatch, capsys):
     command = ["--rows=tiny", "--steps=1", "--batch=6", "--dtypes=float32"]
     monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    assert exit_status(partial(accelerator.run, command)) == 1
+    assert exit_status(partial(accelerator.main, command)) == 1
     error = capsys.readouterr().err
     assert error.startswith(
         "error: tiny in float32 with a batch of 6 ended with status 1: --batch=6: must be a multiple of"
@@ -147,7 +147,7 @@ def test_what_xla_says_of_a_failure_is_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(accelerator, "measure", out_of_memory)
     arguments = ["--measure", "--rows=tiny", "--dtypes=float32", "--batch=8"]
-    assert exit_status(partial(accelerator.run, arguments)) == 1
+    assert exit_status(partial(accelerator.main, arguments)) == 1
     assert capsys.readouterr().err == "error: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\n"
 
 
@@ -177,7 +177,7 @@ def test_bad_input_gets_one_line(arguments, message, capsys):
     with pytest.raises(UserError) as error:
         parse(arguments)
     assert str(error.value).startswith(message)
-    assert exit_status(partial(accelerator.run, arguments)) == 1
+    assert exit_status(partial(accelerator.main, arguments)) == 1
     assert capsys.readouterr().err == f"error: {error.value}\n"
 
 

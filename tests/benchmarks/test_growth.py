@@ -7,7 +7,7 @@ import jax
 import pytest
 from PIL import Image
 
-from benchmarks.growth import Measurement, crossing, exponents, parse, run, shares, verdict
+from benchmarks.growth import Measurement, crossing, exponents, main, parse, shares, verdict
 from benchmarks.workloads import axes, programs
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import Sizes, autoencoder_step, codebook_search
@@ -30,7 +30,7 @@ def tiny(monkeypatch):
 
 def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("benchmarks.growth.SHORTEST", 0.0)
-    run(["--repetitions=2", "--axes=codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
+    main(["--repetitions=2", "--axes=codes", f"--json={tmp_path / 'growth.json'}", f"--plots={tmp_path}"])
     printed = capsys.readouterr().out
     assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 1
     assert printed.count("The search's share of the step is ") == 1
@@ -110,5 +110,5 @@ def test_bad_input_gets_one_line(arguments, message, capsys):
     with pytest.raises(UserError) as error:
         parse(arguments)
     assert str(error.value).startswith(message)
-    assert exit_status(lambda: run(arguments)) == 1
+    assert exit_status(lambda: main(arguments)) == 1
     assert capsys.readouterr().err == f"error: {error.value}\n"

@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[2]
     ("option", "message"),
     [
         ("--config=imagenet", "there is no config 'imagenet'; choose from quickstart, fashion_mnist, cifar10"),
-        ("--steps=99", "--steps at least 100, four logging intervals"),
-        ("--rounds=0", "--rounds must be at least 1"),
+        ("--steps=99", "--steps=99: must be at least 100"),
+        ("--rounds=0", "--rounds=0: must be at least 1"),
     ],
 )
 def test_bad_input_gets_one_line(option, message):
