@@ -16,7 +16,7 @@ from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
 from hvq_jax.data.shuffle import permutation
 from hvq_jax.data.streamed import StreamedSplit
-from hvq_jax.errors import ArgumentError
+from hvq_jax.errors import ArgumentError, UserError
 
 # Not the run's seed, so that every run on a data set is validated and tested on the same images.
 _CARVING_SEED = 0
@@ -182,6 +182,11 @@ def _carve(splits: dict[str, StreamedSplit], missing: dict[str, int]) -> dict[st
     train = splits["train"]
     if not missing:
         return splits
+    if len(train) <= len(missing):
+        raise UserError(
+            f"{len(train):,} training image{'s' if len(train) > 1 else ''} cannot be divided into train, "
+            f"{' and '.join(missing)}: add some"
+        )
     if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
         (first, size), *others = missing.items()
         together = "".join(f" together with data.{other}_size={number}" for other, number in others)

@@ -141,6 +141,16 @@ def test_sizes_that_are_not_given_follow_the_data_set(only_train):
     )
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_there_must_be_an_image_for_each_split(tmp_path, count):
+    write_dataset(tmp_path, numbered(0, count), image=tensor(2, 2, 1), label=TWO_CLASSES)
+    if count == 3:
+        assert sorted(map(len, numbers(load_dataset("garments", data_dir=tmp_path)).values())) == [1, 1, 1]
+        return
+    with pytest.raises(UserError, match=f"^{count} training images? cannot be divided into train, validation and test"):
+        load_dataset("garments", data_dir=tmp_path)
+
+
 @pytest.mark.parametrize("name", ["validation", "val", "valid", "dev"])
 def test_a_validation_split_has_one_of_several_names(tmp_path, name):
     splits = {"train": numbered(0, 9), name: numbered(9, 3)}
