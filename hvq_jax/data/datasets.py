@@ -11,15 +11,12 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import BUILDERS, ImageBuilder
+from hvq_jax.data.held_out import carve
 from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
-from hvq_jax.data.shuffle import permutation
 from hvq_jax.data.streamed import StreamedSplit
-from hvq_jax.errors import ArgumentError, UserError
 
-# Not the run's seed, so that every run on a data set is validated and tested on the same images.
-_CARVING_SEED = 0
 # Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 _FINGERPRINTED = 1000  # images per split
@@ -140,7 +137,10 @@ def open_dataset(options: DataOptions) -> ImageDataset:
     classes = class_names(builder)
     streamed = _open_splits(builder, num_classes=len(classes), sides=options.sides, channels=options.channels)
     missing = [split for split in _HELD_OUT_NAMES if split not in streamed]
-    streamed = _carve(streamed, {split: options.held_out_size(split, len(streamed["train"])) for split in missing})
+    if missing:
+        train = streamed["train"]
+        rows = carve(len(train), missing, options, item="image")
+        streamed |= {split: train.subset(rows[split]) for split in rows}
     num_bytes = sum(len(split) * math.prod(split.item_shape) for split in streamed.values())
     splits: dict[str, Any] = streamed
     if num_bytes <= options.memory_gib * 2**30:
@@ -175,27 +175,3 @@ def _open_splits(builder: tfds.core.DatasetBuilder, **options: Any) -> dict[str,
                     # An image of another shape than those to train on is refused when it is read.
                     splits[split] = dataclasses.replace(opened, item_shape=train.item_shape)
     return splits
-
-
-def _carve(splits: dict[str, StreamedSplit], missing: dict[str, int]) -> dict[str, StreamedSplit]:
-    """Take the `missing` splits, of these sizes, from the train split; all keep the stored order."""
-    train = splits["train"]
-    if not missing:
-        return splits
-    if len(train) <= len(missing):
-        raise UserError(
-            f"{len(train):,} training image{'s' if len(train) > 1 else ''} cannot be divided into train, "
-            f"{' and '.join(missing)}: add some"
-        )
-    if min(missing.values()) < 1 or sum(missing.values()) >= len(train):
-        (first, size), *others = missing.items()
-        together = "".join(f" together with data.{other}_size={number}" for other, number in others)
-        raise ArgumentError(
-            f"{first}_size={size}",
-            f"must be between 1 and {len(train) - 1}{together}, since it is taken from the {len(train)} training "
-            "images",
-        )
-    order = permutation(len(train), _CARVING_SEED)
-    start, stop = missing.get("validation", 0), len(train) - missing.get("test", 0)
-    rows = {"train": order[start:stop], "validation": order[:start], "test": order[stop:]}
-    return splits | {split: train.subset(np.sort(rows[split])) for split in ("train", *missing)}

@@ -21,6 +21,7 @@ import numpy as np
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.data.datasets import ImageDataset, Split
+from hvq_jax.data.held_out import SPLITS
 from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.devices.cluster import is_first, wait_for_all
 from hvq_jax.devices.parallel import Parallel
@@ -32,8 +33,6 @@ from hvq_jax.latents import Z_E, Latent
 from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Parts, Tables, check_residuals, make_tables, split_latent, to_tokens
-
-SPLITS = ("train", "validation", "test")
 
 _PIECE = 1024  # latents whose residuals are held in memory at all positions at a time
 
@@ -89,6 +88,17 @@ def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOpti
     return make_tables(row, stored["frequent"], stored["train_indices"], stored.get("train_lengths"), options)
 
 
+def at_all_positions(residuals: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Return `residuals` `[n, D]` of the n positions `present` `[N, h, w]` bool as `[N, h, w, D]`, 0 elsewhere.
+
+    >>> at_all_positions(np.array([[2.0]]), np.array([[[False, True]]])).tolist()
+    [[[[0.0], [2.0]]]]
+    """
+    dense = np.zeros((*present.shape, residuals.shape[-1]), residuals.dtype)
+    dense[present] = residuals
+    return dense
+
+
 @dataclasses.dataclass(frozen=True)
 class _Residuals:
     """The residuals of a split as they are stored: rows `[n, D]` for the positions where `present` `[N, h, w]`."""
@@ -103,11 +113,9 @@ class _Residuals:
 
     def read(self, latents: np.ndarray) -> np.ndarray:
         """Return residuals `[n, h, w, D]` float32 at all positions of `latents`, int [n]; 0 where there is none."""
-        present = self.present[latents]
-        residuals = np.zeros((*present.shape, self.rows.shape[-1]), np.float32)
         starts, ends = self._starts[latents], self._starts[latents + 1]
-        residuals[present] = np.concatenate([self.rows[start:end] for start, end in zip(starts, ends, strict=True)])
-        return residuals
+        rows = np.concatenate([self.rows[start:end] for start, end in zip(starts, ends, strict=True)])
+        return at_all_positions(rows.astype(np.float32, copy=False), self.present[latents])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from hvq_jax.data.datasets import Split
+from hvq_jax.data.held_out import HELD_OUT, SPLITS, carve
 from hvq_jax.data.options import DataOptions
-from hvq_jax.data.shuffle import permutation
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, read_arrays
 from hvq_jax.latents import PROJECTION, Z_E, Latent, find_latent
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
-from hvq_jax.runs.latent_data import SPLITS, LatentData, tokenize
+from hvq_jax.runs.latent_data import LatentData, at_all_positions, tokenize
 from hvq_jax.runs.options import PriorStageOptions
 
-_HELD_OUT = ("validation", "test")
-_CARVING_SEED = 0  # not the run's: every run is tested on the same latents
+_ORDER = ("validation", "test", "train")  # of splits that are taken out of train
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +99,16 @@ def own_latents(
         raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
     arrays["frequent"] = _frequent(expected, arrays)
     has_residual = np.asarray(row.codes_with(Z_E, arrays["frequent"]))
-    arrays = _at_all_positions(expected, arrays, has_residual)
-    given = arrays
-    arrays = _carve(expected, arrays, data_options)
+    missing = [split for split in HELD_OUT if f"{split}_indices" not in arrays]
+    for split in SPLITS:
+        if split not in missing:
+            _check_indices(expected, arrays, split)
+    arrays = _carve(expected, _spread(expected, arrays, has_residual), missing, data_options)
     has_labels = "train_labels" in arrays
     if prior_options.conditional and not has_labels:
         raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
     for split in SPLITS:
-        _check(expected, arrays, split, has_labels)
+        _check_others(expected, arrays, split, has_labels)
         indices = arrays[f"{split}_indices"] = arrays[f"{split}_indices"].astype(np.int32)
         arrays[f"{split}_labels"] = arrays.get(f"{split}_labels", np.zeros(len(indices))).astype(np.int32)
     digest = hashlib.sha256()
@@ -123,7 +124,7 @@ def own_latents(
         class_names=tuple(map(str, range(num_classes))),
         description=f"{count} latents to train on, from {Path(path).name}",
         digest=digest.hexdigest(),
-        carved_sizes={split: len(arrays[f"{split}_indices"]) for split in _HELD_OUT if f"{split}_indices" not in given},
+        carved_sizes={split: len(arrays[f"{split}_indices"]) for split in missing},
     )
 
 
@@ -137,54 +138,42 @@ def _frequent(expected: _Expected, arrays: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _at_all_positions(
-    expected: _Expected, arrays: dict[str, np.ndarray], has_residual: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Return `arrays` with residuals `[n, D]`, as a run stores them, spread to `[N, h, w, D]`."""
+def _spread(expected: _Expected, arrays: dict[str, np.ndarray], has_residual: np.ndarray) -> dict[str, np.ndarray]:
+    """Return `arrays` with residuals `[n, D]`, as a run stores them, at all positions `[N, h, w, D]`."""
     spread = dict(arrays)
     for split in SPLITS if "residuals" in expected.channels else ():
         indices, residuals = arrays.get(f"{split}_indices"), arrays.get(f"{split}_residuals")
-        if indices is None or residuals is None or residuals.ndim != 2 or indices.dtype.kind not in "iu":
+        if indices is None or residuals is None or residuals.ndim != 2:
             continue
-        if not indices.size or indices.min() < 0 or indices.max() >= expected.num_codes:
-            continue  # `_check` says so
         chosen = has_residual[indices]
         if np.count_nonzero(chosen) != len(residuals):
             raise UserError(
                 f"{expected.path}: {split}_residuals has {len(residuals)} rows, but {np.count_nonzero(chosen)} "
                 "positions of that split have a residual"
             )
-        spread[f"{split}_residuals"] = np.zeros((*indices.shape, residuals.shape[-1]), residuals.dtype)
-        spread[f"{split}_residuals"][chosen] = residuals
+        spread[f"{split}_residuals"] = at_all_positions(residuals, chosen)
     return spread
 
 
-def _carve(expected: _Expected, arrays: dict[str, np.ndarray], data_options: DataOptions) -> dict[str, np.ndarray]:
-    """Return the arrays in use, with missing splits taken out of train."""
+def _carve(
+    expected: _Expected, arrays: dict[str, np.ndarray], missing: list[str], data_options: DataOptions
+) -> dict[str, np.ndarray]:
+    """Return the arrays in use, with the `missing` splits taken out of train."""
     path, kinds = expected.path, expected.kinds
     of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
     count = len(of_train["indices"])
-    missing = {
-        split: data_options.held_out_size(split, count) for split in _HELD_OUT if f"{split}_indices" not in arrays
-    }
     if any(len(values) != count for values in of_train.values()):
         counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
         raise UserError(f"{path}: arrays of one split must have equal numbers of latents: {counts}")
-    if sum(missing.values()) >= count:
-        (first, size), *others = missing.items()
-        together = "".join(f" together with data.{split}_size={size}" for split, size in others)
-        raise ArgumentError(f"data.{first}_size={size}", f"leaves nothing of {count} latents in {path}{together}")
-    order, start = permutation(count, _CARVING_SEED), 0
+    try:
+        rows = carve(count, missing, data_options, item="latent", where=f" in {path}", order=_ORDER)
+    except ArgumentError as error:
+        raise error.within("data.") from None
     found = {name: values for name, values in arrays.items() if name.partition("_")[2] in kinds or name == "frequent"}
-    for split, size in missing.items():
-        rows = np.sort(order[start : start + size])
-        found |= {f"{split}_{kind}": values[rows] for kind, values in of_train.items()}
-        start += size
-    rest = np.sort(order[start:])
-    return found | {f"train_{kind}": values[rest] for kind, values in of_train.items()}
+    return found | {f"{split}_{kind}": values[rows[split]] for split in rows for kind, values in of_train.items()}
 
 
-def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_labels: bool) -> None:
+def _check_indices(expected: _Expected, arrays: dict[str, np.ndarray], split: str) -> None:
     path, num_codes = expected.path, expected.num_codes
     indices, grid = arrays[f"{split}_indices"], arrays["train_indices"].shape[1:]
     if indices.ndim != 3 or indices.shape[1:] != grid or not len(indices) or indices.dtype.kind not in "iu":
@@ -197,7 +186,11 @@ def _check(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_l
             f"{path}: {split}_indices are from {indices.min()} to {indices.max()}, and latent.num_codes="
             f"{num_codes} allows 0 to {num_codes - 1}"
         )
-    labels = arrays.get(f"{split}_labels")
+
+
+def _check_others(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_labels: bool) -> None:
+    """Check labels and continuous parts, whose shapes follow from the indices."""
+    path, indices, labels = expected.path, arrays[f"{split}_indices"], arrays.get(f"{split}_labels")
     if has_labels != (labels is not None):
         raise UserError(f"{path}: {split}_labels and train_labels must both be there or both be missing")
     if labels is not None and (labels.shape != indices.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):

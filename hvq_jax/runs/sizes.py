@@ -5,12 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hvq_jax.data.held_out import HELD_OUT
 from hvq_jax.errors import ArgumentError
 from hvq_jax.layout import CHECKPOINTS, CONFIG
 from hvq_jax.runs.options import KEYS, RunOptions
 from hvq_jax.runs.workdir import flatten, load_config
-
-_HELD_OUT = ("validation", "test")
 
 
 def with_sizes(options: RunOptions, sizes: Mapping[str, Any]) -> RunOptions:
@@ -24,7 +23,7 @@ def with_sizes_of(workdir: Path, options: RunOptions) -> RunOptions:
     if not (workdir / CHECKPOINTS).exists() or not (workdir / CONFIG).exists():
         return options
     stored = flatten(load_config(workdir))
-    return with_sizes(options, {split: stored.get(f"data.{split}_size") for split in _HELD_OUT})
+    return with_sizes(options, {split: stored.get(f"data.{split}_size") for split in HELD_OUT})
 
 
 def with_batches_of_at_most(count: int, options: RunOptions, stages: Sequence[str], num_devices: int) -> RunOptions:

@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 import sample
 import train
+from hvq_jax.data.held_out import SPLITS
 from hvq_jax.data.options import DataOptions
 from hvq_jax.errors import UserError
 from hvq_jax.quantizers import CodebookOptions, LatentOptions
@@ -130,6 +131,15 @@ def test_missing_splits_are_taken_out_of_train(tmp_path):
     assert whole.fingerprint() != read(tmp_path / "a.npz", test_size=61).fingerprint()
 
 
+def test_which_latents_are_taken_never_changes(tmp_path):
+    """A resumed run would be tested on latents that it was trained on."""
+    np.savez(tmp_path / "a.npz", train_indices=np.arange(100).reshape(100, 1, 1))
+    options = (LatentOptions(mode="vq", num_codes=100), CodebookOptions(), PriorStageOptions(conditional=False))
+    found = own_latents(str(tmp_path / "a.npz"), *options, DataOptions(validation_size=5, test_size=3)).data
+    assert found.validation.items.ravel().tolist() == [3, 11, 13, 20, 92]
+    assert found.test.items.ravel().tolist() == [2, 53, 59]
+
+
 def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_path):
     arrays = hybrid(part="residuals")
     np.savez(tmp_path / "everywhere.npz", **arrays)
@@ -145,7 +155,8 @@ def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_pa
     ("mode", "changes", "says"),
     [
         ("vq", {"train_indices": None}, "has no array train_indices"),
-        ("vq", {"train_indices": np.array(3)}, "leaves nothing of 1 latents"),
+        ("vq", {"train_indices": np.array(3)}, r"train_indices must be integers \[N, h, w\].* of shape \(\)"),
+        ("vq", {f"{split}_indices": np.ones((0, 3, 2), int) for split in SPLITS}, "train_indices must be integers"),
         ("vq", {"train_indices": np.ones((600, 6), int)}, r"integers \[N, h, w\]"),
         ("vq", {"train_indices": np.ones((600, 3, 2))}, r"integers \[N, h, w\]"),
         (
@@ -192,7 +203,10 @@ def test_files_that_cannot_be_read_and_sizes_that_leave_nothing(tmp_path):
         with pytest.raises(UserError, match="cannot be read"):
             read(tmp_path / name)
     np.savez(tmp_path / "a.npz", **hybrid())
-    with pytest.raises(UserError, match="leaves nothing of 600"):
+    said = (
+        "data.validation_size=400: must be between 1 and 599 together with data.test_size=200, .* 600 training latents"
+    )
+    with pytest.raises(UserError, match=said):
         read(tmp_path / "a.npz", validation_size=400, test_size=200)
 
 
