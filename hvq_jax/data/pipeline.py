@@ -5,7 +5,6 @@ number. So the data position of a run is a single integer, and a run resumed the
 same images as without the interruption.
 """
 
-import contextlib
 import functools
 import sys
 from collections.abc import Generator
@@ -18,6 +17,7 @@ import numpy as np
 from hvq_jax.data.augment import Augmentation, augment
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.shuffle import permutation
+from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 
 _BATCHES_AHEAD = 4
@@ -132,5 +132,17 @@ def _read_ahead(batches: grain.MapDataset, split: AnySplit) -> Generator[Batch, 
     options = grain.ReadOptions(
         num_threads=split.num_threads, prefetch_buffer_size=max(_BATCHES_AHEAD, split.num_threads)
     )
-    with contextlib.closing(iter(batches.to_iter_dataset(options))) as iterator:
-        yield from iterator
+    iterator = None
+    try:
+        with uninterrupted():  # a stop inside grain could leave threads that wait for ever, or be lost
+            iterator = iter(batches.to_iter_dataset(options))
+        while True:
+            with uninterrupted():
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            yield batch
+    finally:
+        if iterator is not None:
+            with uninterrupted():
+                iterator.close()

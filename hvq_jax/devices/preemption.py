@@ -46,9 +46,9 @@ class Preemption:
                 signal.signal(number, handler)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and (self._signalled or not self._deferred):
+        before, self._signalled = self._signalled, number  # first: in a destructor, what is raised here gets lost
+        if number == signal.SIGINT and (before or not self._deferred):
             raise KeyboardInterrupt
-        self._signalled = number
         if not self._deferred:
             raise self.stop("")
         if number == signal.SIGINT:

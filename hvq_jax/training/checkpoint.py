@@ -211,7 +211,7 @@ class Checkpoints:
             state = self._restore(step, like)
             if state is not None:
                 return state
-        raise UserError(f"no usable checkpoint in {self.folder}: train this stage first")
+        raise UserError(f"no usable checkpoint in {self.folder}: train this stage first, or wait for its first one")
 
     def _restore(self, step: int, like: Any) -> Any | None:
         """Return the state of `step`, or None if it was moved aside as damaged or deleted by the run that trains."""

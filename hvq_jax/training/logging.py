@@ -13,7 +13,7 @@ import absl.logging
 import numpy as np
 from tqdm import tqdm
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import Preempted, UserError
 from hvq_jax.files import write_text
 from hvq_jax.layout import EVENTS, METRICS
 from hvq_jax.progress import progress_bar
@@ -24,13 +24,15 @@ def set_quiet() -> None:
     """Silence the loggers of libraries for the whole program, so that the terminal shows only our own lines."""
     absl.logging.set_verbosity(absl.logging.FATAL)  # Orbax and TFDS log pages about errors that they also raise
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and so does the writer of a checkpoint that failed
-    if getattr(sys.unraisablehook, "func", None) is not _report_unless_late:
-        sys.unraisablehook = partial(_report_unless_late, sys.unraisablehook)
+    if getattr(sys.unraisablehook, "func", None) is not _report_unless_expected:
+        sys.unraisablehook = partial(_report_unless_expected, sys.unraisablehook)
 
 
-def _report_unless_late(report: Callable[[Any], Any], unraisable: Any) -> None:
+def _report_unless_expected(report: Callable[[Any], Any], unraisable: Any) -> None:
     # Where one array of a checkpoint cannot be read, Orbax closes the event loop to which the others are then reported.
-    if str(unraisable.exc_value) != "Event loop is closed":
+    # A stop in a destructor is noticed by `Preemption.requested`.
+    error = unraisable.exc_value
+    if not isinstance(error, (Preempted, KeyboardInterrupt)) and str(error) != "Event loop is closed":
         report(unraisable)
 
 

@@ -19,6 +19,7 @@ from hvq_jax.data.open_tfds import open_prepared, open_split
 from hvq_jax.data.pipeline import eval_batches, train_batches
 from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
+from tests.stops import SIGNALS, count_calls, is_stopped
 
 EVERYTHING = Augmentation(flip=True, crop_padding=2, resized_crop_min_scale=0.3)
 
@@ -161,3 +162,15 @@ def test_batches_before_the_damaged_one_are_served_and_threads_end(tmp_path):
     for thread in threads:
         thread.join(timeout=60)
         assert not thread.is_alive()
+
+
+def test_a_stop_at_any_moment_of_reading_is_a_stop(streamed):
+    def read():
+        with contextlib.closing(train_batches(streamed, batch_size=50, seed=0)) as batches:
+            for _ in range(3):
+                next(batches)
+        streamed.read(np.arange(50))
+
+    calls = count_calls(read)
+    for number, call in enumerate(np.linspace(1, 0.9 * calls, 30, dtype=int)):
+        assert is_stopped(read, call, SIGNALS[number % 2]), call

@@ -1,10 +1,7 @@
 import contextlib
 import io
 import itertools
-import os
 import shutil
-import signal
-import sys
 import threading
 
 import jax
@@ -14,9 +11,9 @@ import orbax.checkpoint as ocp
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import Preempted, UserError
+from hvq_jax.errors import UserError
 from hvq_jax.training.checkpoint import Checkpoints
+from tests.stops import SIGNALS, count_calls, is_stopped
 from tests.training.saved_states import LIKE, files_of, saved, state_of, step_of
 
 
@@ -194,44 +191,6 @@ def test_whatever_is_damaged_each_state_is_exact_or_set_aside(three_steps, tmp_p
     shutil.rmtree(folder)
 
 
-def count_calls(work):
-    """Return the number of calls and returns of Python functions in `work`."""
-    calls = 0
-
-    def count(*_):
-        nonlocal calls
-        calls += 1
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return calls
-
-
-def is_stopped(work, call, number):
-    """Send this process the signal `number` at one call of `work`; return whether that ended `work`."""
-    calls = 0
-
-    def count(*_):
-        nonlocal calls
-        calls += 1
-        if calls == call:
-            sys.setprofile(None)
-            os.kill(os.getpid(), number)
-
-    with Preemption().noticed():
-        sys.setprofile(count)
-        try:
-            work()
-        except (Preempted, KeyboardInterrupt):
-            return True
-        finally:
-            sys.setprofile(None)
-    return False
-
-
 @pytest.mark.parametrize("restore", ["restore_latest", "restore_best"])
 def test_a_stop_at_any_moment_of_reading_is_no_damage(three_steps, restore):
     def read():
@@ -242,7 +201,7 @@ def test_a_stop_at_any_moment_of_reading_is_no_damage(three_steps, restore):
     before = files_of(three_steps)
     calls = count_calls(read)
     for number, call in enumerate(np.linspace(1, 0.9 * calls, 100, dtype=int)):  # not always quite as many
-        assert is_stopped(read, call, (signal.SIGTERM, signal.SIGINT)[number % 2]), call
+        assert is_stopped(read, call, SIGNALS[number % 2]), call
     assert files_of(three_steps) == before
     checkpoints = opened(three_steps, keep=3)
     assert step_of(checkpoints.restore_latest(LIKE)) == 3
@@ -262,7 +221,7 @@ def test_a_stop_at_any_moment_of_writing_leaves_whole_steps(three_steps, folder)
 
     calls = count_calls(write)
     for number, call in enumerate(np.linspace(1, calls, 25, dtype=int)):
-        is_stopped(write, call, (signal.SIGTERM, signal.SIGINT)[number % 2])
+        is_stopped(write, call, SIGNALS[number % 2])
         checkpoints = opened(folder)
         assert step_of(checkpoints.restore_latest(LIKE)) == checkpoints.steps()[-1] >= 3
         checkpoints.close()

@@ -4,17 +4,14 @@ import errno
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import orbax.checkpoint as ocp
 import pytest
 
 from hvq_jax.errors import UserError
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.saved_step import read_state
 from tests.training.saved_states import LIKE, files_of, step_of
 
@@ -145,14 +142,3 @@ def test_the_sums_are_those_of_sha256sum(folder):
 def test_a_state_that_can_be_read_is_used_though_another_file_is_damaged(folder):
     (folder / "3" / "state" / "commit_success.txt").unlink()
     assert step_of(read_state(folder / "3", LIKE)) == 3
-
-
-def test_a_program_is_quiet_about_arrays_that_arrive_after_a_failed_read(monkeypatch):
-    reported = []
-    monkeypatch.setattr(sys, "unraisablehook", reported.append)
-    set_quiet()
-    set_quiet()
-    late, other = (SimpleNamespace(exc_value=RuntimeError(text)) for text in ("Event loop is closed", "another"))
-    for unraisable in (late, other):
-        sys.unraisablehook(unraisable)
-    assert reported == [other]

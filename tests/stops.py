@@ -1,0 +1,49 @@
+"""SIGTERM or ctrl-C at a chosen moment: moments are counted in calls and returns of Python functions."""
+
+import os
+import signal
+import sys
+
+from hvq_jax.devices.preemption import Preemption
+from hvq_jax.errors import Preempted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def count_calls(work):
+    """Return the number of calls and returns of Python functions in `work`, once all caches are filled."""
+    work()
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+
+    sys.setprofile(count)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+def is_stopped(work, call, number):
+    """Send this process the signal `number` at one call of `work`; return whether that was noticed."""
+    calls = 0
+
+    def count(*_):
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            sys.setprofile(None)
+            os.kill(os.getpid(), number)
+
+    with Preemption().noticed() as preemption:
+        sys.setprofile(count)
+        try:
+            work()
+        except (Preempted, KeyboardInterrupt):
+            return True
+        finally:
+            sys.setprofile(None)
+        return preemption.requested()  # it came in a destructor
