@@ -113,7 +113,9 @@ class Checkpoints:
         self._writing = step, None if metrics is None else float(metrics[self.objective])
         try:
             with uninterrupted():
-                self._open_writer().save(folder, args=saved_step.items(state, metrics))
+                self._open_writer().save(
+                    folder, args=saved_step.items(state, metrics), custom_metadata=saved_step.metadata(metrics)
+                )
         except Exception as error:
             self._writing = None
             raise self._not_saved(error) from error

@@ -71,6 +71,11 @@ def items(state: Any, metrics: Mapping[str, float] | None) -> ocp.args.Composite
     return ocp.args.Composite(**saved)
 
 
+def metadata(metrics: Mapping[str, float] | None) -> dict[str, Any]:
+    """Return the metadata to save: a copy of the metrics, in another file, since they decide which state is used."""
+    return {} if metrics is None else {_METRICS: dict(metrics)}
+
+
 def write_sums(folder: Path) -> None:
     """Write the SHA-256 of each file of the items in `folder`, once Orbax has written them."""
     paths = [path for item in (_STATE, _DIGESTS, _METRICS) for path in sorted((folder / item).rglob("*"))]
@@ -81,6 +86,19 @@ def write_sums(folder: Path) -> None:
 def _sha256(path: Path) -> str:
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_if_there(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return None
 
 
 def is_complete(folder: Path) -> bool:
@@ -156,17 +174,17 @@ def read_metric(folder: Path, name: str) -> float | None:
 
 
 def _read_metric(folder: Path, name: str) -> float | None:
-    sums = _read_sums(folder) or {}
-    try:
-        content = (folder / _METRICS_FILE).read_bytes()
-    except OSError as error:
-        if error.errno not in _ABSENT or _is_deleted(folder):
-            raise
-        if _METRICS_FILE in sums or os.path.lexists(folder / _METRICS):
-            raise DamagedError(f"{_METRICS_FILE} is missing") from error
+    content, expected = _read_if_there(folder / _METRICS_FILE), (_read_sums(folder) or {}).get(_METRICS_FILE)
+    if content is None and _is_deleted(folder):
+        raise DeletedError(folder)
+    if expected is not None and (content is None or _sum(content) != expected):
+        content = _copied_metrics(folder)
+        if content is None or _sum(content) != expected:
+            raise DamagedError(f"{_METRICS_FILE} is not as it was written")
+    if content is None:
+        if os.path.lexists(folder / _METRICS):
+            raise DamagedError(f"{_METRICS_FILE} is missing")
         return None
-    if hashlib.sha256(content).hexdigest() != sums.get(_METRICS_FILE, hashlib.sha256(content).hexdigest()):
-        raise DamagedError(f"{_METRICS_FILE} is not as it was written")
     try:
         value = float(json.loads(content)[name])
     except (ValueError, LookupError, TypeError) as error:
@@ -174,6 +192,14 @@ def _read_metric(folder: Path, name: str) -> float | None:
     if not math.isfinite(value):
         raise DamagedError(f"{_METRICS_FILE} has {name} {value}")
     return value
+
+
+def _copied_metrics(folder: Path) -> bytes | None:
+    """Return what the file of metrics should contain, by the copy that `metadata` makes; None if that is damaged."""
+    try:
+        return json.dumps(json.loads((folder / _MARKER).read_bytes())["custom_metadata"][_METRICS]).encode()
+    except (ValueError, LookupError, TypeError):
+        return None
 
 
 def _check_files(folder: Path) -> bool:
@@ -220,12 +246,7 @@ def _raise(error: OSError) -> None:
 
 def _read_sums(folder: Path) -> dict[str, str] | None:
     """Return the SHA-256 of each file, None if they were not stored or are damaged."""
-    try:
-        lines = (folder / _SUMS_FILE).read_bytes().decode("ascii", "replace").splitlines()
-    except OSError as error:
-        if error.errno not in _ABSENT:
-            raise
-        return None
+    lines = (_read_if_there(folder / _SUMS_FILE) or b"").decode("ascii", "replace").splitlines()
     matches = [re.fullmatch(r"([0-9a-f]{64})  (\S+)", line) for line in lines]
     return {match[2]: match[1] for match in matches if match} if matches and all(matches) else None
 

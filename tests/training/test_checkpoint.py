@@ -245,14 +245,32 @@ METRICS_DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", METRICS_DAMAGES)
-@pytest.mark.parametrize("has_sums", [True, False])
-def test_damaged_metrics_leave_the_state_and_cannot_be_the_best(three_steps, folder, damage, has_sums, capsys):
+def test_damaged_metrics_are_taken_from_their_copy(three_steps, folder, damage, capsys):
     shutil.copytree(three_steps, folder)
     METRICS_DAMAGES[damage](folder / "2" / "metrics" / "metrics")
-    if not has_sums:
-        (folder / "2" / "SHA256SUMS").unlink()
-        if damage in ("flipped", "removed with their folder"):
-            pytest.skip("nothing shows that damage")
+    for read_only in (True, False):
+        checkpoints = opened(folder, read_only=read_only)
+        assert step_of(checkpoints.restore_best(LIKE)) == 2
+        checkpoints.close()
+    assert not capsys.readouterr().out
+
+
+def damage_copy(folder):
+    (folder / "_CHECKPOINT_METADATA").write_text("{")
+
+
+def lose_sums(folder):  # as in checkpoints of earlier versions, which had no copy either
+    (folder / "SHA256SUMS").unlink()
+
+
+@pytest.mark.parametrize("damage", METRICS_DAMAGES)
+@pytest.mark.parametrize("lose_copy", [damage_copy, lose_sums])
+def test_lost_metrics_leave_the_state_and_cannot_be_the_best(three_steps, folder, damage, lose_copy, capsys):
+    if lose_copy is lose_sums and damage in ("flipped", "removed with their folder"):
+        pytest.skip("nothing shows that damage")
+    shutil.copytree(three_steps, folder)
+    METRICS_DAMAGES[damage](folder / "2" / "metrics" / "metrics")
+    lose_copy(folder / "2")
     for read_only in (True, False):
         checkpoints = opened(folder, keep=1, read_only=read_only)
         assert capsys.readouterr().out.count(f"checkpoint {folder / '2'}: its metrics are damaged") == 1
