@@ -119,3 +119,13 @@ def test_damage_anywhere_gives_the_same_header_or_one_line(tmp_path_factory, dat
     assert found.shape == (2, 3, 4)  # a plain file has no checksum of its values
     if compress:
         np.testing.assert_array_equal(found, ARRAY)
+
+
+def test_a_file_without_permission_need_not_be_copied_again(tmp_path, monkeypatch):
+    def refuse(path, *_):
+        raise PermissionError(13, "Permission denied", path)
+
+    (tmp_path / "file").write_bytes(CONTENT)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(UserError, match="Permission denied: .*file'$"):
+        read_idx(tmp_path / "file", (3, 4))

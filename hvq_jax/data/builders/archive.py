@@ -6,7 +6,7 @@ import tarfile
 from collections.abc import Collection
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import open_regular
+from hvq_jax.files import open_regular, shows_damage
 
 # More than in any published archive; a small one could declare, or unpack to, far more.
 _MOST_BYTES = 1 << 30
@@ -41,7 +41,8 @@ def read_members(archive: pathlib.Path, names: Collection[str]) -> dict[str, byt
         raise
     except Exception as error:  # tarfile raises ValueError, OverflowError and others for headers that make no sense
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot read {archive}: {reason}; copy or download it again") from error
+        advice = "; copy or download it again" if shows_damage(error) else ""
+        raise UserError(f"cannot read {archive}: {reason}{advice}") from error
     if missing := [name for name in names if name not in contents]:
         raise UserError(f"{archive} has no member {missing[0]}: it is not the published archive")
     return contents

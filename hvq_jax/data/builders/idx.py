@@ -15,7 +15,7 @@ from typing import BinaryIO
 import numpy as np
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import open_regular
+from hvq_jax.files import open_regular, shows_damage
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _UINT8 = 0x08
@@ -45,7 +45,8 @@ def read_idx(path: str | os.PathLike[str], item_shape: tuple[int, ...]) -> np.nd
             expected = math.prod(shape)
             content = _read_at_most(stream, expected + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"cannot read {path}: {error}; copy or download it again") from error
+        advice = "; copy or download it again" if shows_damage(error) else ""
+        raise UserError(f"cannot read {path}: {error}{advice}") from error
     if len(content) != expected:
         found = len(content) if len(content) < expected else f"more than {expected}"
         raise UserError(
