@@ -127,5 +127,5 @@ def test_a_file_without_permission_need_not_be_copied_again(tmp_path, monkeypatc
 
     (tmp_path / "file").write_bytes(CONTENT)
     monkeypatch.setattr(os, "open", refuse)
-    with pytest.raises(UserError, match="Permission denied: .*file'$"):
+    with pytest.raises(UserError, match=r"Permission denied: .*file'$"):
         read_idx(tmp_path / "file", (3, 4))
