@@ -136,7 +136,11 @@ def round_to_multiples(residuals: jax.Array, step: float) -> jax.Array:
 
 
 def check_residuals(tokens: np.ndarray, tables: Tables) -> None:
-    """Raise ArgumentError if `tokens` `[..., 1 + c]` have a residual that may be beyond LARGEST_MULTIPLE."""
+    """Raise ArgumentError if `tokens` `[..., 1 + c]` have a residual that may be beyond LARGEST_MULTIPLE.
+
+    >>> tables = Tables(jnp.array([False]), jnp.array([True]), step=0.1)
+    >>> check_residuals(np.array([0, 50_000]), tables)
+    """
     if tables.step and np.abs(tokens[..., 1:]).max(initial=0) >= LARGEST_MULTIPLE:
         raise ArgumentError(
             f"prior.residual_step={tables.step:g}",

@@ -1,8 +1,9 @@
 """Quantizers, which stand between encoder and decoder, by their name in `codebook.family`."""
 
 from hvq_jax import registry
-from hvq_jax.options import refuse_unused
+from hvq_jax.options import field_names, refuse_unused
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
+from hvq_jax.quantizers.learning import LEARNING_RULES
 from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.quantizers.residual import ResidualQuantizer
 from hvq_jax.quantizers.scalar import ScalarQuantizer
@@ -22,3 +23,16 @@ def make_quantizer(latent_options: LatentOptions, codebook_options: CodebookOpti
     refuse_unused(codebook_options, "family", family.option_names, registered, section="codebook.")
     quantizer: Quantizer = family(latent_options, codebook_options)
     return quantizer
+
+
+def options_in_use(codebook_options: CodebookOptions) -> frozenset[str]:
+    """Return the names of the options that the chosen family and learning rule use.
+
+    >>> sorted(options_in_use(CodebookOptions(learning="gradient")))
+    ['assignment', 'init', 'learning', 'unit_norm']
+    """
+    used = frozenset(registry.find("codebook.family", codebook_options.family, QUANTIZERS).option_names)
+    if "learning" not in used:
+        return used
+    rule = registry.find("codebook.learning", codebook_options.learning, LEARNING_RULES)
+    return used - frozenset().union(*map(field_names, LEARNING_RULES.values())) | used & field_names(rule)

@@ -8,14 +8,21 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+# The weight of a code's first position, as an average of assignments: a new code follows the vectors that it gets.
+_FIRST_COUNT = 0.08
+
 
 @struct.dataclass
 class MovingAverages:
-    """A codebook learned by exponential moving averages (van den Oord et al., 2017, appendix A.1)."""
+    """A codebook learned by exponential moving averages (van den Oord et al., 2017, appendix A.1).
+
+    Counts and sums are in units of N/K, the mean count of N vectors and K codes: whether a count is small then depends
+    neither on the batch nor on the size of the codebook.
+    """
 
     codes: jax.Array  # [K, D] float32
-    counts: jax.Array  # [K] float32, moving average of the assignments per step
-    sums: jax.Array  # [K, D] float32, moving average of the sum of assigned vectors per step
+    counts: jax.Array  # [K] float32, moving average of the assignments per step, in units of their mean
+    sums: jax.Array  # [K, D] float32, moving average of the sum of assigned vectors per step, in the same units
 
 
 def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
@@ -37,8 +44,17 @@ def unassigned(codes: jax.Array) -> MovingAverages:
     return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes))
 
 
+def first_count(revive_below: float) -> float:
+    """Return the count of a code that was given its position: none is below the threshold at once.
+
+    >>> first_count(0.0), first_count(0.2)
+    (0.08, 0.2)
+    """
+    return max(revive_below, _FIRST_COUNT)
+
+
 def assigned(codes: jax.Array, count: float) -> MovingAverages:
-    """Return averages that keep the given codes, each as if it were assigned `count` times per step.
+    """Return averages that keep the given codes, each as if its assignments were `count` times the mean.
 
     >>> averages = assigned(jnp.array([[1.0, 2.0]]), 3.0)
     >>> averages.counts.tolist(), averages.sums.tolist()
@@ -97,13 +113,16 @@ def revive(
     below: float,
     axis_name: str | None = None,
 ) -> tuple[MovingAverages, jax.Array, jax.Array]:
-    """Move every code assigned fewer than `below` times per step onto a random encoder output (Dhariwal et al., 2020).
+    """Move every code whose count is below `below` onto a random encoder output (Dhariwal et al., 2020).
+
+    The threshold has to be relative to the mean, as counts are: below an absolute one are most codes of a large
+    codebook, and codes that are redrawn from the very batch at every step fit that batch and no other.
 
     A revived code starts over: its counts, sums and frequency F are reset. Call this before the assignment: in the
     first step, where all codes are dead, it is the initialisation from data.
 
-    >>> before = MovingAverages(codes=jnp.zeros((2, 1)), counts=jnp.array([0.5, 4.0]), sums=jnp.zeros((2, 1)))
-    >>> after, frequency, revived = revive(before, jnp.ones(2), jnp.full((3, 1), 7.0), jax.random.key(0), below=1.0)
+    >>> before = MovingAverages(codes=jnp.zeros((2, 1)), counts=jnp.array([0.05, 1.95]), sums=jnp.zeros((2, 1)))
+    >>> after, frequency, revived = revive(before, jnp.ones(2), jnp.full((3, 1), 7.0), jax.random.key(0), below=0.1)
     >>> after.codes.tolist(), frequency.tolist(), revived.tolist()
     ([[7.0], [0.0]], [0.0, 1.0], [True, False])
 
@@ -112,7 +131,7 @@ def revive(
     """
     dead = averages.counts < below
     drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
-    count = max(below, 1.0)  # below the threshold it would be revived again however often it is assigned
+    count = first_count(below)
     revived = MovingAverages(
         codes=jnp.where(dead[:, None], drawn, averages.codes),
         counts=jnp.where(dead, count, averages.counts),
@@ -143,10 +162,10 @@ def update_averages(
     smoothing: float = 1e-5,
     axis_name: str | None = None,
 ) -> MovingAverages:
-    """Take one step of the moving averages: e = m / n with n ← γ n + (1 − γ) counts, and m the same with sums.
+    """Take one step of the moving averages: e = m / n with n ← γ n + (1 − γ) K/N counts, and m the same with sums.
 
     >>> z_e, indices, counts = jnp.array([[2.0], [4.0]]), jnp.array([0, 0]), jnp.array([2])
-    >>> update_averages(assigned(jnp.array([[1.0]]), 2.0), z_e, indices, counts, decay=0.5).codes.tolist()
+    >>> update_averages(assigned(jnp.array([[1.0]]), 1.0), z_e, indices, counts, decay=0.5).codes.tolist()
     [[2.0]]
 
     Args:
@@ -155,15 +174,16 @@ def update_averages(
         indices: [...] int32, their codes.
         counts: [K] int32 over the whole batch, from `count_assignments`.
         decay: γ.
-        smoothing: Laplace smoothing of the counts.
+        smoothing: Laplace smoothing of the counts, in assignments.
         axis_name: the axis of devices, or None.
     """
     num_codes, dim = averages.codes.shape
     sums = jnp.zeros((num_codes, dim)).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))
     if axis_name:
         sums = jax.lax.psum(sums, axis_name)
-    new_counts = decay * averages.counts + (1 - decay) * counts
-    new_sums = decay * averages.sums + (1 - decay) * sums
-    total = jnp.sum(new_counts)
-    smoothed = (new_counts + smoothing) / (total + num_codes * smoothing) * total
+    per_assignment = num_codes / jnp.sum(counts)  # K/N
+    new_counts = decay * averages.counts + (1 - decay) * per_assignment * counts
+    new_sums = decay * averages.sums + (1 - decay) * per_assignment * sums
+    total, added = jnp.sum(new_counts), smoothing * per_assignment
+    smoothed = (new_counts + added) / (total + num_codes * added) * total
     return MovingAverages(codes=new_sums / smoothed[:, None], counts=new_counts, sums=new_sums)

@@ -7,6 +7,8 @@ from hvq_jax.quantizers import codebook
 from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.quantizers.codebook import MovingAverages
 
+_EMPTY = 1e-30  # above the count of an empty cluster, 0, and below that of any other
+
 # By name: iterations of Lloyd's algorithm, starting from random encoder outputs; None: not initialised from data.
 INITIALISATIONS: dict[str, int | None] = {"uniform": None, "data": 0, "kmeans": 10}
 
@@ -36,7 +38,7 @@ def codes_from_data(
 
     def fill(averages: MovingAverages, step: jax.Array | int) -> MovingAverages:
         step_key = jax.random.fold_in(key, step)
-        return codebook.revive(averages, unused, vectors, step_key, below=0.5, axis_name=axis_name)[0]
+        return codebook.revive(averages, unused, vectors, step_key, below=_EMPTY, axis_name=axis_name)[0]
 
     def lloyd(step: jax.Array, averages: MovingAverages) -> MovingAverages:
         averages = fill(averages, step)

@@ -67,14 +67,15 @@ class MovingAverageRule(LearningRule):
     """Codes that are moving averages; the state is `MovingAverages`, and there are no parameters."""
 
     decay: float = 0.99  # of the averages, per step
-    revive_below: float = 1.0  # assignments per step under which a code is dead; 0: none is
+    revive_below: float = 0.08  # share of the mean count under which a code is dead; 0: none is
 
     has_codebook_loss: ClassVar[bool] = False  # the update takes its place
     revives: ClassVar[bool] = True
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
         """Return averages of `codes`; known codes start with counts high enough that none is dead at first."""
-        return {}, codebook.assigned(codes, max(self.revive_below, 1.0)) if known else codebook.unassigned(codes)
+        first_count = codebook.first_count(self.revive_below)
+        return {}, codebook.assigned(codes, first_count) if known else codebook.unassigned(codes)
 
     def codes(self, params: Any, state: MovingAverages) -> jax.Array:
         """Return the current averages."""

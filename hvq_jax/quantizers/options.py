@@ -94,9 +94,11 @@ class CodebookOptions(Options):
     )
     decay: float = option(0.99, "decay of the moving averages per step (codebook with ema, residual)", low=0, high=1)
     revive_below: float = option(
-        1.0,
-        "codes assigned fewer times per step are moved onto encoder outputs; 0: never (codebook with ema, residual)",
+        0.08,
+        "codes assigned less often than this share of the mean, N/K for N latent positions per step, are moved onto "
+        "encoder outputs; 0: never (codebook with ema, residual)",
         low=0,
+        high=1,
     )
     assignment: str = option(
         "euclidean",

@@ -13,10 +13,13 @@ from hvq_jax.autoencoder import Autoencoder, EvaluationSums, ModelState, Trainin
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.metrics import perplexity, share_used
+from hvq_jax.quantizers import options_in_use
 from hvq_jax.training.logging import RunLog
 from hvq_jax.training.stage import Stage
 
-_FEW_CODES = 0.1  # warn where a smaller share of the codebook is in use
+_FEW_CODES = 0.1  # warn where a smaller share of the codes that could be in use is
+_MANY_REVIVED = 0.03  # warn where a larger share of the codes is revived per step
+_REMEDIES = ("init", "learning", "revive_below", "levels")  # options that help a codebook that has collapsed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,10 +74,15 @@ class AutoencoderStage(Stage):
     def warnings(self, sums: EvaluationSums) -> dict[str, str]:
         """Return warnings about the use of the codes, by kind."""
         lines, used = {}, np.count_nonzero(sums.counts)
-        if used < _FEW_CODES * sums.counts.size:
+        size = sums.counts.shape[-1]
+        # A few positions cannot use more codes than they are.
+        possible = int(np.minimum(sums.counts.sum(axis=-1), size).sum())
+        if used < _FEW_CODES * possible:
+            in_use = options_in_use(self.model.codebook_options)
+            remedies = [f"codebook.{name}" for name in _REMEDIES if name in in_use]
             lines["collapsed"] = (
-                f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed, see "
-                "codebook.init and codebook.revive_below"
+                f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed"
+                + f", see {' and '.join(remedies)}" * bool(remedies)
             )
         if self.model.row.masked and float(sums.share_outside.total) == 0:
             lines["nothing outside"] = (
@@ -82,6 +90,17 @@ class AutoencoderStage(Stage):
                 "latent.num_frequent and latent.frequent_mass"
             )
         return lines
+
+    def step_warnings(self, metrics: TrainingMetrics) -> dict[str, str]:
+        """Return a warning about codes that are revived all the time."""
+        share = metrics.revived.mean() / metrics.counts[0].size
+        if share <= _MANY_REVIVED:
+            return {}
+        line = (
+            f"{share:.0%} of the codes are moved onto encoder outputs in every step: they fit the batch that they were "
+            "taken from and no other; choose a lower codebook.revive_below, fewer codes or a larger batch"
+        )
+        return {"revived": line}
 
     def summarise_steps(self, metrics: TrainingMetrics) -> dict[str, float]:
         """Return means over the steps; perplexity is that of their batches together."""
@@ -94,7 +113,7 @@ class AutoencoderStage(Stage):
             "share_outside": float(metrics.share_outside.mean()),
             "gain": float(metrics.gain.mean()),
             "perplexity": float(perplexity(metrics.counts.sum(axis=0))),
-            "revived_codes": float(metrics.revived.sum()),
+            "revived_codes_per_step": float(metrics.revived.mean()),
         }
 
     def summarise(self, sums: EvaluationSums) -> dict[str, float]:

@@ -151,3 +151,18 @@ class SilentLog(RunLog):
     def usage(self, step: int, counts: np.ndarray) -> None: ...  # noqa: D102
 
     def close(self) -> None: ...  # noqa: D102
+
+
+class Warnings:
+    """The warnings of one kind of check, each said when its fault is found and not again while it lasts."""
+
+    def __init__(self, log: RunLog) -> None:
+        self._log = log
+        self._lasting: frozenset[str] = frozenset()
+
+    def say(self, found: dict[str, str]) -> None:
+        """Say the lines of the faults `found` now, by kind, that were not found the last time."""
+        for kind, line in found.items():
+            if kind not in self._lasting:
+                self._log.say(f"warning: {line}")
+        self._lasting = frozenset(found)

@@ -23,7 +23,7 @@ from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.options import LARGEST_INTEGER, Options, option
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
-from hvq_jax.training.logging import RunLog, SilentLog, in_one_line
+from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
 from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import SCHEDULES, TrainState, create_state, make_optimizer, train_step
@@ -316,7 +316,7 @@ class _Validation:
     ) -> None:
         self._stage, self._checkpoints, self._log = stage, checkpoints, log
         self._evaluate = partial(evaluate, split=split, batch_size=batch_size)
-        self._warned: set[str] = set()  # kinds of faults at the evaluation before
+        self._warnings = Warnings(log)
 
     def __call__(self, state: TrainState, step: int) -> dict[str, float]:
         """Return the metrics; raise UserError if the objective is not finite."""
@@ -330,11 +330,7 @@ class _Validation:
         log.record("validation", step, metrics)
         log.say(f"validation at step {step}: {in_one_line(metrics)}")
         stage.show(log, step, state.eval_params, state.model_state, sums)
-        found = stage.warnings(sums)
-        for kind, line in found.items():
-            if kind not in self._warned:
-                log.say(f"warning: {line}")
-        self._warned = set(found)
+        self._warnings.say(stage.warnings(sums))
         return metrics
 
 

@@ -58,5 +58,10 @@ class Stage(abc.ABC):
         del sums
         return {}
 
+    def step_warnings(self, metrics: Any) -> dict[str, str]:
+        """Return one line for each kind of fault that training steps show; arguments as in `summarise_steps`."""
+        del metrics
+        return {}
+
     def show(self, log: RunLog, step: int, params: Params, state: ModelState, sums: Any) -> None:  # noqa: B027
         """Log images at an evaluation; nothing by default."""

@@ -2,17 +2,20 @@
 
 import datetime
 import time
+from typing import Any
 
 import jax
 import numpy as np
 
-from hvq_jax.training.logging import RunLog
+from hvq_jax.training.logging import RunLog, Warnings
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport
 
 # Dispatches by which the host may lead the devices. XLA's CPU client locks up at 32 of them: a device that is late
 # gets no slot for its part of a reduction in which the other devices wait (jaxlib 0.10.2).
 _MOST_AHEAD = 16
+
+_UNSETTLED_STEPS = 100  # of which the stage gives no warnings
 
 
 class NotFiniteError(Exception):
@@ -45,6 +48,7 @@ class StepLog:
         self._open: list[StepReport] = []
         self._closed: tuple[int, list[StepReport]] | None = None
         self._written, self._clock = start_step, time.monotonic()
+        self._warnings = Warnings(log)
 
     def add(self, reports: StepReport) -> None:
         """Add the reports of one dispatch, still on the devices; wait if the host is too far ahead of these.
@@ -77,8 +81,16 @@ class StepLog:
             f"{self._stage.items}_per_second": rate,
         }
         self._log.record("train", step, scalars)
+        self._warn(step, stacked.metrics)
         left = datetime.timedelta(seconds=round((self._num_steps - step) * self._batch_size / rate))
         self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} {self._stage.items}/s  {left} left")
+
+    def _warn(self, last_step: int, metrics: Any) -> None:
+        """Say what the stage warns of in the steps up to the last, except the first ones of the run."""
+        count = len(jax.tree.leaves(metrics)[0])
+        settled = min(last_step - _UNSETTLED_STEPS, count)
+        if settled > 0:
+            self._warnings.say(self._stage.step_warnings(jax.tree.map(lambda leaf: leaf[-settled:], metrics)))
 
     def restart_clock(self) -> None:
         """Restart the clock, to exclude the time since the last step, such as a checkpoint, from the training speed."""

@@ -76,7 +76,7 @@ def assert_alike(ours, theirs):
 def test_every_topology_trains_alike(by_two, training):
     one, _ = small_training(stage_of(training), Parallel("jit"))
     # Moving averages start from data.
-    assert one[0]["revived_codes"] == (8 if training in LATENTS else 0)
+    assert one[0]["revived_codes_per_step"] == (8 if training in LATENTS else 0)
     for other in (small_training(stage_of(training), Parallel("pmap"))[0], by_two[0]["trained"][training]):
         assert len(one) == len(other) == STEPS
         for ours, theirs in zip(one, other, strict=True):

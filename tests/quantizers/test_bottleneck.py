@@ -57,9 +57,10 @@ def test_a_step_of_a_spherical_codebook_takes_the_direction_of_the_averaged_sum(
     z_e, start = np.asarray(z_e, np.float64).reshape(-1, D), np.asarray(start, np.float64)
     inner = z_e @ start.T
     nearest = np.abs(inner).argmax(1)
+    weight = 0.1 * K / len(z_e)  # sums are in units of the mean count
     for j in range(K):
         signs = np.sign(inner[nearest == j, j])
-        total = 0.9 * 2 * start[j] + 0.1 * (signs[:, None] * z_e[nearest == j]).sum(0)
+        total = 0.9 * 2 * start[j] + weight * (signs[:, None] * z_e[nearest == j]).sum(0)
         np.testing.assert_allclose(model.codes(params, step.state)[j], total / np.linalg.norm(total), atol=1e-5)
 
 
@@ -111,9 +112,9 @@ def test_the_gradient_of_normalised_codes_is_tangent_to_the_sphere():
 @pytest.mark.parametrize(
     ("options", "init", "from_data"),
     [
-        *(({"revive_below": below}, "uniform", False) for below in (0.0, 1.0, 5.0)),
-        *(({"revive_below": below}, "data", False) for below in (0.0, 1.0, 5.0)),  # by revival, in the first step
-        *(({"revive_below": below}, "kmeans", True) for below in (0.0, 1.0, 5.0)),
+        *(({"revive_below": below}, "uniform", False) for below in (0.0, 0.08, 1.0)),
+        *(({"revive_below": below}, "data", False) for below in (0.0, 0.08, 1.0)),  # by revival, in the first step
+        *(({"revive_below": below}, "kmeans", True) for below in (0.0, 0.08, 1.0)),
         ({"unit_norm": "codes"}, "data", False),
         ({"learning": "gradient"}, "uniform", False),
         ({"learning": "gradient"}, "data", True),
@@ -188,7 +189,7 @@ CHANGED = {
     "unit_norm": "both",
     "init": "kmeans",
     "decay": 0.5,
-    "revive_below": 9.0,
+    "revive_below": 1.0,
     "assignment": "cosine",
     "depth": 3,
     "levels": (5, 4),

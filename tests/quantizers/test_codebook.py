@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from hvq_jax import latents
-from hvq_jax.quantizers import codebook
+from hvq_jax.quantizers import codebook, learning
+from hvq_jax.quantizers.assignment import nearest_codes
 
 K, D, DEVICES = 8, 3, 4
 
@@ -46,8 +47,9 @@ def test_averages_follow_the_papers_recursion():
     after = codebook.update_averages(start, z_e, indices, counts, decay=0.9, smoothing=0.0)
     for j in range(K):
         mine = np.asarray(z_e)[np.asarray(indices) == j]
-        count = 0.9 * 1 + 0.1 * len(mine)
-        total = 0.9 * np.asarray(start.sums[j]) + 0.1 * mine.sum(0)
+        mean = indices.size / K  # the unit of counts and sums
+        count = 0.9 * 1 + 0.1 * len(mine) / mean
+        total = 0.9 * np.asarray(start.sums[j]) + 0.1 * mine.sum(0) / mean
         np.testing.assert_allclose(after.codes[j], total / count, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(after.counts[j], count, rtol=1e-6)
     # Repeated for ever on one batch, the codes are the means of their vectors.
@@ -112,6 +114,40 @@ def test_the_first_revival_is_the_initialisation_from_data_even_where_none_follo
     assert len({tuple(row) for row in np.asarray(revived.codes)}) == K
     _, _, dead = codebook.revive(revived, jnp.zeros(K), z_e, jax.random.key(2), below=0.0)
     assert not dead.any()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_the_size_of_the_batch_changes_nothing_but_the_noise(decay):
+    """The same vectors four times over: the same codes, counts and deaths."""
+    z_e, indices = batch()
+    start = codebook.assigned(jax.random.normal(jax.random.key(3), (K, D)), 0.2)
+    small, large = (
+        codebook.update_averages(start, z, i, codebook.count_assignments(i, K), decay=decay)
+        for z, i in ((z_e, indices), (jnp.tile(z_e, (4, 1, 1)), jnp.tile(indices, (4, 1))))
+    )
+    chex.assert_trees_all_close(small, large, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(small.counts.sum(), K * (decay * 0.2 + 1 - decay), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("num_codes", "num_vectors"), [(16, 4096), (128, 128), (1024, 49)])
+def test_few_codes_are_revived_in_the_end_whatever_their_number_and_that_of_vectors(num_codes, num_vectors):
+    """With an absolute threshold of 1, 0 to 95 % of them were, at every step."""
+    rule = learning.MovingAverageRule()
+
+    def step(state, key):
+        vector_key, revival_key = jax.random.split(key)
+        vectors = jax.random.normal(vector_key, (num_vectors, D))
+        state, _, revived = rule.revive(state, jnp.zeros(num_codes), vectors, revival_key, None)
+        indices = nearest_codes(vectors, state.codes)
+        counts = codebook.count_assignments(indices, num_codes)
+        return rule.update(state, vectors, indices, counts, None), (revived.mean(), counts)
+
+    state = rule.init(jnp.zeros((num_codes, D)), known=False)[1]
+    _, (revived, counts) = jax.jit(lambda: jax.lax.scan(step, state, jax.random.split(jax.random.key(0), 400)))()
+    assert revived[0] == 1
+    assert 0 <= revived[-200:].mean() < 0.005
+    used = (np.asarray(counts[-200:]).sum(axis=0) > 0).mean()
+    assert used > 0.9
 
 
 def test_uniform_codes_lie_within_one_over_k():

@@ -1,6 +1,7 @@
 """Every way to quantize, through the loop: on any number of devices, stopped and resumed, and watched."""
 
 import dataclasses
+import types
 
 import chex
 import jax
@@ -11,6 +12,8 @@ from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.metrics import Mean
+from hvq_jax.quantizers import make_quantizer
+from hvq_jax.training import autoencoder_stage
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import read_records
 from tests.methods import GRADIENT, METHODS, model_of
@@ -36,8 +39,8 @@ def test_one_device_and_four_learn_the_same_codebook_in_a_whole_model():
     np.testing.assert_allclose(four, one, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(metrics, others, strict=True):
         assert ours["perplexity"] == pytest.approx(theirs["perplexity"], rel=1e-5)  # the same assignments
-        assert ours["revived_codes"] == theirs["revived_codes"]
-    assert metrics[0]["revived_codes"] == 0  # they have started from data before
+        assert ours["revived_codes_per_step"] == theirs["revived_codes_per_step"]
+    assert metrics[0]["revived_codes_per_step"] == 0  # they have started from data before
 
 
 def losses(workdir):
@@ -78,7 +81,8 @@ def test_the_first_batch_is_trained_on_whatever_the_codes_start_from(tmp_path):
     assert uniform < 0.2 < data  # 1/K and a step of Adam; encoder outputs
 
 
-def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_of(tmp_path, capsys):
+def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_of(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(autoencoder_stage, "_FEW_CODES", 0.9)  # 44 positions cannot be assigned to few of 1024 codes
     collapsed = model_of(
         {"mode": "frequency", "num_codes": 1024, "num_frequent": 1024},
         {**GRADIENT, "init": "uniform"},
@@ -91,6 +95,20 @@ def test_a_codebook_that_collapsed_and_a_mask_that_covers_everything_are_warned_
     assert "no position is outside the mask: the latent frequency is plain vq here" in lines[1]
 
 
+def test_codes_that_are_revived_all_the_time_are_warned_of():
+    stage = AutoencoderStage(model_of(), VALIDATION.items)  # of 8 codes
+
+    def warnings(revived, *shape):
+        return stage.step_warnings(types.SimpleNamespace(revived=np.array(revived), counts=np.ones((4, *shape))))
+
+    assert not warnings([0, 0, 0, 0], 8)
+    assert not warnings([0, 0, 0, 8], 80)
+    (line,) = warnings([1, 0, 1, 0], 8).values()
+    assert line.startswith("6% of the codes are moved onto encoder outputs in every step")
+    assert "codebook.revive_below" in line
+    assert not warnings([1, 0, 1, 0], 3, 8)  # three codebooks
+
+
 @dataclasses.dataclass
 class Sums:
     """The sums that `warnings` reads."""
@@ -101,9 +119,33 @@ class Sums:
 
 @pytest.mark.parametrize(("used", "warned"), [(9, 1), (10, 0)])
 def test_fewer_than_a_tenth_are_few(used, warned):
-    sums = Sums((np.arange(100) < used).astype(float), Mean(np.float64(0), np.float64(7)))
+    sums = Sums(np.where(np.arange(100) < used, 50.0, 0.0), Mean(np.float64(0), np.float64(7)))
     vq, combined = (AutoencoderStage(model_of({"mode": mode}), VALIDATION.items) for mode in ("vq", "combined"))
     assert len(vq.warnings(sums)) == warned  # plain vq has no mask to be warned of
     assert len(combined.warnings(sums)) == warned + 1
     sums.share_outside = Mean(np.float64(1), np.float64(7))
     assert len(combined.warnings(sums)) == warned
+
+
+@pytest.mark.parametrize(("used", "warned"), [(490, 0), (50, 0), (48, 1)])
+def test_a_few_positions_need_not_use_more_codes_than_they_are(used, warned):
+    counts = np.zeros(8192)
+    counts[:used] = 490 / used
+    sums = Sums(counts, Mean(np.float64(0), np.float64(7)))
+    assert len(AutoencoderStage(model_of(), VALIDATION.items).warnings(sums)) == warned
+    levels = Sums(np.stack([counts, counts]), sums.share_outside)
+    assert len(AutoencoderStage(METHODS["residual"], VALIDATION.items).warnings(levels)) == warned
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_warning_of_a_collapse_names_options_that_can_be_changed(method):
+    model = METHODS[method]
+    sums = Sums(np.eye(1, 512)[0] * 1000, Mean(np.float64(1), np.float64(7)))
+    (line,) = AutoencoderStage(model, VALIDATION.items).warnings(sums).values()
+    assert line.startswith("1 of 512 codes are in use: the codebook has collapsed, see ")
+    others = {"init": "uniform", "learning": "ema", "revive_below": 0.5, "levels": (8, 5)}
+    for name, value in others.items():
+        if f"codebook.{name}" in line:
+            make_quantizer(model.latent_options, dataclasses.replace(model.codebook_options, **{name: value}))
+    family = model.codebook_options.family
+    assert ("codebook.levels" in line) == (family == "fsq") == ("codebook.init" not in line)

@@ -15,10 +15,13 @@ class Recorder:
     """A stand-in for a RunLog."""
 
     def __init__(self):
-        self.records, self.lines = [], []
+        self.records, self.lines, self.said = [], [], []
 
     def record(self, split, step, scalars):
         self.records.append((split, step, scalars))
+
+    def say(self, line):
+        self.said.append(line)
 
     def progress(self, step, line):
         self.lines.append((step, line))
@@ -33,8 +36,23 @@ def step_log(recorder, start_step=0, items="images"):
     def summarise(metrics):
         return {"largest": float(metrics["twice"].max())}
 
-    stage = types.SimpleNamespace(items=items, summarise_steps=summarise)
+    def warn(metrics):
+        return {"large": f"{metrics['twice'].max()}"} if metrics["twice"].max() > 100 else {}
+
+    stage = types.SimpleNamespace(items=items, summarise_steps=summarise, step_warnings=warn)
     return StepLog(recorder, stage, start_step=start_step, num_steps=10, batch_size=4)
+
+
+def test_steps_after_the_first_hundred_are_warned_of_once_while_the_fault_lasts():
+    recorder = Recorder()
+    log, step = step_log(recorder), 0
+    intervals = ([99.0] * 60, [99.0] * 40 + [1.0] * 20, [70.0], [80.0], [1.0], [1.0, 90.0])  # warned of above 50
+    for losses in intervals:
+        log.add(report(*losses))
+        step += len(losses)
+        log.close_interval(step)
+    log.write()
+    assert recorder.said == ["warning: 140.0", "warning: 180.0"]
 
 
 @pytest.mark.parametrize("items", ["images", "latents"])
