@@ -7,15 +7,24 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hvq_jax.errors import UserError
-from hvq_jax.npz import read_npz
+from hvq_jax.npz import npz_names, read_npz
+from hvq_jax.schema import Array, check_arrays, check_json
+
+T = TypeVar("T")
+
+# What to do about a damaged file that a run makes again, and about one that it does not.
+MADE_AGAIN = "delete it and run train.py again"
+NOT_MADE_AGAIN = "restore it, or train again in another --workdir"
+
+_MOST_JSON_BYTES = 2**28
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -193,15 +202,38 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file, or {} if there is none; raise UserError if it is damaged."""
+def read_json(path: Path, form: type[T], *, advice: str) -> T | None:
+    """Return the content of a JSON file, or None if there is none.
+
+    Args:
+        path: the file.
+        form: the form of its content; see `schema.check_json`.
+        advice: what to do if it is damaged, for the error.
+
+    Raises:
+        UserError: the file cannot be read, or its content has another form.
+    """
     try:
         with open_regular(path) as file:
-            return json.loads(file.read().decode())
+            if os.fstat(file.fileno()).st_size > _MOST_JSON_BYTES:
+                raise ValueError(f"it has more than {_MOST_JSON_BYTES:,} bytes")
+            content = parse_json(file.read())
+        check_json(content, form)
+        return content
     except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}): {advice}") from None
+    except OSError as error:  # nothing is known about its content
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def parse_json(text: bytes) -> Any:
+    """Return the value of a JSON text in UTF-8; raise ValueError, with a message of one line, if it is none."""
+    try:
+        return json.loads(text.decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -210,11 +242,44 @@ def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **arrays)
 
 
-def read_arrays(path: Path, *names: str, advice: str = "delete it and run train.py again") -> dict[str, np.ndarray]:
-    """Return all or the named arrays of an .npz; raise UserError, with `advice` if it is missing or damaged."""
+def read_arrays(
+    path: Path,
+    schema: Mapping[str, Array] | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    check: Callable[[dict[str, np.ndarray]], None] | None = None,
+    advice: str = MADE_AGAIN,
+) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz.
+
+    Args:
+        path: the file.
+        schema: the form of each array to return; None: all arrays, unchecked.
+        sizes: the sizes of axes that the schema names; see `schema.check_arrays`.
+        check: a further check of the arrays, which raises ValueError.
+        advice: what to do if the file is missing or damaged, for the error.
+
+    Raises:
+        UserError: the file is missing or cannot be read, or an array has another form.
+    """
+    with _array_errors_named(path, advice), open_regular(path) as file:
+        arrays = read_npz(file, schema)
+        check_arrays(arrays, schema or {}, sizes)
+        if check is not None:
+            check(arrays)
+        return arrays
+
+
+def read_names(path: Path, *, advice: str) -> list[str]:
+    """Return the names of the arrays of an .npz; arguments and errors are those of `read_arrays`."""
+    with _array_errors_named(path, advice), open_regular(path) as file:
+        return npz_names(file)
+
+
+@contextlib.contextmanager
+def _array_errors_named(path: Path, advice: str) -> Iterator[None]:
     try:
-        with open_regular(path) as file:
-            return read_npz(file, names)
+        yield
     except (FileNotFoundError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}): {advice}") from None
     except MemoryError:

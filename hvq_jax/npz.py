@@ -1,12 +1,13 @@
 """Reading of .npz files that may be damaged or hostile: sizes are checked before anything is allocated."""
 
+import contextlib
 import errno
 import io
 import math
 import os
 import struct
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import IO, BinaryIO
 
 import numpy as np
@@ -20,30 +21,46 @@ _DEFLATE_RATIO = 1032  # at most so many bytes per compressed one
 _PIECE_BYTES = 1 << 20
 
 
-def read_npz(file: BinaryIO, names: Collection[str] = ()) -> dict[str, np.ndarray]:
-    """Return all or the named arrays of an .npz, in native byte order, without pickle.
+def read_npz(file: BinaryIO, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Return the arrays of an .npz, in native byte order, without pickle; of `names` only those that it has.
 
     Memory is allocated only for what the file can hold: an array's header, the size of its zip member and the size of
     the file must agree.
 
     Raises:
-        ValueError: an array is missing, damaged, encrypted, or neither numbers nor strings. The message is one line.
+        ValueError: an array is damaged, encrypted, or neither numbers nor strings. The message is one line.
         OSError: the file cannot be read.
     """
+    with _opened(file) as archive:
+        members = _members(archive)
+        read = members if names is None else [name for name in names if name in members]
+        return {name: _read_member(archive, members[name]) for name in read}
+
+
+def npz_names(file: BinaryIO) -> list[str]:
+    """Return the names of the arrays of an .npz; raise ValueError or OSError as `read_npz` does."""
+    with _opened(file) as archive:
+        return list(_members(archive))
+
+
+@contextlib.contextmanager
+def _opened(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """Yield the archive; turn the errors of the block into those of `read_npz`."""
     try:
         with zipfile.ZipFile(file) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if sum(info.compress_size for info in archive.infolist()) > os.fstat(file.fileno()).st_size:
                 raise ValueError("its members overlap or are longer than the file")
-            if missing := [name for name in names if name not in members]:
-                raise ValueError(f"it has no array {missing[0]}")
-            return {name: _read_member(archive, members[name]) for name in names or members}
+            yield archive
     except (ValueError, MemoryError):
         raise
     except Exception as error:  # zipfile, zlib and ast have no common class
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # EINVAL is a position in the file that makes no sense
         raise ValueError(" ".join(f"{type(error).__name__}: {error}".split())) from error
+
+
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

@@ -2,13 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from hvq_jax.files import read_arrays, read_json, whole_file, write_json
+from hvq_jax.errors import UserError
+from hvq_jax.files import read_arrays, read_json, read_names, whole_file, write_json
 from hvq_jax.latents import PROJECTION, find_latent
-from hvq_jax.layout import SUMMARY
+from hvq_jax.layout import METRICS
+from hvq_jax.runs.summary import read_summary
+from hvq_jax.schema import Array
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
 from studies.run_metrics import Stability, radial_share, stability
@@ -19,9 +22,36 @@ _METRICS = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_me
 _OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
 
 
+_CURVE_ARRAYS = {
+    "step": Array("integers", ("N",), low=0, required=False),  # earlier ones have none: every step was kept
+    **{name: Array("floats", ("N",), may_be_infinite=True) for name in CURVES},
+}
+IMAGE_ARRAYS = {name: Array("integers", ("images", "H", "W", "C"), low=0, high=255) for name in IMAGES}
+
+
+class Result(TypedDict):
+    """The content of NAME.json: the metrics of a cell, None where there are none; besides, its labels."""
+
+    seed: int
+    mse: float | None
+    psnr: float | None
+    codes_used: float | None
+    perplexity: float | None
+    share_outside: float | None
+    gain_mean: float | None
+    gain_std: float | None
+    radial_share: float | None
+    num_steps: NotRequired[int | None]
+    num_spikes: NotRequired[int | None]
+    first_spike: NotRequired[int | None]
+    peak: NotRequired[float | None]
+    loss_ratio: NotRequired[float | None]
+    gradient_norm_ratio: NotRequired[float | None]
+
+
 def is_finished(cell: Cell, runs: Path) -> bool:
     """Return whether a run has completed its last stage; one stopped by SIGTERM has not, although its status is 0."""
-    summary = read_json(cell.workdir(runs) / SUMMARY)
+    summary = read_summary(cell.workdir(runs))
     return "test" in summary.get("autoencoder", {}) and (cell.stage == "autoencoder" or "samples" in summary)
 
 
@@ -36,6 +66,7 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
     """
     of_steps = {"split": "train", "stage": "autoencoder"}
     records = [record for record in read_records(cell.workdir(runs)) if of_steps.items() <= record.items()]
+    _check_curves(cell, runs, records)
     curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
     steps = np.array([record["step"] for record in records], np.int32)
     kept = thinned(len(steps), cell.num_points)
@@ -53,6 +84,13 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
     write_json(results / f"{cell.name}.json", row)
 
 
+def _check_curves(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> None:
+    for record in records:
+        if missing := [key for key in CURVES if key not in record]:
+            path = cell.workdir(runs) / METRICS
+            raise UserError(f"{path} has no {missing[0]} of step {record['step']}: delete the folder and train again")
+
+
 def thinned(count: int, most: int) -> np.ndarray:
     """Return the indices of up to `most` of `count` points, evenly spaced from the first to the last; 0: all."""
     if not 0 < most < count:
@@ -67,29 +105,31 @@ def is_kept(cell: Cell, results: Path) -> bool:
 
 def read(cell: Cell, results: Path) -> dict[str, Any]:
     """Return the metrics of a kept cell; those that are not finite or do not exist are None."""
-    row = read_json(results / f"{cell.name}.json")
-    if "peak" not in row:  # an older result, without these
+    row: dict[str, Any] = dict(read_json(results / f"{cell.name}.json", Result, advice=_advice(cell)) or {})
+    if not Stability.__dataclass_fields__.keys() <= row.keys():  # an older result
         row |= _stability(*(read_curve(cell, results, name) for name in ("step", "loss", "gradient_norm")))
     return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
 
 
 def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
     """Return one of CURVES, `[N]` float32, or "step", the training steps of the N points, from 1."""
-    arrays = _read_arrays(cell, results)
-    if name == "step" and name not in arrays:  # every step was kept
+    arrays = read_arrays(results / f"{cell.name}.npz", _CURVE_ARRAYS, advice=_advice(cell))
+    if name not in arrays:
         return np.arange(1, len(arrays["loss"]) + 1)
     return arrays[name]
 
 
 def read_images(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray] | None:
     """Return originals and reconstructions, `[N, H, W, C]` uint8 each; None where none were kept."""
-    arrays = _read_arrays(cell, results)
-    return (arrays[IMAGES[0]], arrays[IMAGES[1]]) if IMAGES[0] in arrays else None
+    path = results / f"{cell.name}.npz"
+    if not set(IMAGES) & set(read_names(path, advice=_advice(cell))):
+        return None
+    arrays = read_arrays(path, IMAGE_ARRAYS, advice=_advice(cell))
+    return arrays[IMAGES[0]], arrays[IMAGES[1]]
 
 
-def _read_arrays(cell: Cell, results: Path) -> dict[str, np.ndarray]:
-    advice = f"delete it and {cell.name}.json, and run studies.train again"
-    return read_arrays(results / f"{cell.name}.npz", advice=advice)
+def _advice(cell: Cell) -> str:
+    return f"delete {cell.name}.json and {cell.name}.npz, and run studies.train again"
 
 
 def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray) -> dict[str, float | None]:
@@ -105,15 +145,15 @@ def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray
 
 
 def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    summary = read_json(cell.workdir(runs) / SUMMARY)
+    summary = read_summary(cell.workdir(runs))
     rates = [record["images_per_second"] for record in records if "images_per_second" in record]
     rate = {"images_per_second": float(np.median(rates))} if rates else {}
     return {key: summary[key] for key in ("devices", "jax") if key in summary} | rate
 
 
 def _test_metrics(cell: Cell, runs: Path) -> dict[str, float | None]:
-    summary = read_json(cell.workdir(runs) / SUMMARY)
-    if not summary:
+    summary = read_summary(cell.workdir(runs))
+    if "autoencoder" not in summary:
         return dict.fromkeys((*_METRICS, "radial_share"))
     test = summary["autoencoder"]["test"]
     metrics = {key: test.get(key) for key in _METRICS}

@@ -34,7 +34,7 @@ from hvq_jax.files import read_arrays
 from studies import STUDIES, find_folder, find_results
 from studies.cells import Cell
 from studies.packing import pack
-from studies.results import collect, is_finished, is_kept
+from studies.results import IMAGE_ARRAYS, collect, is_finished, is_kept
 
 _ROOT = Path(__file__).parents[1]
 _DEVICE_MEMORY = 0.9  # share of a GPU's memory reserved by all runs together
@@ -175,7 +175,7 @@ def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine
             file = cell.workdir(runs) / "images.npz"
             status = _run(_reconstruct(cell, runs, file), log, machine, limit.keeping, 0.0)
             finished = status == 0
-            images = read_arrays(file) if finished else None
+            images = read_arrays(file, IMAGE_ARRAYS) if finished else None
     if finished or diverged:
         collect(cell, runs, results, images)
         print(f"{cell.name}: {'done' if finished else _last_line(path)}", flush=True)

@@ -14,6 +14,7 @@ import pytest
 
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_arrays
+from hvq_jax.npz import npz_names, read_npz
 
 ARRAYS = {"a": np.arange(24, dtype=np.int32).reshape(2, 3, 4), "names": np.array(["é", "b/1.png"])}
 SAVERS = {"stored": np.savez, "deflated": np.savez_compressed}
@@ -45,11 +46,11 @@ def npy(shape: str, descr: str = "'<i4'", content: bytes = bytes(24), version: i
     return b"\x93NUMPY" + bytes([version, 0]) + length + header + content
 
 
-def refusal(path: Path, *names: str) -> str:
+def refusal(path: Path) -> str:
     """Return the message with which the file is refused, without having taken much memory."""
     tracemalloc.start()
     with pytest.raises(UserError, match=f"^{path} cannot be read") as caught:
-        read_arrays(path, *names)
+        read_arrays(path)
     assert tracemalloc.get_traced_memory()[1] < _MOST_BYTES
     tracemalloc.stop()
     assert "\n" not in str(caught.value)
@@ -75,7 +76,9 @@ def test_what_numpy_writes_is_read_exactly(tmp_path_factory, array, save, by_col
     assert found["a"].dtype == array.dtype.newbyteorder("=")
     np.testing.assert_array_equal(found["a"], array, strict=array.dtype.isnative)
     found["second"][:] = 0  # may be changed
-    assert list(read_arrays(path, "second")) == ["second"]
+    with path.open("rb") as file:
+        assert list(read_npz(file, ["second", "third"])) == ["second"]
+        assert npz_names(file) == ["a", "second"]
 
 
 @hypothesis.settings(deadline=None, max_examples=150)
@@ -91,7 +94,7 @@ def test_damage_anywhere_gives_the_same_arrays_or_one_line(tmp_path_factory, dat
     tracemalloc.start()
     found, message = ARRAYS, f"{path}"
     try:
-        found = read_arrays(path, *ARRAYS)
+        found = read_arrays(path)
     except UserError as error:
         message = str(error)
     peak = tracemalloc.get_traced_memory()[1]
@@ -99,8 +102,8 @@ def test_damage_anywhere_gives_the_same_arrays_or_one_line(tmp_path_factory, dat
     assert peak < _MOST_BYTES
     assert message.startswith(str(path))
     assert "\n" not in message
-    for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
+    for name in found.keys() & ARRAYS.keys():  # a name that is damaged is that of another array
+        np.testing.assert_array_equal(found[name], ARRAYS[name], strict=True)
 
 
 SIDES = st.integers(-2, 9) | st.sampled_from([2**31, 2**40, 2**62, 2**63, 2**64, 10**30])
@@ -168,7 +171,3 @@ def test_members_that_overlap_are_refused(tmp_path):
     place = content.index(b"PK\1\2") + 20
     content[place : place + 4] = struct.pack("<I", len(content) + 1)
     assert "overlap" in refusal(written(tmp_path / "a.npz", bytes(content)))
-
-
-def test_a_missing_array_is_named(tmp_path):
-    assert "it has no array b" in refusal(written(tmp_path / "a.npz", saved()), "a", "b")

@@ -125,6 +125,11 @@ def save_grid(
     _write(_tile_figure(tiles, captions=labels, title=title), path)
 
 
+def has_losses(records: Sequence[dict[str, Any]]) -> bool:
+    """Return whether `save_loss_curves` has anything to draw."""
+    return any(_curves(panel, records) for panel in _PANELS)
+
+
 def save_loss_curves(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
     """Save the losses of both stages over training steps, on the training and validation splits.
 

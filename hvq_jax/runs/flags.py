@@ -12,7 +12,7 @@ from ml_collections import ConfigDict, config_flags
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
 from hvq_jax.layout import CONFIG
-from hvq_jax.runs.open import flags_named, with_flags
+from hvq_jax.runs.open import with_flags
 from hvq_jax.runs.options import KEYS, RENAMED, stored_config
 from hvq_jax.runs.workdir import flatten, load_config
 
@@ -91,8 +91,7 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
             raise UserError(
                 f"--config=FILE is missing, and {workdir} holds no run whose config could be used (see --help)"
             )
-        with flags_named():
-            return stored_config(load_config(workdir))
+        return stored_config(load_config(workdir))
     name = arguments[-1].removeprefix("--config=").removeprefix("-config=").split(":")[0]
     if not Path(name).is_file():
         raise UserError(f"--config={name}: no such file; {_other_configs(Path(name))}")

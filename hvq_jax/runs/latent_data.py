@@ -1,11 +1,4 @@
-"""The training data of the second stage: the latent of every image, encoded once and stored, and its tokens.
-
-`latents.npz` holds the latents before rounding, so that other bins or steps need no new encoding. For each
-split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where the latent has them, `train_lengths`
-`[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose code is transmitted with a residual,
-in raster order, and `train_names` `[N]`, the paths of the images below their folder, or their numbers as stored; also
-`frequent` `[K]` bool, the frozen choice of frequent codes.
-"""
+"""The training data of the second stage: the latent of every image, encoded once and stored, and its tokens."""
 
 import contextlib
 import dataclasses
@@ -23,16 +16,15 @@ from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.data.datasets import ImageDataset, Split
 from hvq_jax.data.held_out import SPLITS
 from hvq_jax.data.pipeline import Batch, eval_batches
-from hvq_jax.devices.cluster import is_first, wait_for_all
+from hvq_jax.devices.cluster import wait_for_all
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.errors import UserError
-from hvq_jax.files import read_arrays, write_arrays
 from hvq_jax.images import to_float
 from hvq_jax.latents import Z_E, Latent
-from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
+from hvq_jax.layout import LATENTS
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Parts, Tables, check_residuals, make_tables, split_latent, to_tokens
+from hvq_jax.runs.latent_files import check_latents, read_latents, write_latents
 
 _PIECE = 1024  # latents whose residuals are held in memory at all positions at a time
 
@@ -67,14 +59,14 @@ def latent_data(
     preemption: Preemption,
 ) -> LatentData:
     """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if stored there."""
-    path = workdir / LATENTS
-    if not path.exists():
+    num_classes = len(dataset.class_names)
+    sizes = {f"N_{split}": len(getattr(dataset, split)) for split in SPLITS}
+    if not (workdir / LATENTS).exists():
         arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel, preemption=preemption)
-        if is_first():
-            write_arrays(path, {"checkpoint_step": np.array(checkpoint_step), **arrays})
+        write_latents(workdir, arrays, checkpoint_step, model, num_classes, sizes)
         wait_for_all("latents are written")
     check_latents(workdir, checkpoint_step)
-    return tokenize(model.row, read_arrays(path), options)
+    return tokenize(model.row, read_latents(workdir, model, num_classes, sizes), options)
 
 
 def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> LatentData:
@@ -157,39 +149,6 @@ def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables, residu
         fits = np.abs(tokens).max(initial=0) <= np.iinfo(np.int16).max
         pieces.append(tokens.astype(np.int16) if fits else tokens)
     return np.concatenate(pieces)
-
-
-def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:
-    """Store the tables with the prior, on the first process; the step is the autoencoder's, or 0 without one."""
-    if is_first():
-        arrays = {name: value for name, value in vars(tables).items() if value is not None}
-        write_arrays(workdir / TABLES, {"checkpoint_step": np.array(checkpoint_step), **arrays})
-
-
-def read_tables(workdir: Path) -> Tables:
-    """Return the tables of the workdir's prior; raise UserError if they are missing or damaged."""
-    arrays = read_arrays(workdir / TABLES)
-    centroids = arrays.get("centroids")
-    return Tables(
-        jnp.asarray(arrays["has_length"]),
-        jnp.asarray(arrays["has_residual"]),
-        None if centroids is None else jnp.asarray(centroids),
-        float(arrays["step"]),
-    )
-
-
-def check_latents(workdir: Path, checkpoint_step: int) -> None:
-    """Raise UserError if the workdir's latents or its prior belong to the autoencoder of another step."""
-    for path in (workdir / LATENTS, workdir / TABLES):
-        if not path.exists():
-            continue
-        made_by = int(read_arrays(path, "checkpoint_step")["checkpoint_step"])
-        if made_by != checkpoint_step:
-            raise UserError(
-                f"{path} and the prior belong to the autoencoder of step {made_by}, but the best is now that of step "
-                f"{checkpoint_step}: delete {workdir / LATENTS}, {workdir / TABLES} and "
-                f"{workdir / CHECKPOINTS / 'prior'} and train the prior again"
-            )
 
 
 def _encode(

@@ -14,14 +14,23 @@ from hvq_jax.devices.cluster import agreed, check_agreement, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path, read_json, remove_unfinished, write_json
+from hvq_jax.files import full_path, remove_unfinished, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
 from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
 from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
-from hvq_jax.runs.workdir import check_config, check_format, flatten, locked, write_format
+from hvq_jax.runs.summary import read_summary
+from hvq_jax.runs.workdir import (
+    check_config,
+    check_format,
+    flatten,
+    locked,
+    read_description,
+    write_description,
+    write_format,
+)
 from hvq_jax.training.loop import RunContext
 
 
@@ -82,7 +91,7 @@ def open_run(
                 remove_unfinished(folder / name for name in WHOLE)
                 write_format(folder)
                 write_json(folder / CONFIG, to_dict(with_sizes(options, dataset.carved_sizes)))
-                write_json(folder / DATASET, description)
+                write_description(folder, description)
         kind = jax.devices()[0].device_kind
         say(f"devices: {parallel.num_devices} × {kind}, {jax.process_count()} process(es), jax {jax.__version__}")
         say(f"data: {run.data_name}: {run.data_description}")
@@ -151,6 +160,8 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
     trained = (folder / CHECKPOINTS).exists()
     if trained:
         check_config(folder, to_dict(options), free=free)
+    trained_on = read_description(folder) if trained else None
+    read_summary(folder)  # rather now than after hours of training
     dataset: ImageDataset | OwnLatents
     if options.prior.latents:
         dataset = own_latents(options.prior.latents, options.latent, options.codebook, options.prior, options.data)
@@ -158,7 +169,7 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
         with flags_named("data."):
             dataset = open_dataset(options.data)
     description = _describe(options, dataset)
-    if trained and read_json(folder / DATASET) != description:
+    if trained_on not in (None, description):
         name = options.prior.latents or options.data.name
         raise UserError(
             f"{name} is not the data set that {folder} was trained on (see {folder / DATASET}): "
@@ -168,6 +179,7 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
 
 
 def _describe(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:
+    """Return the data as `dataset.json` describes it; lists in place of tuples, as in JSON."""
     if isinstance(dataset, OwnLatents):
         of_kind = {"name": "latents", "latent_shape": list(dataset.latent_shape)}
     else:

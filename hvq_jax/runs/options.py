@@ -131,13 +131,18 @@ def to_config(options: Any) -> ConfigDict:
     return _config(type(options), to_dict(options))
 
 
-def stored_config(values: Mapping[str, Any]) -> ConfigDict:
-    """Return the content of a config.json as a ConfigDict, like `to_config(from_dict(values))`.
+def stored_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config.json with the types of the options, like `to_dict(from_dict(values))`.
 
     Each option is checked, with the errors of `from_dict`, but not whether they fit together: that imports components
     given by an import path, which may use a device, and a cluster must be joined before that.
     """
-    return _config(RunOptions, _values(RunOptions, values, ""))
+    return _values(RunOptions, values, "")
+
+
+def stored_config(values: Mapping[str, Any]) -> ConfigDict:
+    """Return the result of `stored_values` as a ConfigDict, like `to_config(from_dict(values))`."""
+    return _config(RunOptions, values)
 
 
 def _config(kind: Any, values: Mapping[str, Any]) -> ConfigDict:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +12,17 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.data.held_out import HELD_OUT, SPLITS, carve
 from hvq_jax.data.options import DataOptions
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path, read_arrays
-from hvq_jax.latents import PROJECTION, Z_E, Latent, find_latent
+from hvq_jax.files import full_path, read_arrays, read_names
+from hvq_jax.latents import Z_E, Latent, find_latent
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
 from hvq_jax.runs.latent_data import LatentData, at_all_positions, tokenize
+from hvq_jax.runs.latent_files import check_residual_rows, latent_schema, latent_sizes
 from hvq_jax.runs.options import PriorStageOptions
+from hvq_jax.schema import Array
 
 _ORDER = ("validation", "test", "train")  # of splits that are taken out of train
+_MOST_CLASSES = 2**16
+_ADVICE = "it must have the arrays that hvq_jax/runs/own_latents.py describes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +58,6 @@ class OwnLatents:
         return self.digest
 
 
-@dataclasses.dataclass(frozen=True)
-class _Expected:
-    """The requirements on the arrays of a file."""
-
-    path: str
-    row: Latent
-    mode: str
-    num_codes: int
-    channels: dict[str, int]  # of each continuous part that the latent has: "lengths" g, "residuals" D
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The names of the arrays of a split, without the split's."""
-        return ("indices", "labels", *self.channels)
-
-
 def own_latents(
     path: str,
     latent_options: LatentOptions,
@@ -75,7 +65,7 @@ def own_latents(
     prior_options: PriorStageOptions,
     data_options: DataOptions,
 ) -> OwnLatents:
-    """Read an .npz like the `latents.npz` of a run (see `latent_data.py`).
+    """Read an .npz like the `latents.npz` of a run (see `latent_files.py`).
 
     Labels may be missing; then there are no classes. Residuals may also be given at all positions, `[N, h, w, D]`.
     Splits `validation` and `test` that are missing are taken out of `train`, with the sizes in `data`. `frequent`
@@ -86,35 +76,21 @@ def own_latents(
         ArgumentError: the options do not fit the file.
     """
     row = find_latent(latent_options.mode)
-    channels = {"lengths": latent_options.projection_groups} if row.uses(PROJECTION) else {}
-    channels |= {"residuals": latent_options.dim} if row.uses(Z_E) else {}
     num_codes = make_quantizer(latent_options, codebook_options).num_codes
-    expected = _Expected(path, row, latent_options.mode, num_codes, channels)
-    arrays = read_arrays(full_path(path), advice="it must be an .npz of arrays, written without pickle")
-    if "train_indices" not in arrays:
-        raise UserError(f"{path}: has no array train_indices; it has {', '.join(arrays) or 'none'}")
-    if "present" in arrays:
-        raise UserError(f"{path}: store ~present, the codes without a continuous part, as frequent")
-    if "train_continuous" in arrays:
-        raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
-    arrays["frequent"] = _frequent(expected, arrays)
-    has_residual = np.asarray(row.codes_with(Z_E, arrays["frequent"]))
-    missing = [split for split in HELD_OUT if f"{split}_indices" not in arrays]
-    for split in SPLITS:
-        if split not in missing:
-            _check_indices(expected, arrays, split)
-    arrays = _carve(expected, _spread(expected, arrays, has_residual), missing, data_options)
-    has_labels = "train_labels" in arrays
+    given = _read(full_path(path), row, latent_options, num_codes)
+    has_labels = "train_labels" in given
     if prior_options.conditional and not has_labels:
         raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
+    has_residual = np.asarray(row.codes_with(Z_E, given["frequent"]))
+    missing = [split for split in HELD_OUT if f"{split}_indices" not in given]
+    arrays = _carve(path, _spread(given, has_residual), missing, data_options)
     for split in SPLITS:
-        _check_others(expected, arrays, split, has_labels)
         indices = arrays[f"{split}_indices"] = arrays[f"{split}_indices"].astype(np.int32)
         arrays[f"{split}_labels"] = arrays.get(f"{split}_labels", np.zeros(len(indices))).astype(np.int32)
     digest = hashlib.sha256()
     for name in sorted(arrays):
         digest.update(name.encode() + np.ascontiguousarray(arrays[name]).tobytes())
-    for split in SPLITS if "residuals" in channels else ():
+    for split in SPLITS if "train_residuals" in arrays else ():
         chosen = has_residual[arrays[f"{split}_indices"]]
         arrays[f"{split}_residuals"] = arrays[f"{split}_residuals"][chosen]
     num_classes = 1 + max(int(arrays[f"{split}_labels"].max()) for split in SPLITS) if has_labels else 0
@@ -128,80 +104,66 @@ def own_latents(
     )
 
 
-def _frequent(expected: _Expected, arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """Return which codes are frequent, `[K]` bool."""
-    found = arrays.get("frequent", np.zeros(expected.num_codes, bool))
-    if found.shape != (expected.num_codes,) or found.dtype != bool:
-        raise UserError(
-            f"{expected.path}: frequent must be bool [{expected.num_codes}], not {found.dtype} of {found.shape}"
-        )
-    return found
+def _read(path: Path, row: Latent, options: LatentOptions, num_codes: int) -> dict[str, np.ndarray]:
+    """Return the arrays that the latent `row` has, with `frequent`; raise UserError unless they are as described."""
+    names = read_names(path, advice=_ADVICE)
+    if "train_indices" not in names:
+        raise UserError(f"{path}: has no array train_indices; it has {', '.join(names) or 'none'}")
+    if "present" in names:
+        raise UserError(f"{path}: store ~present, the codes without a continuous part, as frequent")
+    if "train_continuous" in names:
+        raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
+    return read_arrays(
+        path,
+        _schema(row, num_codes, names),
+        sizes=latent_sizes(options, num_codes),
+        check=partial(_complete, row=row, num_codes=num_codes),
+        advice=f"{_ADVICE}, here for latent.mode={options.mode}, latent.num_codes K={num_codes}, latent.dim "
+        f"D={options.dim}, latent.projection_groups g={options.projection_groups}",
+    )
 
 
-def _spread(expected: _Expected, arrays: dict[str, np.ndarray], has_residual: np.ndarray) -> dict[str, np.ndarray]:
+def _schema(row: Latent, num_codes: int, names: Collection[str]) -> dict[str, Array]:
+    """Return the form of each array of a file that has arrays of these names."""
+    schema = {}
+    for name, form in latent_schema(row, num_codes, _MOST_CLASSES).items():
+        split, _, kind = name.partition("_")
+        optional = kind in ("", "labels") or (split in HELD_OUT and f"{split}_indices" not in names)
+        at_all = (f"N_{split}", "h", "w", "D") if kind == "residuals" else None
+        schema[name] = dataclasses.replace(form, required=not optional, other_shape=at_all)
+    return schema
+
+
+def _complete(arrays: dict[str, np.ndarray], row: Latent, num_codes: int) -> None:
+    """Add `frequent` if it is missing; raise ValueError if arrays do not go together."""
+    arrays.setdefault("frequent", np.zeros(num_codes, bool))
+    for name in arrays:
+        split, _, kind = name.partition("_")
+        if kind and f"{split}_indices" not in arrays:
+            raise ValueError(f"it has {name}, but no {split}_indices")
+        if kind == "indices" and (f"{split}_labels" in arrays) != ("train_labels" in arrays):
+            raise ValueError(f"{split}_labels and train_labels must both be there or both be missing")
+    check_residual_rows(arrays, row)
+
+
+def _spread(arrays: dict[str, np.ndarray], has_residual: np.ndarray) -> dict[str, np.ndarray]:
     """Return `arrays` with residuals `[n, D]`, as a run stores them, at all positions `[N, h, w, D]`."""
     spread = dict(arrays)
-    for split in SPLITS if "residuals" in expected.channels else ():
-        indices, residuals = arrays.get(f"{split}_indices"), arrays.get(f"{split}_residuals")
-        if indices is None or residuals is None or residuals.ndim != 2:
-            continue
-        chosen = has_residual[indices]
-        if np.count_nonzero(chosen) != len(residuals):
-            raise UserError(
-                f"{expected.path}: {split}_residuals has {len(residuals)} rows, but {np.count_nonzero(chosen)} "
-                "positions of that split have a residual"
-            )
-        spread[f"{split}_residuals"] = at_all_positions(residuals, chosen)
+    for split in SPLITS:
+        residuals = arrays.get(f"{split}_residuals")
+        if residuals is not None and residuals.ndim == 2:
+            spread[f"{split}_residuals"] = at_all_positions(residuals, has_residual[arrays[f"{split}_indices"]])
     return spread
 
 
 def _carve(
-    expected: _Expected, arrays: dict[str, np.ndarray], missing: list[str], data_options: DataOptions
+    path: str, arrays: dict[str, np.ndarray], missing: list[str], data_options: DataOptions
 ) -> dict[str, np.ndarray]:
-    """Return the arrays in use, with the `missing` splits taken out of train."""
-    path, kinds = expected.path, expected.kinds
-    of_train = {kind: np.atleast_1d(arrays[f"train_{kind}"]) for kind in kinds if f"train_{kind}" in arrays}
+    """Return `arrays` with the `missing` splits taken out of train."""
+    of_train = {name.partition("_")[2]: values for name, values in arrays.items() if name.startswith("train_")}
     count = len(of_train["indices"])
-    if any(len(values) != count for values in of_train.values()):
-        counts = ", ".join(f"train_{kind} {len(values)}" for kind, values in of_train.items())
-        raise UserError(f"{path}: arrays of one split must have equal numbers of latents: {counts}")
     try:
         rows = carve(count, missing, data_options, item="latent", where=f" in {path}", order=_ORDER)
     except ArgumentError as error:
         raise error.within("data.") from None
-    found = {name: values for name, values in arrays.items() if name.partition("_")[2] in kinds or name == "frequent"}
-    return found | {f"{split}_{kind}": values[rows[split]] for split in rows for kind, values in of_train.items()}
-
-
-def _check_indices(expected: _Expected, arrays: dict[str, np.ndarray], split: str) -> None:
-    path, num_codes = expected.path, expected.num_codes
-    indices, grid = arrays[f"{split}_indices"], arrays["train_indices"].shape[1:]
-    if indices.ndim != 3 or indices.shape[1:] != grid or not len(indices) or indices.dtype.kind not in "iu":
-        raise UserError(
-            f"{path}: {split}_indices must be integers [N, h, w], with one grid for all splits; they are "
-            f"{indices.dtype} of shape {indices.shape}"
-        )
-    if indices.min() < 0 or indices.max() >= num_codes:
-        raise UserError(
-            f"{path}: {split}_indices are from {indices.min()} to {indices.max()}, and latent.num_codes="
-            f"{num_codes} allows 0 to {num_codes - 1}"
-        )
-
-
-def _check_others(expected: _Expected, arrays: dict[str, np.ndarray], split: str, has_labels: bool) -> None:
-    """Check labels and continuous parts, whose shapes follow from the indices."""
-    path, indices, labels = expected.path, arrays[f"{split}_indices"], arrays.get(f"{split}_labels")
-    if has_labels != (labels is not None):
-        raise UserError(f"{path}: {split}_labels and train_labels must both be there or both be missing")
-    if labels is not None and (labels.shape != indices.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
-        raise UserError(f"{path}: {split}_labels must be integers [{len(indices)}], at least 0")
-    for kind, channels in expected.channels.items():
-        part = arrays.get(f"{split}_{kind}")
-        if part is None or part.shape != (*indices.shape, channels) or part.dtype.kind != "f":
-            found = "missing" if part is None else f"{part.dtype} of shape {part.shape}"
-            raise UserError(
-                f"{path}: latent.mode={expected.mode} needs {split}_{kind}, floats of shape "
-                f"{(*indices.shape, channels)}; it is {found}"
-            )
-        if not np.isfinite(part).all():
-            raise UserError(f"{path}: {split}_{kind} is not finite everywhere")
+    return arrays | {f"{split}_{kind}": values[rows[split]] for split in rows for kind, values in of_train.items()}

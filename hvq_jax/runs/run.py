@@ -18,10 +18,11 @@ from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
-from hvq_jax.files import read_json, write_json
-from hvq_jax.runs.latent_data import LatentData, latent_data, write_tables
+from hvq_jax.runs.latent_data import LatentData, latent_data
+from hvq_jax.runs.latent_files import write_tables
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.own_latents import OwnLatents
+from hvq_jax.runs.summary import read_summary, write_summary
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import in_one_line, read_records
@@ -88,7 +89,7 @@ class Run(abc.ABC):
 
     def test(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, Any]:
         """Return the summary of a trained stage, its metrics on the test split; plot its losses."""
-        if is_first() and (records := read_records(self.workdir)):  # a converted run has none
+        if is_first() and plots.has_losses(records := read_records(self.workdir)):  # a converted run has none
             plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
         return {"test": self.evaluate(stage, state, split)}
 
@@ -110,7 +111,7 @@ class Run(abc.ABC):
         plot: str | None = None,
     ) -> None:
         """Add `make()` to the summary as `section`, unless it is already there, made from the same inputs."""
-        summary = read_json(self.workdir / layout.SUMMARY)
+        summary = read_summary(self.workdir)
         written = summary.get(section, {})
         up_to_date = all(written.get(key) == value for key, value in made_from.items())
         if up_to_date and (plot is None or (self.workdir / plot).exists()):
@@ -132,7 +133,7 @@ class Run(abc.ABC):
             "devices": f"{self.context.parallel.num_devices} × {jax.devices()[0].device_kind}",
             "processes": jax.process_count(),
         }
-        write_json(self.workdir / layout.SUMMARY, {**summary, **context})
+        write_summary(self.workdir, {**summary, **context})
 
     def list_files(self) -> None:
         """Print what is in the workdir."""

@@ -16,17 +16,17 @@ from flax import struct
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, Variables
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.files import full_path, read_json
+from hvq_jax.files import full_path
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
-from hvq_jax.layout import DATASET
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
 from hvq_jax.priors.tokens import Tables, check_residuals, from_tokens, to_parts, to_tokens
-from hvq_jax.runs.latent_data import check_latents, encode_parts, read_tables
-from hvq_jax.runs.options import RunOptions, from_dict
-from hvq_jax.runs.workdir import load_config
+from hvq_jax.runs.latent_data import encode_parts
+from hvq_jax.runs.latent_files import check_latents, read_tables
+from hvq_jax.runs.options import RunOptions
+from hvq_jax.runs.workdir import load_options, read_description
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import checkpoint_folder, initial_state
@@ -67,10 +67,7 @@ class TrainedRun:
     def load(cls, workdir: str | Path) -> "TrainedRun":
         """Open the run in `workdir`; raise UserError if there is none. Checkpoints are read when first needed."""
         workdir = full_path(workdir)
-        options = from_dict(load_config(workdir))
-        dataset = read_json(workdir / DATASET)
-        if not dataset:
-            raise UserError(f"no run in {workdir}: {workdir / DATASET} does not exist")
+        options, dataset = load_options(workdir), read_description(workdir)
         class_names = tuple(dataset["class_names"])
         if "latent_shape" in dataset:
             height, width = dataset["latent_shape"]
@@ -154,7 +151,7 @@ class TrainedRun:
     @cached_property
     def tables(self) -> Tables:
         """The tables that turn tokens into latents; UserError before there is a prior."""
-        return read_tables(self.workdir)
+        return read_tables(self.workdir, self.options.latent, self.options.prior, self.prior.num_codes)
 
     def _best(self, stage: Stage) -> TrainState:
         create = partial(initial_state, stage, getattr(self.options, stage.name), 1, 0)

@@ -2,14 +2,37 @@
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Annotated, Any, NotRequired, TextIO, TypedDict
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path, read_json, write_json
-from hvq_jax.layout import CONFIG, FORMAT, FORMAT_FILE
+from hvq_jax.files import NOT_MADE_AGAIN, full_path, read_json, write_json
+from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, FORMAT, FORMAT_FILE
+from hvq_jax.runs.options import RunOptions, from_dict, stored_values
+from hvq_jax.schema import Range
+
+_Size = Annotated[int, Range(1, 2**16)]
+
+
+class FormatFile(TypedDict):
+    """The content of `format.json`."""
+
+    format: Annotated[int, Range(1, 2**31 - 1)]
+
+
+class Description(TypedDict):
+    """The content of `dataset.json`: the data that the run was trained on, images or one's own latents."""
+
+    name: str
+    image_shape: NotRequired[tuple[_Size, _Size, _Size]]  # (H, W, C)
+    latent_shape: NotRequired[tuple[_Size, _Size]]  # (h, w)
+    class_names: list[str]
+    fingerprint: str
+    digest: NotRequired[str]  # of the others; earlier versions wrote none
 
 
 def write_format(workdir: Path) -> None:
@@ -21,7 +44,8 @@ def check_format(workdir: Path) -> None:
     """Raise UserError if `workdir` holds a run in a format that this version does not read."""
     if not (workdir / CONFIG).exists():
         return
-    found = read_json(workdir / FORMAT_FILE).get("format", 1)
+    content = read_json(workdir / FORMAT_FILE, FormatFile, advice=NOT_MADE_AGAIN)
+    found = 1 if content is None else content["format"]
     if found != FORMAT:
         raise UserError(
             f"{workdir} was written by another version of hvq_jax (format {found}, this one reads {FORMAT}): use that "
@@ -80,12 +104,10 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
-    """Raise UserError, naming the keys, if `workdir` was written with values that differ from `config`.
+    """Raise UserError, naming the keys, if `workdir` was trained with values that differ from `config`.
 
     Keys that equal or lie below one of `free` (dotted) may change when a run is resumed.
     """
-    if not (workdir / CONFIG).exists():
-        return
     old, new = flatten(load_config(workdir)), flatten(config)
     changed = [
         f"{key} ({old.get(key)} there, {new.get(key)} now)"
@@ -99,9 +121,59 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
 
 
 def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the config of a run as nested dicts; raise UserError if there is none, or one in another format."""
+    """Return the config of a run as nested dicts, without checking that its options fit together.
+
+    Raises:
+        UserError: there is no run, it is in another format, or an option is missing, unknown or out of range.
+    """
+    path = Path(workdir) / CONFIG
     check_format(Path(workdir))
-    config = read_json(Path(workdir) / CONFIG)
-    if not config:
-        raise UserError(f"no run in {workdir}: {Path(workdir) / CONFIG} does not exist")
-    return config
+    config = read_json(path, dict[str, object], advice=NOT_MADE_AGAIN)
+    if config is None:
+        lost = f": {NOT_MADE_AGAIN}" if (Path(workdir) / CHECKPOINTS).exists() else ""
+        raise UserError(f"no run in {workdir}: {path} does not exist{lost}")
+    with _named(path):
+        return stored_values(config)
+
+
+def load_options(workdir: str | os.PathLike[str]) -> RunOptions:
+    """Return the options of a run; raise UserError as `load_config` does, or if they do not fit together."""
+    config = load_config(workdir)
+    with _named(Path(workdir) / CONFIG):
+        return from_dict(config)
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name the file `path` in errors about the options that it holds."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path} cannot be used ({error}): {NOT_MADE_AGAIN}") from None
+
+
+def write_description(workdir: Path, description: dict[str, Any]) -> None:
+    """Write the description of the run's data."""
+    write_json(workdir / DATASET, {**description, "digest": _digest(description)})
+
+
+def read_description(workdir: Path) -> dict[str, Any]:
+    """Return the description of the run's data, without its digest; raise UserError if it is missing or damaged."""
+    path = workdir / DATASET
+    content = read_json(path, Description, advice=NOT_MADE_AGAIN)
+    if content is None:
+        raise UserError(f"no run in {workdir}: {path} does not exist: {NOT_MADE_AGAIN}")
+    found: dict[str, Any] = dict(content)
+    digest = found.pop("digest", None)
+    problem = ""
+    if ("image_shape" in found) == ("latent_shape" in found):
+        problem = "it must have either image_shape or latent_shape"
+    elif digest is not None and digest != _digest(found):
+        problem = "it is not as it was written"
+    if problem:
+        raise UserError(f"{path} cannot be used ({problem}): {NOT_MADE_AGAIN}")
+    return found
+
+
+def _digest(description: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()

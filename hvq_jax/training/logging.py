@@ -7,16 +7,17 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import absl.logging
 import numpy as np
 from tqdm import tqdm
 
 from hvq_jax.errors import Preempted, UserError
-from hvq_jax.files import write_text
+from hvq_jax.files import open_regular, parse_json, write_text
 from hvq_jax.layout import EVENTS, METRICS
 from hvq_jax.progress import progress_bar
+from hvq_jax.schema import Count, check_json
 from hvq_jax.training.events import EventFile, summary
 
 
@@ -36,14 +37,50 @@ def _report_unless_expected(report: Callable[[Any], Any], unraisable: Any) -> No
         report(unraisable)
 
 
+class Record(TypedDict):
+    """A line of `metrics.jsonl`: where it belongs; besides, the metrics by name, all of them numbers."""
+
+    stage: str
+    split: str
+    step: Count
+
+
 def read_records(workdir: Path) -> list[dict[str, Any]]:
-    """Return the records of a run, oldest first, without lines left incomplete by a crash."""
+    """Return the records of a run, oldest first.
+
+    Lines that are no records are left out, which is said in one line; not of a last line that a crash left incomplete.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     path = workdir / METRICS
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(ValueError):
-            records.append(json.loads(line))
+    try:
+        with open_regular(path) as file:
+            lines = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+    records, problems = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            records.append(_parse_record(line))
+        except ValueError as error:
+            if number < len(lines):  # behind the last newline there is nothing, or what a crash left
+                problems.append(f"{number} ({error})")
+    if problems:
+        print(
+            f"{path}: left out {len(problems)} lines that are no records, the first is line {problems[0]}", flush=True
+        )
     return records
+
+
+def _parse_record(line: bytes) -> dict[str, Any]:
+    """Return the record in a line; raise ValueError, with a message of one line, if there is none."""
+    record: dict[str, Any] = parse_json(line)
+    check_json(record, Record)
+    check_json({name: value for name, value in record.items() if name not in Record.__annotations__}, dict[str, float])
+    return record
 
 
 def in_one_line(metrics: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,14 @@ from hvq_jax.data.datasets import open_dataset
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_arrays, read_json, write_json
+from hvq_jax.files import write_json
 from hvq_jax.images import to_float
 from hvq_jax.latents import CODE, PROJECTION, Z_E
-from hvq_jax.layout import LATENTS, SUMMARY
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.runs.latent_data import LatentData, latent_data, tokenize
+from hvq_jax.runs.latent_files import read_latents
+from hvq_jax.runs.summary import read_summary
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
@@ -38,6 +39,27 @@ from studies.run_metrics import radial_share
 NUM_BINS = (1, 2, 4, 8, 16, 32, 64)
 STEPS = (1.6, 0.8, 0.4, 0.2, 0.1, 0.05)
 _BATCH = 500
+
+
+class Setting(TypedDict):
+    """The distortion and the rate of one way to round the continuous part."""
+
+    mse: float
+    bits_of_continuous: float  # per image
+
+
+class Measurement(TypedDict):
+    """The content of a result, NAME.json."""
+
+    latent: str
+    bits_of_codes: float  # per image
+    share_outside: float
+    mse_not_rounded: float
+    settings: dict[str, Setting]
+    length_mean: NotRequired[float]
+    length_spread: NotRequired[float]
+    spread_within_codes: NotRequired[float]
+    radial_share: NotRequired[float]
 
 
 def static_bits(train: np.ndarray, test: np.ndarray, given: tuple[np.ndarray, np.ndarray] | None = None) -> float:
@@ -147,7 +169,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
         parallel=Parallel("jit"),
         preemption=Preemption(),
     )
-    stored = read_arrays(run.workdir / LATENTS)
+    stored = read_latents(run.workdir, run.model, len(dataset.class_names))
     images = dataset.test.read(np.arange(len(dataset.test)))[0]
     indices, mse = stored["test_indices"], decoder_error(run)
     rows = {}
@@ -201,7 +223,7 @@ def main(arguments: list[str]) -> None:
     if not list_settings(run):
         mode = run.model.latent_options.mode
         raise UserError(f"--workdir={options.workdir}: its latent, {mode}, has no continuous part to measure")
-    summary = read_json(run.workdir / SUMMARY)
+    summary = read_summary(run.workdir)
     if "autoencoder" not in summary:
         raise UserError(f"--workdir={options.workdir}: its autoencoder is not fully trained; run train.py on it")
     test = summary["autoencoder"]["test"]

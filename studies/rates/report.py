@@ -6,6 +6,7 @@ Writes `studies/rates/table.md` and `studies/rates/rates.png`.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,7 +17,7 @@ from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
-from studies.rates.measure import NUM_BINS, STEPS
+from studies.rates.measure import NUM_BINS, STEPS, Measurement
 from studies.tables import markdown, save_figure
 
 _ABOUT = {
@@ -28,14 +29,31 @@ _ABOUT = {
     "bits_of_codes": "bits per image of codes",
     "mse_not_rounded": "test MSE, not rounded",
 }
+_PER_CODE, _FOR_ALL, _STEPS = (
+    [f"{g} a code" for g in NUM_BINS],
+    [f"{g} for all" for g in NUM_BINS],
+    [f"step {s:g}" for s in STEPS],
+)
 
 
 def read_all() -> dict[str, dict[str, Any]]:
     """Return all results by name."""
-    found = {path.stem: read_json(path) for path in sorted(find_results("rates").glob("*.json"))}
+    found = {path.stem: read_result(path) for path in sorted(find_results("rates").glob("*.json"))}
     if not found:
         raise UserError(f"{find_results('rates')}: no results; measure runs with studies.rates.measure")
     return found
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """Return one result; raise UserError if it is damaged, or lacks some of the settings that belong together."""
+    advice = "measure the run again with studies.rates.measure"
+    result = dict(read_json(path, Measurement, advice=advice) or {})
+    settings: Any = result["settings"]
+    curves = [names for names in (_PER_CODE, _FOR_ALL, _STEPS) if set(names) & set(settings)]
+    missing = [name for names in curves or [_STEPS] for name in names if name not in settings]
+    if missing:
+        raise UserError(f"{path} has no setting {missing[0]}: {advice}")
+    return result
 
 
 def about(found: dict[str, dict[str, Any]]) -> str:
@@ -69,10 +87,10 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
     left, right = figure.subplots(1, 2)
     for number, (name, result) in enumerate(found.items()):
         color = f"C{number}"
-        keys = [f"{g} a code" for g in NUM_BINS] if "1 a code" in result["settings"] else [f"step {s:g}" for s in STEPS]
+        keys = _PER_CODE if _PER_CODE[0] in result["settings"] else _STEPS
         rows = [result["settings"][key] for key in keys]
         mse = [row["mse"] for row in rows]
-        if "1 a code" in result["settings"]:
+        if keys is _PER_CODE:
             left.plot(NUM_BINS, mse, "o-", color=color, label=name)
             left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
         bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
@@ -99,11 +117,7 @@ def main() -> None:
     """Write tables and plot."""
     found = read_all()
     parts = [about(found)]
-    for names in (
-        [f"{g} a code" for g in NUM_BINS],
-        [f"{g} for all" for g in NUM_BINS],
-        [f"step {s:g}" for s in STEPS],
-    ):
+    for names in (_PER_CODE, _FOR_ALL, _STEPS):
         if any(names[0] in result["settings"] for result in found.values()):
             parts.append(settings(found, names))
     folder = find_folder("rates")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import jax
 import numpy as np
@@ -33,14 +33,17 @@ from hvq_jax.evaluation.classifier import (
     train_classifier,
 )
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
-from hvq_jax.files import read_arrays, read_json, write_arrays, write_json
+from hvq_jax.files import read_arrays, write_arrays, write_json
 from hvq_jax.images import to_uint8
 from hvq_jax.latents import PROJECTION
-from hvq_jax.layout import LATENTS, SAMPLES, SUMMARY
+from hvq_jax.layout import SAMPLES
 from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.runs.latent_data import fit_tables
+from hvq_jax.runs.latent_files import read_latents
+from hvq_jax.runs.summary import read_summary
 from hvq_jax.runs.trained import Decoded, TrainedRun
+from hvq_jax.schema import Array, Keys
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
 from studies.samples.cells import cells
@@ -48,6 +51,27 @@ from studies.samples.histogram import histogram_nats
 
 COUNT = 10_000
 _EPOCHS = 12  # of training the classifier
+
+
+class SampleMetrics(TypedDict):
+    """The metrics of samples, from `Judge.samples`."""
+
+    frechet_distance: float
+    precision: float
+    recall: float
+    class_accuracy: float
+
+
+class Judgement(TypedDict):
+    """The content of judged-NAME.json; distances are those of Fréchet."""
+
+    prior: Annotated[dict[str, float], Keys(("nats_per_latent", "bits_per_pixel"))]
+    histogram_nats: float
+    reconstructions: float
+    transmitted: float
+    samples: SampleMetrics
+    mean_gains: NotRequired[SampleMetrics]
+    transmitted_mean_gains: NotRequired[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +120,12 @@ def write_classifier(classifier: Classifier, path: Path) -> None:
 
 def read_classifier(dataset: ImageDataset, path: Path) -> Classifier:
     """Return the classifier of these images that `write_classifier` wrote; UserError if it is damaged."""
-    variables = unflatten_dict(read_arrays(path, advice="delete it, and evaluate again"), sep="/")
-    return Classifier(ClassifierNetwork(len(dataset.class_names)), variables, dataset.image_shape)
+    network = ClassifierNetwork(len(dataset.class_names))
+    images = jax.ShapeDtypeStruct((1, *dataset.image_shape), np.float32)
+    shapes = flatten_dict(jax.eval_shape(network.init, jax.random.key(0), images), sep="/")
+    schema = {name: Array("floats", leaf.shape) for name, leaf in shapes.items()}
+    variables = unflatten_dict(read_arrays(path, schema, advice="delete it, and evaluate again"), sep="/")
+    return Classifier(network, variables, dataset.image_shape)
 
 
 def some_training_images(dataset: ImageDataset) -> np.ndarray:
@@ -107,7 +135,8 @@ def some_training_images(dataset: ImageDataset) -> np.ndarray:
 
 def mean_gains(run: TrainedRun) -> Tables:
     """Return tables with one bin per code, so that every position has its code's mean gain."""
-    return fit_tables(run.model.row, read_arrays(run.workdir / LATENTS), TokenOptions(num_bins=1))
+    stored = read_latents(run.workdir, run.model, len(run.class_names))
+    return fit_tables(run.model.row, stored, TokenOptions(num_bins=1))
 
 
 def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndarray:
@@ -140,7 +169,7 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     drawn = whole(run.sample(labels))
     transmitted = whole(piece for _, piece in run.transmit(training))
     result = {
-        "prior": read_json(run.workdir / SUMMARY)["prior"]["test"],
+        "prior": _prior_metrics(run),
         "histogram_nats": measure_histogram_nats(run),
         "reconstructions": judge.distance(whole(run.reconstruct(training))[0]),
         "transmitted": judge.distance(transmitted[0]),
@@ -154,9 +183,17 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     return result
 
 
+def _prior_metrics(run: TrainedRun) -> dict[str, float]:
+    summary = read_summary(run.workdir)
+    if "prior" not in summary:
+        raise UserError(f"{run.workdir}: its prior is not fully trained; run train.py on it")
+    metrics: dict[str, float] = summary["prior"]["test"]
+    return metrics
+
+
 def measure_histogram_nats(run: TrainedRun) -> float:
     """Return the nats per latent of the test codes under the baseline."""
-    stored = read_arrays(run.workdir / LATENTS)
+    stored = read_latents(run.workdir, run.model, len(run.class_names))
     train, validation, test = (
         (stored[f"{name}_indices"], stored[f"{name}_labels"]) for name in ("train", "validation", "test")
     )

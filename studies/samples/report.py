@@ -14,6 +14,8 @@ from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.cells import Cell
 from studies.samples.cells import cells
+from studies.samples.evaluate import Judgement
+from studies.samples.sweep import read_points
 from studies.tables import group_cells, markdown, spread
 
 _HEAD = (
@@ -41,7 +43,9 @@ _SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "pre
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
     """Return the evaluation of a cell, None if there is none yet."""
-    return read_json(find_results("samples") / f"judged-{cell.name}.json") or None
+    path = find_results("samples") / f"judged-{cell.name}.json"
+    found = read_json(path, Judgement, advice="delete it, and run studies.samples.evaluate again")
+    return None if found is None else dict(found)
 
 
 def row(group: list[Cell]) -> list[str]:
@@ -84,7 +88,7 @@ def sweeps() -> list[list[str]]:
     """Return one row per setting of each sweep."""
     rows = []
     for path in sorted(find_results("samples").glob("sweep-*.json")):
-        for point in read_json(path)["points"]:
+        for point in read_points(path):
             setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "default"
             percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
             rows.append([path.stem.removeprefix("sweep-"), setting, f"{point['frechet_distance']:.2f}", *percents])

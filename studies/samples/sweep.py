@@ -10,7 +10,7 @@ resume.
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
 from studies.samples import evaluate
-from studies.samples.evaluate import Judge, make_judge, whole, write
+from studies.samples.evaluate import Judge, SampleMetrics, make_judge, whole, write
 
 # One option at a time; the others have their defaults.
 _OF_CODES: tuple[dict[str, float], ...] = (
@@ -39,11 +39,30 @@ _OF_CONTINUOUS: tuple[dict[str, float], ...] = (
 )
 
 
+class Point(SampleMetrics):
+    """The options of one setting, and the metrics of its samples."""
+
+    options: dict[str, float]
+
+
+class Sweep(TypedDict):
+    """The content of sweep-NAME.json."""
+
+    points: list[Point]
+
+
+def read_points(path: Path) -> list[dict[str, Any]]:
+    """Return the settings of a sweep that are evaluated so far; raise UserError if the file is damaged."""
+    content: dict[str, Any] = dict(read_json(path, Sweep, advice="delete it, and sweep again") or {})
+    points: list[dict[str, Any]] = content.get("points", [])
+    return points
+
+
 def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
-    points: list[dict[str, Any]] = read_json(find_results("samples") / f"sweep-{name}.json").get("points", [])
+    points = read_points(find_results("samples") / f"sweep-{name}.json")
     done = [point["options"] for point in points]
     for setting in (setting for setting in settings if setting not in done):
         images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]

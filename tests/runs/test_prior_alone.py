@@ -8,7 +8,6 @@ from sklearn.datasets import load_digits
 
 import sample
 import train
-from hvq_jax.data.held_out import SPLITS
 from hvq_jax.data.options import DataOptions
 from hvq_jax.errors import UserError
 from hvq_jax.quantizers import CodebookOptions, LatentOptions
@@ -154,37 +153,46 @@ def test_residuals_may_be_given_at_all_positions_or_where_codes_have_them(tmp_pa
 @pytest.mark.parametrize(
     ("mode", "changes", "says"),
     [
-        ("vq", {"train_indices": None}, "has no array train_indices"),
-        ("vq", {"train_indices": np.array(3)}, r"train_indices must be integers \[N, h, w\].* of shape \(\)"),
-        ("vq", {f"{split}_indices": np.ones((0, 3, 2), int) for split in SPLITS}, "train_indices must be integers"),
-        ("vq", {"train_indices": np.ones((600, 6), int)}, r"integers \[N, h, w\]"),
-        ("vq", {"train_indices": np.ones((600, 3, 2))}, r"integers \[N, h, w\]"),
-        (
-            "vq",
-            {"train_indices": np.full((600, 3, 2), 5)},
-            "from 5 to 5, and .*num_codes=5 allows 0 to 4",
-        ),
-        ("vq", {"train_labels": np.ones(599, int)}, "equal numbers of latents"),
-        ("vq", {"train_labels": np.full(600, -1)}, "train_labels must be|validation_labels must be"),
+        ("vq", {"train_indices": None}, "has no array train_indices; it has train_lengths, frequent"),
+        ("vq", {"train_indices": np.array(3)}, r"train_indices must be integers \[N_train, h, w\]; it is int64 of"),
+        ("vq", {"train_indices": np.ones((600, 6), int)}, r"integers \[N_train, h, w\]; it is int64 of shape \(600, 6"),
+        ("vq", {"train_indices": np.ones((600, 3, 2))}, r"integers \[N_train, h, w\]; it is float64"),
+        ("vq", {"train_indices": np.full((600, 3, 2), 5)}, "train_indices must be from 0 to 4; it is from 5 to 5"),
+        ("vq", {"train_indices": np.full((600, 3, 2), 5)}, "latent.num_codes K=5"),
+        ("vq", {"train_indices": np.full((600, 3, 2), -1)}, "train_indices must be from 0 to 4; it is from -1"),
+        ("vq", {"train_indices": np.ones((600, 0, 2), int)}, "train_indices must not be empty"),
+        ("vq", {"train_indices": np.ones((0, 3, 2), int)}, "train_indices must not be empty"),
+        ("vq", {"train_labels": np.ones(599, int)}, r"train_labels must be integers \[N_train\] with N_train=600"),
+        ("vq", {"train_labels": np.full(600, -1)}, "train_labels must be from 0 to 65535; it is from -1 to -1"),
+        ("vq", {"train_labels": np.full(600, 2**31)}, "train_labels must be from 0 to 65535"),
+        ("vq", {"train_labels": np.full(600, 2**64 - 1, np.uint64)}, "train_labels must be from 0 to 65535"),
+        ("vq", {"train_labels": np.full(600, 10**12)}, "train_labels must be from 0 to 65535"),
+        ("vq", {"train_labels": np.ones(600)}, "train_labels must be integers"),
         ("vq", {"test_indices": np.ones((9, 3, 2), int), "train_labels": np.ones(600, int)}, "both be there"),
-        ("vq", {"test_indices": np.ones((9, 2, 2), int)}, "one grid for all splits"),
-        ("projected", {"train_lengths": None}, "needs train_lengths.*missing"),
-        ("frequency", {}, r"needs train_residuals, floats of shape \(490, 3, 2, 3\); it is missing"),
+        ("vq", {"test_labels": np.ones(9, int)}, "it has test_labels, but no test_indices"),
+        ("vq", {"test_indices": np.ones((9, 2, 2), int)}, r"test_indices must be .* with h=3, w=2"),
+        ("projected", {"train_lengths": None}, "it has no array train_lengths.*latent.mode=projected"),
+        ("projected", {"train_lengths": np.ones((600, 3, 2, 2))}, "train_lengths must be .*g=1; .*3, 2, 2"),
+        ("frequency", {}, "it has no array train_residuals"),
         (
             "frequency",
             {"train_residuals": np.ones((600, 3, 2, 1), np.float32)},
-            r"needs train_residuals, floats of shape \(490, 3, 2, 3\); it is float32 of shape \(490, 3, 2, 1\)",
+            r"train_residuals must be floats \[N_train, h, w, D\] with N_train=600, h=3, w=2, D=3; .*3, 2, 1\)",
         ),
+        ("frequency", {"train_residuals": np.ones((600, 3, 2, 3), int)}, "train_residuals must be floats"),
         ("frequency", {"train_residuals": np.ones((7, 3))}, r"has 7 rows, but \d+ positions of that split have a"),
+        ("frequency", {"train_residuals": np.full((600, 3, 2, 3), -np.inf)}, "train_residuals is not finite"),
         ("projected", {"train_continuous": np.ones((600, 3, 2, 1))}, "rename train_continuous to train_lengths"),
-        ("projected", {"train_lengths": np.full((600, 3, 2, 1), np.nan)}, "not finite"),
+        ("projected", {"train_lengths": np.full((600, 3, 2, 1), np.nan)}, "train_lengths is not finite everywhere"),
+        ("projected", {"train_lengths": np.full((600, 3, 2, 1), 1e39)}, "train_lengths is not finite everywhere"),
         (
             "projected",
             {"present": np.ones(5, bool)},
             "store ~present, the codes without",
         ),
-        ("frequency", {"train_indices": np.full((600, 3, 2), 7)}, "train_indices are from 7 to 7"),
-        ("combined", {"frequent": np.ones(4, bool)}, r"frequent must be bool \[5\]"),
+        ("frequency", {"train_indices": np.full((600, 3, 2), 7)}, "train_indices must be from 0 to 4"),
+        ("combined", {"frequent": np.ones(4, bool)}, r"frequent must be bools \[K\] with K=5"),
+        ("combined", {"frequent": np.ones(5, int)}, r"frequent must be bools \[K\] with K=5; it is int64"),
     ],
 )
 def test_bad_files_get_one_line(tmp_path, mode, changes, says):

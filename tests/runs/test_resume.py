@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import train
-from hvq_jax.runs.workdir import locked
+from hvq_jax.runs.workdir import locked, read_description, write_description
 from hvq_jax.training.checkpoint import Checkpoints
 from tests.workdirs import digests, error_of, records
 
@@ -136,8 +136,7 @@ def test_the_summary_says_that_the_best_checkpoint_was_damaged(trained_run, tmp_
 
 def test_another_data_set_under_the_same_name_is_refused(trained_run, tmp_path, capsys):
     copy = damaged_copy(trained_run, tmp_path)
-    dataset = json.loads((copy / "dataset.json").read_text())
-    (copy / "dataset.json").write_text(json.dumps({**dataset, "fingerprint": "another"}))
+    write_description(copy, {**read_description(copy), "fingerprint": "another"})
     assert "is not the data set" in error_of([f"--workdir={copy}"], capsys)
 
 

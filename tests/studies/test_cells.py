@@ -37,10 +37,11 @@ def write_run(cell, runs, losses, test=None):
     of_stage = {"stage": "autoencoder", **dict.fromkeys(CURVES, 1.0)}
     steps = [cell.log_every_steps * (n + 1) for n in range(len(losses))]
     records = [{**of_stage, "split": "train", "step": n, "loss": x} for n, x in zip(steps, losses, strict=True)]
-    records += [{**of_stage, "split": "validation", "loss": 0.0}, {"stage": "prior", "split": "train", "loss": 0.0}]
+    records += [{**of_stage, "split": "validation", "step": 1, "loss": 0.0}]
+    records += [{"stage": "prior", "split": "train", "step": 1, "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
-        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": test}}))
+        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"step": 1, "test": test}}))
 
 
 CELLS = [Cell("c:projected", {"latent": "projected", "of": "4 groups, a/b"}, seed, ()) for seed in (0, 1)]
@@ -114,7 +115,7 @@ def test_reconstructions_are_kept_and_shown(tmp_path):
     originals = np.arange(16 * 28 * 28, dtype=np.uint8).reshape(16, 28, 28, 1)
     cells = [Cell("c:vq", {"preset": preset, "latent": "vq"}, 0, (), num_images=16) for preset in ("a", "b")]
     for number, cell in enumerate(cells):
-        write_run(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5})
+        write_run(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5, "projection": 0.1, "commitment": 0.4})
         images = {"originals": originals, "reconstructions": originals + np.uint8(number)}
         collect(cell, tmp_path / "runs", tmp_path / "results", images)
     kept = read_images(cells[1], tmp_path / "results")

@@ -16,6 +16,11 @@ from studies.cells import Cell
 from studies.results import CURVES, is_kept, read_images
 from studies.train import Limit, Machine, train_cells
 
+TEST = {"mse": 0.5, "projection": 0.1, "commitment": 0.4}
+SUMMARY = {"autoencoder": {"step": 1, "test": TEST}}
+PRIOR = {"step": 1, "autoencoder_step": 1, "test": {"nats_per_latent": 1.0}}
+SAMPLES = {"step": 1, "autoencoder_step": 1}
+
 # In place of train.py: counts its starts, and ends or fails as the second argument says; SIGTERM ends it with status 0.
 FAKE = """
 import json, pathlib, signal, sys, time
@@ -32,8 +37,8 @@ if how == "diverges":
     sys.exit("error: the loss is nan")
 if how == "lasts" and len((workdir / "starts").read_text()) == 1:
     time.sleep(60)
-(workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": {"mse": 0.5}}}))
-""".replace("CURVES", repr(CURVES))
+(workdir / "summary.json").write_text(json.dumps(SUMMARY))
+""".replace("CURVES", repr(CURVES)).replace("SUMMARY", repr(SUMMARY))
 
 IMAGES = """
 import sys
@@ -100,7 +105,7 @@ def test_a_failure_does_not_keep_others_from_their_results(trained, tmp_path):
 def test_the_summary_of_a_run_that_was_refused_is_not_kept(trained):
     workdir = cell("fails").workdir(trained.runs)
     workdir.mkdir(parents=True)
-    (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"test": {"mse": 0.5}}}))
+    (workdir / "summary.json").write_text(json.dumps(SUMMARY))
     with pytest.raises(UserError):
         trained(cell("fails"))
     assert not is_kept(cell("fails"), trained.results)
@@ -164,9 +169,9 @@ def test_runs_share_a_gpu_and_take_whole_intervals_on_it(monkeypatch):
     ("summary", "stage", "finished"),
     [
         (None, "autoencoder", False),
-        ({"autoencoder": {"test": {}}}, "autoencoder", True),
-        ({"autoencoder": {"test": {}}, "prior": {}}, "all", False),
-        ({"autoencoder": {"test": {}}, "prior": {}, "samples": {}}, "all", True),
+        (SUMMARY, "autoencoder", True),
+        ({**SUMMARY, "prior": PRIOR}, "all", False),
+        ({**SUMMARY, "prior": PRIOR, "samples": SAMPLES}, "all", True),
     ],
 )
 def test_a_run_is_finished_with_its_last_stage(summary, stage, finished, tmp_path):

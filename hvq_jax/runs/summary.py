@@ -1,0 +1,43 @@
+"""The summary of a run, `summary.json`: the metrics of each stage on the test split, and of the samples."""
+
+from pathlib import Path
+from typing import Annotated, Any, NotRequired, TypedDict
+
+from hvq_jax.files import MADE_AGAIN, read_json, write_json
+from hvq_jax.layout import SUMMARY
+from hvq_jax.schema import Count, Keys
+
+
+class AutoencoderSummary(TypedDict):
+    """The first stage: the step of its best checkpoint, and the metrics of that."""
+
+    step: Count
+    test: Annotated[dict[str, float], Keys(("mse", "commitment", "projection"))]
+    damaged_best_step: NotRequired[Count]
+
+
+class PriorSummary(TypedDict):
+    """The second stage, trained on the latents of the autoencoder of `autoencoder_step`, 0 without one."""
+
+    step: Count
+    autoencoder_step: Count
+    test: Annotated[dict[str, float], Keys(("nats_per_latent",))]
+    damaged_best_step: NotRequired[Count]
+
+
+class Summary(TypedDict, total=False):
+    """The sections that exist so far; others say what the run is of, and are written anew each time."""
+
+    autoencoder: AutoencoderSummary
+    prior: PriorSummary
+    samples: Annotated[dict[str, float | str | bool | None], Keys(("step", "autoencoder_step"))]
+
+
+def read_summary(workdir: Path) -> dict[str, Any]:
+    """Return the summary of a run, {} before there is one; raise UserError if it is damaged."""
+    return dict(read_json(workdir / SUMMARY, Summary, advice=MADE_AGAIN) or {})
+
+
+def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
+    """Write the summary of a run."""
+    write_json(workdir / SUMMARY, summary)
