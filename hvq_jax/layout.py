@@ -28,5 +28,6 @@ MADE = {
     CHECKPOINTS: "the newest and the best of each stage",
 }
 
-# Version of config.json, checkpoints, latents.npz and tables.npz together; 1 had no number.
-FORMAT = 2
+# Version of config.json, checkpoints, latents.npz and tables.npz together. 1 had no number; in 2, codes were counted in
+# assignments per step, and codebook.revive_below too.
+FORMAT = 3
