@@ -27,7 +27,7 @@ from hvq_jax.files import open_regular, shows_damage
 
 _STATE, _DIGESTS, _METRICS = "state", "digests", "metrics"  # the items of a checkpoint: folders that Orbax writes
 _DIGESTS_FILE, _METRICS_FILE = f"{_DIGESTS}/metadata", f"{_METRICS}/metrics"
-_SUMS_FILE = "SHA256SUMS"  # as `sha256sum --check` reads it; absent from checkpoints of earlier versions
+_SUMS_FILE = "SHA256SUMS"  # as `sha256sum --check` reads it
 _MARKER = "_CHECKPOINT_METADATA"  # Orbax's, absent from a folder that was copied or deleted in part
 
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR)

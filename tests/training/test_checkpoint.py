@@ -86,7 +86,7 @@ def garble_the_digests(folder):
 
 
 @pytest.mark.parametrize("damage", [flip_a_byte, truncate, lose_the_commit_marker, empty, garble_the_digests])
-@pytest.mark.parametrize("has_sums", [True, False])  # earlier versions wrote none
+@pytest.mark.parametrize("has_sums", [True, False])  # without them, the digests and the formats decide
 def test_a_damaged_step_is_moved_aside_and_the_one_before_it_serves(folder, damage, has_sums, capsys):
     saved(folder, [0.3, 0.2, 0.1]).close()
     if not has_sums:
@@ -259,7 +259,7 @@ def damage_copy(folder):
     (folder / "_CHECKPOINT_METADATA").write_text("{")
 
 
-def lose_sums(folder):  # as in checkpoints of earlier versions, which had no copy either
+def lose_sums(folder):
     (folder / "SHA256SUMS").unlink()
 
 
