@@ -9,7 +9,6 @@ Trains `vq` with 64 to 8,192 codes for two epochs of the embedded images, with 7
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -42,6 +41,9 @@ _COLUMNS = {
     "perplexity": "perplexity",
     "revived": "revived per step",
 }
+
+
+Results = dict[str, dict[str, dict[str, float]]]  # by number of codes and threshold
 
 
 class AbsoluteThreshold(MovingAverageRule):
@@ -86,7 +88,7 @@ def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path
     }
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     """Return one row per number of codes and threshold."""
     rows = [
         [f"{num_codes:,}", name, *(f"{results[str(num_codes)][name][key]:.3g}" for key in _COLUMNS)]
@@ -106,7 +108,7 @@ def main(arguments: list[str]) -> None:
     runs = options.runs.absolute()
     dataset = load_dataset("fashion_mnist_mini", data_dir=runs / "data")
     path = find_folder("codebooks") / "revival.json"
-    results = read_json(path)
+    results = read_json(path, Results, advice="delete it, and train again") or {}
     for num_codes in NUM_CODES:
         of_codes = results.setdefault(str(num_codes), {})
         for name, learning in THRESHOLDS.items():
