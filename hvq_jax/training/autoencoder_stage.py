@@ -80,9 +80,8 @@ class AutoencoderStage(Stage):
         if used < _FEW_CODES * possible:
             in_use = options_in_use(self.model.codebook_options)
             remedies = [f"codebook.{name}" for name in _REMEDIES if name in in_use]
-            lines["collapsed"] = (
-                f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed"
-                + f", see {' and '.join(remedies)}" * bool(remedies)
+            lines["collapsed"] = f"{used} of {sums.counts.size} codes are in use: the codebook has collapsed" + (
+                f", try another {', '.join(remedies)}" if remedies else ""
             )
         if self.model.row.masked and float(sums.share_outside.total) == 0:
             lines["nothing outside"] = (

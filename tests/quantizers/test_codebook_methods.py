@@ -142,7 +142,7 @@ def test_the_warning_of_a_collapse_names_options_that_can_be_changed(method):
     model = METHODS[method]
     sums = Sums(np.eye(1, 512)[0] * 1000, Mean(np.float64(1), np.float64(7)))
     (line,) = AutoencoderStage(model, VALIDATION.items).warnings(sums).values()
-    assert line.startswith("1 of 512 codes are in use: the codebook has collapsed, see ")
+    assert line.startswith("1 of 512 codes are in use: the codebook has collapsed, try another ")
     others = {"init": "uniform", "learning": "ema", "revive_below": 0.5, "levels": (8, 5)}
     for name, value in others.items():
         if f"codebook.{name}" in line:
