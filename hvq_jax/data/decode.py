@@ -14,7 +14,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from hvq_jax.files import open_regular
 from hvq_jax.registry import check_choice
 
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # not all that Pillow supports: some start other programs
 
 # 256 MB when decoded to RGBA; a file of a few kilobytes can declare far more.
@@ -76,7 +76,7 @@ def decode_image(
         ArgumentError: `channels` is another number.
         ImageError: the file cannot be opened, is not an image, is damaged, or has more than `MAX_PIXELS` pixels.
     """
-    check_choice("channels", channels, _MODES)
+    check_choice("channels", channels, MODES)
     try:
         with _opened(file) as stream, Image.open(stream, formats=_FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
@@ -144,12 +144,12 @@ def as_array(image: Image.Image) -> np.ndarray:
 def _convert(image: Image.Image, channels: int) -> Image.Image:
     if image.mode.startswith("I"):
         image = _upper_byte(image)
-    mode = _MODES[channels]
+    mode = MODES[channels]
     if channels < 4 and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     elif image.mode not in ("1", "L", "P"):
-        image = image.convert(_MODES[max(channels, 3)])  # not every mode converts to grey directly
+        image = image.convert(MODES[max(channels, 3)])  # not every mode converts to grey directly
     return image.convert(mode)
 
 

@@ -8,11 +8,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hvq_jax.data.decode import Sides, as_array, decode_image, fit_image, read_image
+from hvq_jax.data.decode import MODES, Sides, as_array, decode_image, fit_image, read_image
 from hvq_jax.errors import UserError
 from hvq_jax.registry import check_choice
-
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's name for each number of channels
 
 
 class ExampleParser:
@@ -37,7 +35,7 @@ class ExampleParser:
             ArgumentError: `channels` is another number.
             UserError: there is no feature "image", it is not uint8 [H, W] or [H, W, C], or it cannot be converted.
         """
-        check_choice("channels", channels, (0, *_MODES))
+        check_choice("channels", channels, (0, *MODES))
         feature = dict(features.items()).get("image")
         if not isinstance(feature, tfds.features.Image | tfds.features.Tensor):
             raise UserError(f"{where} has no image feature called image, only {', '.join(map(str, features))}")
@@ -51,7 +49,7 @@ class ExampleParser:
         stored_channels = feature.shape[2] if len(feature.shape) == 3 else 1
         if self.is_encoded:
             self._channels = channels or stored_channels or 3
-        if (sides or self._channels) and (stored_channels or 3) not in _MODES:
+        if (sides or self._channels) and (stored_channels or 3) not in MODES:
             raise UserError(f"{where}: images of {stored_channels} channels cannot be decoded or converted")
 
     def __call__(self, record: bytes) -> tuple[np.ndarray, int]:
@@ -89,7 +87,7 @@ class ExampleParser:
         wanted = (*(self._sides or (height, width)), self._channels or channels)
         if image.shape == wanted:
             return image
-        converted = Image.fromarray(image[..., 0] if channels == 1 else image).convert(_MODES[wanted[2]])
+        converted = Image.fromarray(image[..., 0] if channels == 1 else image).convert(MODES[wanted[2]])
         return as_array(fit_image(converted, self._sides) if self._sides else converted)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -46,7 +46,7 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=_LAYOUT)
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
 
 def _image_gradient(kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Array:

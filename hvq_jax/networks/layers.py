@@ -54,6 +54,9 @@ def xavier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.floa
     return draw.reshape(shape) * math.sqrt(6 / fans)
 
 
+embedding_init = nn.initializers.normal(stddev=1.0)
+
+
 def _all_but_the_bias(
     inputs: jax.Array, kernel: jax.Array, bias: jax.Array, *, dtype: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -16,9 +16,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.networks.convolution import materialised
+from hvq_jax.networks.convolution import LAYOUT, materialised
 
-_LAYOUT = ("NHWC", "HWIO", "NHWC")
 _THIN = 4  # the channels of an image; up to this number, 16 taps of them form one narrow matrix
 
 
@@ -75,19 +74,19 @@ def _for_platform(cpu: Callable[..., Any], default: Callable[..., Any], *argumen
 
 
 def _halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=_LAYOUT)
+    return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=LAYOUT)
 
 
 def _halve_padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     # If padding is fused with the computation of the image, the convolution takes up to twice as long.
     padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
-    return jax.lax.conv_general_dilated(padded, kernel, (2, 2), "VALID", dimension_numbers=_LAYOUT)
+    return jax.lax.conv_general_dilated(padded, kernel, (2, 2), "VALID", dimension_numbers=LAYOUT)
 
 
 def _double(x: jax.Array, kernel: jax.Array) -> jax.Array:
     turned = kernel[::-1, ::-1]
     return jax.lax.conv_general_dilated(
-        x, turned, (1, 1), [(2, 2), (2, 2)], lhs_dilation=(2, 2), dimension_numbers=_LAYOUT
+        x, turned, (1, 1), [(2, 2), (2, 2)], lhs_dilation=(2, 2), dimension_numbers=LAYOUT
     )
 
 
@@ -110,7 +109,7 @@ def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def phase(row: int, column: int) -> jax.Array:
         seen = padded[:, row : row + height + 1, column : column + width + 1]
         taps = kernel[3 - row :: -2, 3 - column :: -2]
-        return jax.lax.conv_general_dilated(seen, taps, (1, 1), "VALID", dimension_numbers=_LAYOUT)
+        return jax.lax.conv_general_dilated(seen, taps, (1, 1), "VALID", dimension_numbers=LAYOUT)
 
     rows = [jnp.stack([phase(row, column) for column in (0, 1)], axis=3) for row in (0, 1)]
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)

@@ -13,12 +13,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.networks.layers import CheckedModule, Dense
+from hvq_jax.networks.layers import CheckedModule, Dense, embedding_init
 from hvq_jax.priors.cell_mass import log_cell_mass
 from hvq_jax.priors.filtering import check_temperature, filter_logits
 from hvq_jax.priors.tokens import round_to_multiples
-
-_embedding_init = nn.initializers.normal(stddev=1.0)
 
 
 class CodeHead(CheckedModule):
@@ -99,12 +97,12 @@ class GainHead(CheckedModule):
 
     def setup(self) -> None:
         """Define the parameters; initially all bins are equally probable."""
-        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
+        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=embedding_init)
         # Their sum over the groups is as large as the embedding of a code.
         bin_init = nn.initializers.normal(stddev=1 / math.sqrt(self.groups))
         self.bin_embedding = nn.Embed(self.groups * self.num_bins, self.width, embedding_init=bin_init)
         if self.groups > 1:
-            self.group_embedding = nn.Embed(self.groups, self.width, embedding_init=_embedding_init)
+            self.group_embedding = nn.Embed(self.groups, self.width, embedding_init=embedding_init)
         self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
         self.logits = Dense(
             self.num_bins, dtype=self.compute_dtype, result_dtype="float32", kernel_init=nn.initializers.zeros
@@ -186,7 +184,7 @@ class ResidualHead(CheckedModule):
 
     def setup(self) -> None:
         """Define the parameters."""
-        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=_embedding_init)
+        self.code_embedding = nn.Embed(self.num_codes, self.width, embedding_init=embedding_init)
         self.hidden = Dense(self.head_width, dtype=self.compute_dtype)
         size = self.num_components * (1 + 2 * self.dim)
         self.mixture = Dense(size, dtype=self.compute_dtype, result_dtype="float32")

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hvq_jax.networks.layers import CheckedModule, Conv, Dense
+from hvq_jax.networks.layers import CheckedModule, Conv, Dense, embedding_init
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
-_embedding_init = nn.initializers.normal(stddev=1.0)
 _FIRST_REACH, _REACH = 3, 1  # of the kernels in the first layer and in the others
 
 
@@ -139,7 +138,7 @@ class GatedLayer(CheckedModule):
         self.vertical_to_horizontal = Dense(2 * self.width, dtype=self.dtype)
         self.horizontal_output = Dense(self.width, dtype=self.dtype)
         if self.num_classes:
-            self.class_embedding = nn.Embed(self.num_classes, 2 * self.width, embedding_init=_embedding_init)
+            self.class_embedding = nn.Embed(self.num_classes, 2 * self.width, embedding_init=embedding_init)
 
     def __call__(
         self, vertical: jax.Array, horizontal: jax.Array, labels: jax.Array | None

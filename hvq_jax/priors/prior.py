@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hvq_jax.errors import ArgumentError
+from hvq_jax.networks.layers import embedding_init
 from hvq_jax.priors.heads import CodeHead
 
 
@@ -53,8 +54,7 @@ class Prior(nn.Module):
 
     def setup(self) -> None:
         """Define the parameters."""
-        init = nn.initializers.normal(stddev=1.0)
-        self.embedding = nn.Embed(self.num_codes, self.network.width, embedding_init=init)
+        self.embedding = nn.Embed(self.num_codes, self.network.width, embedding_init=embedding_init)
         self.code_head = CodeHead(self.num_codes, self.head_width, self.network.compute_dtype)
 
     @property

@@ -15,11 +15,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.networks.layers import CheckedModule, Dense, xavier_uniform
+from hvq_jax.networks.layers import CheckedModule, Dense, embedding_init, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 # The same scale as embedded tokens: at 0.02 (as in GPT-2) they would drown out the position for a long time.
-_embedding_init = nn.initializers.normal(stddev=1.0)
 
 
 class TransformerMemory(struct.PyTreeNode):
@@ -50,11 +49,11 @@ class Transformer(CheckedModule):
         if self.width % self.num_heads:
             raise ArgumentError(f"num_heads={self.num_heads}", f"must divide width={self.width}")
         height, width = self.grid
-        self.start = self.param("start", _embedding_init, (1, self.width))
-        self.row_embedding = self.param("row_embedding", _embedding_init, (height, self.width))
-        self.column_embedding = self.param("column_embedding", _embedding_init, (width, self.width))
+        self.start = self.param("start", embedding_init, (1, self.width))
+        self.row_embedding = self.param("row_embedding", embedding_init, (height, self.width))
+        self.column_embedding = self.param("column_embedding", embedding_init, (width, self.width))
         if self.num_classes:
-            self.class_embedding = nn.Embed(self.num_classes, self.width, embedding_init=_embedding_init)
+            self.class_embedding = nn.Embed(self.num_classes, self.width, embedding_init=embedding_init)
         self.embedded_dropout = nn.Dropout(self.dropout)
         self.layer = [
             Layer(self.width, self.num_heads, self.num_layers, self.num_classes, self.dropout, self.compute_dtype)
