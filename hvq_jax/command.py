@@ -54,7 +54,8 @@ def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted"
         print(stop, file=sys.stderr, flush=True)
         return stop.status
     except (UserError, OSError) as error:  # OSError: a full disk, a folder that was removed
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        line = " ".join(str(error).splitlines()) or type(error).__name__  # file names and modules may hold line breaks
+        print(f"error: {line}", file=sys.stderr, flush=True)
         return 1
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)

@@ -143,7 +143,7 @@ def refuse_unused(
     """
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
-        users = [name for name, names in registered.items() if field.name in names]
+        users = [name for name, names in registered.items() if field.name in names and field.name != choice]
         if users and field.name not in used and value != field.default:
             raise ArgumentError(
                 f"{section}{field.name}={value}",

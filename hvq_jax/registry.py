@@ -1,10 +1,12 @@
 """Lookup of a component by its registered name or by an import path."""
 
+import contextlib
 import importlib
-from collections.abc import Collection, Iterable, Mapping
+import inspect
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from hvq_jax.errors import ArgumentError
+from hvq_jax.errors import ArgumentError, UserError
 
 T = TypeVar("T")
 
@@ -39,21 +41,49 @@ def choose(argument: str, name: str, registered: Mapping[str, T], *, importable:
     return registered[name]
 
 
-def find(argument: str, name: str, registered: Mapping[str, Any]) -> Any:
-    """Return the object registered as `name`, or the class at the import path "package.module:Class".
+def find(argument: str, name: str, registered: Mapping[str, Any], interface: type = object) -> Any:
+    """Return the class registered as `name`, or the one at the import path "package.module:Class".
 
-    >>> find("container", "collections:OrderedDict", {"dict": dict})
+    >>> find("container", "collections:OrderedDict", {"dict": dict}, interface=dict)
     <class 'collections.OrderedDict'>
 
-    Raises ArgumentError, naming `argument`, if there is neither.
+    Raises ArgumentError, naming `argument`, if there is neither, or if an imported class lacks a public attribute,
+    method or dataclass field, of `interface`.
     """
     module, colon, attribute = name.partition(":")
     if name in registered or not colon:
         return choose(argument, name, registered, importable=True)
     try:
         found = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # the module is a program and may raise anything
-        raise ArgumentError(f"{argument}={name}", f"cannot be imported ({error})") from None
+    except (Exception, SystemExit) as error:  # the module is a program and may raise anything
+        raise ArgumentError(
+            f"{argument}={name}", f"cannot be imported ({str(error) or type(error).__name__})"
+        ) from None
     if not isinstance(found, type):
         raise ArgumentError(f"{argument}={name}", f"must be a class, not {type(found).__name__}")
+    needed = {key for key in {**vars(interface), **inspect.get_annotations(interface)} if not key.startswith("_")}
+    fields = getattr(found, "__dataclass_fields__", {})
+    if missing := sorted(key for key in needed if key not in fields and not hasattr(found, key)):
+        raise ArgumentError(
+            f"{argument}={name}", f"is not like {interface.__name__} in {interface.__module__}: no {', '.join(missing)}"
+        )
     return found
+
+
+@contextlib.contextmanager
+def constructing(argument: str, name: str) -> Iterator[None]:
+    """Raise ArgumentError, naming `argument`, for an error of the imported class `name`, constructed in the block.
+
+    >>> with constructing("container", "collections:OrderedDict"):
+    ...     raise KeyError("size")
+    Traceback (most recent call last):
+    hvq_jax.errors.ArgumentError: container=collections:OrderedDict: cannot be constructed (KeyError: 'size')
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # it is a program, too
+        if ":" not in name:
+            raise
+        raise ArgumentError(f"{argument}={name}", f"cannot be constructed ({type(error).__name__}: {error})") from None

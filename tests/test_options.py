@@ -12,10 +12,11 @@ from hypothesis import given, strategies as st
 from configs import default
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.latents import LATENTS
+from hvq_jax.networks import Encoder, EncoderNetwork
 from hvq_jax.options import Options, option, section, walk
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import QUANTIZERS, CodebookOptions, LatentOptions
-from hvq_jax.registry import find
+from hvq_jax.registry import constructing, find
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, describe, from_dict, reference_page, to_config, to_dict
 
 
@@ -98,6 +99,22 @@ def test_a_part_that_is_not_there_is_one_line(name, said):
         find("part", name, {"a": Inner})
     assert find("part", "a", {"a": Inner}) is Inner
     assert find("part", "collections:OrderedDict", {}) is collections.OrderedDict
+
+
+def test_an_imported_part_must_have_what_the_interface_names():
+    with pytest.raises(ArgumentError, match=r"part=builtins:int: is not like OrderedDict in collections: no clear, c"):
+        find("part", "builtins:int", {}, collections.OrderedDict)
+    assert find("part", "a:b", {"a:b": int}, collections.OrderedDict) is int  # what is registered is known to fit
+    # Some fields have no default, so that the class has no attribute of their name.
+    assert find("part", "hvq_jax.networks:Encoder", {}, EncoderNetwork) is Encoder
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), SystemExit(3), TypeError("takes no arguments")])
+def test_an_imported_part_that_cannot_be_constructed_is_named(error):
+    with pytest.raises(ArgumentError, match=r"part=a\.b:C: cannot be constructed"), constructing("part", "a.b:C"):
+        raise error
+    with pytest.raises(type(error)), constructing("part", "registered"):
+        raise error  # a fault of this package
 
 
 def test_an_option_of_an_earlier_version_in_a_config_file_is_told_its_new_name():

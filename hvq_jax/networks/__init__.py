@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import jax
 
 from hvq_jax import registry
+from hvq_jax.errors import ArgumentError
 from hvq_jax.networks.encoder_decoder import Decoder, Encoder
 from hvq_jax.networks.options import DECODERS, ENCODERS, NetworkOptions
 
@@ -52,9 +53,19 @@ DECODERS.update(reference=Decoder)
 
 def make_encoder(options: NetworkOptions, dim: int, axis_name: str | None = None) -> Any:
     """Return the encoder named in `options`, for z_e with `dim` channels."""
-    return registry.find("network.encoder", options.encoder, ENCODERS)(dim, options, axis_name)
+    encoder = registry.find("network.encoder", options.encoder, ENCODERS, EncoderNetwork)
+    return _construct("network.encoder", options.encoder, encoder, dim, options, axis_name)
 
 
 def make_decoder(options: NetworkOptions, dim: int, channels: int, axis_name: str | None = None) -> Any:
     """Return the decoder named in `options`, for latents with `dim` channels and images with `channels`."""
-    return registry.find("network.decoder", options.decoder, DECODERS)(dim, channels, options, axis_name)
+    decoder = registry.find("network.decoder", options.decoder, DECODERS, DecoderNetwork)
+    return _construct("network.decoder", options.decoder, decoder, dim, channels, options, axis_name)
+
+
+def _construct(argument: str, name: str, network: Any, *arguments: Any) -> Any:
+    with registry.constructing(argument, name):
+        made = network(*arguments)
+        if not isinstance(made.factor, int) or made.factor < 1:
+            raise ArgumentError(f"{argument}={name}", f"its factor must be a positive integer, not {made.factor!r}")
+    return made

@@ -27,7 +27,14 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
 
     Raises ArgumentError for an option that the network does not have, or that does not fit it.
     """
-    network = registry.find("name", options.name, NETWORKS)
+    network = registry.find("name", options.name, NETWORKS, PriorNetwork)
+    with registry.constructing("name", options.name):
+        return _construct(network, options, num_classes=num_classes, grid=grid)
+
+
+def _construct(
+    network: type[PriorNetwork], options: PriorOptions, *, num_classes: int, grid: tuple[int, int]
+) -> PriorNetwork:
     fields = field_names(network)
     used = fields | {"compute_dtype"}  # the heads of the prior use it, too
     refuse_unused(options, "name", used, {name: field_names(kind) for name, kind in NETWORKS.items()})
@@ -40,7 +47,7 @@ def make_network(options: PriorOptions, *, num_classes: int, grid: tuple[int, in
         "compute_dtype": options.compute_dtype,
         **sizes,
     }
-    made: PriorNetwork = network(**{name: value for name, value in given.items() if name in fields})
+    made = network(**{name: value for name, value in given.items() if name in fields})
     if "num_heads" in fields and made.width % options.num_heads:
         raise ArgumentError(f"num_heads={options.num_heads}", f"must divide width={made.width}")
     return made

@@ -18,10 +18,11 @@ def make_quantizer(latent_options: LatentOptions, codebook_options: CodebookOpti
     >>> make_quantizer(LatentOptions(mode="vq"), CodebookOptions(family="fsq", levels=(5, 4))).num_codes
     20
     """
-    family = registry.find("codebook.family", codebook_options.family, QUANTIZERS)
+    family = registry.find("codebook.family", codebook_options.family, QUANTIZERS, Quantizer)
     registered = {name: kind.option_names for name, kind in QUANTIZERS.items()}
     refuse_unused(codebook_options, "family", family.option_names, registered, section="codebook.")
-    quantizer: Quantizer = family(latent_options, codebook_options)
+    with registry.constructing("codebook.family", codebook_options.family):
+        quantizer: Quantizer = family(latent_options, codebook_options)
     return quantizer
 
 

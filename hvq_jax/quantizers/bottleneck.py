@@ -148,11 +148,12 @@ class CodebookQuantizer:
     def rule(self) -> LearningRule:
         """The rule by which the codes are learned, constructed from the options that it has fields for."""
         options = self.codebook_options
-        kind = registry.find("codebook.learning", options.learning, LEARNING_RULES)
-        used, registered = field_names(kind), {name: field_names(rule) for name, rule in LEARNING_RULES.items()}
-        refuse_unused(options, "learning", used, registered, section="codebook.")
-        rule: LearningRule = kind(**{name: getattr(options, name) for name in used & field_names(options)})
-        return rule
+        kind = registry.find("codebook.learning", options.learning, LEARNING_RULES, LearningRule)
+        registered = {name: field_names(rule) for name, rule in LEARNING_RULES.items()}
+        with registry.constructing("codebook.learning", options.learning):
+            used = field_names(kind)
+            refuse_unused(options, "learning", used, registered, section="codebook.")
+            return kind(**{name: getattr(options, name) for name in used & field_names(options)})
 
     @property
     def has_codebook_loss(self) -> bool:

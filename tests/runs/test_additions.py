@@ -130,6 +130,18 @@ def test_an_encoder_and_a_decoder_from_outside(tiny_arguments, tmp_path):
         ),
         ("network.encoder=tests.plugins.nothing:Encoder", "cannot be imported"),
         ("prior.name=tests.plugins.gru:LSTM", "cannot be imported"),
+        (
+            "codebook.family=collections:OrderedDict",
+            "is not like Quantizer in hvq_jax.quantizers.bottleneck: no codes, ",
+        ),
+        ("codebook.learning=builtins:int", "is not like LearningRule in hvq_jax.quantizers.learning: no codes, "),
+        (
+            "network.encoder=flax.linen:Dense",
+            "is not like EncoderNetwork in hvq_jax.networks: no axis_name, dim, factor",
+        ),
+        ("network.decoder=hvq_jax.networks:Encoder", "is not like DecoderNetwork in hvq_jax.networks: no channels"),
+        ("network.encoder=hvq_jax.networks:Decoder", "cannot be constructed"),
+        ("prior.name=hvq_jax.quantizers:ScalarQuantizer", "is not like PriorNetwork in hvq_jax.priors.network: no "),
         ("prior.name=gru", "choose one of pixelcnn, transformer, or package.module:Class"),
         ("network.factor=8", "images are 28×28, and both sides must be multiples of 8"),
         ("network.factor=3", "choose one of 2, 4, 8, 16"),
