@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BufferedReader
 from pathlib import Path
@@ -156,6 +157,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 os.replace(content, path)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_writable(path: Path) -> None:
+    """Raise UserError if `path` cannot be written; call this before work whose result is to be written there.
+
+    Trying is the only way to know: a file system may be read-only, and the superuser passes every check of permissions.
+    """
+    with _named(path):
+        _unfinished(path).exists()  # raises if the name is too long
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def remove_unfinished(paths: Iterable[Path]) -> None:

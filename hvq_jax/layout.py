@@ -17,6 +17,9 @@ PROFILE = "profile"
 # Files that are written with `files.whole_file`.
 WHOLE = (CONFIG, DATASET, FORMAT_FILE, LATENTS, TABLES, SUMMARY, LOSS_CURVES, RECONSTRUCTIONS, SAMPLES, METRICS)
 
+# Everything of a run.
+NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE))
+
 # The outputs of a run that are listed when it ends.
 MADE = {
     SUMMARY: "metrics on the test split",

@@ -37,7 +37,7 @@ def draw_samples(
     `options` are those of `SamplingOptions`. Images in a folder are named by their number and the name of their class.
     """
     _check_drawing(num_samples, seed)
-    check_out(out, num_samples)
+    check_out(out, num_samples, workdir=workdir)
     run = TrainedRun.load(workdir)
     conditional = run.options.prior.conditional
     _check_label(run, label)
@@ -118,7 +118,7 @@ def _redraw(
     _check_label(run, label)
     inputs = ImageInputs.find(path)
     of_images = _labels_of_images(run, inputs, label)
-    check_out(out, len(inputs) * (num_samples + 2))
+    check_out(out, len(inputs) * (num_samples + 2), workdir=str(run.workdir), inputs=inputs.files)
     images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):
         images = list(images)
@@ -208,7 +208,7 @@ def _check_drawing(num_samples: int, seed: int) -> None:
 def reconstruct_files(workdir: str, path: str, out: str) -> None:
     """Pass an image or a folder of images through the run's autoencoder and write `out`."""
     inputs = ImageInputs.find(path)
-    check_out(out, 2 * len(inputs))
+    check_out(out, 2 * len(inputs), workdir=workdir, inputs=inputs.files)
     run = TrainedRun.load(workdir)
     images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):

@@ -46,6 +46,11 @@ class ImageInputs:
         return len(self.paths)
 
     @property
+    def files(self) -> list[pathlib.Path]:
+        """The full paths."""
+        return [self.root / path for path in self.paths]
+
+    @property
     def names(self) -> list[str]:
         """The paths, with every character that cannot be printed escaped."""
         return [printable(path) for path in self.paths]

@@ -1,6 +1,7 @@
 """The memory that a run needs at least, checked before anything is allocated."""
 
 import os
+import warnings
 from typing import Any
 
 import jax
@@ -41,7 +42,8 @@ def check_memory(options: RunOptions, parallel: Parallel) -> None:
 
 
 def _state_bytes(init: Any) -> int:
-    params, state = jax.eval_shape(init, jax.random.key(0))
+    with warnings.catch_warnings(action="ignore"):  # of sizes that will be refused
+        params, state = jax.eval_shape(init, jax.random.key(0))
     return _COPIES * _bytes(params) + _bytes(state)
 
 

@@ -20,8 +20,9 @@ import numpy as np
 import tqdm
 from PIL import Image
 
+from hvq_jax import layout
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path, whole_file, whole_folder
+from hvq_jax.files import check_writable, full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.trained import Decoded
 
@@ -35,8 +36,11 @@ def is_png(out: str) -> bool:
     return Path(out).suffix == ".png"
 
 
-def check_out(out: str, count: int) -> None:
-    """Raise UserError if `count` images cannot be written to `out`; call it before computing anything."""
+def check_out(out: str, count: int, *, workdir: str, inputs: Iterable[Path] = ()) -> None:
+    """Raise UserError if `count` images cannot be written to `out`; call it before computing anything.
+
+    Nor may they replace a file of the run in `workdir` or one of the `inputs`, the files that they are made from.
+    """
     path = full_path(out)
     if path.suffix not in (".png", ".npz", ""):
         raise UserError(f"--out={out}: must end in .png or .npz, or be a folder name without an extension")
@@ -45,10 +49,19 @@ def check_out(out: str, count: int) -> None:
             f"--out={out}: {count} images are too many for one .png (at most {_MOST_IN_ONE_PNG}): choose a folder or "
             "an .npz"
         )
+    if not path.parent.is_dir():
+        raise UserError(f"--out={out}: the folder does not exist; create it first")
+    check_writable(path)
+    place = path.parent.resolve() / path.name
+    run = full_path(workdir).resolve()
+    if place.is_relative_to(run) and place.relative_to(run).parts[:1] in {(name,) for name in layout.NAMES}:
+        raise UserError(f"--out={out}: would replace what belongs to the run; choose another name")
+    if path.suffix and path.is_dir():
+        raise UserError(f"--out={out}: is a folder; choose another name")
     if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--out={out}: already exists and is not an empty folder; choose another name")
-    if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--out={out}: the folder does not exist or is not writable")
+    if path.exists() and place in {file.resolve() for file in inputs}:
+        raise UserError(f"--out={out}: would replace one of the given images; choose another name")
 
 
 def in_file_name(text: str) -> str:

@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from hvq_jax import layout
 from hvq_jax.errors import UserError
 from hvq_jax.runs.outputs import check_out, in_file_name, unique_stems, write
 from hvq_jax.runs.trained import Decoded
@@ -95,17 +96,55 @@ def test_a_killed_process_leaves_what_the_next_one_replaces(tmp_path, out):
 def test_where_images_cannot_go(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "folder.npz").mkdir()
     for name, count, says in (
         ("a.gif", 1, "must end in .png or .npz"),
         ("a.png", 1025, "too many for one .png"),
         ("full", 1, "not an empty folder"),
         ("full/file", 1, "not an empty folder"),
         ("nowhere/a.npz", 1, "does not exist"),
+        ("full/file/a.png", 1, "does not exist"),
+        ("folder.png", 1, "is a folder"),
+        ("folder.npz", 1, "is a folder"),
+        ("x" * 255 + ".png", 1, "File name too long"),
+        ("../../../../../../../../../proc/a.png", 1, "cannot write"),
     ):
         with pytest.raises(UserError, match=says):
-            check_out(str(tmp_path / name), count)
-    check_out(str(tmp_path / "a.png"), 1024)
-    check_out(str(tmp_path / "new"), 10**9)
+            check_out(str(tmp_path / name), count, workdir=str(tmp_path / "run"))
+    check_out(str(tmp_path / "a.png"), 1024, workdir=str(tmp_path / "run"))
+    check_out(str(tmp_path / "new"), 10**9, workdir=str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("name", sorted(layout.NAMES))
+def test_nothing_of_the_run_is_replaced(tmp_path, name):
+    run = tmp_path / "run"
+    run.mkdir()
+    (tmp_path / "link").symlink_to(run)
+    outs = [run / name, tmp_path / "link" / name, run / ".." / "run" / name]
+    if "." not in name:  # a folder
+        (run / name).mkdir()
+        outs = [out / "0.png" for out in outs]
+    refused = "belongs to the run" if outs[0].suffix in (".png", ".npz") else "must end in"
+    for out in outs:
+        with pytest.raises(UserError, match=refused):
+            check_out(str(out), 1, workdir=str(tmp_path / "link"))
+
+
+def test_an_output_may_be_beside_the_files_of_the_run(tmp_path):
+    for out in (tmp_path / "grid.png", tmp_path / "drawn", tmp_path.parent / "latents.npz"):
+        check_out(str(out), 1, workdir=str(tmp_path))
+
+
+def test_none_of_the_given_images_is_replaced(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "b.png").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    inputs = [tmp_path / "link" / "a.png"]
+    for out in (tmp_path / "a.png", inputs[0]):
+        with pytest.raises(UserError, match="would replace one of the given images"):
+            check_out(str(out), 2, workdir=str(tmp_path / "run"), inputs=inputs)
+    check_out(str(tmp_path / "b.png"), 2, workdir=str(tmp_path / "run"), inputs=inputs)
 
 
 # Names as they may be on a disk, and those that could meet.
