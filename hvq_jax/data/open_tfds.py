@@ -9,7 +9,7 @@ from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.decode import Sides
 from hvq_jax.data.examples import ExampleParser, has_label
 from hvq_jax.data.feature_classes import known_features_only
-from hvq_jax.data.folders import data_folder
+from hvq_jax.data.folders import check_files, data_folder
 from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
 
@@ -33,11 +33,12 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         f"tfds build {name} --file_format=array_record --data_dir={folder}"
     )
     try:
-        tfds.core.naming.parse_builder_name_kwargs(name)
+        parsed, _ = tfds.core.naming.parse_builder_name_kwargs(name)
     except ValueError as error:
         raise UserError(unknown) from error
     description = f"the description of data set {name} in {folder}"
     with damage_named(description):
+        check_files(folder / parsed.name)
         try:
             with known_features_only():
                 return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)

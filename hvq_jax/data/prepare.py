@@ -14,7 +14,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import ImageBuilder
-from hvq_jax.data.folders import data_folder
+from hvq_jax.data.folders import check_files, data_folder
 from hvq_jax.data.streamed import damage_named
 from hvq_jax.errors import UserError
 
@@ -51,6 +51,7 @@ def prepare(
     taken = {name: options[name] for name in builder_class.OPTIONS}
     data_dir = data_folder(data_dir)
     with damage_named(f"the description of {builder_class.name} in {data_dir}"):
+        check_files(data_dir / builder_class.name)
         builder = builder_class(data_dir=data_dir, manual_dir=manual_dir, **taken)
     folder = pathlib.Path(builder.data_path)
     if folder.exists():

@@ -262,6 +262,13 @@ def test_no_module_that_a_description_names_is_imported(prepared, tmp_path, file
     assert "hostile" not in sys.modules
 
 
+@pytest.mark.parametrize("name", ["features.json", "dataset_info.json", "garments-train.array_record-00000-of-00001"])
+def test_a_named_pipe_is_refused_without_waiting(prepared, tmp_path, name):
+    (prepared / name).unlink()
+    os.mkfifo(prepared / name)
+    refused(tmp_path, f"{name} is not a regular file")
+
+
 def test_a_class_that_is_not_known_is_named(prepared, tmp_path):
     description = prepared / "features.json"
     description.write_text(description.read_text().replace(f"{CORE}.class_label_feature.ClassLabel", "a.package.Label"))
