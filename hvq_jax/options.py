@@ -102,7 +102,7 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
 
     Nothing is imported: of an import path only the form is checked.
     """
-    if value is None and _is_optional(field.type):
+    if value is None and is_optional(field.type):
         return None
     if isinstance(value, np.generic):  # as JSON and range checks need it
         value = value.item()
@@ -111,6 +111,10 @@ def checked(field: dataclasses.Field[Any], value: Any) -> Any:
     rule: Rule = field.metadata["rule"]
     if problem := rule.problem(value):
         raise ArgumentError(f"{field.name}={value}", problem)
+    if value == "":  # as an unset variable of the shell leaves it
+        raise ArgumentError(
+            f"{field.name}=", "must not be empty" + (", but may be None" if is_optional(field.type) else "")
+        )
     return value
 
 
@@ -173,7 +177,8 @@ def _members(kind: Any) -> tuple[Any, ...]:
     return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
 
 
-def _is_optional(kind: Any) -> bool:
+def is_optional(kind: Any) -> bool:
+    """Return whether None is a value of this type."""
     return type(None) in _members(kind)
 
 

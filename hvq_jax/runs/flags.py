@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import itertools
 import re
 import traceback
 from pathlib import Path
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
 from hvq_jax.layout import CONFIG
+from hvq_jax.options import is_optional, type_in_words
 from hvq_jax.runs.open import with_flags
 from hvq_jax.runs.options import KEYS, RENAMED, stored_config
 from hvq_jax.runs.workdir import flatten, load_config
@@ -43,8 +45,10 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
         raise UserError("--workdir=DIR is missing: the folder to write to (see --help)")
+    arguments, unset = _split_none(arguments)
     base = _base_config(_select(arguments, r"--?config(=|$)"), Path(workdir))
     line = _parse(arguments, base)
+    line.config.update_from_flattened_dict(dict.fromkeys(unset))
     line.config.lock()
     return line
 
@@ -52,6 +56,27 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
 def _expand_home(argument: str) -> str:
     flag, equals, path = argument.partition("=~")
     return f"{flag}={full_path('~' + path)}" if equals and re.fullmatch("--?(workdir|config)", flag) else argument
+
+
+def _split_none(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without `--config.KEY=None` of options that may be None, and the options left at None.
+
+    The parsers of ml_collections know no None: numbers refuse it, and a path would be a folder of that name.
+    """
+    optional = "|".join(re.escape(key) for key, field in KEYS.items() if is_optional(field.type))
+    rest: list[str] = []
+    unset: dict[str, None] = {}
+    remaining = iter(arguments)
+    for argument in remaining:
+        given = [argument]
+        if match := re.fullmatch(rf"--?config\.({optional})(=.*)?", argument, re.DOTALL):
+            given += [] if match[2] else itertools.islice(remaining, 1)  # its value is a separate argument
+            unset.pop(match[1], None)
+            if "=".join(given).endswith("=None"):
+                unset[match[1]] = None
+                continue
+        rest += given
+    return rest, list(unset)
 
 
 def _check_names(arguments: list[str]) -> None:
@@ -156,6 +181,9 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
 
 def _reason(error: Exception) -> str:
     """Say what is wrong with a flag, or in a config file, whose own errors absl and ml_collections wrap in others."""
+    flag = re.match(r"flag --config\.(?P<key>[\w.]+)=(?P<value>.*?): ", str(error), re.DOTALL)
+    if isinstance(error, flags.Error) and flag and flag["key"] in KEYS:
+        return f"--config.{flag['key']}={flag['value']}: must be {type_in_words(KEYS[flag['key']].type)}"
     if isinstance(error, flags.Error) and not str(error).startswith("flag --config="):
         return f"{str(error).splitlines()[0]} (see --help)"
     own: BaseException = error

@@ -1,13 +1,16 @@
 """What newcomers type wrongly gets a line that says what they may have meant."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, strategies as st
 
 from hvq_jax.errors import UserError
+from hvq_jax.options import is_optional
 from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.runs.options import KEYS
+from hvq_jax.runs.options import KEYS, from_dict
+from hvq_jax.runs.workdir import flatten
 
 CONFIG = "--config=configs/quickstart.py"
 
@@ -49,6 +52,31 @@ def test_a_slip_in_any_option_is_met_with_that_option(key, data):
     wrong = key[:place] + data.draw(st.sampled_from("xz")) + key[place + 1 :]
     with pytest.raises(UserError, match="there is no such option; did you mean --config"):
         parse_command_line([CONFIG, "--workdir=x", f"--config.{wrong}=1"])
+
+
+OPTIONAL = sorted(key for key, field in KEYS.items() if is_optional(field.type))
+
+
+@pytest.mark.parametrize("key", OPTIONAL)
+def test_what_may_be_none_can_be_set_to_none(key):
+    for flags in ([f"--config.{key}=None"], [f"--config.{key}", "None"], [f"--config.{key}=1", f"-config.{key}=None"]):
+        config = parse_command_line([CONFIG, "--workdir=x", *flags]).config
+        assert flatten(config.to_dict())[key] is None
+    config = parse_command_line([CONFIG, "--workdir=x", f"--config.{key}=None", f"--config.{key}", "1"]).config
+    assert flatten(config.to_dict())[key] in (1, "1")
+
+
+@pytest.mark.parametrize("key", sorted(KEYS))
+def test_no_option_can_be_empty(key):
+    with pytest.raises(UserError, match=rf"{re.escape(key)}=('',\))?.*: (must|choose)"):
+        from_dict(parse_command_line([CONFIG, "--workdir=x", f"--config.{key}="]).config)
+
+
+@pytest.mark.parametrize("key", [key for key, field in KEYS.items() if field.type in (int, float, bool)])
+def test_a_value_of_another_type_is_refused_in_words(key):
+    says = f"^--config.{re.escape(key)}=x: must be (an integer|a number|True or False)$"
+    with pytest.raises(UserError, match=says):
+        parse_command_line([CONFIG, "--workdir=x", f"--config.{key}=x"])
 
 
 def config_file(tmp_path: Path, body: str) -> str:
