@@ -80,13 +80,15 @@ def find_membership(environment: Mapping[str, str], explicit: Membership, *, has
     Raises:
         UserError: a value is missing or not a number.
     """
-    coordinator = explicit.coordinator or environment.get("HVQ_COORDINATOR")
+    coordinator = environment.get("HVQ_COORDINATOR") if explicit.coordinator is None else explicit.coordinator
+    if coordinator == "":  # as an unset variable of the shell leaves it; one process alone was not meant
+        raise UserError("--coordinator=: must be HOST:PORT of process 0 (or HVQ_COORDINATOR in the environment)")
     count = _number(environment, "HVQ_NUM_PROCESSES", explicit.num_processes)
     index = _number(environment, "HVQ_PROCESS_ID", explicit.process_id)
     if (mpi_count := _number(environment, "OMPI_COMM_WORLD_SIZE") or 1) > 1:
         return _under_open_mpi(environment, coordinator, mpi_count)
-    if coordinator or count is not None or index is not None:
-        if not coordinator or count is None or index is None:
+    if coordinator is not None or count is not None or index is not None:
+        if coordinator is None or count is None or index is None:
             raise UserError(
                 "--coordinator=HOST:PORT, --num_processes=N and --process_id=I (or HVQ_COORDINATOR, HVQ_NUM_PROCESSES "
                 "and HVQ_PROCESS_ID in the environment) must be given together: add the missing ones"

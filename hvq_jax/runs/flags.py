@@ -169,9 +169,9 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     try:
         left_over = values(argv)[1:]
         parsed = values["config"].value
-        if parsed is not None:
+        if isinstance(parsed, ConfigDict):
             parsed.to_dict()  # an error in loading the file appears only when the value is used
-    except Exception as error:  # a config file is a program and may raise anything
+    except (Exception, SystemExit) as error:  # a config file is a program and may raise anything
         raise UserError(_reason(error)) from None
     if left_over:
         raise UserError(f"{' '.join(left_over)}: not understood; options start with -- (see --help)")
@@ -179,7 +179,7 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     return CommandLine(parsed, values.workdir, *cluster, values.profile or 0)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """Say what is wrong with a flag, or in a config file, whose own errors absl and ml_collections wrap in others."""
     flag = re.match(r"flag --config\.(?P<key>[\w.]+)=(?P<value>.*?): ", str(error), re.DOTALL)
     if isinstance(error, flags.Error) and flag and flag["key"] in KEYS:

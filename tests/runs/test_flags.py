@@ -108,6 +108,8 @@ START = "def get_config():\n    config = quickstart.get_config()\n"
             "mode=x: is not mine",
         ),
         ("this is no program", "SyntaxError"),
+        (f"{START}    return config.to_dict()", "get_config must return a ConfigDict, not dict"),
+        (f"{START}    raise SystemExit(3)", "SystemExit: 3 (FILE, line 7)"),
     ],
 )
 def test_a_config_file_says_itself_what_is_wrong(tmp_path, body, says):
