@@ -17,16 +17,13 @@ from hvq_jax.priors.prior import Nats, Prior
 
 
 @dataclasses.dataclass(frozen=True)
-class SamplingOptions(Options):
-    """Options of drawing from a prior; the defaults draw from its unmodified distribution."""
+class CodeSamplingOptions(Options):
+    """Options of drawing codes; they change nothing where codes are given."""
 
     temperature: float = option(1.0, "temperature of codes; 0: the most probable", low=0, changeable=True)
     top_k: int = option(0, "draw codes from the k most probable; 0: off", low=0, changeable=True)
     top_p: float = option(
         1.0, "draw codes from the most probable with this mass; 1: off", low=0, high=1, changeable=True
-    )
-    continuous_temperature: float = option(
-        1.0, "temperature of bins, and of the variance of residuals; 0: the most probable", low=0, changeable=True
     )
     guidance: float = option(
         0.0,
@@ -51,6 +48,15 @@ class SamplingOptions(Options):
     def filtered(self, logits: jax.Array) -> jax.Array:
         """Return the filtered logits `[..., K]` that codes are drawn from."""
         return filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingOptions(CodeSamplingOptions):
+    """Options of drawing from a prior; the defaults draw from its unmodified distribution."""
+
+    continuous_temperature: float = option(
+        1.0, "temperature of bins, and of the variance of residuals; 0: the most probable", low=0, changeable=True
+    )
 
 
 DEFAULT_OPTIONS = SamplingOptions()

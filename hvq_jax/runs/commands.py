@@ -15,7 +15,7 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.files import full_path, printable
 from hvq_jax.priors.labels import NO_CLASS
-from hvq_jax.priors.sampling import Kept, SamplingOptions, all_codes, top_rows
+from hvq_jax.priors.sampling import CodeSamplingOptions, Kept, SamplingOptions, all_codes, top_rows
 from hvq_jax.runs.image_inputs import ImageInputs
 from hvq_jax.runs.outputs import check_out, in_file_name, is_png, unique_stems, write
 from hvq_jax.runs.trained import Decoded, TrainedRun
@@ -83,7 +83,7 @@ def vary_images(
     Each is drawn as in sampling, given the codes and continuous parts before it, with the codes forced; not given all
     codes, as the codes after it also say something about it.
     """
-    for name in sorted({"temperature", "top_k", "top_p", "guidance"} & set(drawing)):
+    for name in sorted({field.name for field in dataclasses.fields(CodeSamplingOptions)} & set(drawing)):
         raise UserError(f"--{name} applies to codes, which --vary keeps: omit one of them")
     run = TrainedRun.load(workdir)
     if not run.prior.heads:

@@ -1,5 +1,6 @@
 """Draws from a prior: exact frequencies, agreement of all implementations, and positions that are kept."""
 
+import dataclasses
 import functools
 import itertools
 
@@ -13,7 +14,16 @@ from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.filtering import filter_logits
 from hvq_jax.priors.heads import GainHead, ResidualHead
 from hvq_jax.priors.prior import Prior
-from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, all_codes, sample, sample_naive, top_rows
+from hvq_jax.priors.sampling import (
+    DEFAULT_OPTIONS,
+    CodeSamplingOptions,
+    Kept,
+    SamplingOptions,
+    all_codes,
+    sample,
+    sample_naive,
+    top_rows,
+)
 from hvq_jax.priors.transformer import Transformer
 from tests.priors.models import all_logits, pixelcnn_prior, random_variables
 
@@ -202,6 +212,19 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
     np.testing.assert_array_equal(varied[..., 0], given[..., 0])
     assert (varied[..., 1] != given[..., 1]).any()
     assert not varied[~SOMEWHERE[varied[..., 0]], 1].any()
+
+
+OTHER_VALUES = {"temperature": 0.1, "top_k": 1, "top_p": 0.1, "guidance": 5.0, "continuous_temperature": 0.0}
+
+
+def test_options_of_codes_are_those_that_change_nothing_where_codes_are_given(variables):
+    keys, labels = jax.random.split(jax.random.key(0), 16), jnp.zeros(16, int)
+    given = all_codes(jnp.asarray(tokens_of("combined", 16, 3, 5)))
+    drawn = draw(variables, labels, keys, given).tokens
+    for field in dataclasses.fields(SamplingOptions):
+        options = SamplingOptions(**{field.name: OTHER_VALUES[field.name]})
+        same = jnp.array_equal(drawn, draw(variables, labels, keys, given, options).tokens)
+        assert same == (field.name in CodeSamplingOptions.__dataclass_fields__)
 
 
 def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables):

@@ -1,5 +1,6 @@
 """`sample.py` from the outside, on the tiny trained run."""
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -12,7 +13,7 @@ import sample
 import train
 from hvq_jax import autoencoder
 from hvq_jax.errors import UserError
-from hvq_jax.priors.sampling import SamplingOptions, all_codes, top_rows
+from hvq_jax.priors.sampling import CodeSamplingOptions, SamplingOptions, all_codes, top_rows
 from hvq_jax.runs.trained import TrainedRun
 
 
@@ -211,7 +212,10 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
         (["--top_p=0"], "--top_p=0.0: must be above 0 and at most 1"),
         (["--top_k=-2"], "--top_k=-2: must be at least 0"),
         (["--guidance=-1"], "--guidance=-1.0: must be from 0"),
-        (["--vary=.", "--temperature=0.5"], "--temperature applies to codes, which --vary keeps"),
+        *(
+            (["--vary=.", f"--{field.name}=1"], f"--{field.name} applies to codes, which --vary keeps")
+            for field in dataclasses.fields(CodeSamplingOptions)
+        ),
         (["--continuous_temperature=-1"], "--continuous_temperature=-1.0: must be at least 0"),
         (["--seed=-1"], "--seed=-1: must be from 0"),
         (["--reconstruct=/nonexistent"], "no such file or folder"),
