@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable
+from types import TracebackType
 
 from hvq_jax.errors import Preempted, UserError
 
@@ -32,6 +34,7 @@ def start() -> None:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.environ.pop("MPLBACKEND", None)
+    sys.excepthook = _report_settings_of_jax
     if importlib.util.find_spec("jaxlib") is None:
         print(
             f"error: {sys.executable} has no JAX: use the environment that `make quickstart` installs, "
@@ -39,6 +42,15 @@ def start() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def _report_settings_of_jax(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print one line where JAX cannot read an environment variable, which it does when it is imported."""
+    frame = traceback.extract_tb(trace)[-1:]
+    if isinstance(error, ValueError) and frame and frame[0].filename.endswith(os.path.join("jax", "_src", "config.py")):
+        print(f"error: an environment variable of JAX cannot be used: {error}", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def exit_status(command: Callable[[], None], *, interrupted: str = "interrupted") -> int:

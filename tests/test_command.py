@@ -111,3 +111,16 @@ def test_devices_that_are_not_there_are_named_in_one_line():
     assert done.returncode == 1
     assert b"error: JAX finds no device with JAX_PLATFORMS=cuda" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["JAX_ENABLE_X64", "JAX_DEBUG_NANS", "JAX_DEFAULT_MATMUL_PRECISION"])
+def test_a_setting_that_jax_cannot_read_is_one_line(name):
+    done = run(f"{STARTED}import jax", environment={name: "nonsense"})
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"error: an environment variable of JAX cannot be used: ")
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_other_errors_of_imports_stay_tracebacks():
+    done = run(f"{STARTED}raise ValueError('mine')")
+    assert b"Traceback" in done.stderr

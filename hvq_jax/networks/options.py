@@ -25,7 +25,7 @@ class NetworkOptions(Options):
         "channels of the hidden layers; None: latent.dim. Where it differs from latent.dim, 1×1 convolutions join them",
         low=1,
     )
-    num_blocks: int = option(2, "residual blocks, in the encoder and in the decoder", low=0, high=1000)
+    num_blocks: int = option(2, "residual blocks, in the encoder and in the decoder", low=0, high=100)
     skip: str = option("identity", "residual blocks: x + f, or relu(x) + f as in the reference", choices=SKIPS)
     compute_dtype: str = option(
         "float32",

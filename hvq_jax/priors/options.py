@@ -34,7 +34,7 @@ class PriorOptions(TokenOptions):
     )
     width: int | None = option(None, "channels; None: the network's own default (pixelcnn 64, transformer 192)", low=1)
     num_layers: int | None = option(
-        None, "layers; None: the network's own default (pixelcnn 15, transformer 3)", low=1, high=1000
+        None, "layers; None: the network's own default (pixelcnn 15, transformer 3)", low=1, high=100
     )
     num_heads: int = option(4, "attention heads, a divisor of the width (transformer)", low=1)
     dropout: float = option(0.0, "dropout in training (transformer)", low=0, high=0.99)

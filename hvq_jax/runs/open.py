@@ -31,7 +31,7 @@ from hvq_jax.runs.workdir import (
     write_description,
     write_format,
 )
-from hvq_jax.training.loop import RunContext
+from hvq_jax.training.loop import RunContext, num_training_steps
 
 
 def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, profile_steps: int = 0) -> None:
@@ -79,6 +79,9 @@ def open_run(
             options = with_sizes_of(folder, options)
             dataset, description = _open_data(options, folder)
             fitted = with_batches_of_at_most(len(dataset.train), options, _stages(options), parallel.num_devices)
+            for stage in _stages(options):
+                with flags_named(f"{stage}."):
+                    num_training_steps(getattr(fitted, stage), dataset.train)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
             run: Run
             if isinstance(dataset, OwnLatents):

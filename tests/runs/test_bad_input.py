@@ -77,6 +77,10 @@ RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (
+            ["--config.autoencoder.num_steps=0", "--config.autoencoder.num_epochs=2147483647"],
+            "error: --config.autoencoder.num_epochs=2147483647: ",
+        ),
         (RESIDUAL, "there is no prior over these: choose --config.stage=autoencoder"),
         (
             [*RESIDUAL, "--config.latent.mode=projected"],
