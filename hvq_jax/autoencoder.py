@@ -25,10 +25,20 @@ from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import QuantizerState
 
 
-def check_options(latent_options: LatentOptions, codebook_options: CodebookOptions, loss: LossOptions) -> None:
-    """Check that the latent, codebook and loss options are compatible; raise ArgumentError with a dotted name."""
+def check_options(
+    latent_options: LatentOptions,
+    codebook_options: CodebookOptions,
+    loss: LossOptions,
+    *,
+    frequent_codes_given: bool = False,
+) -> None:
+    """Check that the latent, codebook and loss options are compatible; raise ArgumentError with a dotted name.
+
+    With `frequent_codes_given`, as in a file of one's own latents, `num_frequent` is not used and may be anything.
+    """
     row, quantizer = latents.find_latent(latent_options.mode), make_quantizer(latent_options, codebook_options)
-    if row.masked and latent_options.frequent_mass is None and latent_options.num_frequent > quantizer.num_codes:
+    counted = row.masked and latent_options.frequent_mass is None and not frequent_codes_given
+    if counted and latent_options.num_frequent > quantizer.num_codes:
         given = f"latent.num_frequent={latent_options.num_frequent}"
         raise ArgumentError(given, f"must be from 0 to {quantizer.num_codes}")
     if loss.entropy_weight and not quantizer.has_entropy_loss:

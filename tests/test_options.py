@@ -198,6 +198,30 @@ def test_options_that_do_not_agree_are_one_line_in_the_library(section_name, val
         from_dict(stored)
 
 
+@pytest.mark.parametrize("latents", [None, "own.npz"])
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"latent.mode": "vq", "codebook.family": "fsq", "loss.entropy_weight": 0.1}, "needs loss.entropy_weight=0.0"),
+        ({"latent.mode": "projected", "codebook.unit_norm": "codes"}, "needs loss.commitment_target=projection"),
+        ({"codebook.depth": 2}, "codebook.depth=2: "),
+        ({"latent.mode": "frequency", "latent.num_frequent": 513}, "num_frequent=513: must be from 0 to 512"),
+    ],
+)
+def test_the_same_is_refused_of_images_and_of_ones_own_latents(latents, changes, said):
+    """But for the number of frequent codes, which a file of latents marks itself."""
+    stored = to_dict(RunOptions())
+    stored["stage"], stored["prior"]["latents"] = "prior", latents
+    for key, value in changes.items():
+        section_name, _, name = key.partition(".")
+        stored[section_name][name] = value
+    if latents and "latent.num_frequent" in changes:
+        assert from_dict(stored).prior.latents == latents
+        return
+    with pytest.raises(ArgumentError, match=said):
+        from_dict(stored)
+
+
 def test_a_temperature_of_what_is_not_drawn_is_refused_at_once():
     stored = to_dict(RunOptions())
     stored["sampling"]["continuous_temperature"] = 0.5

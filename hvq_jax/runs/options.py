@@ -74,10 +74,7 @@ class RunOptions(Options):
     def __post_init__(self) -> None:
         """Check that the sections are compatible; raise ArgumentError."""
         super().__post_init__()
-        if self.prior.latents:
-            make_quantizer(self.latent, self.codebook)  # the file defines which codes are frequent
-        else:
-            check_options(self.latent, self.codebook, self.loss)
+        check_options(self.latent, self.codebook, self.loss, frequent_codes_given=bool(self.prior.latents))
         try:
             make_network(self.prior, num_classes=0, grid=(1, 1))
         except ArgumentError as error:
