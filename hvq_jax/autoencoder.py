@@ -168,8 +168,8 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
     Wrap this in `jax.jit` (model static): eager initialisation compiles every operation separately.
     """
     encoder_key, decoder_key, quantizer_key = jax.random.split(key, 3)
-    blank_latent = jnp.zeros((1, *model.latent_shape, model.latent_options.dim))
-    encoder = model.encoder().init(encoder_key, jnp.zeros((1, *model.image_shape)), train=True)
+    blank_latent = jnp.zeros((1, *model.latent_shape, model.latent_options.dim), jnp.float32)
+    encoder = model.encoder().init(encoder_key, jnp.zeros((1, *model.image_shape), jnp.float32), train=True)
     decoder = model.decoder().init(decoder_key, blank_latent, train=True)
     quantizer_params, quantizer_state = model.quantizer.init(quantizer_key)
     networks = {"encoder": encoder, "decoder": decoder}
@@ -268,7 +268,7 @@ def training_loss(
         model.decoder(axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
     )
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
-    loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros(())
+    loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros((), jnp.float32)
     if model.loss.entropy_weight:
         costs = code_costs(z_e, step.codes, model.codebook_options.assignment)
         entropy = entropy_term(costs, model.loss.entropy_temperature, axis_name)
@@ -280,7 +280,7 @@ def training_loss(
         share_outside=1.0 - jnp.mean(latent.discrete, dtype=jnp.float32),
         gain=jnp.mean(latent.gain),
         counts=step.counts,
-        revived=jnp.sum(step.revived),
+        revived=jnp.sum(step.revived, dtype=jnp.int32),
     )
     batch_stats = {"encoder": encoder_stats, "decoder": decoder_stats}
     return loss, (ModelState(batch_stats, step.state), metrics)

@@ -222,7 +222,7 @@ def frequent_codes(
         raise ArgumentError("num_frequent", "give exactly one of num_frequent and frequent_mass")
     order = jnp.argsort(-frequency, stable=True)
     if frequent_mass is None:
-        chosen = jnp.arange(frequency.shape[0]) < jnp.asarray(num_frequent)
+        chosen = jnp.arange(frequency.shape[0], dtype=jnp.int32) < jnp.asarray(num_frequent)
     else:
         ordered = frequency[order]
         sum_before = jnp.concatenate([jnp.zeros(1, ordered.dtype), jnp.cumsum(ordered)[:-1]])
@@ -320,7 +320,7 @@ def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.
         indices=indices,
         discrete=everywhere,
         projected=~everywhere,
-        gain=jnp.ones(z_e.shape[:-1]),
+        gain=jnp.ones(z_e.shape[:-1], jnp.float32),
     )
 
 

@@ -134,7 +134,7 @@ class ConvTranspose4x4(CheckedModule):
 def _convolve(module: Any, function: Callable[[jax.Array, jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """Convolve in the module's dtype and add the bias in float32."""
     kernel = module.param("kernel", xavier_uniform, (4, 4, x.shape[-1], module.features))
-    bias = module.param("bias", nn.initializers.zeros, (module.features,))
+    bias = module.param("bias", nn.initializers.zeros, (module.features,), jnp.float32)
     return function(x.astype(module.dtype), kernel.astype(module.dtype)) + bias
 
 
@@ -153,10 +153,10 @@ class BatchNorm(nn.Module):
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         """Normalise `[..., C]` and round the result to the dtype of `x`."""
         channels = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        stored_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        stored_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
+        stored_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
+        stored_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
         if not train:
             factor = scale * jax.lax.rsqrt(stored_var.value + self.epsilon)
             return ((x - stored_mean.value) * factor + bias).astype(x.dtype)

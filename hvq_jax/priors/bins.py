@@ -105,7 +105,7 @@ def _rows(codes: jax.Array, like: jax.Array, centroids: jax.Array) -> jax.Array:
     if codes.ndim == like.ndim:
         return codes
     groups = like.shape[-1]
-    return codes[..., None] * groups + jnp.arange(groups)
+    return codes[..., None] * groups + jnp.arange(groups, dtype=jnp.int32)
 
 
 def _fit(values: np.ndarray, num_bins: int, max_iterations: int) -> np.ndarray:

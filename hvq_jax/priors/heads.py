@@ -117,13 +117,13 @@ class GainHead(CheckedModule):
         """Return logits [..., g, G] float32, each group's given the `bins` [..., g] of the groups before it."""
         embedded = self._embed_bins(bins[..., :-1])
         before = jnp.cumsum(embedded, axis=-2)
-        before = jnp.concatenate([jnp.zeros((*bins.shape[:-1], 1, self.width)), before], axis=-2)
+        before = jnp.concatenate([jnp.zeros((*bins.shape[:-1], 1, self.width), jnp.float32), before], axis=-2)
         return self._logits((features + self.code_embedding(codes))[..., None, :] + before)
 
     def log_probability(self, features: jax.Array, codes: jax.Array, continuous: jax.Array) -> jax.Array:
         """See `ContinuousHead`; `continuous` are bins in [0, G)."""
         if self.num_bins == 1:
-            return jnp.zeros(codes.shape)
+            return jnp.zeros(codes.shape, jnp.float32)
         log_probabilities = jax.nn.log_softmax(self.bin_logits(features, codes, continuous))
         return jnp.take_along_axis(log_probabilities, continuous[..., None], axis=-1).sum(axis=(-2, -1))
 
@@ -151,17 +151,17 @@ class GainHead(CheckedModule):
     def embed(self, continuous: jax.Array) -> jax.Array:
         """See `ContinuousHead`; an embedding for each group and bin, summed over the groups."""
         if self.num_bins == 1:
-            return jnp.zeros((*continuous.shape[:-1], self.width))
+            return jnp.zeros((*continuous.shape[:-1], self.width), jnp.float32)
         return self._embed_bins(continuous).sum(axis=-2)
 
     def _embed_bins(self, bins: jax.Array, first: int = 0) -> jax.Array:
         """Map bins [..., n] of n groups, starting at group `first`, to [..., n, width]."""
-        return self.bin_embedding(bins + self.num_bins * (first + jnp.arange(bins.shape[-1])))
+        return self.bin_embedding(bins + self.num_bins * (first + jnp.arange(bins.shape[-1], dtype=jnp.int32)))
 
     def _logits(self, contexts: jax.Array, first: int = 0) -> jax.Array:
         """Map contexts [..., n, width] of n groups, starting at group `first`, to logits [..., n, G]."""
         if self.groups > 1:
-            contexts = contexts + self.group_embedding(first + jnp.arange(contexts.shape[-2]))
+            contexts = contexts + self.group_embedding(first + jnp.arange(contexts.shape[-2], dtype=jnp.int32))
         return self.logits(nn.relu(self.hidden(contexts)))
 
 
@@ -237,7 +237,7 @@ class ResidualHead(CheckedModule):
         def draw_one(key: jax.Array, logits: jax.Array, means: jax.Array, scales: jax.Array) -> jax.Array:
             component_key, key = jax.random.split(key)
             component = jax.random.categorical(component_key, logits) if temperature > 0 else jnp.argmax(logits)
-            noise = math.sqrt(temperature) * jax.random.normal(key, (self.dim,))
+            noise = math.sqrt(temperature) * jax.random.normal(key, (self.dim,), jnp.float32)
             return means[component] + scales[component] * noise
 
         return round_to_multiples(jax.vmap(draw_one)(keys, logits, means, scales), self.step)

@@ -151,7 +151,7 @@ class Prior(nn.Module):
             [B, h, w] float32 nats, 0 where there is no residual.
         """
         features, codes = self.features(tokens, labels, has_continuous), tokens[..., 0]
-        density = jnp.zeros(codes.shape)
+        density = jnp.zeros(codes.shape, jnp.float32)
         for head, has_part, _ in self._parts(codes, tokens[..., 1:], has_continuous):
             if hasattr(head, "log_density"):
                 density = density - jnp.where(has_part, head.log_density(features, codes, residuals), 0.0)

@@ -77,7 +77,7 @@ def top_rows(tokens: jax.Array, rows: int) -> Kept:
     >>> top_rows(jnp.zeros((1, 3, 2, 1), int), rows=1).codes.tolist()
     [[True, True], [False, False], [False, False]]
     """
-    kept = jnp.broadcast_to((jnp.arange(tokens.shape[1]) < rows)[:, None], tokens.shape[1:3])
+    kept = jnp.broadcast_to((jnp.arange(tokens.shape[1], dtype=jnp.int32) < rows)[:, None], tokens.shape[1:3])
     return Kept(tokens, kept, kept)
 
 
@@ -153,10 +153,11 @@ def sample(
         positions, given = row
         memory = call(memory, everyone, method="begin_row")
         noise, continuous_keys = _randomness(keys, positions, prior.num_codes)
-        return jax.lax.scan(draw_position, memory, (jnp.arange(width), noise, continuous_keys, given))
+        return jax.lax.scan(draw_position, memory, (columns, noise, continuous_keys, given))
 
     memory = prior.network.blank_memory(batch * (2 if options.guidance else 1), height, width)
-    positions = jnp.arange(height * width).reshape(height, width)
+    columns = jnp.arange(width, dtype=jnp.int32)
+    positions = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
     given = Kept(kept.tokens.transpose(1, 2, 0, 3), kept.codes, kept.continuous)
     _, drawn = jax.lax.scan(draw_row, memory, (positions, given))
     return jax.tree.map(lambda x: jnp.moveaxis(x, 2, 0), drawn)  # from [h, w, B, ...]
@@ -199,7 +200,7 @@ def sample_naive(
         here = _draw(prior, call, features, noise[0], continuous_keys[0], given, has_continuous, options)
         return jax.tree.map(lambda whole, part: whole.at[:, row, column].set(part), drawn, here)
 
-    nothing = jnp.zeros((len(keys), height, width))
+    nothing = jnp.zeros((len(keys), height, width), jnp.float32)
     return jax.lax.fori_loop(0, height * width, draw, DrawnLatents(jnp.zeros_like(kept.tokens), Nats(nothing, nothing)))
 
 
@@ -247,6 +248,6 @@ def _randomness(keys: jax.Array, positions: jax.Array, num_codes: int) -> tuple[
 
     def of_position(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
         own = jax.random.fold_in(key, position)
-        return jax.random.gumbel(own, (num_codes,)), jax.random.fold_in(own, 1)
+        return jax.random.gumbel(own, (num_codes,), jnp.float32), jax.random.fold_in(own, 1)
 
     return jax.vmap(jax.vmap(of_position, in_axes=(None, 0)), in_axes=(0, None))(positions, keys)

@@ -49,9 +49,9 @@ class Transformer(CheckedModule):
         if self.width % self.num_heads:
             raise ArgumentError(f"num_heads={self.num_heads}", f"must divide width={self.width}")
         height, width = self.grid
-        self.start = self.param("start", embedding_init, (1, self.width))
-        self.row_embedding = self.param("row_embedding", embedding_init, (height, self.width))
-        self.column_embedding = self.param("column_embedding", embedding_init, (width, self.width))
+        self.start = self.param("start", embedding_init, (1, self.width), jnp.float32)
+        self.row_embedding = self.param("row_embedding", embedding_init, (height, self.width), jnp.float32)
+        self.column_embedding = self.param("column_embedding", embedding_init, (width, self.width), jnp.float32)
         if self.num_classes:
             self.class_embedding = nn.Embed(self.num_classes, self.width, embedding_init=embedding_init)
         self.embedded_dropout = nn.Dropout(self.dropout)
@@ -93,8 +93,10 @@ class Transformer(CheckedModule):
         self._check_grid(height, width)
         shape = (batch, self.num_heads, height * width, self.width // self.num_heads)
         cache = (jnp.zeros(shape, self.compute_dtype),) * self.num_layers
-        conditions = (jnp.zeros((batch, 4 * self.width)),) * (self.num_layers if self.num_classes else 0)
-        return TransformerMemory(jnp.zeros((batch, self.width)), conditions, cache, cache, jnp.zeros((), jnp.int32))
+        conditions = (jnp.zeros((batch, 4 * self.width), jnp.float32),) * (self.num_layers if self.num_classes else 0)
+        return TransformerMemory(
+            jnp.zeros((batch, self.width), jnp.float32), conditions, cache, cache, jnp.zeros((), jnp.int32)
+        )
 
     def begin_row(self, memory: TransformerMemory, labels: jax.Array | None = None) -> TransformerMemory:
         """Return the memory at the beginning of a row; labels and errors as in `__call__`."""
@@ -244,6 +246,6 @@ def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, position: jax.
         [B, heads, d], in the dtype of the values.
     """
     scores = jnp.einsum("bhd,bhnd->bhn", query, keys, preferred_element_type=jnp.float32)
-    seen = jnp.arange(keys.shape[2]) <= position
+    seen = jnp.arange(keys.shape[2], dtype=jnp.int32) <= position
     weights = jax.nn.softmax(jnp.where(seen, scores / query.shape[-1] ** 0.5, -jnp.inf))
     return jnp.einsum("bhn,bhnd->bhd", weights.astype(values.dtype), values)

@@ -164,7 +164,7 @@ class CodebookQuantizer:
         """Return random codes; the first step replaces all of them if they start from data and the rule revives."""
         codes = self.rule.random_codes(key, self.num_codes, self.latent_options.dim)
         params, learned = self.rule.init(codes, known=self.codebook_options.init != "data")
-        return params, QuantizerState(jnp.zeros(self.num_codes), learned)
+        return params, QuantizerState(jnp.zeros(self.num_codes, jnp.float32), learned)
 
     @property
     def starts_from_data(self) -> bool:

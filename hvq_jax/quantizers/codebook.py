@@ -32,7 +32,7 @@ def uniform_codes(key: jax.Array, num_codes: int, dim: int) -> jax.Array:
     >>> codes.shape, bool((abs(codes) < 1 / 4).all())
     ((4, 2), True)
     """
-    return jax.random.uniform(key, (num_codes, dim), minval=-1 / num_codes, maxval=1 / num_codes)
+    return jax.random.uniform(key, (num_codes, dim), jnp.float32, minval=-1 / num_codes, maxval=1 / num_codes)
 
 
 def unassigned(codes: jax.Array) -> MovingAverages:
@@ -41,7 +41,7 @@ def unassigned(codes: jax.Array) -> MovingAverages:
     >>> unassigned(jnp.ones((2, 3))).counts.tolist()
     [-1.0, -1.0]
     """
-    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0), sums=jnp.zeros_like(codes))
+    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], -1.0, jnp.float32), sums=jnp.zeros_like(codes))
 
 
 def first_count(revive_below: float) -> float:
@@ -60,7 +60,7 @@ def assigned(codes: jax.Array, count: float) -> MovingAverages:
     >>> averages.counts.tolist(), averages.sums.tolist()
     ([3.0], [[3.0, 6.0]])
     """
-    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], count), sums=count * codes)
+    return MovingAverages(codes=codes, counts=jnp.full(codes.shape[0], count, jnp.float32), sums=count * codes)
 
 
 def count_assignments(indices: jax.Array, num_codes: int, axis_name: str | None = None) -> jax.Array:
@@ -178,10 +178,10 @@ def update_averages(
         axis_name: the axis of devices, or None.
     """
     num_codes, dim = averages.codes.shape
-    sums = jnp.zeros((num_codes, dim)).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))
+    sums = jnp.zeros((num_codes, dim), jnp.float32).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))
     if axis_name:
         sums = jax.lax.psum(sums, axis_name)
-    per_assignment = num_codes / jnp.sum(counts)  # K/N
+    per_assignment = jnp.float32(num_codes) / jnp.sum(counts, dtype=jnp.int32)  # K/N
     new_counts = decay * averages.counts + (1 - decay) * per_assignment * counts
     new_sums = decay * averages.sums + (1 - decay) * per_assignment * sums
     total, added = jnp.sum(new_counts), smoothing * per_assignment

@@ -34,7 +34,7 @@ def codes_from_data(
         iterations: of Lloyd's algorithm; with 0 the codes are random rows of `vectors`.
         axis_name: name of the device axis, or None. All devices get the clusters of the whole batch.
     """
-    unused = jnp.zeros(len(codes))
+    unused = jnp.zeros(len(codes), jnp.float32)
 
     def fill(averages: MovingAverages, step: jax.Array | int) -> MovingAverages:
         step_key = jax.random.fold_in(key, step)

@@ -10,6 +10,7 @@ gradients.
 """
 
 import dataclasses
+import math
 from typing import Any, ClassVar
 
 import jax
@@ -104,12 +105,12 @@ class SimVQ(LearningRule):
 
     def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
         """Return codes from N(0, 1/D), whose lengths are about 1."""
-        return jax.random.normal(key, (num_codes, dim)) / jnp.sqrt(dim)
+        return jax.random.normal(key, (num_codes, dim), jnp.float32) / math.sqrt(dim)
 
     def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
         """Return the identity map as params, and the frozen codes as state."""
         del known
-        return {"map": jnp.eye(codes.shape[-1])}, codes
+        return {"map": jnp.eye(codes.shape[-1], dtype=jnp.float32)}, codes
 
     def codes(self, params: Any, state: jax.Array) -> jax.Array:
         """Return C W."""

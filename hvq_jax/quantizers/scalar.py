@@ -46,7 +46,7 @@ def to_indices(numbers: jax.Array, levels: Levels) -> jax.Array:
     [0, 1, 8]
     """
     digits = numbers.astype(jnp.int32) + _halves(levels)
-    return jnp.sum(digits * jnp.array(_factors(levels)), axis=-1, dtype=jnp.int32)
+    return jnp.sum(digits * jnp.array(_factors(levels), jnp.int32), axis=-1, dtype=jnp.int32)
 
 
 def integers(levels: Levels) -> jax.Array:
@@ -55,8 +55,8 @@ def integers(levels: Levels) -> jax.Array:
     >>> integers((2, 2)).tolist()
     [[-1.0, -1.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]
     """
-    indices = jnp.arange(math.prod(levels))[:, None]
-    digits = indices // jnp.array(_factors(levels)) % jnp.array(levels)
+    indices = jnp.arange(math.prod(levels), dtype=jnp.int32)[:, None]
+    digits = indices // jnp.array(_factors(levels), jnp.int32) % jnp.array(levels, jnp.int32)
     return (digits - _halves(levels)).astype(jnp.float32)
 
 
@@ -65,7 +65,7 @@ def _factors(levels: Levels) -> list[int]:
 
 
 def _halves(levels: Levels) -> jax.Array:
-    return jnp.array([level // 2 for level in levels])
+    return jnp.array([level // 2 for level in levels], jnp.int32)
 
 
 def round_straight_through(numbers: jax.Array) -> jax.Array:
@@ -110,10 +110,10 @@ class ScalarQuantizer:
         kernel = jax.nn.initializers.xavier_uniform()
         down, up = jax.random.split(key)
         params: dict[str, Any] = {
-            "down": {"kernel": kernel(down, (dim, size)), "bias": jnp.zeros(size)},
-            "up": {"kernel": kernel(up, (size, dim)), "bias": jnp.zeros(dim)},
+            "down": {"kernel": kernel(down, (dim, size), jnp.float32), "bias": jnp.zeros(size, jnp.float32)},
+            "up": {"kernel": kernel(up, (size, dim), jnp.float32), "bias": jnp.zeros(dim, jnp.float32)},
         }
-        return params, QuantizerState(jnp.zeros(self.num_codes))
+        return params, QuantizerState(jnp.zeros(self.num_codes, jnp.float32))
 
     def start_from_data(
         self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None

@@ -258,7 +258,7 @@ class TrainedRun:
         keep: Callable[[jax.Array], Kept] | None,
     ) -> Decoded:
         condition = labels if self.prior.num_classes else None
-        keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH))
+        keys = jax.vmap(partial(jax.random.fold_in, key))(start + jnp.arange(BATCH, dtype=jnp.int32))
         drawn = sample(
             self.prior,
             prior_params,

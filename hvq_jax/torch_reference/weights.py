@@ -223,10 +223,10 @@ def _autoencoder_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct
     channels = _sizes(state_dict, "encoder.0.weight", 4)[1]
 
     def initialise(key: jax.Array) -> dict[str, Any]:
-        encoder = Encoder(dim).init(key, jnp.zeros((1, 4, 4, channels)), train=False)
-        decoder = Decoder(dim, channels).init(key, jnp.zeros((1, 1, 1, dim)), train=False)
+        encoder = Encoder(dim).init(key, jnp.zeros((1, 4, 4, channels), jnp.float32), train=False)
+        decoder = Decoder(dim, channels).init(key, jnp.zeros((1, 1, 1, dim), jnp.float32), train=False)
         variables = {name: {"encoder": encoder[name], "decoder": decoder[name]} for name in encoder}
-        variables["params"]["quantizer"] = {"codes": jnp.zeros((num_codes, dim))}
+        variables["params"]["quantizer"] = {"codes": jnp.zeros((num_codes, dim), jnp.float32)}
         return variables
 
     return flatten_dict(jax.eval_shape(initialise, jax.random.key(0)), sep="/")

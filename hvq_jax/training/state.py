@@ -114,7 +114,8 @@ def train_step(
     average_params = state.average_params
     if average_params is not None:
         # A short memory at first, so that the random initialisation is forgotten soon.
-        decay = jnp.minimum(average_decay, (1 + state.step) / (10 + state.step))
+        step = state.step.astype(jnp.float32)
+        decay = jnp.minimum(average_decay, (1 + step) / (10 + step))
         average_params = optax.incremental_update(params, average_params, 1 - decay)
     new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)
     return new_state, StepReport(loss, optax.tree.norm(gradients), metrics)
