@@ -26,7 +26,7 @@ from hvq_jax.priors.tokens import Tables, check_residuals, from_tokens, to_parts
 from hvq_jax.runs.latent_data import encode_parts
 from hvq_jax.runs.latent_files import check_latents, read_tables
 from hvq_jax.runs.options import RunOptions
-from hvq_jax.runs.workdir import load_options, read_description
+from hvq_jax.runs.workdir import config_named, load_options, read_description
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import checkpoint_folder, initial_state
@@ -85,7 +85,8 @@ class TrainedRun:
         """The autoencoder; UserError if there is none."""
         if self.image_shape is None:
             raise UserError(f"{self.workdir} has a prior over your own latents and no autoencoder, so no images")
-        return self.options.autoencoder_model(self.image_shape)
+        with config_named(self.workdir):
+            return self.options.autoencoder_model(self.image_shape)
 
     @property
     def latent_shape(self) -> tuple[int, int]:

@@ -132,24 +132,24 @@ def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if config is None:
         lost = f": {NOT_MADE_AGAIN}" if (Path(workdir) / CHECKPOINTS).exists() else ""
         raise UserError(f"no run in {workdir}: {path} does not exist{lost}")
-    with _named(path):
+    with config_named(workdir):
         return stored_values(config)
 
 
 def load_options(workdir: str | os.PathLike[str]) -> RunOptions:
     """Return the options of a run; raise UserError as `load_config` does, or if they do not fit together."""
     config = load_config(workdir)
-    with _named(Path(workdir) / CONFIG):
+    with config_named(workdir):
         return from_dict(config)
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file `path` in errors about the options that it holds."""
+def config_named(workdir: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the run's config.json in errors about its options that are raised in the block."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{path} cannot be used ({error}): {NOT_MADE_AGAIN}") from None
+        raise UserError(f"{Path(workdir) / CONFIG} cannot be used ({error}): {NOT_MADE_AGAIN}") from None
 
 
 def write_description(workdir: Path, description: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Conversion of the PyTorch reference's checkpoints to a run that `train.py` evaluates and `sample.py` draws from."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,35 +12,18 @@ from hvq_jax.autoencoder import ModelState
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path, read_arrays
+from hvq_jax.files import full_path
 from hvq_jax.latents import Z_E, find_latent
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.quantizers.bottleneck import QuantizerState
 from hvq_jax.runs.open import open_run
 from hvq_jax.runs.run import ImageRun
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.torch_reference.state_dict import read_state_dict
 from hvq_jax.torch_reference.weights import autoencoder_from_torch, pixelcnn_from_torch
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import checkpoint_folder, initial_state
 from hvq_jax.training.stage import Stage
-
-
-def read_state_dict(file: str) -> Mapping[str, np.ndarray]:
-    """Return the arrays of a `.pt` (needs torch; only weights are read, no code is run) or an `.npz`, by key."""
-    path = full_path(file)
-    if not path.is_file():
-        raise UserError(f"{file}: no such file")
-    if path.suffix == ".npz":
-        return read_arrays(path, advice="it is not a state dict")
-    try:
-        import torch
-
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-        return {key: tensor.numpy() for key, tensor in tensors.items()}
-    except ImportError:
-        raise UserError(f"{file}: reading a .pt needs torch (pip install torch), or save it as .npz first") from None
-    except Exception as error:  # torch raises many kinds of errors for files it did not write
-        raise UserError(f"{file} is not a state dict: {type(error).__name__}: {str(error).splitlines()[0]}") from None
 
 
 def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | None = None) -> None:
@@ -55,8 +38,8 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
         raise UserError(
             f"--prior draws codes only, and --config.latent.mode={config.latent.mode} needs residuals too: leave it out"
         )
-    variables = autoencoder_from_torch(read_state_dict(autoencoder))
-    prior_params = None if prior is None else pixelcnn_from_torch(read_state_dict(prior))
+    variables = _from_torch("autoencoder", autoencoder, autoencoder_from_torch)
+    prior_params = None if prior is None else _from_torch("prior", prior, pixelcnn_from_torch)
     with config.unlocked():
         config.latent.num_codes, config.latent.dim = variables["params"]["quantizer"]["codes"].shape
         config.latent.num_frequent = min(config.latent.num_frequent, config.latent.num_codes)
@@ -77,6 +60,17 @@ def convert(config: ConfigDict, workdir: str, *, autoencoder: str, prior: str | 
             stage, latents = run.prior_stage(TrainedRun.load(run.workdir))
             _save(run, stage, prior_params, None, latents.validation)
     print(f"wrote {workdir}: python train.py --workdir={workdir} evaluates it, sample.py uses it")
+
+
+def _from_torch(
+    flag: str, file: str, from_torch: Callable[[Mapping[str, np.ndarray]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the variables that `from_torch` makes of the state dict in `file`; name the file in its errors."""
+    state_dict = read_state_dict(file)
+    try:
+        return from_torch(state_dict)
+    except UserError as error:
+        raise UserError(f"--{flag}={file}: {error}") from None
 
 
 def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ Variables are nested dicts of JAX arrays, named like the Linen modules of `netwo
 (key, path, layout) serves both directions, so that a round trip is exact to the bit.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.networks.encoder_decoder import Decoder, Encoder
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
+from hvq_jax.schema import Array, check_arrays
 
 StateDict = Mapping[str, np.ndarray]
 Variables = Mapping[str, Any]
@@ -131,9 +133,10 @@ def autoencoder_from_torch(state_dict: StateDict) -> dict[str, Any]:
         float32 arrays; the codes are [K, D].
 
     Raises:
-        UserError: a key is unknown or missing, or an array has the wrong shape.
+        UserError: a key is unknown or missing, or an array has the wrong dtype, shape or values.
     """
     _check_names(state_dict, [entry.key for entry in _AUTOENCODER], optional=_BATCH_COUNTS)
+    _check_values(state_dict, _AUTOENCODER)
     _check_shapes(state_dict, _AUTOENCODER, _autoencoder_shapes(state_dict))
     return _to_flax(state_dict, _AUTOENCODER)
 
@@ -163,10 +166,11 @@ def pixelcnn_from_torch(state_dict: StateDict) -> dict[str, Any]:
         {"params": ...} of a class-conditional `Prior` over plain codes with a `PixelCNN`, as float32 arrays.
 
     Raises:
-        UserError: a key is unknown or missing, or an array has the wrong shape.
+        UserError: a key is unknown or missing, or an array has the wrong dtype, shape or values.
     """
-    table = _pixelcnn(_num_layers(r"layers\.(\d+)\.", state_dict))
+    table = _pixelcnn(_num_layers(r"layers\.(\d{1,9})\.", state_dict))
     _check_names(state_dict, [entry.key for entry in table])
+    _check_values(state_dict, table)
     _check_shapes(state_dict, table, _pixelcnn_shapes(state_dict))
     return _to_flax(state_dict, table)
 
@@ -180,24 +184,37 @@ def pixelcnn_to_torch(variables: Variables) -> dict[str, np.ndarray]:
     Raises:
         UserError: a variable is unknown or missing, or has the wrong shape.
     """
-    table = _pixelcnn(_num_layers(r"params/network/layer_(\d+)/", flatten_dict(variables, sep="/")))
+    table = _pixelcnn(_num_layers(r"params/network/layer_(\d{1,9})/", flatten_dict(variables, sep="/")))
     state_dict = _to_torch(variables, table)
     _check_shapes(state_dict, table, _pixelcnn_shapes(state_dict))
     return state_dict
 
 
 def _num_layers(pattern: str, names: Iterable[str]) -> int:
-    matches = (re.match(pattern, name) for name in names)
-    return 1 + max((int(match[1]) for match in matches if match), default=0)
+    """Return the number of layers by the largest index, at most one more than there are names: one is then missing."""
+    found = [match[1] for name in names if (match := re.match(pattern, name))]
+    return min(1 + max((int(index) for index in found), default=0), 1 + len(found))
 
 
 def _check_names(given: Iterable[str], required: Iterable[str], optional: Iterable[str] = ()) -> None:
-    missing = [name for name in required if name not in set(given)]
+    names = set(given)
+    missing = [name for name in required if name not in names]
     if missing:
         raise UserError(f"not a model of the reference: {missing[0]} is missing")
-    unknown = sorted(set(given) - set(required) - set(optional))
+    unknown = sorted(names - set(required) - set(optional))
     if unknown:
         raise UserError(f"not a model of the reference: {unknown[0]} is unknown")
+
+
+def _check_values(state_dict: StateDict, table: list[_Entry]) -> None:
+    """Raise UserError unless all arrays are floats, finite in 32 bits, and variances are not negative."""
+    for key, path, _ in table:
+        shape: tuple[int | str, ...] = np.shape(state_dict[key])
+        lowest = 0.0 if path.endswith("/var") else -math.inf
+        try:
+            check_arrays({key: np.asarray(state_dict[key])}, {key: Array("floats", shape, low=lowest)})
+        except ValueError as error:
+            raise UserError(f"not a model of the reference: {error}") from None
 
 
 def _check_shapes(state_dict: StateDict, table: list[_Entry], shapes: Mapping[str, jax.ShapeDtypeStruct]) -> None:
@@ -237,7 +254,7 @@ def _pixelcnn_shapes(state_dict: StateDict) -> dict[str, jax.ShapeDtypeStruct]:
     network = PixelCNN(
         num_classes=_sizes(state_dict, "layers.0.class_cond_embedding.weight", 2)[0],
         width=width,
-        num_layers=_num_layers(r"layers\.(\d+)\.", state_dict),
+        num_layers=_num_layers(r"layers\.(\d{1,9})\.", state_dict),
     )
     model = Prior(num_codes, network, head_width=_sizes(state_dict, "output_conv.0.weight", 4)[0])
     tokens, labels = jnp.zeros((1, 1, 1, 1), jnp.int32), jnp.zeros(1, jnp.int32)

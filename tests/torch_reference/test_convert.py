@@ -1,5 +1,6 @@
 """The golden weights of the reference, as a run: its reconstructions are the reference's own."""
 
+import os
 import sys
 import types
 
@@ -13,9 +14,11 @@ import sample
 import train
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import ModelState, Variables
+from hvq_jax.errors import UserError
 from hvq_jax.images import to_float, to_uint8
 from hvq_jax.quantizers.bottleneck import QuantizerState
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.torch_reference.state_dict import read_state_dict
 from hvq_jax.torch_reference.weights import autoencoder_from_torch
 
 GOLDEN = "tests/golden"
@@ -77,26 +80,83 @@ def test_train_evaluates_it_and_sample_draws_from_it(converted, tmp_path, capsys
     assert Image.open(tmp_path / "grid.png").size[0] > 28
 
 
-def test_a_pt_file_is_read_as_weights_only(files, data_dir, tmp_path, monkeypatch, capsys):
-    class Tensor:
-        def __init__(self, array):
-            self.array = array
+class Tensor:
+    """Stands for torch.Tensor, as far as it is used: torch is not installed where the tests run."""
 
-        def numpy(self):
-            return self.array
+    def __init__(self, array):
+        self.array = array
 
-    def load(path, *, map_location, weights_only):
+    def detach(self):
+        return self
+
+    def numpy(self):
+        if isinstance(self.array, Exception):
+            raise self.array
+        return self.array
+
+
+def put_torch(monkeypatch, content):
+    """Let `torch.load` return `content`, or raise it."""
+
+    def load(file, *, map_location, weights_only):
+        assert file.read(1) != b""
         assert map_location == "cpu"
         assert weights_only is True
-        return {key: Tensor(array) for key, array in state_dict("vqvae_c1_28_d16_k32").items()}
+        if isinstance(content, Exception):
+            raise content
+        return content
 
-    (tmp_path / "best.pt").write_bytes(b"stands for a checkpoint")
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
+
+
+def test_a_pt_file_is_read_as_weights_only(files, data_dir, tmp_path, monkeypatch, capsys):
+    (tmp_path / "best.pt").write_bytes(bytes(2**20))
+    put_torch(monkeypatch, {key: Tensor(array) for key, array in state_dict("vqvae_c1_28_d16_k32").items()})
     command = arguments(tmp_path, data_dir, tmp_path / "run", "best.pt")
     assert convert.main(command) == 0
     assert (tmp_path / "run" / "checkpoints" / "autoencoder" / "1").is_dir()
     assert convert.main(command) == 1
     assert "already holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (EOFError(), "is not a state dict: EOFError: it is empty or cut off"),
+        (
+            RuntimeError("failed finding central directory. This is\nlong"),
+            "RuntimeError: failed finding central directory",
+        ),
+        (
+            ValueError("Weights only load failed.\nUnsupported global: GLOBAL numpy.core.x was not an allowed global"),
+            "it needs the Python object numpy.core.x; save the module's state_dict() alone",
+        ),
+        ([], "is not a state dict: it holds a list"),
+        ({"a.weight": 3.0}, "a.weight is of type float, no tensor"),
+        ({"model": {"a": Tensor(np.ones(3))}}, "model is of type dict, no tensor"),
+        ({"a": Tensor(TypeError("unsupported ScalarType"))}, "a cannot be used: TypeError: unsupported ScalarType"),
+        (
+            {"a": Tensor(np.broadcast_to(np.float32(0), (10**9, 10**9)))},
+            "a of shape (1000000000, 1000000000) is larger",
+        ),
+    ],
+)
+def test_a_pt_file_of_anything_else_is_refused(tmp_path, monkeypatch, content, says):
+    (tmp_path / "a.pt").write_bytes(b"stands for a checkpoint")
+    put_torch(monkeypatch, content)
+    with pytest.raises(UserError) as caught:
+        read_state_dict(str(tmp_path / "a.pt"))
+    assert str(caught.value).startswith(f"{tmp_path / 'a.pt'}")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["a.pt", "a.npz"])
+def test_nothing_but_a_regular_file_is_opened(tmp_path, monkeypatch, name):
+    put_torch(monkeypatch, {})
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read: it is a named pipe"):
+        read_state_dict(str(tmp_path / name))
 
 
 def refused(command, capsys):
@@ -115,6 +175,12 @@ def test_bad_files_get_one_line(files, data_dir, tmp_path, monkeypatch, capsys):
     assert "another number of channels" in refused(arguments(files, data_dir, workdir, "colour.npz"), capsys)
     wrong = refused(arguments(files, data_dir, tmp_path / "other", "prior.npz"), capsys)
     assert "encoder.0.weight" in wrong or "embedding.weight" in wrong
+    broken = state_dict("vqvae_c1_28_d16_k32")
+    broken["encoder.1.running_var"] = -broken["encoder.1.running_var"]
+    np.savez(tmp_path / "broken.npz", **broken)
+    line = refused(arguments(tmp_path, data_dir, tmp_path / "other", "broken.npz"), capsys)
+    assert f"--autoencoder={tmp_path / 'broken.npz'}: not a model of the reference: encoder.1.running_var must" in line
+    assert not (tmp_path / "other").exists()
     (tmp_path / "model.pt").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "needs torch" in refused(arguments(tmp_path, data_dir, workdir, "model.pt"), capsys)

@@ -107,11 +107,12 @@ def test_pixelcnns_of_any_size_survive_both_ways(num_codes, half, num_classes, h
             f"layers.{i}.horiz_resid.weight": (width, width, 1, 1),
             f"layers.{i}.horiz_resid.bias": (width,),
         }
-    # Any bits, NaN and -0 among them.
+    # Any bits of finite numbers, -0 among them.
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     state_dict = {
         key: rng.integers(2**32, size=shape, dtype=np.uint32).view(np.float32) for key, shape in shapes.items()
     }
+    state_dict = {key: np.where(np.isfinite(array), array, np.float32(-0.0)) for key, array in state_dict.items()}
     assert_same_bits(pixelcnn_to_torch(pixelcnn_from_torch(state_dict)), state_dict)
 
 
@@ -159,6 +160,54 @@ def test_a_wrong_shape_is_named(read, file):
         assert_names(f"{key} has shape (1, ", lambda wrong=one_axis_more: read(wrong))
     one_entry_less = state_dict | {keys[-1]: state_dict[keys[-1]][1:]}
     assert_names(f"{keys[-1]} has shape", lambda: read(one_entry_less))
+
+
+def with_last(array, value):
+    changed = array.astype(np.result_type(array, np.asarray(value).dtype))
+    changed[(-1,) * array.ndim] = value
+    return changed
+
+
+WRONG_VALUES = {
+    "NaN": lambda array: with_last(array, np.float32(np.nan)),
+    "infinite": lambda array: with_last(array, np.float32(-np.inf)),
+    "infinite in 32 bits": lambda array: with_last(array, np.float64(1e39)),
+    "complex": lambda array: array.astype(np.complex64),
+    "integers": lambda array: array.astype(np.int32),
+    "bools": lambda array: array > 0,
+    "strings": lambda array: array.astype("U4"),
+    "records": lambda array: np.zeros(array.shape, [("x", np.float32)]),
+    "objects": lambda array: array.astype(object),
+    "empty": lambda array: array[:0],
+}
+
+
+@readers
+@given(data=st.data(), wrong=st.sampled_from(sorted(WRONG_VALUES)))
+def test_wrong_values_are_named(read, file, data, wrong):
+    state_dict = state_dict_of(file)
+    key = data.draw(st.sampled_from([key for key in state_dict if not key.endswith("num_batches_tracked")]))
+    assert_names(f"{key} ", lambda: read(state_dict | {key: WRONG_VALUES[wrong](state_dict[key])}))
+
+
+def test_a_negative_variance_is_named():
+    state_dict = state_dict_of(AUTOENCODERS[0])
+    for key in [key for key in state_dict if key.endswith("running_var")]:
+        damaged = state_dict | {key: with_last(state_dict[key], np.float32(-1))}
+        assert_names(f"{key} must be at least 0.0", lambda damaged=damaged: autoencoder_from_torch(damaged))
+
+
+def test_other_precisions_are_read():
+    state_dict = state_dict_of(AUTOENCODERS[0])
+    read = autoencoder_from_torch({key: array.astype(np.float64) for key, array in state_dict.items()})
+    assert_same_bits(autoencoder_to_torch(read), autoencoder_to_torch(autoencoder_from_torch(state_dict)))
+
+
+@pytest.mark.parametrize("index", ["4", "999999999", "9" * 5000])
+def test_no_index_of_a_layer_takes_memory(index):
+    state_dict = state_dict_of(PIXELCNN) | {f"layers.{index}.vert_stack.bias": np.zeros(32, np.float32)}
+    with pytest.raises(UserError, match=r"layers\.4\..* is missing|layers\.9* ?.*is unknown"):
+        pixelcnn_from_torch(state_dict)
 
 
 @pytest.mark.parametrize(
