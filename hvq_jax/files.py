@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from io import BufferedReader
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +91,24 @@ def _check_regular(status: os.stat_result, path: str) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
         raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", path)
+
+
+def check_regular_files(folder: str | os.PathLike[str]) -> None:
+    """Raise OSError if anything below `folder` is neither a folder nor a regular file; broken links are passed over.
+
+    Call this before a library opens the files, which would wait forever for a named pipe.
+    """
+    for parent, _, names in os.walk(folder):
+        for path in (os.path.join(parent, name) for name in names):
+            with contextlib.suppress(FileNotFoundError):
+                _check_regular(os.stat(path), path)
+
+
+def open_to_lock(path: Path) -> BufferedWriter:
+    """Open a file, created if missing, to hold a lock on it or to write; raise OSError if it is not a regular file."""
+    with contextlib.suppress(FileNotFoundError):
+        _check_regular(os.stat(path), os.fspath(path))
+    return path.open("ab")
 
 
 def full_path(path: str | os.PathLike[str]) -> Path:
@@ -193,7 +211,7 @@ def _named(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """Hold a lock on `file`, created if missing, during the block; raise OSError if another process does."""
-    with file.open("ab") as lock:
+    with open_to_lock(file) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,6 +14,7 @@ import pytest
 
 from hvq_jax.errors import UserError
 from hvq_jax.files import (
+    check_regular_files,
     full_path,
     home_folder,
     open_regular,
@@ -60,6 +61,22 @@ def test_other_files_are_refused_without_waiting(tmp_path):
         for read in (read_arrays, partial(read_json, form=dict[str, int])):
             with pytest.raises(UserError, match=f"{path} cannot be read.*{kind}"):
                 read(path, advice="do without it")
+
+
+def test_a_named_pipe_is_found_before_a_library_waits_for_it(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").touch()
+    (tmp_path / "a" / "link").symlink_to("nowhere")
+    check_regular_files(tmp_path)
+    os.mkfifo(tmp_path / "a" / "b" / "pipe")
+    with pytest.raises(OSError, match=r"it is a named pipe, not a regular file: .*a/b/pipe"):
+        check_regular_files(tmp_path)
+
+
+def test_a_named_pipe_in_place_of_a_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / ".a.tmp")
+    with pytest.raises(UserError, match=r"cannot write .*: it is a named pipe"), whole_file(tmp_path / "a"):
+        pass
 
 
 def test_no_descriptor_is_left_open(tmp_path):

@@ -1,8 +1,7 @@
-"""The folder of prepared data sets, and what may lie in it."""
+"""The folder of prepared data sets."""
 
 import os
 import pathlib
-import stat
 import tempfile
 
 import tensorflow_datasets as tfds
@@ -28,11 +27,3 @@ def data_folder(data_dir: str | os.PathLike[str] | None) -> pathlib.Path:
     if own.is_symlink() or own.stat().st_uid != os.getuid():
         raise UserError(f"there is no home folder, and {own} belongs to another user: set data.data_dir=DIR")
     return own / "tensorflow_datasets"
-
-
-def check_files(folder: pathlib.Path) -> None:
-    """Raise UserError if anything but regular files lies below `folder`: TFDS would wait for a named pipe."""
-    for path in folder.rglob("*"):
-        kind = path.stat().st_mode if path.exists() else stat.S_IFREG  # whoever reads a broken link says so
-        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-            raise UserError(f"{path} is not a regular file: remove it")

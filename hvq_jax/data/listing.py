@@ -46,7 +46,7 @@ def find_images(folder: pathlib.Path) -> Listing:
             is_image = entry.name.lower().endswith(ENDINGS)
             if entry.name.startswith("."):
                 left_out["hidden"] += is_image
-            elif entry.is_dir():
+            elif _is_folder(entry):
                 identity = _identity(entry.stat())
                 if identity in ancestors:
                     raise UserError(f"{folder / path} is a link to a folder above it: remove it")
@@ -83,6 +83,14 @@ def _entries(folder: pathlib.Path) -> Iterator[os.DirEntry[str]]:
             yield from entries
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether this is a folder, or a link to one; False for a link that leads nowhere, as one to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _ending(name: str) -> str:

@@ -9,9 +9,10 @@ from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.decode import Sides
 from hvq_jax.data.examples import ExampleParser, has_label
 from hvq_jax.data.feature_classes import known_features_only
-from hvq_jax.data.folders import check_files, data_folder
+from hvq_jax.data.folders import data_folder
 from hvq_jax.data.streamed import StreamedSplit, damage_named
 from hvq_jax.errors import UserError
+from hvq_jax.files import check_regular_files
 
 _MOST_CLASSES = 100_000  # larger integer labels are not taken for classes
 
@@ -38,7 +39,7 @@ def open_prepared(name: str, data_dir: str | os.PathLike[str] | None = None) -> 
         raise UserError(unknown) from error
     description = f"the description of data set {name} in {folder}"
     with damage_named(description):
-        check_files(folder / parsed.name)
+        check_regular_files(folder / parsed.name)
         try:
             with known_features_only():
                 return tfds.core.read_only_builder.builder_from_files(name, data_dir=folder)
@@ -108,4 +109,7 @@ def open_split(
             ) from error
     with damage_named(f"image 0 of {where}"):
         first, _ = parse(records.__getitems__([0])[0])
+    last = len(records) - 1
+    with damage_named(f"image {last} of {where}"):
+        records.__getitems__([last])  # before memory is reserved for a number that the description may exaggerate
     return StreamedSplit(records, parse, np.arange(len(records)), first.shape, num_classes, where)

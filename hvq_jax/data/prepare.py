@@ -14,9 +14,10 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from hvq_jax.data.builders import ImageBuilder
-from hvq_jax.data.folders import check_files, data_folder
+from hvq_jax.data.folders import data_folder
 from hvq_jax.data.streamed import damage_named
 from hvq_jax.errors import UserError
+from hvq_jax.files import check_regular_files, open_to_lock
 
 
 def prepare(
@@ -51,7 +52,7 @@ def prepare(
     taken = {name: options[name] for name in builder_class.OPTIONS}
     data_dir = data_folder(data_dir)
     with damage_named(f"the description of {builder_class.name} in {data_dir}"):
-        check_files(data_dir / builder_class.name)
+        check_regular_files(data_dir / builder_class.name)
         builder = builder_class(data_dir=data_dir, manual_dir=manual_dir, **taken)
     folder = pathlib.Path(builder.data_path)
     if folder.exists():
@@ -110,7 +111,7 @@ def _owners_without_name() -> Iterator[None]:
 def _exclusive(path: pathlib.Path) -> Iterator[None]:
     """Hold the lock on `path`; the operating system releases it even if this process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
+    with open_to_lock(path) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

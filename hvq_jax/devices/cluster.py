@@ -93,7 +93,7 @@ def find_membership(environment: Mapping[str, str], explicit: Membership, *, has
                 "--coordinator=HOST:PORT, --num_processes=N and --process_id=I (or HVQ_COORDINATOR, HVQ_NUM_PROCESSES "
                 "and HVQ_PROCESS_ID in the environment) must be given together: add the missing ones"
             )
-        if not re.fullmatch(r".+:\d+", coordinator):
+        if not re.fullmatch(r".+:[0-9]{1,5}", coordinator):
             raise UserError(f"--coordinator={coordinator}: must be HOST:PORT of process 0")
         if not 0 <= index < count:
             raise UserError(f"--process_id={index}: must be between 0 and {count - 1} for --num_processes={count}")

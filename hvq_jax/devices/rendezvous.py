@@ -6,6 +6,7 @@ each of the others sends its index and the number of processes it was told, and 
 """
 
 import contextlib
+import itertools
 import re
 import socket
 import time
@@ -15,6 +16,7 @@ from hvq_jax.errors import UserError
 _RETRY_SECONDS = 0.5
 _READ_SECONDS = 5.0  # for a connection to say who it is; others, such as port scanners, are dropped
 _PATIENCE_SECONDS = 10.0  # a longer wait is announced
+_MOST_SHOWN = 16  # processes that are named in a message
 
 
 def meet(coordinator: str, num_processes: int, process_id: int, *, seconds: float) -> None:
@@ -47,6 +49,11 @@ def _receive_others(port: int, num_processes: int, seconds: float) -> None:
         connections: dict[int, socket.socket] = {}
         visitors: list[socket.socket] = []  # also those that were replaced
 
+        def missing() -> str:
+            absent = (str(i) for i in range(1, num_processes) if i not in connections)
+            shown = list(itertools.islice(absent, _MOST_SHOWN + 1))
+            return ", ".join(shown[:_MOST_SHOWN] + ["…"] * (len(shown) > _MOST_SHOWN))
+
         def stop(problem: str) -> UserError:
             for connection in visitors:
                 with contextlib.suppress(OSError):
@@ -57,11 +64,10 @@ def _receive_others(port: int, num_processes: int, seconds: float) -> None:
         announced = False
         while len(connections) < num_processes - 1:
             waited = time.monotonic() - start
-            missing = ", ".join(str(i) for i in range(1, num_processes) if i not in connections)
             if waited >= seconds:
-                raise stop(f"processes that have not started within {seconds:g} s: {missing} of {num_processes}")
+                raise stop(f"processes that have not started within {seconds:g} s: {missing()} of {num_processes}")
             if waited >= _PATIENCE_SECONDS and not announced:
-                print(f"waiting for the processes {missing} of {num_processes}", flush=True)
+                print(f"waiting for the processes {missing()} of {num_processes}", flush=True)
                 announced = True
             server.settimeout(min(_RETRY_SECONDS, seconds - waited))
             try:
@@ -109,7 +115,7 @@ def _report_to_first(host: str, port: int, num_processes: int, process_id: int, 
                 connection.sendall(f"hvq_jax {process_id} of {num_processes}\n".encode())
                 connection.settimeout(left + _READ_SECONDS)  # process 0 says who is missing
                 answer = connection.recv(512).decode(errors="replace").strip()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that no host can have
             reason, answer = str(error), ""
         if answer == "go":
             return

@@ -136,7 +136,7 @@ def with_flags(text: str) -> str:
 
 def _shared(options: RunOptions) -> dict[str, Any]:
     """Return what has to be the same on all processes: options other than paths and memory, code, and devices."""
-    values = {with_flags(key): value for key, value in flatten(to_dict(options)).items() if key not in _OWN_TO_PROCESS}
+    values = {f"--config.{key}": v for key, v in flatten(to_dict(options)).items() if key not in _OWN_TO_PROCESS}
     code = hashlib.sha256()
     for file in sorted(_PACKAGE.rglob("*.py")):
         code.update(file.relative_to(_PACKAGE).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")

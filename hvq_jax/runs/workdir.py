@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from io import BufferedWriter
 from pathlib import Path
-from typing import Annotated, Any, NotRequired, TextIO, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 from hvq_jax.errors import UserError
-from hvq_jax.files import NOT_MADE_AGAIN, full_path, read_json, write_json
+from hvq_jax.files import NOT_MADE_AGAIN, full_path, open_to_lock, read_json, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, FORMAT, FORMAT_FILE
 from hvq_jax.runs.options import RunOptions, from_dict, stored_values
 from hvq_jax.schema import Range
@@ -32,7 +33,7 @@ class Description(TypedDict):
     latent_shape: NotRequired[tuple[_Size, _Size]]  # (h, w)
     class_names: list[str]
     fingerprint: str
-    digest: NotRequired[str]  # of the others; earlier versions wrote none
+    digest: str  # of the others
 
 
 def write_format(workdir: Path) -> None:
@@ -87,9 +88,9 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
 _LOCK = ".lock"
 
 
-def _open_lock(path: Path) -> TextIO:
+def _open_lock(path: Path) -> BufferedWriter:
     path.mkdir(parents=True, exist_ok=True)
-    return open(path / _LOCK, "a")
+    return open_to_lock(path / _LOCK)
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -164,11 +165,11 @@ def read_description(workdir: Path) -> dict[str, Any]:
     if content is None:
         raise UserError(f"no run in {workdir}: {path} does not exist: {NOT_MADE_AGAIN}")
     found: dict[str, Any] = dict(content)
-    digest = found.pop("digest", None)
+    digest = found.pop("digest")
     problem = ""
     if ("image_shape" in found) == ("latent_shape" in found):
         problem = "it must have either image_shape or latent_shape"
-    elif digest is not None and digest != _digest(found):
+    elif digest != _digest(found):
         problem = "it is not as it was written"
     if problem:
         raise UserError(f"{path} cannot be used ({problem}): {NOT_MADE_AGAIN}")

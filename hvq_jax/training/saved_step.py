@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
-from hvq_jax.files import open_regular, shows_damage
+from hvq_jax.files import check_regular_files, open_regular, shows_damage
 
 _STATE, _DIGESTS, _METRICS = "state", "digests", "metrics"  # the items of a checkpoint: folders that Orbax writes
 _DIGESTS_FILE, _METRICS_FILE = f"{_DIGESTS}/metadata", f"{_METRICS}/metrics"
@@ -92,9 +92,14 @@ def _sum(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _read(path: Path) -> bytes:
+    with open_regular(path) as file:
+        return file.read()
+
+
 def _read_if_there(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return _read(path)
     except OSError as error:
         if error.errno not in _ABSENT:
             raise
@@ -136,7 +141,8 @@ def read_state(folder: Path, like: Any) -> Any:
 
 
 def _read_state(folder: Path, like: Any) -> Any:
-    digests = json.loads((folder / _DIGESTS_FILE).read_bytes())
+    check_regular_files(folder)
+    digests = json.loads(_read(folder / _DIGESTS_FILE))
     found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
     expected = {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in _leaves(like).items()}
     for path in sorted({*found, *expected}):
@@ -197,7 +203,7 @@ def _read_metric(folder: Path, name: str) -> float | None:
 def _copied_metrics(folder: Path) -> bytes | None:
     """Return what the file of metrics should contain, by the copy that `metadata` makes; None if that is damaged."""
     try:
-        return json.dumps(json.loads((folder / _MARKER).read_bytes())["custom_metadata"][_METRICS]).encode()
+        return json.dumps(json.loads(_read(folder / _MARKER))["custom_metadata"][_METRICS]).encode()
     except (ValueError, LookupError, TypeError):
         return None
 

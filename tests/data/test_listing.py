@@ -27,12 +27,24 @@ def test_every_file_is_an_image_or_counted(tmp_path):
     touch(tmp_path, "LICENSE", "x.png/9.png", "notes.a\nb")
     os.mkfifo(tmp_path / "b" / "pipe.png")
     (tmp_path / "b" / "broken.png").symlink_to(tmp_path / "absent")
+    (tmp_path / "b" / "itself.png").symlink_to("itself.png")
+    (tmp_path / "b" / "itself.tif").symlink_to("itself.tif")
     listing = find_images(tmp_path)
-    images = ["a/1.png", "a/2.JPG", "b/5.gif", "b/6.bmp", "b/7.webp", "b/8.jpeg", "b/broken.png", "x.png/9.png"]
+    images = [
+        "a/1.png",
+        "a/2.JPG",
+        "b/5.gif",
+        "b/6.bmp",
+        "b/7.webp",
+        "b/8.jpeg",
+        "b/broken.png",
+        "b/itself.png",
+        "x.png/9.png",
+    ]
     assert list(listing.images) == images
     assert listing.folders == ["a", "b", "x.png"]
-    assert listing.left_out == {".tif": 2, "hidden": 2, "without ending": 1, "no regular file": 1, "other": 1}
-    assert describe(listing.left_out).startswith("2 .tif, 2 hidden, 1 ")
+    assert listing.left_out == {".tif": 3, "hidden": 2, "without ending": 1, "no regular file": 1, "other": 1}
+    assert describe(listing.left_out).startswith("3 .tif, 2 hidden, 1 ")
 
 
 def test_many_kinds_are_cut_short(tmp_path):

@@ -121,3 +121,14 @@ def test_a_damaged_description_is_one_line(tmp_path, tiny_manual_dir, content):
         prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)
     assert "delete" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["features.json", "label.labels.txt", "fashion_mnist-train.array_record-00000-of-00001"]
+)
+def test_a_named_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, tiny_manual_dir, name):
+    folder = pathlib.Path(prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir).data_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(UserError, match=f"it is a named pipe, not a regular file: .*{name}"):
+        prepare(FashionMnist, data_dir=tmp_path, manual_dir=tiny_manual_dir)

@@ -211,6 +211,7 @@ def test_missing_split_is_named(prepared, tmp_path):
         ('"array_record"', '"parquet"', "file_format=array_record"),
         ('"40"', '"0"', "train split is empty"),
         ('"40"', '"41"', "image 40 of .* cannot be read"),
+        ('"40"', '"99999999999"', "image 99999999998 of .* cannot be read"),
         ('"2.1.0"', '"two"', "description of data set garments .* cannot be read"),
     ],
 )
@@ -266,7 +267,7 @@ def test_no_module_that_a_description_names_is_imported(prepared, tmp_path, file
 def test_a_named_pipe_is_refused_without_waiting(prepared, tmp_path, name):
     (prepared / name).unlink()
     os.mkfifo(prepared / name)
-    refused(tmp_path, f"{name} is not a regular file")
+    refused(tmp_path, f"it is a named pipe, not a regular file: .*{name}")
 
 
 def test_a_class_that_is_not_known_is_named(prepared, tmp_path):

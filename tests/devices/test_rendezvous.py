@@ -129,6 +129,17 @@ def test_what_is_no_port_is_refused(port):
         meet(f"localhost:{port}", 2, 0, seconds=0.1)
 
 
+@pytest.mark.parametrize("host", ["a..b", "x" * 300])
+def test_a_name_that_no_host_can_have_is_one_line(host):
+    with pytest.raises(UserError, match=f"process 0 did not answer at {host}:4711 within 0.1 s"):
+        meet(f"{host}:4711", 2, 1, seconds=0.1)
+
+
+def test_of_many_missing_processes_a_few_are_named():
+    with pytest.raises(UserError, match=r"not started within 0.1 s: 1, 2, .*, 16, … of 999999999$"):
+        meet(f"localhost:{free_port()}", 999_999_999, 0, seconds=0.1)
+
+
 @pytest.mark.parametrize("values", ["{'a': 1, 'b': index}", "{'a': 1, **({'c': 2} if index else {})}", "{'a': 1}"])
 def test_processes_that_were_told_different_things_stop(values):
     """Two processes join for real, right after they met on the same port, and compare what they were told."""

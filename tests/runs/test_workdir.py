@@ -1,13 +1,14 @@
 """The lock of a workdir: one run at a time, and no trace of a start that was refused."""
 
 import fcntl
+import json
 import multiprocessing
 import os
 
 import pytest
 
 from hvq_jax.errors import UserError
-from hvq_jax.runs.workdir import locked
+from hvq_jax.runs.workdir import locked, read_description, write_description
 
 
 def test_a_refused_start_leaves_no_trace(tmp_path):
@@ -18,6 +19,13 @@ def test_a_refused_start_leaves_no_trace(tmp_path):
     with pytest.raises(UserError, match="refused"), locked(tmp_path / "mine"):
         raise UserError("refused")
     assert list((tmp_path / "mine").iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_lock_that_is_no_file_is_named(tmp_path, make):
+    make(tmp_path / ".lock")
+    with pytest.raises(UserError, match=r"--workdir=.*: not writable"), locked(tmp_path):
+        pass
 
 
 def test_what_was_written_stays(tmp_path):
@@ -69,3 +77,14 @@ def test_a_lock_that_was_removed_meanwhile_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", remove_first)
     with pytest.raises(UserError, match="in use"), locked(tmp_path / "run"):
         pass
+
+
+@pytest.mark.parametrize("change", [{"image_shape": [65536, 65536, 4]}, {"class_names": ["b", "a"]}, {"digest": None}])
+def test_a_description_that_has_changed_is_refused(tmp_path, change):
+    write_description(tmp_path, {"name": "x", "image_shape": [8, 8, 1], "class_names": ["a", "b"], "fingerprint": "y"})
+    assert read_description(tmp_path)["image_shape"] == [8, 8, 1]
+    file = tmp_path / "dataset.json"
+    content = {**json.loads(file.read_text()), **change}
+    file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    with pytest.raises(UserError, match="dataset.json cannot be .*(it is not as it was written|it has no digest)"):
+        read_description(tmp_path)

@@ -142,3 +142,12 @@ def test_the_sums_are_those_of_sha256sum(folder):
 def test_a_state_that_can_be_read_is_used_though_another_file_is_damaged(folder):
     (folder / "3" / "state" / "commit_success.txt").unlink()
     assert step_of(read_state(folder / "3", LIKE)) == 3
+
+
+@pytest.mark.parametrize("name", ["digests/metadata", "metrics/metrics", "state/manifest.ocdbt", "SHA256SUMS"])
+def test_a_named_pipe_in_place_of_a_file_is_not_waited_for(folder, name):
+    for step in "23":
+        (folder / step / name).unlink()
+        os.mkfifo(folder / step / name)
+    with pytest.raises(UserError, match=f"cannot be read .*it is a named pipe.*{name}.*left as it is"):
+        restore_both(folder)
