@@ -86,5 +86,5 @@ def test_a_description_that_has_changed_is_refused(tmp_path, change):
     file = tmp_path / "dataset.json"
     content = {**json.loads(file.read_text()), **change}
     file.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
-    with pytest.raises(UserError, match="dataset.json cannot be .*(it is not as it was written|it has no digest)"):
+    with pytest.raises(UserError, match=r"dataset.json cannot be .*(it is not as it was written|it has no digest)"):
         read_description(tmp_path)
