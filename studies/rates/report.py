@@ -29,7 +29,7 @@ _ABOUT = {
     "bits_of_codes": "bits per image of codes",
     "mse_not_rounded": "test MSE, not rounded",
 }
-_PER_CODE, _FOR_ALL, _STEPS = (
+SETTINGS = _PER_CODE, _FOR_ALL, _STEPS = (
     [f"{g} a code" for g in NUM_BINS],
     [f"{g} for all" for g in NUM_BINS],
     [f"step {s:g}" for s in STEPS],
@@ -49,7 +49,7 @@ def read_result(path: Path) -> dict[str, Any]:
     advice = "measure the run again with studies.rates.measure"
     result = dict(read_json(path, Measurement, advice=advice) or {})
     settings: Any = result["settings"]
-    curves = [names for names in (_PER_CODE, _FOR_ALL, _STEPS) if set(names) & set(settings)]
+    curves = [names for names in SETTINGS if set(names) & set(settings)]
     missing = [name for names in curves or [_STEPS] for name in names if name not in settings]
     if missing:
         raise UserError(f"{path} has no setting {missing[0]}: {advice}")
@@ -117,7 +117,7 @@ def main() -> None:
     """Write tables and plot."""
     found = read_all()
     parts = [about(found)]
-    for names in (_PER_CODE, _FOR_ALL, _STEPS):
+    for names in SETTINGS:
         if any(names[0] in result["settings"] for result in found.values()):
             parts.append(settings(found, names))
     folder = find_folder("rates")

@@ -6,6 +6,7 @@ Writes `studies/samples/table.md`.
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from hvq_jax.command import exit_status
@@ -43,7 +44,11 @@ _SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "pre
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
     """Return the evaluation of a cell, None if there is none yet."""
-    path = find_results("samples") / f"judged-{cell.name}.json"
+    return read_judgement(find_results("samples") / f"judged-{cell.name}.json")
+
+
+def read_judgement(path: Path) -> dict[str, Any] | None:
+    """Return the evaluation in a file, None if there is none; raise UserError if it is damaged."""
     found = read_json(path, Judgement, advice="delete it, and run studies.samples.evaluate again")
     return None if found is None else dict(found)
 

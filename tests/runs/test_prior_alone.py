@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from sklearn.datasets import load_digits
 
 import sample
@@ -200,6 +201,55 @@ def test_bad_files_get_one_line(tmp_path, mode, changes, says):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(UserError, match=says) as caught:
         read(tmp_path / "a.npz", mode)
+    assert "\n" not in str(caught.value)
+
+
+def complete():
+    """Return all arrays that a file may have, for a latent with residuals."""
+    random = np.random.default_rng(1)
+    arrays = {"frequent": np.arange(5) < 2}
+    for split, size in (("train", 30), ("validation", 4), ("test", 3)):
+        indices = random.integers(0, 5, (size, 3, 2), dtype=np.int32)
+        arrays[f"{split}_indices"] = indices
+        arrays[f"{split}_labels"] = random.integers(0, 4, size)
+        arrays[f"{split}_residuals"] = random.normal(size=(np.count_nonzero(indices >= 2), 3)).astype(np.float32)
+    return arrays
+
+
+DAMAGE = {
+    "negated": lambda array: -array.astype(float) if array.dtype == bool else -1 - array,
+    "beyond 32 bits": lambda array: array + np.float64(1e39) if array.dtype.kind == "f" else array + np.int64(2**33),
+    "NaN": lambda array: array * np.nan,
+    "an axis more": lambda array: array[..., None],
+    "flat": lambda array: array.reshape(-1),
+    "shorter": lambda array: array[:-1],
+    "nothing": lambda array: array[:0],
+    "strings": lambda array: array.astype("U2"),
+    "another precision": lambda array: array.astype(np.float64 if array.dtype.kind == "f" else array.dtype),
+    "the other byte order": lambda array: array.astype(array.dtype.newbyteorder()),
+    "by column": np.asfortranarray,
+}
+HARMLESS = ("another precision", "the other byte order", "by column")
+
+
+@given(name=st.sampled_from(sorted(complete())), damage=st.sampled_from([*DAMAGE, "missing"]))
+def test_damage_is_named_and_harmless_changes_change_nothing(tmp_path_factory, name, damage):
+    path = tmp_path_factory.mktemp("own") / "a.npz"
+    arrays = complete()
+    same = damage in HARMLESS or (damage == "flat" and arrays[name].ndim == 1)
+    arrays[name] = np.zeros(0, object) if damage == "missing" else DAMAGE[damage](arrays[name])
+    np.savez(path, **{key: array for key, array in arrays.items() if array.dtype != object})
+    if same:
+        np.savez(path.with_name("b.npz"), **complete())
+        found, expected = (read(path.with_name(other), "frequency").data for other in ("a.npz", "b.npz"))
+        np.testing.assert_array_equal(found.train.items, expected.train.items)
+        return
+    if damage == "negated" and name.endswith("residuals"):
+        return  # as good as any
+    with pytest.raises(UserError) as caught:
+        read(path, "frequency")
+    assert str(caught.value).startswith(f"{path} cannot be read (")
+    assert name.partition("_")[0] in str(caught.value) or "residuals has" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
