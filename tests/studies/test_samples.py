@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hvq_jax.data.datasets import load_dataset
+from hvq_jax.errors import UserError
 from hvq_jax.runs.trained import TrainedRun
 from studies.samples import evaluate, report, sweep
 from studies.samples.cells import cells
@@ -93,6 +94,12 @@ def test_a_kept_classifier_judges_alike(data_dir, tmp_path, monkeypatch):
     np.testing.assert_array_equal(first.real, again.real)
     assert about == about_again
     assert list(tmp_path.iterdir()) == [kept]
+    arrays = dict(np.load(kept))
+    name = max(arrays, key=lambda name: arrays[name].size)
+    for wrong in (arrays[name][:-1], arrays[name] * np.nan, arrays[name].astype(int)):
+        np.savez(kept, **{**arrays, name: wrong})
+        with pytest.raises(UserError, match=f"classifier.npz cannot be read .{name} .*delete it, and evaluate again"):
+            evaluate.make_judge(dataset, kept)
 
 
 def test_the_table_has_means_over_trainings_and_the_difference_that_drawn_lengths_make(tmp_path, monkeypatch):
