@@ -76,14 +76,19 @@ class Checkpoints:
         """Find the saved steps and their objectives."""
         self._objectives = {}
         for path in self.folder.iterdir():
-            if _is_step(path) and saved_step.is_complete(path):
-                try:
-                    self._objectives[int(path.name)] = saved_step.read_metric(path, self.objective)
-                except DeletedError:
-                    continue
-                except DamagedError as error:
-                    self._objectives[int(path.name)] = None
-                    self._warn_unranked(path, str(error))
+            if not _is_step(path):
+                continue
+            if not saved_step.is_complete(path):
+                if path.is_dir():  # it was not deleted meanwhile
+                    say(f"checkpoint {path} is incomplete and passed over: run train.py on this workdir again")
+                continue
+            try:
+                self._objectives[int(path.name)] = saved_step.read_metric(path, self.objective)
+            except DeletedError:
+                continue
+            except DamagedError as error:
+                self._objectives[int(path.name)] = None
+                self._warn_unranked(path, str(error))
 
     def _warn_unranked(self, path: Path, reason: str) -> None:
         if int(path.name) not in self._unranked:

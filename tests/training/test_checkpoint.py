@@ -361,3 +361,13 @@ def test_what_killed_processes_left_is_removed(folder):
     assert len(names_in(folder)) == 3
     assert opened(folder).steps() == [1]
     assert names_in(folder) == ["1"]
+
+
+def test_a_reader_says_that_it_passes_over_an_incomplete_step(tmp_path, capsys):
+    saved(tmp_path, [0.3, 0.2, 0.1]).close()
+    (tmp_path / "3" / "_CHECKPOINT_METADATA").unlink()
+    before = files_of(tmp_path)
+    reader = Checkpoints(tmp_path, objective="mse", read_only=True)
+    assert step_of(reader.restore_best(LIKE)) == 2
+    assert f"checkpoint {tmp_path / '3'} is incomplete and passed over" in capsys.readouterr().out
+    assert files_of(tmp_path) == before
