@@ -256,6 +256,34 @@ def test_a_run_is_not_resumed_from_damaged_files(trained_run, tiny_arguments, tm
     assert before == {path: path.read_bytes() for path in before}
 
 
+@pytest.mark.parametrize(("key", "value"), [("dim", "8"), ("num_codes", 16.5), ("mode", None), ("num_frequent", -1)])
+def test_an_option_of_another_type_is_named_with_its_file(trained_run, tiny_arguments, tmp_path, capsys, key, value):
+    workdir = shutil.copytree(trained_run, tmp_path / "run")
+    config = json.loads((workdir / CONFIG).read_text())
+    config["latent"][key] = value
+    (workdir / CONFIG).write_text(json.dumps(config))
+    lines = [error_of([*tiny_arguments, f"--workdir={workdir}"], capsys), error_of([f"--workdir={workdir}"], capsys)]
+    assert sample.main([f"--workdir={workdir}", f"--out={tmp_path / 'a.png'}"]) == 1
+    lines.append(capsys.readouterr().err)
+    for line in lines:
+        assert f"{workdir / CONFIG} cannot be used (" in line
+        assert f"latent.{key}={value!r}: must be" in line
+        assert line.endswith("): restore it, or train again in another --workdir\n")
+
+
+def test_no_image_is_drawn_by_damaged_tables(trained_run, tmp_path, capsys):
+    workdir = shutil.copytree(trained_run, tmp_path / "run")
+    tables = dict(np.load(workdir / TABLES))
+    tables["centroids"][3, 5] = np.nan
+    np.savez(workdir / TABLES, **tables)
+    assert sample.main([f"--workdir={workdir}", f"--out={tmp_path / 'a.npz'}"]) == 1
+    line = f"{workdir / TABLES} cannot be read (centroids is not finite everywhere): delete it and run train.py again"
+    assert capsys.readouterr().err == f"error: {line}\n"
+    (workdir / TABLES).unlink()
+    assert train.main([f"--workdir={workdir}"]) == 0
+    assert equal(dict(np.load(workdir / TABLES)), dict(np.load(trained_run / TABLES)))
+
+
 def test_what_is_made_again_is_the_same(trained_run, tmp_path):
     """As the errors advise: delete it and run train.py again."""
     workdir = shutil.copytree(trained_run, tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import shutil
 from typing import ClassVar
 
@@ -242,6 +243,18 @@ def test_a_resumed_log_drops_what_will_be_written_again(tmp_path):
         file.write('{"stage": "toy", "split": "tr')  # cut off by a crash
     RunLog(tmp_path, "toy", start_step=2, num_steps=9).close()
     assert {(r["stage"], r["step"]) for r in read_records(tmp_path)} == {("toy", 1), ("toy", 2), ("other", 7)}
+
+
+def test_a_resumed_log_says_once_which_lines_are_no_records(tmp_path, capsys):
+    good = [{"stage": "toy", "split": "train", "step": step, "loss": 1.0} for step in (1, 2)]
+    bad = [b"5", b"null", b"{}", b"\xff", b'{"stage": "toy", "split": "train", "step": "3", "loss": 1.0}']
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b"\n".join([json.dumps(good[0]).encode(), *bad, json.dumps(good[1]).encode(), b'{"st']))
+    RunLog(tmp_path, "toy", start_step=2, num_steps=9).close()
+    said = f"{path}: left out 5 lines that are no records, the first is line 2 (it must be an object, not 5)\n"
+    assert capsys.readouterr().out == said
+    assert read_records(tmp_path) == good
+    assert capsys.readouterr().out == ""
 
 
 def test_more_steps_than_a_counter_of_32_bits_holds_are_refused():
