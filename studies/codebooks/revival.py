@@ -39,7 +39,7 @@ _COLUMNS = {
     "validation_commitment": "validation commitment",
     "codes_used": "codes used",
     "perplexity": "perplexity",
-    "revived": "revived per step",
+    "revived": "share revived per step",
 }
 
 
