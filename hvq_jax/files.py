@@ -77,14 +77,19 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
     """
     path = os.fspath(path)
     _check_regular(os.stat(path), path)
-    # Without waiting, in case that the file has been replaced by a named pipe in the meantime.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # The file owns its descriptor from the start: a stop at any moment closes it once, and never another file's.
+    file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115 - for the caller to close
     try:
-        _check_regular(os.fstat(descriptor), path)
-        return os.fdopen(descriptor, "rb")
+        _check_regular(os.fstat(file.fileno()), path)
     except BaseException:
-        os.close(descriptor)
+        file.close()
         raise
+    return file
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    # The file may have been replaced by a named pipe since it was checked.
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _check_regular(status: os.stat_result, path: str) -> None:

@@ -222,3 +222,24 @@ def test_only_what_is_named_is_removed(tmp_path):
         (tmp_path / name).touch()
     remove_unfinished([tmp_path / "a.npz", tmp_path / "never_written"])
     assert sorted(os.listdir(tmp_path)) == [".b.npz.tmp", "a.npz"]
+
+
+@pytest.mark.parametrize("name", ["stat", "open", "fstat"])
+def test_a_stop_while_a_file_is_opened_stays_a_stop_and_closes_only_that_file(tmp_path, monkeypatch, name):
+    (tmp_path / "a").write_bytes(b"a")
+    before = len(os.listdir("/proc/self/fd"))
+    called = getattr(os, name)
+
+    def stop(*arguments, **options):
+        result = called(*arguments, **options)
+        if name == "open":
+            os.close(result)  # as where the signal comes before the number is returned
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, name, stop)
+        with pytest.raises(KeyboardInterrupt):
+            open_regular(tmp_path / "a")
+    assert len(os.listdir("/proc/self/fd")) == before
+    with open_regular(tmp_path / "a") as file:
+        assert file.read() == b"a"

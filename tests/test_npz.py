@@ -81,7 +81,7 @@ def test_what_numpy_writes_is_read_exactly(tmp_path_factory, array, save, by_col
         assert npz_names(file) == ["a", "second"]
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(data=st.data(), save=st.sampled_from([*SAVERS.values()]))
 def test_damage_anywhere_gives_the_same_arrays_or_one_line(tmp_path_factory, data, save):
     content = bytearray(saved(save))

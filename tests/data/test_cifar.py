@@ -201,7 +201,7 @@ def checked(block: bytes) -> bytes:
     return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
 
 
-@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(data=st.data())
 def test_damage_to_headers_gives_the_same_content_or_one_line(tmp_path_factory, data):
     block, content = bytearray(header(7)), b"content"
@@ -324,7 +324,7 @@ def test_other_files_are_no_pickles_of_arrays(content):
         load_pickled(content, "a file")
 
 
-@hypothesis.settings(deadline=None, max_examples=150)
+@hypothesis.settings(deadline=None, max_examples=60)
 @hypothesis.given(data=st.data())
 def test_a_damaged_pickle_gives_a_dictionary_or_one_line(data):
     content = bytearray(python2_pickle({b"data": np.zeros((2, 3), np.uint8), b"labels": [1, 2]}))

@@ -144,7 +144,7 @@ def test_pixels_are_taken_as_stored_where_exif_cannot_be_read(file_format, name)
 
 
 @pytest.mark.filterwarnings("ignore")
-@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(data=st.data(), file_format=st.sampled_from([*FORMATS]))
 def test_damage_to_exif_alone_never_stops_the_decoder(data, file_format):
     exif = Image.Exif()

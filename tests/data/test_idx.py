@@ -101,7 +101,7 @@ def test_a_named_pipe_is_refused_without_waiting(tmp_path):
         read_idx(tmp_path / "pipe", ())
 
 
-@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(data=st.data(), compress=st.booleans())
 def test_damage_anywhere_gives_the_same_header_or_one_line(tmp_path_factory, data, compress):
     content = bytearray(gzip.compress(CONTENT, mtime=0) if compress else CONTENT)

@@ -107,7 +107,7 @@ def outcome(run: TrainedRun, name: str, content: bytes, read: Callable[[], Any])
     return None
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_data_set_is_as_it_was_written(run, data):
     content = data.draw(damaged(run, DATASET))
@@ -115,7 +115,7 @@ def test_the_data_set_is_as_it_was_written(run, data):
     assert found is None or found == read_description(run.workdir)
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_config_has_every_option_with_its_type(run, data):
     content = data.draw(damaged(run, CONFIG))
@@ -130,7 +130,7 @@ def test_a_format_is_a_number(run, data):
     assert found is None or json.loads(content)["format"] == FORMAT
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_a_summary_has_its_sections(run, data):
     content = data.draw(damaged(run, SUMMARY))
@@ -140,7 +140,7 @@ def test_a_summary_has_its_sections(run, data):
         assert all(isinstance(value, int | float) for value in found[section]["test"].values())
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_the_records_that_are_whole_are_read(run, data):
     lines = (run.workdir / METRICS).read_bytes().split(b"\n")

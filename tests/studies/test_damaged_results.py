@@ -57,7 +57,7 @@ def damaged(draw, content: str) -> str:
 
 
 @pytest.mark.parametrize("kind", KEPT)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_a_result_is_read_or_named(tmp_path_factory, kind, data):
     kept = data.draw(st.sampled_from(KEPT[kind]))
