@@ -307,6 +307,8 @@ def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array,
     latent = quantize(model, variables, z_e)
     reconstructions = decode(model, variables, latent.z_bar)
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
+    # Fused with what differs between latents, XLA would round the sums of equal terms differently.
+    terms = jax.lax.optimization_barrier(terms)
 
     def everywhere(values: jax.Array) -> jax.Array:
         """Broadcast the mask to the shape of `values` `[B, ...]`."""
