@@ -16,12 +16,11 @@ from flax import struct
 from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, HybridLatent, Latent
-from hvq_jax.losses import Losses, LossOptions, entropy_term, losses_per_image, total_loss
+from hvq_jax.losses import Losses, LossOptions, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
 from hvq_jax.networks import make_decoder, make_encoder
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, make_quantizer
-from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import QuantizerState
 
 
@@ -204,19 +203,13 @@ def start_from_data(
 def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
     """Return z_e `[B, h, w, D]` of float images `[B, H, W, C]` in [-1, 1], with the stored batch statistics."""
     chex.assert_shape(images, (None, *model.image_shape))
-    return _normalised(model, _apply(model.encoder(), "encoder", variables, images))
+    return model.quantizer.normalise(_apply(model.encoder(), "encoder", variables, images))
 
 
 def _apply(network: Any, name: str, variables: Variables, x: jax.Array) -> jax.Array:
     collections = {"params": variables.params[name], "batch_stats": variables.state.batch_stats[name]}
     y: jax.Array = network.apply(collections, x, train=False)
     return y
-
-
-def _normalised(model: Autoencoder, z_e: jax.Array) -> jax.Array:
-    """Return z_e in float32, at length 1 where encoder outputs are normalised (Yu et al., arXiv:2110.04627)."""
-    z_e = z_e.astype(jnp.float32)
-    return latents.unit(z_e) if model.codebook_options.unit_norm == "both" else z_e
 
 
 def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Array:
@@ -270,8 +263,7 @@ def training_loss(
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
     loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros((), jnp.float32)
     if model.loss.entropy_weight:
-        costs = code_costs(z_e, step.codes, model.codebook_options.assignment)
-        entropy = entropy_term(costs, model.loss.entropy_temperature, axis_name)
+        entropy = model.quantizer.entropy(z_e, step, model.loss.entropy_temperature, axis_name)
         loss += model.loss.entropy_weight * entropy
     metrics = TrainingMetrics(
         loss=loss,
@@ -292,7 +284,7 @@ def encode_training(
     """Return z_e `[B, h, w, D]` as a training step sees it, by batch statistics, and the new running statistics."""
     encoder = model.encoder(axis_name)
     z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images)
-    return _normalised(model, z_e), batch_stats
+    return model.quantizer.normalise(z_e), batch_stats
 
 
 def _apply_training(network: Any, params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:

@@ -115,12 +115,41 @@ def total_loss(losses: Losses, options: LossOptions) -> jax.Array:
     )
 
 
-def entropy_term(costs: jax.Array, temperature: float, axis_name: str | None = None) -> jax.Array:
+def masked_mean(
+    values: jax.Array, mask: jax.Array | None, axis_name: str | None = None, axis: int | tuple[int, ...] | None = None
+) -> jax.Array:
+    """Return the mean of `values` over the axes `axis`, of the positions where `mask` is True; 0 if there are none.
+
+    With devices, it is this device's share of the sum over its share of the count, so that the mean over the devices of
+    `axis_name` is the mean over the positions of all of them, however these are spread.
+
+    >>> masked_mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([True, True, False])).item()
+    1.5
+
+    Args:
+        values: float, of any shape.
+        mask: bool, of the leading axes of `values`; None: all positions count.
+        axis_name: the axis of devices, or None.
+        axis: axes that the mean is over, as in `jnp.mean`; with a mask all of the mask's, and none of others.
+    """
+    if mask is None:
+        return jnp.mean(values, axis=axis)
+    everywhere = mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim))
+    count = jnp.sum(mask, dtype=jnp.float32)
+    if axis_name:
+        count = jax.lax.pmean(count, axis_name)
+    others = values.size // max(mask.size, 1) if axis is None else 1
+    return jnp.sum(jnp.where(everywhere, values, 0.0), axis=axis) / (jnp.maximum(count, 1e-12) * others)
+
+
+def entropy_term(
+    costs: jax.Array, temperature: float, axis_name: str | None = None, mask: jax.Array | None = None
+) -> jax.Array:
     """Return E[H(p)] − H(E[p]) `[]` in nats, p = softmax(−costs / temperature) over the codes.
 
     It is small where each vector is sure of its code and all codes are used equally (Yu et al., 2023,
     arXiv:2310.05737). E[p] is the mean over the global batch, also over the devices of `axis_name`; E[H(p)] is this
-    device's mean.
+    device's mean, whose mean over the devices is that of the batch.
 
     >>> entropy_term(jnp.array([[0.0, 99.0], [99.0, 0.0]]), temperature=1.0).round(4).item()
     -0.6930999755859375
@@ -129,13 +158,14 @@ def entropy_term(costs: jax.Array, temperature: float, axis_name: str | None = N
         costs: [..., K] float32, from `code_costs`.
         temperature: temperature of the softmax.
         axis_name: the axis of devices, or None.
+        mask: [...] bool, False where a position does not count; None: nowhere.
     """
     log_p = jax.nn.log_softmax(-costs / temperature)
     p = jnp.exp(log_p)
     # 0 log 0 = 0, with a gradient of zero too.
     each = -jnp.sum(p * jnp.where(p > 0, log_p, 0.0), axis=-1)
-    mean_p = jnp.mean(p, axis=tuple(range(p.ndim - 1)))
+    mean_p = masked_mean(p, mask, axis_name, axis=tuple(range(p.ndim - 1)))
     if axis_name:
         mean_p = jax.lax.pmean(mean_p, axis_name)
     smallest = jnp.finfo(jnp.float32).tiny
-    return jnp.mean(each) + jnp.sum(mean_p * jnp.log(jnp.maximum(mean_p, smallest)))
+    return masked_mean(each, mask, axis_name) + jnp.sum(mean_p * jnp.log(jnp.maximum(mean_p, smallest)))

@@ -5,7 +5,8 @@
     ScalarQuantizer      a few numbers, each rounded; no codebook             `scalar.py`
 
 A quantizer is a hashable description. All methods are pure, and all arrays are arguments: `params` are learned by
-gradient, and a training step updates `QuantizerState` without gradients.
+gradient, and a training step updates `QuantizerState` without gradients. Positions where `mask` `[...]` is False are
+padding: they get a latent, but are neither counted nor learned from, and no code is moved onto them.
 """
 
 import dataclasses
@@ -20,9 +21,10 @@ from jax.lax import stop_gradient
 from hvq_jax import latents, registry
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import CODE, HybridLatent
+from hvq_jax.losses import entropy_term
 from hvq_jax.options import field_names, refuse_unused
 from hvq_jax.quantizers import codebook
-from hvq_jax.quantizers.assignment import nearest_codes
+from hvq_jax.quantizers.assignment import code_costs, nearest_codes
 from hvq_jax.quantizers.initialisation import INITIALISATIONS, codes_from_data
 from hvq_jax.quantizers.learning import LEARNING_RULES, LearningRule
 from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
@@ -68,11 +70,15 @@ class Quantizer(Protocol):
 
     @property
     def has_entropy_loss(self) -> bool:
-        """Whether the entropy term can be part of it: it needs the costs of codes, `assignment.code_costs`."""
+        """Whether the entropy term can be part of it."""
 
     @property
     def has_prior(self) -> bool:
         """Whether a prior can be trained on the codes: there is one per position."""
+
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """The shape of the indices of one position: (), or (L,) for L codes per position."""
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return fresh arrays."""
@@ -82,15 +88,38 @@ class Quantizer(Protocol):
         """Whether `start_from_data` has to be called before the first step."""
 
     def start_from_data(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[Params, QuantizerState]:
         """Return the arrays with codes made from the first z_e; `key`, like the result, is equal on all devices."""
+
+    def normalise(self, z_e: jax.Array) -> jax.Array:
+        """Return the z_e that all other methods and the losses take: float32, at length 1 where that is an option."""
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return the code of each index, `[K, D]`."""
 
+    def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
+        """Return z_q `[..., D]` of `indices` `[..., *index_shape]`."""
+
+    def entropy(
+        self, z_e: jax.Array, step: "Step", temperature: float, axis_name: str | None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the entropy term of the loss, `losses.entropy_term`, if `has_entropy_loss`."""
+
     def step(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[HybridLatent, Step]:
         """Train on a batch: revive dead codes; assign; update F; mask by it; update what the learning rule keeps."""
 
@@ -173,7 +202,13 @@ class CodebookQuantizer:
         return INITIALISATIONS[self.codebook_options.init] is not None and not by_revival
 
     def start_from_data(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[Params, QuantizerState]:
         """Return codes initialised by `codebook.init`; a codebook of unit norm starts from directions."""
         codes = codes_from_data(
@@ -182,6 +217,7 @@ class CodebookQuantizer:
             key,
             iterations=INITIALISATIONS[self.codebook_options.init] or 0,
             axis_name=axis_name,
+            mask=mask,
         )
         params, learned = self.rule.init(codes, known=True)
         return params, QuantizerState(state.frequency, learned)
@@ -190,30 +226,81 @@ class CodebookQuantizer:
     def _unit_norm(self) -> bool:
         return self.codebook_options.unit_norm != "none"
 
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """One code per position."""
+        return ()
+
+    def normalise(self, z_e: jax.Array) -> jax.Array:
+        """Return z_e in float32, at length 1 where encoder outputs are normalised (Yu et al., arXiv:2110.04627)."""
+        z_e = z_e.astype(jnp.float32)
+        return latents.unit(z_e) if self.codebook_options.unit_norm == "both" else z_e
+
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return `[K, D]` float32, differentiable in `params`; directions for a codebook of unit norm."""
         codes = self.rule.codes(params, state.learned)
         return latents.unit(codes) if self._unit_norm else codes
 
+    def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
+        """Return the codes `[..., D]` of `indices` `[...]`."""
+        return self.codes(params, state)[indices]
+
+    def entropy(
+        self, z_e: jax.Array, step: Step, temperature: float, axis_name: str | None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return the entropy term of the costs by which codes are assigned."""
+        costs = code_costs(z_e, step.codes, self.codebook_options.assignment)
+        return entropy_term(costs, temperature, axis_name, mask)
+
     def learn(
-        self, params: Params, state: QuantizerState, vectors: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> Step:
         """Revive dead codes; assign the constant `vectors` `[..., D]`; update F; update what the rule keeps."""
-        learned, frequency, revived = self.rule.revive(state.learned, state.frequency, vectors, key, axis_name)
+        step = self._learn(params, state, vectors, key, axis_name, mask)
+        if mask is None:
+            return step
+        # A batch that is all padding is no step.
+        seen = codebook.anywhere(mask, axis_name)
+        after = jax.tree.map(lambda new, old: jnp.where(seen, new, old), step.state, state)
+        return dataclasses.replace(step, state=after)
+
+    def _learn(
+        self,
+        params: Params,
+        state: QuantizerState,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None,
+    ) -> Step:
+        learned, frequency, revived = self.rule.revive(state.learned, state.frequency, vectors, key, axis_name, mask)
         codes = self.codes(params, QuantizerState(frequency, learned))
         indices = nearest_codes(vectors, stop_gradient(codes), self.codebook_options.assignment)
-        counts = codebook.count_assignments(indices, self.num_codes, axis_name)
+        learned_from = indices if mask is None else codebook.unassigned_where(~mask, indices, self.num_codes)
+        counts = codebook.count_assignments(learned_from, self.num_codes, axis_name)
         frequency = codebook.update_frequency(frequency, counts, self.latent_options.frequency_decay)
         if self.codebook_options.assignment == "projection":
             vectors = codebook.facing(vectors, stop_gradient(codes)[indices])
-        learned = self.rule.update(learned, vectors, indices, counts, axis_name)
+        learned = self.rule.update(learned, vectors, learned_from, counts, axis_name)
         return Step(QuantizerState(frequency, learned), codes, indices, counts, revived)
 
     def step(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[HybridLatent, Step]:
         """Train on a batch: the latent uses the updated F, but the codes before the averages are updated."""
-        step = self.learn(params, state, stop_gradient(z_e), key, axis_name)
+        step = self.learn(params, state, stop_gradient(z_e), key, axis_name, mask)
         return self._latent(z_e, step.codes, step.indices, step.state.frequency), step
 
     def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:

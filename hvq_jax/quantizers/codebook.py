@@ -66,11 +66,22 @@ def assigned(codes: jax.Array, count: float) -> MovingAverages:
 def count_assignments(indices: jax.Array, num_codes: int, axis_name: str | None = None) -> jax.Array:
     """Return how often each code is assigned in the batch, `[K]` int32, from `indices` of any shape.
 
-    >>> count_assignments(jnp.array([[0, 2], [2, 2]]), num_codes=4).tolist()
-    [1, 0, 3, 0]
+    An index K, as `unassigned_where` gives it, counts for no code.
+
+    >>> count_assignments(jnp.array([[0, 2], [2, 4]]), num_codes=4).tolist()
+    [1, 0, 2, 0]
     """
     counts = jnp.zeros(num_codes, jnp.int32).at[indices.reshape(-1)].add(1)
     return jax.lax.psum(counts, axis_name) if axis_name else counts
+
+
+def unassigned_where(padded: jax.Array, indices: jax.Array, num_codes: int) -> jax.Array:
+    """Return `indices` `[...]` with K, which is no code, where `padded` `[...]`: such positions count for no code.
+
+    >>> unassigned_where(jnp.array([False, True]), jnp.array([1, 1]), num_codes=4).tolist()
+    [1, 4]
+    """
+    return jnp.where(padded, num_codes, indices)
 
 
 def update_frequency(frequency: jax.Array, counts: jax.Array, decay: float) -> jax.Array:
@@ -82,26 +93,40 @@ def update_frequency(frequency: jax.Array, counts: jax.Array, decay: float) -> j
     return decay * frequency + counts
 
 
-def draw_vectors(z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None) -> jax.Array:
+def draw_vectors(
+    z_e: jax.Array, num_vectors: int, key: jax.Array, axis_name: str | None = None, mask: jax.Array | None = None
+) -> jax.Array:
     """Draw `num_vectors` random rows `[num_vectors, D]` of `z_e` `[..., D]`, distinct where there are enough of them.
 
     `key` must be equal on every device. Each device contributes the rows it holds and a sum carries them everywhere, so
-    the draw is the same for the same global batch on any number of devices.
+    the draw is the same for the same global batch on any number of devices. Only rows are drawn where `mask` `[...]` is
+    True; if it is nowhere, the result is without meaning.
 
     >>> draw_vectors(jnp.array([[1.0], [2.0], [3.0]]), 3, jax.random.key(0)).sort(axis=0).tolist()
     [[1.0], [2.0], [3.0]]
     """
-    rows = z_e.reshape(-1, z_e.shape[-1])
+    rows = jnp.asarray(z_e).reshape(-1, z_e.shape[-1])
     num_local = rows.shape[0]
     num_devices = jax.lax.axis_size(axis_name) if axis_name else 1
     num_rows = num_local * num_devices
-    chosen = jax.random.choice(key, num_rows, (num_vectors,), replace=num_rows < num_vectors)
+    if mask is None:
+        chosen = jax.random.choice(key, num_rows, (num_vectors,), replace=num_rows < num_vectors)
+    else:
+        chosen = _draw_rows(mask.reshape(-1), num_vectors, key, axis_name)
     if not axis_name:
         return rows[chosen]
     local = chosen - num_local * jax.lax.axis_index(axis_name)
     owned = (local >= 0) & (local < num_local)
     mine = jnp.where(owned[:, None], rows[jnp.clip(local, 0, num_local - 1)], 0.0)
     return jax.lax.psum(mine, axis_name)
+
+
+def _draw_rows(mask: jax.Array, num_rows: int, key: jax.Array, axis_name: str | None) -> jax.Array:
+    """Draw `num_rows` random positions `[num_rows]` int32 of the global `mask` that are True; in turn if too few."""
+    if axis_name:
+        mask = jax.lax.all_gather(mask, axis_name, tiled=True)
+    order = jnp.argsort(jnp.where(mask, jax.random.uniform(key, mask.shape), 2.0))
+    return order[jnp.arange(num_rows, dtype=jnp.int32) % jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)]
 
 
 def revive(
@@ -112,6 +137,7 @@ def revive(
     *,
     below: float,
     axis_name: str | None = None,
+    mask: jax.Array | None = None,
 ) -> tuple[MovingAverages, jax.Array, jax.Array]:
     """Move every code whose count is below `below` onto a random encoder output (Dhariwal et al., 2020).
 
@@ -119,7 +145,8 @@ def revive(
     codebook, and codes that are redrawn from the very batch at every step fit that batch and no other.
 
     A revived code starts over: its counts, sums and frequency F are reset. Call this before the assignment: in the
-    first step, where all codes are dead, it is the initialisation from data.
+    first step, where all codes are dead, it is the initialisation from data. Codes move onto outputs only where `mask`
+    `[...]` is True, and none moves if it is True nowhere.
 
     >>> before = MovingAverages(codes=jnp.zeros((2, 1)), counts=jnp.array([0.05, 1.95]), sums=jnp.zeros((2, 1)))
     >>> after, frequency, revived = revive(before, jnp.ones(2), jnp.full((3, 1), 7.0), jax.random.key(0), below=0.1)
@@ -130,7 +157,9 @@ def revive(
         The averages, F [K] and which codes were revived, [K] bool.
     """
     dead = averages.counts < below
-    drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name)
+    if mask is not None:
+        dead &= anywhere(mask, axis_name)
+    drawn = draw_vectors(z_e, averages.codes.shape[0], key, axis_name, mask)
     count = first_count(below)
     revived = MovingAverages(
         codes=jnp.where(dead[:, None], drawn, averages.codes),
@@ -138,6 +167,16 @@ def revive(
         sums=jnp.where(dead[:, None], count * drawn, averages.sums),
     )
     return revived, jnp.where(dead, 0.0, frequency), dead
+
+
+def anywhere(mask: jax.Array, axis_name: str | None = None) -> jax.Array:
+    """Return whether `mask` is True anywhere, on any device of the axis `axis_name`: a bool.
+
+    >>> anywhere(jnp.array([False, True])).item()
+    True
+    """
+    found = jnp.any(mask)
+    return jax.lax.pmax(found.astype(jnp.int32), axis_name) > 0 if axis_name else found
 
 
 def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
@@ -171,7 +210,7 @@ def update_averages(
     Args:
         averages: the averages before the batch.
         z_e: [..., D] float32.
-        indices: [...] int32, their codes.
+        indices: [...] int32, their codes; K, which is no code, where a vector does not count.
         counts: [K] int32 over the whole batch, from `count_assignments`.
         decay: γ.
         smoothing: Laplace smoothing of the counts, in assignments.

@@ -14,7 +14,13 @@ INITIALISATIONS: dict[str, int | None] = {"uniform": None, "data": 0, "kmeans": 
 
 
 def codes_from_data(
-    vectors: jax.Array, codes: jax.Array, key: jax.Array, *, iterations: int, axis_name: str | None = None
+    vectors: jax.Array,
+    codes: jax.Array,
+    key: jax.Array,
+    *,
+    iterations: int,
+    axis_name: str | None = None,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Return codes `[K, D]` found by Lloyd's k-means algorithm on encoder outputs.
 
@@ -33,16 +39,19 @@ def codes_from_data(
         key: must be equal on all devices.
         iterations: of Lloyd's algorithm; with 0 the codes are random rows of `vectors`.
         axis_name: name of the device axis, or None. All devices get the clusters of the whole batch.
+        mask: [...] bool, False where vectors are padding; None: nowhere.
     """
     unused = jnp.zeros(len(codes), jnp.float32)
 
     def fill(averages: MovingAverages, step: jax.Array | int) -> MovingAverages:
         step_key = jax.random.fold_in(key, step)
-        return codebook.revive(averages, unused, vectors, step_key, below=_EMPTY, axis_name=axis_name)[0]
+        return codebook.revive(averages, unused, vectors, step_key, below=_EMPTY, axis_name=axis_name, mask=mask)[0]
 
     def lloyd(step: jax.Array, averages: MovingAverages) -> MovingAverages:
         averages = fill(averages, step)
         indices = nearest_codes(vectors, averages.codes)
+        if mask is not None:
+            indices = codebook.unassigned_where(~mask, indices, len(codes))
         counts = codebook.count_assignments(indices, len(codes), axis_name)
         return codebook.update_averages(averages, vectors, indices, counts, decay=0.0, axis_name=axis_name)
 

@@ -49,16 +49,28 @@ class LearningRule:
         return params["codes"]
 
     def revive(
-        self, state: Any, frequency: jax.Array, vectors: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        state: Any,
+        frequency: jax.Array,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[Any, jax.Array, jax.Array]:
-        """Return the state, F `[K]` and which codes were revived, bool, before `vectors` `[..., D]` are assigned."""
-        del vectors, key, axis_name
+        """Return the state, F `[K]` and which codes were revived, bool, before `vectors` `[..., D]` are assigned.
+
+        Where `mask` `[...]` is False, vectors are padding and must not become codes.
+        """
+        del vectors, key, axis_name, mask
         return state, frequency, jnp.zeros((), bool)
 
     def update(
         self, state: Any, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None
     ) -> Any:
-        """Return the state after `vectors` `[..., D]` were assigned `indices` `[...]`, `counts` `[K]` times each."""
+        """Return the state after `vectors` `[..., D]` were assigned `indices` `[...]`, `counts` `[K]` times each.
+
+        The index of padding is K, which is no code.
+        """
         del vectors, indices, counts, axis_name
         return state
 
@@ -84,10 +96,16 @@ class MovingAverageRule(LearningRule):
         return state.codes
 
     def revive(
-        self, state: MovingAverages, frequency: jax.Array, vectors: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        state: MovingAverages,
+        frequency: jax.Array,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[MovingAverages, jax.Array, jax.Array]:
         """Move dead codes onto encoder outputs."""
-        return codebook.revive(state, frequency, vectors, key, below=self.revive_below, axis_name=axis_name)
+        return codebook.revive(state, frequency, vectors, key, below=self.revive_below, axis_name=axis_name, mask=mask)
 
     def update(
         self, state: MovingAverages, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None

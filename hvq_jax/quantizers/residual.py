@@ -75,7 +75,13 @@ class ResidualQuantizer:
         return self._level.starts_from_data
 
     def start_from_data(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[Params, QuantizerState]:
         """Start each codebook from what the previous ones leave of z_e."""
 
@@ -83,24 +89,50 @@ class ResidualQuantizer:
             rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]
         ) -> tuple[jax.Array, tuple[Params, QuantizerState]]:
             params, state, level_key = level
-            started = self._level.start_from_data(params, state, rest, level_key, axis_name)
+            started = self._level.start_from_data(params, state, rest, level_key, axis_name, mask)
             codes = self._level.codes(*started)
             return rest - codes[nearest_codes(rest, codes)], started
 
         return jax.lax.scan(start, z_e, (params, state, self._keys(key)))[1]
 
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """L codes per position."""
+        return (self.codebook_options.depth,)
+
+    def normalise(self, z_e: jax.Array) -> jax.Array:
+        """Return z_e in float32."""
+        return z_e.astype(jnp.float32)
+
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return the codes of all levels, `[L, K, D]`."""
         return self._level.codes(params, state)
 
+    def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
+        """Return the sums `[..., D]` of the codes of `indices` `[..., L]`."""
+        return sum_of_codes(indices, self.codes(params, state))
+
+    def entropy(
+        self, z_e: jax.Array, step: Step, temperature: float, axis_name: str | None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return 0; there is no such term."""
+        del z_e, step, temperature, axis_name, mask
+        return jnp.zeros((), jnp.float32)
+
     def step(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[HybridLatent, Step]:
         """Train each codebook on what the previous ones leave."""
 
         def learn(rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]) -> tuple[jax.Array, Step]:
             params, state, level_key = level
-            step = self._level.learn(params, state, rest, level_key, axis_name)
+            step = self._level.learn(params, state, rest, level_key, axis_name, mask)
             return rest - step.codes[step.indices], step
 
         _, step = jax.lax.scan(learn, stop_gradient(z_e), (params, state, self._keys(key)))

@@ -115,12 +115,27 @@ class ScalarQuantizer:
         }
         return params, QuantizerState(jnp.zeros(self.num_codes, jnp.float32))
 
+    @property
+    def index_shape(self) -> tuple[int, ...]:
+        """One code per position."""
+        return ()
+
     def start_from_data(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[Params, QuantizerState]:
         """Return the arrays unchanged."""
-        del z_e, key, axis_name
+        del z_e, key, axis_name, mask
         return params, state
+
+    def normalise(self, z_e: jax.Array) -> jax.Array:
+        """Return z_e in float32."""
+        return z_e.astype(jnp.float32)
 
     def _up(self, params: Params, numbers: jax.Array) -> jax.Array:
         """Return the decoder's input `[..., D]` of integers `[..., d]`, each scaled to [-1, 1] first."""
@@ -131,13 +146,33 @@ class ScalarQuantizer:
         del state
         return self._up(params, integers(self.codebook_options.levels))
 
+    def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
+        """Return the decoder's input `[..., D]` of `indices` `[...]`."""
+        return self.codes(params, state)[indices]
+
+    def entropy(
+        self, z_e: jax.Array, step: Step, temperature: float, axis_name: str | None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """Return 0; there is no such term."""
+        del z_e, step, temperature, axis_name, mask
+        return jnp.zeros((), jnp.float32)
+
     def step(
-        self, params: Params, state: QuantizerState, z_e: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        params: Params,
+        state: QuantizerState,
+        z_e: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[HybridLatent, Step]:
         """Update F; everything else is learned by gradient."""
         del key
         latent = self.quantize(params, state, z_e)
-        counts = codebook.count_assignments(latent.indices, self.num_codes, axis_name)
+        indices = latent.indices
+        if mask is not None:
+            indices = codebook.unassigned_where(~mask, indices, self.num_codes)
+        counts = codebook.count_assignments(indices, self.num_codes, axis_name)
         frequency = codebook.update_frequency(state.frequency, counts, self.latent_options.frequency_decay)
         after = dataclasses.replace(state, frequency=frequency)
         return latent, Step(after, self.codes(params, state), latent.indices, counts, jnp.zeros((), bool))

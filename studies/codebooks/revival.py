@@ -50,10 +50,17 @@ class AbsoluteThreshold(MovingAverageRule):
     """Moving averages with the threshold of one assignment per step, whatever the mean is."""
 
     def revive(
-        self, state: MovingAverages, frequency: jax.Array, vectors: jax.Array, key: jax.Array, axis_name: str | None
+        self,
+        state: MovingAverages,
+        frequency: jax.Array,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
     ) -> tuple[MovingAverages, jax.Array, jax.Array]:
         """Move codes with less than one assignment per step onto encoder outputs."""
         assert axis_name is None  # the vectors of this device are all
+        assert mask is None
         num_codes, dim = state.codes.shape
         one = num_codes * dim / vectors.size  # in units of the mean
         return codebook.revive(state, frequency, vectors, key, below=one)
