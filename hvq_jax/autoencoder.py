@@ -15,40 +15,20 @@ from flax import struct
 
 from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
-from hvq_jax.latents import PROJECTION, HybridLatent, Latent
+from hvq_jax.latents import HybridLatent, Latent
 from hvq_jax.losses import Losses, LossOptions, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
 from hvq_jax.networks import make_decoder, make_encoder
 from hvq_jax.networks.options import NetworkOptions
-from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, make_quantizer
+from hvq_jax.quantizers import (
+    CodebookOptions,
+    LatentOptions,
+    Quantizer,
+    check_options,
+    make_quantizer,
+    weights_in_effect,
+)
 from hvq_jax.quantizers.bottleneck import QuantizerState
-
-
-def check_options(
-    latent_options: LatentOptions,
-    codebook_options: CodebookOptions,
-    loss: LossOptions,
-    *,
-    frequent_codes_given: bool = False,
-) -> None:
-    """Check that the latent, codebook and loss options are compatible; raise ArgumentError with a dotted name.
-
-    With `frequent_codes_given`, as in a file of one's own latents, `num_frequent` is not used and may be anything.
-    """
-    row, quantizer = latents.find_latent(latent_options.mode), make_quantizer(latent_options, codebook_options)
-    counted = row.masked and latent_options.frequent_mass is None and not frequent_codes_given
-    if counted and latent_options.num_frequent > quantizer.num_codes:
-        given = f"latent.num_frequent={latent_options.num_frequent}"
-        raise ArgumentError(given, f"must be from 0 to {quantizer.num_codes}")
-    if loss.entropy_weight and not quantizer.has_entropy_loss:
-        needs = f"codebook.family={codebook_options.family} needs loss.entropy_weight=0.0"
-        raise ArgumentError(f"loss.entropy_weight={loss.entropy_weight}", needs)
-    if codebook_options.unit_norm == "codes" and row.uses(PROJECTION) and loss.commitment_target == "code":
-        raise ArgumentError(
-            "codebook.unit_norm=codes",
-            "needs loss.commitment_target=projection where the latent projects: encoder outputs committed to codes of "
-            "length 1 would get that length, which leaves nothing to the gain",
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,12 +90,7 @@ class Autoencoder:
     @cached_property
     def training_loss_options(self) -> LossOptions:
         """The weights in effect: 0 for terms that this quantizer does not use."""
-        quantizer, loss = self.quantizer, self.loss
-        return dataclasses.replace(
-            loss,
-            codebook_weight=loss.codebook_weight if quantizer.has_codebook_loss else 0.0,
-            commitment_weight=loss.commitment_weight if quantizer.has_commitment_loss else 0.0,
-        )
+        return weights_in_effect(self.loss, self.quantizer)
 
 
 @struct.dataclass
@@ -139,7 +114,7 @@ class TrainingMetrics:
     """The report of a training step: float32 scalars, means over the global batch."""
 
     loss: jax.Array
-    losses: Losses  # unweighted terms
+    losses: Losses[jax.Array]  # unweighted terms
     entropy: jax.Array  # E[H(p)] - H(E[p]) in nats, 0 where it has no weight
     share_outside: jax.Array  # positions where the decoder does not see the plain code
     gain: jax.Array  # mean alpha
@@ -152,7 +127,7 @@ class EvaluationSums:
     """Sums over evaluated images; add them up over batches, `psum` them over devices."""
 
     loss: Mean
-    losses: Losses  # of Mean
+    losses: Losses[Mean]
     mse: Mean  # on [-1, 1]
     psnr: Mean  # dB
     ssim: Mean

@@ -14,6 +14,7 @@ plots follow from it.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import chex
 import jax
@@ -27,6 +28,11 @@ from hvq_jax.registry import check_choice, choose
 
 # What the decoder may see at a position: the plain code z_q, the projection P(z_e, z_q), or z_e itself.
 CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
+
+# The names in the tables below, for type checkers; entries that you add to a table work too.
+Mode = Literal["vq", "projected", "frequency", "combined"]
+Estimator = Literal["straight_through", "rotation"]
+ProjectionGradient = Literal["both", "both_through_st", "encoder", "straight_through"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,10 +255,10 @@ def hybrid_latent(
     indices: jax.Array,
     frequent: jax.Array,
     *,
-    mode: str,
-    projection_gradient: str = "straight_through",
+    mode: Mode,
+    projection_gradient: ProjectionGradient = "straight_through",
     projection_groups: int = 1,
-    estimator: str = "straight_through",
+    estimator: Estimator = "straight_through",
 ) -> HybridLatent:
     """Return the latent of `mode`.
 

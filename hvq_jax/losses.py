@@ -10,7 +10,7 @@ batch.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ COMMITMENT_TARGETS: dict[str, Callable[[HybridLatent], jax.Array]] = {
     "code": lambda latent: latent.z_q,
     "projection": lambda latent: latent.projection,
 }
+CommitmentTarget = Literal["code", "projection"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LossOptions(Options):
 
     codebook_weight: float = option(1.0, "weight of |z_q - sg z_e|² (codes that are learned by gradient)", low=0)
     commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all quantizers but fsq)", low=0)
-    commitment_target: str = option(
+    commitment_target: CommitmentTarget = option(
         "code", "t, what encoder outputs are committed to: the code or the projection", choices=COMMITMENT_TARGETS
     )
     projection_weight: float = option(0.25, "weight of |P - sg z_q|² (latents that project)", low=0)
@@ -47,14 +48,17 @@ class LossOptions(Options):
     entropy_temperature: float = option(1.0, "temperature of that softmax", low=1e-6)
 
 
+T = TypeVar("T")
+
+
 @struct.dataclass
-class Losses:
+class Losses(Generic[T]):
     """The unweighted terms: `[B]` float32, one value per image, or a statistic of them."""
 
-    reconstruction: Any
-    codebook: Any
-    commitment: Any
-    projection: Any
+    reconstruction: T
+    codebook: T
+    commitment: T
+    projection: T
 
 
 def _mean_per_image(x: jax.Array) -> jax.Array:
@@ -67,11 +71,9 @@ def losses_per_image(
     z_e: jax.Array,
     latent: HybridLatent,
     *,
-    commitment_target: str = "code",
-) -> Losses:
+    commitment_target: CommitmentTarget = "code",
+) -> Losses[jax.Array]:
     """Return the four terms, each `[B]`.
-
-    The projection term counts the positions where the decoder sees the projection, by `where` and not by a product.
 
     >>> from hvq_jax.latents import plain_latent
     >>> z_e, code, images = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0]]), jnp.zeros((1, 2, 2, 1))
@@ -89,18 +91,48 @@ def losses_per_image(
     Raises:
         ArgumentError: the name is unknown.
     """
+    terms = latent_losses(z_e, latent, _mean_per_image, commitment_target=commitment_target)
+    squares = jnp.square(reconstructions.astype(jnp.float32) - images)
+    return dataclasses.replace(terms, reconstruction=_mean_per_image(squares))
+
+
+def latent_losses(
+    z_e: jax.Array,
+    latent: HybridLatent,
+    mean: Callable[[jax.Array], jax.Array],
+    *,
+    commitment_target: CommitmentTarget = "code",
+) -> Losses[jax.Array]:
+    """Return the terms of a latent of any shape, with 0 for the reconstruction.
+
+    The projection term counts the positions where the decoder sees the projection, by `where` and not by a product.
+
+    >>> from hvq_jax.latents import plain_latent
+    >>> z_e, code = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, 0.0]])
+    >>> latent_losses(z_e, plain_latent(z_e, code, jnp.array([7]), code), jnp.mean).codebook.item()
+    10.0
+
+    Args:
+        z_e: [..., D] float.
+        latent: the latent of `z_e`.
+        mean: takes the squares `[..., D]` of a term and returns their mean, over the axes that it likes.
+        commitment_target: a name in `COMMITMENT_TARGETS`; "code": t = z_q, "projection": t = P(z_e, z_q).
+
+    Raises:
+        ArgumentError: the name is unknown.
+    """
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
     target = choose("commitment_target", commitment_target, COMMITMENT_TARGETS)(latent)
     return Losses(
-        reconstruction=_mean_per_image(jnp.square(reconstructions.astype(jnp.float32) - images)),
-        codebook=_mean_per_image(jnp.square(latent.z_q - stop_gradient(z_e))),
-        commitment=_mean_per_image(jnp.square(z_e - stop_gradient(target))),
-        projection=_mean_per_image(jnp.where(latent.projected, pulled, 0.0)),
+        reconstruction=jnp.zeros((), jnp.float32),
+        codebook=mean(jnp.square(latent.z_q - stop_gradient(z_e))),
+        commitment=mean(jnp.square(z_e - stop_gradient(target))),
+        projection=mean(jnp.where(latent.projected, pulled, 0.0)),
     )
 
 
-def total_loss(losses: Losses, options: LossOptions) -> jax.Array:
+def total_loss(losses: Losses[jax.Array], options: LossOptions) -> jax.Array:
     """Return the weighted sum `[B]`; its mean over the batch is the training loss.
 
     >>> terms = Losses(*jnp.array([[1.0], [4.0], [4.0], [8.0]]))

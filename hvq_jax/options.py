@@ -168,22 +168,31 @@ def walk(kind: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[A
 def type_in_words(kind: Any) -> str:
     """Describe a type in words, such as "an integer" or "a number or None"."""
     words = {int: "an integer", float: "a number", str: "a string", bool: "True or False"}
-    kinds = _members(kind)
+    kinds = members(kind)
     named = [words.get(member, "a tuple of integers") for member in kinds if member is not type(None)]
     return " or ".join([*named, "None"] if type(None) in kinds else named)
 
 
-def _members(kind: Any) -> tuple[Any, ...]:
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+def members(kind: Any) -> tuple[Any, ...]:
+    """Return the types that a union is of; of names in a `Literal` that is `str`.
+
+    >>> members(typing.Literal["left", "right"] | None)
+    (<class 'str'>, <class 'NoneType'>)
+    """
+    if typing.get_origin(kind) is typing.Literal:
+        return tuple(dict.fromkeys(map(type, typing.get_args(kind))))
+    if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union:
+        return tuple(dict.fromkeys(member for part in typing.get_args(kind) for member in members(part)))
+    return (kind,)
 
 
 def is_optional(kind: Any) -> bool:
     """Return whether None is a value of this type."""
-    return type(None) in _members(kind)
+    return type(None) in members(kind)
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    return any(_is_a(value, member) for member in _members(kind))
+    return any(_is_a(value, member) for member in members(kind))
 
 
 def _is_a(value: Any, kind: Any) -> bool:

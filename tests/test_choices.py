@@ -5,6 +5,7 @@ import importlib
 import inspect
 import io
 import pkgutil
+import typing
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,9 +20,9 @@ from hvq_jax.data.decode import decode_image
 from hvq_jax.data.examples import ExampleParser
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import CODE, Latent, hybrid_latent, plain_latent
-from hvq_jax.losses import losses_per_image
+from hvq_jax.losses import latent_losses, losses_per_image
 from hvq_jax.networks.layers import conv
-from hvq_jax.options import Options
+from hvq_jax.options import Options, members
 from hvq_jax.quantizers.assignment import code_costs, nearest_codes
 from hvq_jax.runs.options import KEYS
 from hvq_jax.training.state import learning_rates, make_optimizer
@@ -48,6 +49,9 @@ CALLS = {
     "find_latent": latents.find_latent,
     "hybrid_latent": lambda mode="vq", **given: hybrid_latent(VECTORS, CODES, INDICES, FREQUENT, mode=mode, **given),
     "losses_per_image": losses,
+    "latent_losses": lambda **given: latent_losses(
+        VECTORS, plain_latent(VECTORS, VECTORS, INDICES, VECTORS), jnp.mean, **given
+    ),
     "nearest_codes": lambda assignment: nearest_codes(VECTORS, CODES, assignment),
     "code_costs": lambda assignment: code_costs(VECTORS, CODES, assignment),
     "learning_rates": lambda schedule: learning_rates(learning_rate=1.0, num_steps=1, schedule=schedule),
@@ -79,7 +83,8 @@ def takes_a_name(found):
         return
     for parameter in inspect.signature(found).parameters.values():
         # In Flax's layers, a dtype is Any.
-        if parameter.name in NAMED and parameter.annotation in (str, str | None, *([Any] * inspect.isclass(found))):
+        text = {str, type(None), *([Any] * inspect.isclass(found))}
+        if parameter.name in NAMED and text.issuperset(members(parameter.annotation)):
             yield parameter.name
 
 
@@ -108,6 +113,18 @@ def test_another_name_is_refused(name, found, parameter):
 
     with pytest.raises(ArgumentError, match=rf"^{parameter}=nonsense: choose one of "):
         call(**{parameter: "nonsense"})
+
+
+def literals(kind):
+    parts = (kind, *typing.get_args(kind))
+    return next((typing.get_args(part) for part in parts if typing.get_origin(part) is typing.Literal), ())
+
+
+def test_type_checkers_know_the_same_names():
+    typed = {key: literals(field.type) for key, field in KEYS.items()}
+    typed = {key: names for key, names in typed.items() if names}
+    assert {"latent.mode", "codebook.family", "codebook.init", "loss.commitment_target"} <= set(typed)
+    assert typed == {key: tuple(KEYS[key].metadata["rule"].choices) for key in typed}
 
 
 @pytest.mark.parametrize("channels", [-1, 2, 5])

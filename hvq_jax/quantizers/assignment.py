@@ -10,7 +10,7 @@ gives a different latent.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
@@ -31,9 +31,10 @@ _COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "projection": lambda inner, offsets: offsets - jnp.square(inner),
 }
 ASSIGNMENTS = tuple(_COSTS)
+Assignment = Literal["euclidean", "cosine", "projection"]
 
 
-def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: str = "euclidean") -> jax.Array:
+def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "euclidean") -> jax.Array:
     """Return the indices `[...]` int32 of the `codes` `[K, D]` assigned to `z_e` `[..., D]` by the rule `assignment`.
 
     Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
@@ -65,7 +66,7 @@ def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: str = "euclidean
     return indices
 
 
-def code_costs(z_e: jax.Array, codes: jax.Array, assignment: str = "euclidean") -> jax.Array:
+def code_costs(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "euclidean") -> jax.Array:
     """Return the cost `[..., K]` float32 of each of `codes` `[K, D]` for `z_e` `[..., D]`; infinite if never chosen.
 
     The costs are differentiable. With "euclidean" they are squared distances up to a term common to all codes.

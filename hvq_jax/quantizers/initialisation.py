@@ -1,5 +1,7 @@
 """Initialisation of codes from the first encoder outputs: a random subset, or cluster centres."""
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +13,7 @@ _EMPTY = 1e-30  # above the count of an empty cluster, 0, and below that of any 
 
 # By name: iterations of Lloyd's algorithm, starting from random encoder outputs; None: not initialised from data.
 INITIALISATIONS: dict[str, int | None] = {"uniform": None, "data": 0, "kmeans": 10}
+Initialisation = Literal["uniform", "data", "kmeans"]
 
 
 def codes_from_data(

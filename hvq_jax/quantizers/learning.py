@@ -11,7 +11,7 @@ gradients.
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -136,3 +136,4 @@ class SimVQ(LearningRule):
 
 
 LEARNING_RULES: dict[str, type[LearningRule]] = {"ema": MovingAverageRule, "gradient": LearningRule, "simvq": SimVQ}
+Learning = Literal["ema", "gradient", "simvq"] | str  # or an import path

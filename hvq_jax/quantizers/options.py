@@ -2,20 +2,31 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.latents import ESTIMATORS, LATENTS, PROJECTION_GRADIENTS, frequent_codes
+from hvq_jax.latents import (
+    ESTIMATORS,
+    LATENTS,
+    PROJECTION_GRADIENTS,
+    Estimator,
+    Mode,
+    ProjectionGradient,
+    frequent_codes,
+)
 from hvq_jax.options import Options, option
-from hvq_jax.quantizers.assignment import ASSIGNMENTS
-from hvq_jax.quantizers.initialisation import INITIALISATIONS
-from hvq_jax.quantizers.learning import LEARNING_RULES
+from hvq_jax.quantizers.assignment import ASSIGNMENTS, Assignment
+from hvq_jax.quantizers.initialisation import INITIALISATIONS, Initialisation
+from hvq_jax.quantizers.learning import LEARNING_RULES, Learning
 
 QUANTIZERS: dict[str, Any] = {}  # by name; filled in `quantizers/__init__.py`, where the classes are known
 
+Family = Literal["codebook", "residual", "fsq"] | str  # or an import path
+
 UNIT_NORMS = ("none", "codes", "both")
+UnitNorm = Literal["none", "codes", "both"]
 _MOST_CODES = 2**31 - 1  # indices are int32
 
 
@@ -28,7 +39,7 @@ class LatentOptions(Options):
     hvq_jax.errors.ArgumentError: mode=hybrid: choose one of vq, projected, frequency, combined
     """
 
-    mode: str = option("projected", "the latent the decoder sees", choices=LATENTS)
+    mode: Mode = option("projected", "the latent the decoder sees", choices=LATENTS)
     num_codes: int = option(512, "K, number of codes; fsq takes the product of codebook.levels instead", low=1)
     dim: int = option(64, "D, channels of the latent and of the codes", low=1)
     num_frequent: int = option(312, "S, number of frequent codes (latents with a mask)", low=0)
@@ -38,11 +49,13 @@ class LatentOptions(Options):
     frequency_decay: float = option(
         0.99, "decay of the frequency table F per step; 1: cumulative, 0: the latest batch only", low=0, high=1
     )
-    projection_gradient: str = option("straight_through", "gradient of the projection P", choices=PROJECTION_GRADIENTS)
+    projection_gradient: ProjectionGradient = option(
+        "straight_through", "gradient of the projection P", choices=PROJECTION_GRADIENTS
+    )
     projection_groups: int = option(
         1, "g, gains per position, one per group of D/g channels; must divide D, and g = D is z_e itself", low=1
     )
-    estimator: str = option("straight_through", "gradient of plain codes", choices=ESTIMATORS)
+    estimator: Estimator = option("straight_through", "gradient of plain codes", choices=ESTIMATORS)
 
     def __post_init__(self) -> None:
         """Check the options, and that the groups divide the channels."""
@@ -63,34 +76,28 @@ class LatentOptions(Options):
 
 
 @dataclasses.dataclass(frozen=True)
-class CodebookOptions(Options):
-    """The quantizer, and how its codes are learned."""
+class CodebookMethod(Options):
+    """The quantizer, and how its codes are learned, but for where they start."""
 
-    family: str = option(
+    family: Family = option(
         "codebook",
         "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or finite scalar "
         "quantization without a codebook (latent vq)",
         choices=QUANTIZERS,
         importable=True,
     )
-    learning: str = option(
+    learning: Learning = option(
         "ema",
         "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; or a "
         "learned linear map of frozen codes (codebook)",
         choices=LEARNING_RULES,
         importable=True,
     )
-    unit_norm: str = option(
+    unit_norm: UnitNorm = option(
         "none",
         "what is normalised to length 1: nothing; the codes, whose length is left to the gain; or codes and encoder "
         "outputs (codebook)",
         choices=UNIT_NORMS,
-    )
-    init: str = option(
-        "data",
-        "initial codes: encoder outputs of the first batches, the centres of their clusters, or random, from "
-        "U(-1/K, 1/K), for simvq from N(0, 1/D) (codebook, residual)",
-        choices=INITIALISATIONS,
     )
     decay: float = option(0.99, "decay of the moving averages per step (codebook with ema, residual)", low=0, high=1)
     revive_below: float = option(
@@ -100,7 +107,7 @@ class CodebookOptions(Options):
         low=0,
         high=1,
     )
-    assignment: str = option(
+    assignment: Assignment = option(
         "euclidean",
         "rule that assigns codes: nearest vector, nearest direction, or, for the latent projected, nearest line of "
         "either sign (codebook)",
@@ -118,3 +125,15 @@ class CodebookOptions(Options):
             raise ArgumentError(
                 f"levels={self.levels}", f"their product is the number of codes and must be at most {_MOST_CODES}"
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class CodebookOptions(CodebookMethod):
+    """The quantizer, and how its codes are initialised and learned."""
+
+    init: Initialisation = option(
+        "data",
+        "initial codes: encoder outputs of the first batches, the centres of their clusters, or random, from "
+        "U(-1/K, 1/K), for simvq from N(0, 1/D) (codebook, residual)",
+        choices=INITIALISATIONS,
+    )

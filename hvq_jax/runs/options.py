@@ -6,26 +6,24 @@ the commands, `--help` and docs/options.md all follow from `RunOptions`.
 
 import dataclasses
 import re
-import types
-import typing
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
-from hvq_jax.autoencoder import Autoencoder, check_options
+from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.options import DataOptions
 from hvq_jax.devices.parallel import FORMS
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
-from hvq_jax.options import Options, Rule, checked, option, redefault, section, type_in_words, walk
+from hvq_jax.options import Options, Rule, checked, members, option, redefault, section, type_in_words, walk
 from hvq_jax.priors import has_heads, make_network, make_prior
 from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import SamplingOptions
-from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, check_options, make_quantizer
 from hvq_jax.training.loop import FitOptions
 
 STAGES = ("all", "autoencoder", "prior")
@@ -149,7 +147,7 @@ def _config(kind: Any, values: Mapping[str, Any]) -> ConfigDict:
 def _field_value(field: dataclasses.Field[Any], value: Any) -> Any:
     if "rule" not in field.metadata:
         return _config(field.default_factory, value)
-    kinds = typing.get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    kinds = members(field.type)
     if len(kinds) == 1:
         return float(value) if field.type is float else value
     named = [kind for kind in kinds if kind is not type(None)]
