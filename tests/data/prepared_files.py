@@ -9,6 +9,8 @@ import numpy as np
 import PIL.Image
 import tensorflow_datasets as tfds
 
+from hvq_jax.data.builders.base import LocalInfo
+
 TWO_CLASSES = tfds.features.ClassLabel(names=["a", "b"])
 
 
@@ -33,9 +35,7 @@ def write_dataset(
         VERSION = tfds.core.Version("2.1.0")
 
         def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-            )
+            return LocalInfo(builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True)
 
         def _split_generators(self, dl_manager):
             return {split: self._generate_examples(split) for split in splits}

@@ -15,6 +15,7 @@ from published_files import stored
 from hvq_jax.data.builders.arrays import ArraySplit
 from hvq_jax.data.builders.mnist import FashionMnist
 from hvq_jax.data.folders import data_folder
+from hvq_jax.data.open_tfds import open_prepared
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
 
@@ -53,6 +54,16 @@ def test_prepared_twice_is_the_same_and_a_second_call_writes_nothing(tmp_path, t
     times = {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
     prepare(FashionMnist, data_dir=tmp_path / "first", manual_dir=tmp_path / "absent")
     assert times == {path.name: path.stat().st_mtime_ns for path in folders[0].iterdir()}
+
+
+def test_no_temporary_files_are_left(tmp_path, tiny_manual_dir, monkeypatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    builder = prepare(FashionMnist, data_dir=tmp_path / "data", manual_dir=tiny_manual_dir)
+    prepare(FashionMnist, data_dir=tmp_path / "data")
+    open_prepared(builder.name, tmp_path / "data")
+    assert not list(temporary.iterdir())
 
 
 def nobody(number: int):

@@ -32,6 +32,13 @@ class SplitImages(Protocol):
         """Yield images [H, W, C] uint8 and their labels; the caller closes the generator."""
 
 
+class LocalInfo(tfds.core.DatasetInfo):
+    """The description of a data set that TFDS's bucket does not have."""
+
+    def initialize_from_bucket(self) -> None:
+        """Do nothing; TFDS would leave an empty folder among the temporary files for each data set it looks up."""
+
+
 class ImageBuilder(tfds.core.ShardBasedBuilder):
     """A data set of uint8 images of one size with one label each, stored in the order in which they are read.
 
@@ -98,7 +105,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
             encoding=tfds.features.Encoding.BYTES,  # twice as fast to read as a list of numbers
         )
         label = tfds.features.ClassLabel(names=self.class_names)
-        return tfds.core.DatasetInfo(
+        return LocalInfo(
             builder=self,
             description=self.description,
             homepage=self.HOMEPAGE,
