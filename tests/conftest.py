@@ -1,7 +1,8 @@
 """Four simulated devices, the XLA options that the entry points set, and a compilation cache that all tests share.
 
 All have to be in the environment before JAX first looks for devices. Compiling takes most of the suite's time, so XLA
-is configured to spend less on it; tests of exact identities, marked `optimised`, run separately and compile as
+is configured to spend less on it: fewer optimisations, and no splitting of a program into parts that several threads
+compile, since all cores are busy anyway. Tests of exact identities, marked `optimised`, run separately and compile as
 `train.py` does: `pytest -m optimised`.
 
 The reason why a pytest-xdist worker dies (the message with which XLA aborts, the threads that faulthandler and
@@ -12,6 +13,7 @@ dies. This needs `--capture=sys`, which leaves the descriptors alone (in `addopt
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import tempfile
@@ -27,7 +29,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
     for _folder in (_cache, _outputs):
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, both workers compile the same small ones
     os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
     _output = os.open(
@@ -81,9 +83,14 @@ def pytest_configure(config):
     """Compile in a third of the time, to slower programs, unless `-m optimised` is given."""
     if config.option.markexpr != "optimised":
         if knows_options():  # an unknown one would abort the process
-            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+            os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
         os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # for processes that tests start
         jax.config.update("jax_disable_most_optimizations", True)
+
+
+def pytest_collection_finish():
+    """Spare the garbage collector the modules and the tests, which stay until the end."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,6 +1,7 @@
 """One codebook in its variants: where codes are kept, what length they have, what they learn from."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,14 @@ def vectors(seed=1, size=40):
     return 3 * jax.random.normal(jax.random.key(seed), (size, 2, D))
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def take_step(model, params, state, z_e):
     return model.step(params, state, z_e, jax.random.key(2), None)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start_from_data(model, params, state, z_e):
+    return model.start_from_data(params, state, z_e, jax.random.key(4), None)
 
 
 @pytest.mark.parametrize("assignment", ["euclidean", "cosine", "projection"])
@@ -132,7 +139,7 @@ def test_where_codes_start(options, init, from_data):
         _, step = take_step(model, *fresh, z_e)
         assert step.revived.all() == step.revived.any() == (init == "data")
         return
-    started = model.start_from_data(*fresh, z_e, jax.random.key(4), None)
+    started = start_from_data(model, *fresh, z_e)
     codes = model.codes(*started)
     if init == "data":
         assert {tuple(code) for code in np.asarray(codes)} <= {tuple(z) for z in np.asarray(z_e).reshape(-1, D)}
@@ -203,7 +210,7 @@ def two_steps(family, **options):
     model = make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
     arrays = model.init(jax.random.key(0))
     if model.starts_from_data:
-        arrays = model.start_from_data(*arrays, vectors(), jax.random.key(1), None)
+        arrays = start_from_data(model, *arrays, vectors())
     for seed in range(2):
         latent, step = take_step(model, *arrays, vectors(seed))
         arrays = arrays[0], step.state
@@ -253,10 +260,12 @@ def learn(model, batches, axis_name=None):
     params, state = quantizer.init(jax.random.key(1))
     if quantizer.starts_from_data:
         params, state = quantizer.start_from_data(params, state, batches[0], key, axis_name)
-    seen = []
-    for number, z_e in enumerate(batches):
 
-        def loss(params, state=state, z_e=z_e, number=number):
+    def learn_from(arrays, numbered):
+        params, state = arrays
+        number, z_e = numbered
+
+        def loss(params):
             latent, step = quantizer.step(params, state, z_e, jax.random.fold_in(key, number), axis_name)
             value = jnp.mean(jnp.square(latent.z_q - z_e))
             if model.loss.entropy_weight:
@@ -267,8 +276,10 @@ def learn(model, batches, axis_name=None):
         gradients, step = jax.grad(loss, has_aux=True)(params)
         if axis_name:
             gradients = jax.lax.pmean(gradients, axis_name)
-        params, state = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradients), step.state
-        seen.append((step.counts, step.revived))
+        params = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradients)
+        return (params, step.state), (step.counts, step.revived)
+
+    (params, state), seen = jax.lax.scan(learn_from, (params, state), (jnp.arange(len(batches)), batches))
     return quantizer.codes(params, state), state.frequency, seen
 
 
@@ -280,9 +291,9 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     """
     model = METHODS[method]
     batches = [3 * jax.random.normal(jax.random.key(seed), (16, 2, 2, D)) for seed in range(3)]
-    batches = [latents.unit(z_e) if model.codebook_options.unit_norm == "both" else z_e for z_e in batches]
+    batches = jnp.stack([latents.unit(z_e) if model.codebook_options.unit_norm == "both" else z_e for z_e in batches])
     codes, frequency, seen = jax.jit(lambda batches: learn(model, batches))(batches)
-    shards = [z_e.reshape(4, 4, 2, 2, D) for z_e in batches]
+    shards = batches.reshape(3, 4, 4, 2, 2, D).swapaxes(0, 1)
     many = jax.pmap(lambda batches: learn(model, batches, "devices"), "devices")(shards)
     for leaf in jax.tree.leaves(many):
         np.testing.assert_array_equal(leaf, np.broadcast_to(leaf[:1], leaf.shape))

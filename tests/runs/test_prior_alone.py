@@ -88,7 +88,7 @@ def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
     part, channels = ("residuals", 3) if mode == "frequency" else ("lengths", 1)
     np.savez(tmp_path / "own.npz", **hybrid(part=part))
     options = ["--config.prior.num_steps=2", "--config.prior.num_bins=4", "--config.prior.residual_step=0.5"]
-    options += ["--config.latent.dim=3", "--config.prior.conditional=False"]
+    options += ["--config.latent.dim=3", "--config.prior.conditional=False", "--config.parallel=jit"]
     command = arguments(tmp_path / "own.npz", tmp_path / "run", mode, 5, *options)
     assert train.main(command) == 0
     assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=9", f"--out={tmp_path / 'a.npz'}"]) == 0
