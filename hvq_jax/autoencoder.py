@@ -294,9 +294,9 @@ def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array,
 
 
 def _counts(model: Autoencoder, indices: jax.Array, mask: jax.Array) -> jax.Array:
-    """Count the uses of each code where `mask` is True: `[K]` int32, or `[depth, K]` for indices `[..., depth]`."""
+    """Count the uses of each code where `mask` is True: `[K]` int32, or `[L, K]` for indices `[..., L]`."""
 
     def count(indices: jax.Array, mask: jax.Array) -> jax.Array:
         return jnp.zeros(model.num_codes, jnp.int32).at[indices.reshape(-1)].add(mask.reshape(-1))
 
-    return jax.vmap(count, -1)(indices, mask) if indices.ndim == 4 else count(indices, mask)
+    return jax.vmap(count, -1)(indices, mask) if model.quantizer.index_shape else count(indices, mask)

@@ -103,6 +103,9 @@ class HybridLatent:
     discrete: jax.Array  # [..., 1] bool, True where the decoder sees the plain code
     projected: jax.Array  # [..., 1] bool, True where the decoder sees the projection
     gain: jax.Array  # [...] float32, alpha of P = alpha z_q; [..., g] where it projects in g > 1 groups
+    # [..., d] float32, of a quantizer that commits not z_e but its image under a map: that image, and its code there
+    numbers: jax.Array | None = None
+    rounded: jax.Array | None = None
 
     @property
     def gain_seen(self) -> jax.Array:

@@ -34,7 +34,7 @@ class LossOptions(Options):
     """Weights of the terms. Terms that a quantizer does not train with are left out of the sum."""
 
     codebook_weight: float = option(1.0, "weight of |z_q - sg z_e|² (codes that are learned by gradient)", low=0)
-    commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all quantizers but fsq)", low=0)
+    commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all but fsq, residual_fsq)", low=0)
     commitment_target: CommitmentTarget = option(
         "code", "t, what encoder outputs are committed to: the code or the projection", choices=COMMITMENT_TARGETS
     )
@@ -123,11 +123,13 @@ def latent_losses(
     """
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
-    target = choose("commitment_target", commitment_target, COMMITMENT_TARGETS)(latent)
+    committed, target = z_e, choose("commitment_target", commitment_target, COMMITMENT_TARGETS)(latent)
+    if latent.numbers is not None and latent.rounded is not None:
+        committed, target = latent.numbers, latent.rounded
     return Losses(
         reconstruction=jnp.zeros((), jnp.float32),
         codebook=mean(jnp.square(latent.z_q - stop_gradient(z_e))),
-        commitment=mean(jnp.square(z_e - stop_gradient(target))),
+        commitment=mean(jnp.square(committed - stop_gradient(target))),
         projection=mean(jnp.where(latent.projected, pulled, 0.0)),
     )
 

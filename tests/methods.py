@@ -50,4 +50,9 @@ METHODS = {
     "residual": model_of(codebook_options={"family": "residual", "depth": 3}),
     "residual from clusters": model_of(codebook_options={"family": "residual", "depth": 2, "init": "kmeans"}),
     "scalars": model_of(codebook_options={"family": "fsq", "levels": (4, 3)}),
+    "residual scalars": model_of(codebook_options={"family": "residual_fsq", "levels": (4, 3), "depth": 2}),
+    "bits, entropy": model_of(codebook_options={"family": "lfq", "bits": 3}, loss={"entropy_weight": 0.1}),
+    "bits on the sphere, entropy": model_of(
+        codebook_options={"family": "bsq", "bits": 3}, loss={"entropy_weight": 0.1}
+    ),
 }

@@ -131,7 +131,7 @@ def test_sections_are_walked_by_dotted_names():
 def test_what_is_registered_later_may_be_chosen(monkeypatch):
     monkeypatch.setitem(QUANTIZERS, "mine", QUANTIZERS["codebook"])
     assert CodebookOptions(family="mine").family == "mine"
-    with pytest.raises(ArgumentError, match="family=yours: choose one of codebook, residual, fsq, mine"):
+    with pytest.raises(ArgumentError, match=r"family=yours: choose one of codebook, .*, mine"):
         CodebookOptions(family="yours")
 
 

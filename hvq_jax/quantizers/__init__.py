@@ -7,14 +7,23 @@ from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION
 from hvq_jax.losses import LossOptions
 from hvq_jax.options import field_names, refuse_unused
+from hvq_jax.quantizers.binary import LookupFreeQuantizer, SphericalQuantizer
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
 from hvq_jax.quantizers.learning import LEARNING_RULES
 from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.quantizers.residual import ResidualQuantizer
+from hvq_jax.quantizers.residual_scalar import ResidualScalarQuantizer
 from hvq_jax.quantizers.scalar import ScalarQuantizer
 
 # Each is constructed from (latent_options, codebook_options) and has the methods of `Quantizer`.
-QUANTIZERS.update(codebook=CodebookQuantizer, residual=ResidualQuantizer, fsq=ScalarQuantizer)
+QUANTIZERS.update(
+    codebook=CodebookQuantizer,
+    residual=ResidualQuantizer,
+    fsq=ScalarQuantizer,
+    residual_fsq=ResidualScalarQuantizer,
+    lfq=LookupFreeQuantizer,
+    bsq=SphericalQuantizer,
+)
 
 
 def make_quantizer(latent_options: LatentOptions, codebook_options: CodebookOptions) -> Quantizer:

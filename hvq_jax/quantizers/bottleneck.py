@@ -3,6 +3,8 @@
     CodebookQuantizer    every latent of `LATENTS` over one codebook          this module
     ResidualQuantizer    a sum of codes, one from each of several codebooks   `residual.py`
     ScalarQuantizer      a few numbers, each rounded; no codebook             `scalar.py`
+    ResidualScalarQuantizer    the same, and what rounding leaves is rounded in finer steps    `residual_scalar.py`
+    LookupFreeQuantizer, SphericalQuantizer    a few bits; no codebook        `binary.py`
 
 A quantizer is a hashable description. All methods are pure, and all arrays are arguments: `params` are learned by
 gradient, and a training step updates `QuantizerState` without gradients. Positions where `mask` `[...]` is False are
@@ -49,6 +51,7 @@ class Step:
     indices: jax.Array  # [...] int32
     counts: jax.Array  # [K] int32, assignments in this batch
     revived: jax.Array  # bool, which codes were moved onto encoder outputs
+    numbers: jax.Array | None = None  # [..., d] float32, the image of z_e under a map, if that is what is quantized
 
 
 class Quantizer(Protocol):

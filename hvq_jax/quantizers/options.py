@@ -23,7 +23,7 @@ from hvq_jax.quantizers.learning import LEARNING_RULES, Learning
 
 QUANTIZERS: dict[str, Any] = {}  # by name; filled in `quantizers/__init__.py`, where the classes are known
 
-Family = Literal["codebook", "residual", "fsq"] | str  # or an import path
+Family = Literal["codebook", "residual", "fsq", "residual_fsq", "lfq", "bsq"] | str  # or an import path
 
 UNIT_NORMS = ("none", "codes", "both")
 UnitNorm = Literal["none", "codes", "both"]
@@ -40,7 +40,7 @@ class LatentOptions(Options):
     """
 
     mode: Mode = option("projected", "the latent the decoder sees", choices=LATENTS)
-    num_codes: int = option(512, "K, number of codes; fsq takes the product of codebook.levels instead", low=1)
+    num_codes: int = option(512, "K, number of codes (codebook, residual)", low=1)
     dim: int = option(64, "D, channels of the latent and of the codes", low=1)
     num_frequent: int = option(312, "S, number of frequent codes (latents with a mask)", low=0)
     frequent_mass: float | None = option(
@@ -81,8 +81,9 @@ class CodebookMethod(Options):
 
     family: Family = option(
         "codebook",
-        "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or finite scalar "
-        "quantization without a codebook (latent vq)",
+        "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or without a codebook "
+        "(latent vq): numbers rounded to `levels`, once (fsq) or `depth` times in finer steps (residual_fsq), or to "
+        "`bits` (lfq), on the unit sphere (bsq)",
         choices=QUANTIZERS,
         importable=True,
     )
@@ -113,8 +114,14 @@ class CodebookMethod(Options):
         "either sign (codebook)",
         choices=ASSIGNMENTS,
     )
-    depth: int = option(1, "number of codebooks, K codes each, that are summed; at least 2 (residual)", low=1, high=4)
-    levels: tuple[int, ...] = option((8, 8, 8), "levels of each number; K is their product (fsq)")
+    depth: int = option(
+        1,
+        "number of codebooks, or of roundings, K codes each, that are summed; at least 2 (residual, residual_fsq)",
+        low=1,
+        high=4,
+    )
+    levels: tuple[int, ...] = option((8, 8, 8), "levels of each number; K is their product (fsq, residual_fsq)")
+    bits: int = option(9, "number of bits; K is 2 to their power (lfq, bsq)", low=1, high=30)
 
     def __post_init__(self) -> None:
         """Check the options, and that there are levels to round to."""

@@ -1,22 +1,19 @@
 """Finite scalar quantization: z_e becomes a few numbers, each bounded and rounded to one of its levels; no codebook.
 
-Mentzer et al., 2023 (arXiv:2309.15505). The K = Π levels combinations are numbered, so that a prior over codes works
-here too. Learned linear maps take the D channels of z_e to the d numbers, and these to the D channels of the decoder.
+Mentzer et al., 2023 (arXiv:2309.15505). There are K = Π levels combinations; the maps are those of `codebook_free.py`.
 """
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
 from hvq_jax import latents
-from hvq_jax.latents import HybridLatent
-from hvq_jax.quantizers import codebook
-from hvq_jax.quantizers.bottleneck import Params, QuantizerState, Step, require
-from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.bottleneck import Params, QuantizerState
+from hvq_jax.quantizers.codebook_free import CodebookFreeQuantizer, linear
 
 _MARGIN = 1e-3  # keeps tanh from ever rounding to one level too many
 
@@ -45,8 +42,26 @@ def to_indices(numbers: jax.Array, levels: Levels) -> jax.Array:
     >>> to_indices(jnp.array([[-1, -1], [0, -1], [1, 1]]), (3, 3)).tolist()
     [0, 1, 8]
     """
-    digits = numbers.astype(jnp.int32) + _halves(levels)
+    return index_of_digits(numbers.astype(jnp.int32) + halves(levels), levels)
+
+
+def index_of_digits(digits: jax.Array, levels: Levels) -> jax.Array:
+    """Return the indices `[...]` int32 of digits `[..., d]` int32, each from 0 to its level − 1.
+
+    >>> index_of_digits(jnp.array([[0, 0], [1, 0], [2, 2]]), (3, 3)).tolist()
+    [0, 1, 8]
+    """
     return jnp.sum(digits * jnp.array(_factors(levels), jnp.int32), axis=-1, dtype=jnp.int32)
+
+
+def digits_of_all(levels: Levels) -> jax.Array:
+    """Return the digits of every index, `[K, d]` int32: the inverse of `index_of_digits`.
+
+    >>> digits_of_all((2, 2)).tolist()
+    [[0, 0], [1, 0], [0, 1], [1, 1]]
+    """
+    indices = jnp.arange(math.prod(levels), dtype=jnp.int32)[:, None]
+    return indices // jnp.array(_factors(levels), jnp.int32) % jnp.array(levels, jnp.int32)
 
 
 def integers(levels: Levels) -> jax.Array:
@@ -55,16 +70,19 @@ def integers(levels: Levels) -> jax.Array:
     >>> integers((2, 2)).tolist()
     [[-1.0, -1.0], [0.0, -1.0], [-1.0, 0.0], [0.0, 0.0]]
     """
-    indices = jnp.arange(math.prod(levels), dtype=jnp.int32)[:, None]
-    digits = indices // jnp.array(_factors(levels), jnp.int32) % jnp.array(levels, jnp.int32)
-    return (digits - _halves(levels)).astype(jnp.float32)
+    return (digits_of_all(levels) - halves(levels)).astype(jnp.float32)
 
 
 def _factors(levels: Levels) -> list[int]:
     return [math.prod(levels[:i]) for i in range(len(levels))]
 
 
-def _halves(levels: Levels) -> jax.Array:
+def halves(levels: Levels) -> jax.Array:
+    """Return ⌊level/2⌋ of each level, `[d]` int32, by which integers are divided to lie in [-1, 1].
+
+    >>> halves((5, 4)).tolist()
+    [2, 2]
+    """
     return jnp.array([level // 2 for level in levels], jnp.int32)
 
 
@@ -77,110 +95,37 @@ def round_straight_through(numbers: jax.Array) -> jax.Array:
     return latents.straight_through(numbers, jnp.round(numbers))
 
 
-def _linear(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-    return jnp.matmul(x, params["kernel"], precision=jax.lax.Precision.HIGHEST) + params["bias"]
-
-
 @dataclasses.dataclass(frozen=True)
-class ScalarQuantizer:
-    """The latent `vq` with the codes up(rounded numbers), `[K, D]`; `params` hold the maps "down" and "up"."""
+class ScalarQuantizer(CodebookFreeQuantizer):
+    """The latent `vq` with the codes up(integers, scaled to [-1, 1])."""
 
-    latent_options: LatentOptions
-    codebook_options: CodebookOptions
-
+    family: ClassVar[str] = "fsq"
     option_names: ClassVar[tuple[str, ...]] = ("levels",)
-    has_codebook_loss: ClassVar[bool] = False  # no codes are learned
-    has_commitment_loss: ClassVar[bool] = False  # there are no codes to commit to
-    has_entropy_loss: ClassVar[bool] = False  # codes have no costs
-    has_prior: ClassVar[bool] = True
-    starts_from_data: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        """Check that the options are compatible; raise ArgumentError."""
-        require("fsq", self.latent_options, mode="vq", estimator="straight_through")
 
     @property
     def num_codes(self) -> int:
         """K, the product of the levels."""
         return math.prod(self.codebook_options.levels)
 
-    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
-        """Return Xavier-uniform maps with zero bias, as in the networks."""
-        dim, size = self.latent_options.dim, len(self.codebook_options.levels)
-        kernel = jax.nn.initializers.xavier_uniform()
-        down, up = jax.random.split(key)
-        params: dict[str, Any] = {
-            "down": {"kernel": kernel(down, (dim, size), jnp.float32), "bias": jnp.zeros(size, jnp.float32)},
-            "up": {"kernel": kernel(up, (size, dim), jnp.float32), "bias": jnp.zeros(dim, jnp.float32)},
-        }
-        return params, QuantizerState(jnp.zeros(self.num_codes, jnp.float32))
-
     @property
-    def index_shape(self) -> tuple[int, ...]:
-        """One code per position."""
-        return ()
+    def num_numbers(self) -> int:
+        """One number per level in `codebook.levels`."""
+        return len(self.codebook_options.levels)
 
-    def start_from_data(
-        self,
-        params: Params,
-        state: QuantizerState,
-        z_e: jax.Array,
-        key: jax.Array,
-        axis_name: str | None,
-        mask: jax.Array | None = None,
-    ) -> tuple[Params, QuantizerState]:
-        """Return the arrays unchanged."""
-        del z_e, key, axis_name, mask
-        return params, state
+    def numbers(self, params: Params, z_e: jax.Array) -> jax.Array:
+        """Return the bounded numbers `[..., d]`."""
+        return bound(linear(params["down"], z_e), self.codebook_options.levels)
 
-    def normalise(self, z_e: jax.Array) -> jax.Array:
-        """Return z_e in float32."""
-        return z_e.astype(jnp.float32)
+    def round(self, numbers: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the nearest integers, with the gradient of `numbers`, and their indices `[...]`."""
+        rounded = round_straight_through(numbers)
+        return rounded, to_indices(stop_gradient(rounded), self.codebook_options.levels)
 
-    def _up(self, params: Params, numbers: jax.Array) -> jax.Array:
+    def up(self, params: Params, rounded: jax.Array) -> jax.Array:
         """Return the decoder's input `[..., D]` of integers `[..., d]`, each scaled to [-1, 1] first."""
-        return _linear(params["up"], numbers / _halves(self.codebook_options.levels))
+        return linear(params["up"], rounded / halves(self.codebook_options.levels))
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return the decoder's input for each combination of levels, `[K, D]`."""
         del state
-        return self._up(params, integers(self.codebook_options.levels))
-
-    def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
-        """Return the decoder's input `[..., D]` of `indices` `[...]`."""
-        return self.codes(params, state)[indices]
-
-    def entropy(
-        self, z_e: jax.Array, step: Step, temperature: float, axis_name: str | None, mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Return 0; there is no such term."""
-        del z_e, step, temperature, axis_name, mask
-        return jnp.zeros((), jnp.float32)
-
-    def step(
-        self,
-        params: Params,
-        state: QuantizerState,
-        z_e: jax.Array,
-        key: jax.Array,
-        axis_name: str | None,
-        mask: jax.Array | None = None,
-    ) -> tuple[HybridLatent, Step]:
-        """Update F; everything else is learned by gradient."""
-        del key
-        latent = self.quantize(params, state, z_e)
-        indices = latent.indices
-        if mask is not None:
-            indices = codebook.unassigned_where(~mask, indices, self.num_codes)
-        counts = codebook.count_assignments(indices, self.num_codes, axis_name)
-        frequency = codebook.update_frequency(state.frequency, counts, self.latent_options.frequency_decay)
-        after = dataclasses.replace(state, frequency=frequency)
-        return latent, Step(after, self.codes(params, state), latent.indices, counts, jnp.zeros((), bool))
-
-    def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
-        """Return the latent; its value is taken from `codes`, so that decoding the indices gives the same bits."""
-        levels = self.codebook_options.levels
-        rounded = round_straight_through(bound(_linear(params["down"], z_e), levels))
-        indices = to_indices(stop_gradient(rounded), levels)
-        z_q = self.codes(params, state)[indices]
-        return latents.plain_latent(z_e, z_q, indices, latents.straight_through(self._up(params, rounded), z_q))
+        return self.up(params, integers(self.codebook_options.levels))

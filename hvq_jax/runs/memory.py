@@ -9,6 +9,7 @@ import numpy as np
 
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.errors import UserError
+from hvq_jax.quantizers import options_in_use
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.prior_stage import PriorStage
@@ -26,18 +27,20 @@ def check_memory(options: RunOptions, parallel: Parallel) -> None:
     height, width = options.data.sides or (factor * _STAND_IN_LATENTS,) * 2
     shape = (height, width, options.data.channels or 1)
     images = options.autoencoder.batch_size // parallel.num_devices
+    used = options_in_use(options.codebook)
+    number = next((f"codebook.{name}" for name in ("levels", "bits") if name in used), "latent.num_codes")
     if not options.prior.latents:
         what = f"a batch of {images} images of {height}×{width}"
         _require(what, 4 * images * int(np.prod(shape, dtype=object)), "data.image_size or autoencoder.batch_size")
         model = options.autoencoder_model(shape)
         stage = AutoencoderStage(model, np.zeros((0, *shape), np.uint8))
-        smaller = "latent.num_codes, latent.dim or network.width"
+        smaller = f"{number}, latent.dim or network.width"
         _require("the training state of the autoencoder", _state_bytes(stage.init), smaller)
     if options.stage == "autoencoder":
         return
     grid = (_STAND_IN_LATENTS, _STAND_IN_LATENTS)
     prior = PriorStage(options.prior_model(num_classes=1, grid=grid), grid)
-    smaller = "latent.num_codes, prior.width, prior.head_width or prior.num_components"
+    smaller = f"{number}, prior.width, prior.head_width or prior.num_components"
     _require("the training state of the prior", _state_bytes(prior.init), smaller)
 
 

@@ -19,7 +19,7 @@ from hvq_jax.training.stage import Stage
 
 _FEW_CODES = 0.1  # warn where a smaller share of the codes that could be in use is
 _MANY_REVIVED = 0.03  # warn where a larger share of the codes is revived per step
-_REMEDIES = ("init", "learning", "revive_below", "levels")  # options that help a codebook that has collapsed
+_REMEDIES = ("init", "learning", "revive_below", "levels", "bits")  # options that help a codebook that has collapsed
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -10,10 +10,8 @@ import pytest
 
 from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
-from hvq_jax.losses import entropy_term
 from hvq_jax.options import field_names
 from hvq_jax.quantizers import QUANTIZERS, make_quantizer
-from hvq_jax.quantizers.assignment import code_costs
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, QuantizerState
 from hvq_jax.quantizers.learning import LEARNING_RULES
 from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
@@ -200,8 +198,9 @@ CHANGED = {
     "assignment": "cosine",
     "depth": 3,
     "levels": (5, 4),
+    "bits": 3,
 }
-NEEDED = {"codebook": {}, "residual": {"depth": 2}, "fsq": {}}
+NEEDED = {"codebook": {}, "residual": {"depth": 2}, "fsq": {}, "residual_fsq": {"depth": 2}, "lfq": {}, "bsq": {}}
 
 
 def two_steps(family, **options):
@@ -269,8 +268,7 @@ def learn(model, batches, axis_name=None):
             latent, step = quantizer.step(params, state, z_e, jax.random.fold_in(key, number), axis_name)
             value = jnp.mean(jnp.square(latent.z_q - z_e))
             if model.loss.entropy_weight:
-                costs = code_costs(z_e, step.codes, model.codebook_options.assignment)
-                value += entropy_term(costs, model.loss.entropy_temperature, axis_name)
+                value += quantizer.entropy(z_e, step, model.loss.entropy_temperature, axis_name)
             return value, step
 
         gradients, step = jax.grad(loss, has_aux=True)(params)

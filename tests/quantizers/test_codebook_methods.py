@@ -143,9 +143,11 @@ def test_the_warning_of_a_collapse_names_options_that_can_be_changed(method):
     sums = Sums(np.eye(1, 512)[0] * 1000, Mean(np.float64(1), np.float64(7)))
     (line,) = AutoencoderStage(model, VALIDATION.items).warnings(sums).values()
     assert line.startswith("1 of 512 codes are in use: the codebook has collapsed, try another ")
-    others = {"init": "uniform", "learning": "ema", "revive_below": 0.5, "levels": (8, 5)}
+    others = {"init": "uniform", "learning": "ema", "revive_below": 0.5, "levels": (8, 5), "bits": 4}
     for name, value in others.items():
         if f"codebook.{name}" in line:
             make_quantizer(model.latent_options, dataclasses.replace(model.codebook_options, **{name: value}))
     family = model.codebook_options.family
-    assert ("codebook.levels" in line) == (family == "fsq") == ("codebook.init" not in line)
+    assert ("codebook.levels" in line) == (family in ("fsq", "residual_fsq"))
+    assert ("codebook.bits" in line) == (family in ("lfq", "bsq"))
+    assert ("codebook.init" in line) == ("codebook.levels" not in line and "codebook.bits" not in line)

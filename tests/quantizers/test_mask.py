@@ -18,6 +18,9 @@ QUANTIZERS = {
     "gradient": CodebookOptions(learning="gradient", init="uniform"),
     "residual": CodebookOptions(family="residual", depth=2, init="uniform", revive_below=0.0),
     "fsq": CodebookOptions(family="fsq", levels=(3, 3)),
+    "residual_fsq": CodebookOptions(family="residual_fsq", levels=(3, 4), depth=2),
+    "lfq": CodebookOptions(family="lfq", bits=3),
+    "bsq": CodebookOptions(family="bsq", bits=3),
 }
 
 
@@ -40,6 +43,7 @@ def test_a_step_on_padded_vectors_is_the_step_on_the_others(name):
 def test_a_batch_of_padding_changes_nothing(name):
     quantizer = made(QUANTIZERS[name])
     params, state = quantizer.init(jax.random.key(0))
+    state = state.replace(frequency=state.frequency + 7)
     _, step = quantizer.step(params, state, PADDED, jax.random.key(1), None, np.zeros(N, bool))
     jax.tree.map(np.testing.assert_array_equal, step.state, state)
 
@@ -73,6 +77,15 @@ def test_a_masked_mean_over_devices_is_that_of_all_positions():
     per_channel = losses.masked_mean(values.reshape(N, D), mask.reshape(N), axis=0)
     np.testing.assert_allclose(per_channel, values[mask].mean(axis=0), rtol=1e-5)
     assert losses.masked_mean(jnp.ones(3), jnp.zeros(3, bool)) == 0
+
+
+@pytest.mark.parametrize("name", [name for name in QUANTIZERS if made(QUANTIZERS[name]).has_entropy_loss])
+def test_the_entropy_term_of_every_quantizer_leaves_padding_out(name):
+    quantizer = made(QUANTIZERS[name])
+    arrays, key = quantizer.init(jax.random.key(0)), jax.random.key(1)
+    alone = quantizer.entropy(VECTORS[MASK], quantizer.step(*arrays, VECTORS[MASK], key, None)[1], 1.0, None)
+    step = quantizer.step(*arrays, PADDED, key, None, MASK)[1]
+    np.testing.assert_allclose(quantizer.entropy(PADDED, step, 1.0, None, MASK), alone, rtol=1e-4)
 
 
 def test_the_entropy_term_leaves_padding_out():
