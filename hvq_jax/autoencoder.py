@@ -82,6 +82,11 @@ class Autoencoder:
         return self.quantizer.num_codes
 
     @property
+    def index_shape(self) -> tuple[int, ...]:
+        """The shape of the indices of one position: (), or (L,) for L codes per position."""
+        return self.quantizer.index_shape
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """The sides (h, w) of the latent."""
         factor = self.encoder().factor
@@ -198,6 +203,11 @@ def codes(model: Autoencoder, variables: Variables) -> jax.Array:
     For residual quantization the shape is `[depth, K, D]`, and a latent is the sum of one code per level.
     """
     return model.quantizer.codes(variables.params["quantizer"], variables.state.quantizer)
+
+
+def vectors(model: Autoencoder, variables: Variables, indices: jax.Array) -> jax.Array:
+    """Return z_q `[..., D]` float32 of `indices` `[..., *index_shape]`: the code, or what several codes make up."""
+    return model.quantizer.vectors(variables.params["quantizer"], variables.state.quantizer, indices)
 
 
 def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> HybridLatent:

@@ -344,8 +344,14 @@ def latent_from_codes(indices: jax.Array, codes: jax.Array, gains: jax.Array | N
         codes: [K, D] float32.
         gains: [...] or, in g groups, [..., g] float32.
     """
-    vectors = codes[indices]
-    if gains is None:
-        return vectors
-    groups = gains.shape[-1] if gains.ndim > indices.ndim else 1
+    return codes[indices] if gains is None else scaled(codes[indices], gains)
+
+
+def scaled(vectors: jax.Array, gains: jax.Array) -> jax.Array:
+    """Return `vectors` `[..., D]` times `gains` `[...]` or, one for each of g groups of channels, `[..., g]`.
+
+    >>> scaled(jnp.ones(4), jnp.array([2.0, 3.0])).tolist()
+    [2.0, 2.0, 3.0, 3.0]
+    """
+    groups = gains.shape[-1] if gains.ndim == vectors.ndim else 1
     return (gains[..., None] * split_channels(vectors, groups)).reshape(vectors.shape)

@@ -231,11 +231,21 @@ def test_a_temperature_of_what_is_not_drawn_is_refused_at_once():
         from_dict(stored)
 
 
-def test_a_prior_over_several_codes_per_position_is_refused_whatever_the_quantizer_is_called():
+@pytest.mark.parametrize("family", ["residual", "tests.plugins.pairs:Pairs"])
+def test_a_prior_covers_as_many_codes_per_position_as_the_quantizer_gives(family):
     stored = to_dict(RunOptions())
     stored["latent"]["mode"] = "vq"
-    stored["codebook"].update(family="hvq_jax.quantizers.residual:ResidualQuantizer", depth=2)
-    with pytest.raises(ArgumentError, match="there is no prior over these: choose stage=autoencoder"):
+    stored["codebook"].update(family=family, depth=2)
+    prior = from_dict(stored).prior_model(num_classes=10, grid=(7, 7))
+    assert (prior.codes_per_position, prior.num_channels) == (2, 2)
+
+
+@pytest.mark.parametrize("mode", ["projected", "frequency"])
+def test_a_prior_over_several_codes_and_lengths_or_residuals_is_refused(mode):
+    stored = to_dict(RunOptions())
+    stored["latent"]["mode"] = mode
+    stored["codebook"].update(family="tests.plugins.pairs:Pairs", depth=2)
+    with pytest.raises(ArgumentError, match=f"no prior over these with latent.mode={mode}: choose latent.mode=vq or"):
         from_dict(stored)
     assert from_dict({**stored, "stage": "autoencoder"}).codebook.depth == 2
 

@@ -64,7 +64,13 @@ def has_heads(options: PriorOptions, latent_options: LatentOptions) -> bool:
 
 
 def make_prior(
-    options: PriorOptions, latent_options: LatentOptions, *, num_codes: int, num_classes: int, grid: tuple[int, int]
+    options: PriorOptions,
+    latent_options: LatentOptions,
+    *,
+    num_codes: int,
+    num_classes: int,
+    grid: tuple[int, int],
+    codes_per_position: int = 1,
 ) -> Prior:
     """Return the prior over latents of shape `grid` with `num_codes` codes; `num_classes` is the data set's.
 
@@ -85,4 +91,4 @@ def make_prior(
             num_codes, latent_options.dim, step, options.num_components, **sizes, initial_scale=2 * step
         )
         heads.append(head)
-    return Prior(num_codes, network, tuple(heads), options.head_width)
+    return Prior(num_codes, network, tuple(heads), options.head_width, codes_per_position)

@@ -1,12 +1,21 @@
-"""A prior over hybrid latents: a network over earlier positions, a head for codes, and heads for continuous parts.
+"""A prior over hybrid latents: a network over earlier positions, heads for codes, and heads for continuous parts.
 
     p(latent | y) = Π_i p(k_i | <i, y) · p(c_i | k_i, <i, y) where code k_i has a continuous part
 
-A latent is given as what is transmitted: tokens `[B, h, w, 1 + c]` int32 (`tokens.py`), the code first and then the c
-integers of its continuous parts (`heads.py`); c = 0 for plain codes. The network embeds these and nothing else, so
-moving a number inside its bin or cell changes nothing.
+or, where a position has L codes, as in residual quantization,
+
+    p(latent | y) = Π_i Π_l p(k_il | k_i1 … k_i,l−1, <i, y)
+
+The network runs once per position; head l sees its features and the embeddings of the position's earlier codes. This is
+the factorisation of the RQ-Transformer (Lee et al., 2022, arXiv:2203.01941) with a perceptron per code in place of its
+depth transformer.
+
+A latent is given as what is transmitted: tokens `[B, h, w, L + c]` int32 (`tokens.py`), the codes first and then the c
+integers of the code's continuous parts (`heads.py`), which need L = 1; c = 0 for plain codes. The network embeds these
+and nothing else, so moving a number inside its bin or cell changes nothing.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,8 +33,9 @@ from hvq_jax.priors.heads import CodeHead
 class Nats:
     """Negative log-probabilities, float32; `[B, h, w]` of positions or `[B]` of whole latents."""
 
-    codes: jax.Array
+    codes: jax.Array  # all of a position's
     continuous: jax.Array  # 0 where the code has no continuous part
+    of_each_code: jax.Array | None = None  # [..., L], which add up to `codes`; None for one code per position
 
     @property
     def total(self) -> jax.Array:
@@ -51,11 +61,26 @@ class Prior(nn.Module):
     network: Any  # see `network.py`
     heads: tuple[Any, ...] = ()  # of the continuous parts, in the order of their tokens; see `heads.py`
     head_width: int = 512
+    codes_per_position: int = 1  # L
+
+    def __post_init__(self) -> None:
+        """Raise ArgumentError for a number of codes that is out of range, or that continuous parts rule out."""
+        given = f"codes_per_position={self.codes_per_position}"
+        if self.codes_per_position < 1:
+            raise ArgumentError(given, "must be at least 1")
+        if self.codes_per_position > 1 and self.heads:
+            raise ArgumentError(given, "must be 1 for a prior with heads: a continuous part belongs to one code")
+        super().__post_init__()
 
     def setup(self) -> None:
-        """Define the parameters."""
-        self.embedding = nn.Embed(self.num_codes, self.network.width, embedding_init=embedding_init)
-        self.code_head = CodeHead(self.num_codes, self.head_width, self.network.compute_dtype)
+        """Define the parameters; "next_code_head" is singular because Flax appends the index."""
+        count = self.codes_per_position
+        # The sum over a position is as large as the embedding of a single code.
+        init = nn.initializers.normal(stddev=1 / math.sqrt(count)) if count > 1 else embedding_init
+        self.embedding = nn.Embed(count * self.num_codes, self.network.width, embedding_init=init)
+        sizes = self.num_codes, self.head_width, self.network.compute_dtype
+        self.code_head = CodeHead(*sizes)
+        self.next_code_head = [CodeHead(*sizes) for _ in range(1, count)]
 
     @property
     def num_classes(self) -> int:
@@ -64,8 +89,8 @@ class Prior(nn.Module):
 
     @property
     def num_channels(self) -> int:
-        """The number of tokens per position, 1 + c."""
-        return 1 + sum(head.channels for head in self.heads)
+        """The number of tokens per position, L + c."""
+        return self.codes_per_position + sum(head.channels for head in self.heads)
 
     def __call__(
         self,
@@ -78,7 +103,7 @@ class Prior(nn.Module):
         """Score every position of known latents in one pass.
 
         Args:
-            tokens: [B, h, w, 1 + c] int32.
+            tokens: [B, h, w, L + c] int32.
             labels: [B] int32, -1 for no class; None where the network is unconditional.
             has_continuous: [P, K] bool, which codes have the part that each of P heads predicts; not needed without
                 heads.
@@ -101,11 +126,22 @@ class Prior(nn.Module):
         return self.network(self.embed(tokens, has_continuous), labels, train=train)
 
     def embed(self, tokens: jax.Array, has_continuous: jax.Array | None) -> jax.Array:
-        """Map tokens [..., 1 + c] to [..., width] float32."""
-        embedded = self.embedding(tokens[..., 0])
-        for head, has_part, part in self._parts(tokens[..., 0], tokens[..., 1:], has_continuous):
+        """Map tokens [..., L + c] to [..., width] float32."""
+        codes, continuous = self._split(tokens)
+        embedded = self._embed_code(codes, 0)
+        for level in range(1, self.codes_per_position):
+            embedded = embedded + self._embed_code(codes, level)
+        for head, has_part, part in self._parts(codes[..., 0], continuous, has_continuous):
             embedded = embedded + jnp.where(has_part[..., None], head.embed(part), 0.0)
         return embedded
+
+    def _split(self, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Return the codes [..., L] and the continuous parts [..., c] of tokens."""
+        return tokens[..., : self.codes_per_position], tokens[..., self.codes_per_position :]
+
+    def _embed_code(self, codes: jax.Array, level: int) -> jax.Array:
+        """Map the code `level` of codes [..., L] to [..., width]."""
+        return self.embedding(codes[..., level] + level * self.num_codes)
 
     def _parts(
         self, codes: jax.Array, continuous: jax.Array, has_continuous: jax.Array | None
@@ -120,19 +156,34 @@ class Prior(nn.Module):
             yield head, has_part[codes], continuous[..., first : first + head.channels]
             first += head.channels
 
-    def code_logits(self, features: jax.Array) -> jax.Array:
-        """Map features [..., width] to logits [..., K] float32."""
-        return self.code_head(features)
+    def code_logits(self, features: jax.Array, earlier: jax.Array | None = None) -> jax.Array:
+        """Return the logits [..., K] float32 of a position's first code, or of the one after its `earlier` codes.
+
+        Args:
+            features: [..., width] float32.
+            earlier: [..., l] int32, the position's first codes; l < L.
+        """
+        number = 0 if earlier is None else earlier.shape[-1]
+        for level in range(number):
+            assert earlier is not None
+            features = features + self._embed_code(earlier, level)
+        head = self.next_code_head[number - 1] if number else self.code_head
+        return head(features)
 
     def nats(self, features: jax.Array, tokens: jax.Array, has_continuous: jax.Array | None) -> Nats:
-        """Score tokens [..., 1 + c] given the features [..., width] of the same positions."""
-        codes = tokens[..., 0]
-        log_probabilities = jax.nn.log_softmax(self.code_logits(features))
-        nats = -jnp.take_along_axis(log_probabilities, codes[..., None], axis=-1)[..., 0]
-        continuous = jnp.zeros_like(nats)
-        for head, has_part, part in self._parts(codes, tokens[..., 1:], has_continuous):
-            continuous = continuous - jnp.where(has_part, head.log_probability(features, codes, part), 0.0)
-        return Nats(nats, continuous)
+        """Score tokens [..., L + c] given the features [..., width] of the same positions."""
+        codes, parts = self._split(tokens)
+        of_each = [self._code_nats(features, codes, level) for level in range(self.codes_per_position)]
+        nats = sum(of_each[1:], of_each[0])
+        continuous, code = jnp.zeros_like(nats), codes[..., 0]
+        for head, has_part, part in self._parts(code, parts, has_continuous):
+            continuous = continuous - jnp.where(has_part, head.log_probability(features, code, part), 0.0)
+        return Nats(nats, continuous, jnp.stack(of_each, axis=-1) if len(of_each) > 1 else None)
+
+    def _code_nats(self, features: jax.Array, codes: jax.Array, level: int) -> jax.Array:
+        """Return -log p [...] of the code `level` of codes [..., L], given those before it."""
+        log_probabilities = jax.nn.log_softmax(self.code_logits(features, codes[..., :level]))
+        return -jnp.take_along_axis(log_probabilities, codes[..., level, None], axis=-1)[..., 0]
 
     def density(
         self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array, residuals: jax.Array
@@ -150,11 +201,11 @@ class Prior(nn.Module):
         Returns:
             [B, h, w] float32 nats, 0 where there is no residual.
         """
-        features, codes = self.features(tokens, labels, has_continuous), tokens[..., 0]
-        density = jnp.zeros(codes.shape, jnp.float32)
-        for head, has_part, _ in self._parts(codes, tokens[..., 1:], has_continuous):
+        features, (codes, continuous) = self.features(tokens, labels, has_continuous), self._split(tokens)
+        density, code = jnp.zeros(codes.shape[:-1], jnp.float32), codes[..., 0]
+        for head, has_part, _ in self._parts(code, continuous, has_continuous):
             if hasattr(head, "log_density"):
-                density = density - jnp.where(has_part, head.log_density(features, codes, residuals), 0.0)
+                density = density - jnp.where(has_part, head.log_density(features, code, residuals), 0.0)
         return density
 
     def draw_continuous(
@@ -165,11 +216,11 @@ class Prior(nn.Module):
         keys: jax.Array,
         temperature: float,
     ) -> jax.Array:
-        """Return tokens [B, 1 + c] of codes [B], with continuous parts drawn from features [B, width], else 0."""
-        tokens = [codes[:, None]]
-        blank = jnp.zeros((len(codes), self.num_channels - 1), jnp.int32)
-        for head, has_part, _ in self._parts(codes, blank, has_continuous):
-            drawn = head.draw(features, codes, keys, temperature=temperature)
+        """Return tokens [B, L + c] of codes [B, L], with continuous parts drawn from features [B, width], else 0."""
+        tokens, code = [codes], codes[:, 0]
+        blank = jnp.zeros((len(codes), self.num_channels - self.codes_per_position), jnp.int32)
+        for head, has_part, _ in self._parts(code, blank, has_continuous):
+            drawn = head.draw(features, code, keys, temperature=temperature)
             tokens.append(jnp.where(has_part[:, None], drawn, 0))
         return jnp.concatenate(tokens, axis=-1)
 
@@ -182,5 +233,5 @@ class Prior(nn.Module):
         return self.network.next_features(memory, column)
 
     def remember(self, memory: Any, tokens: jax.Array, has_continuous: jax.Array | None, column: jax.Array) -> Any:
-        """Return the memory updated with the tokens `[B, 1 + c]` of that position."""
+        """Return the memory updated with the tokens `[B, L + c]` of that position."""
         return self.network.remember(memory, self.embed(tokens, has_continuous), column)

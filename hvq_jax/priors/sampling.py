@@ -1,4 +1,4 @@
-"""Drawing latents from a prior, one position at a time in raster order."""
+"""Drawing latents from a prior, one position at a time in raster order, and the codes of a position one by one."""
 
 import dataclasses
 import functools
@@ -66,8 +66,8 @@ DEFAULT_OPTIONS = SamplingOptions()
 class Kept:
     """Parts of a latent that are given instead of drawn."""
 
-    tokens: jax.Array  # [B, h, w, 1 + c] int32
-    codes: jax.Array  # [h, w] bool, where the code is kept
+    tokens: jax.Array  # [B, h, w, L + c] int32
+    codes: jax.Array  # [h, w] bool, where the codes are kept, all of a position
     continuous: jax.Array  # [h, w] bool, where the continuous part is; only where the code is kept too
 
 
@@ -96,7 +96,7 @@ def all_codes(tokens: jax.Array) -> Kept:
 class DrawnLatents:
     """Latents and their nats under the prior."""
 
-    tokens: jax.Array  # [B, h, w, 1 + c] int32
+    tokens: jax.Array  # [B, h, w, L + c] int32
     nats: Nats  # [B, h, w], of what was drawn or kept, under the prior's unmodified distribution for any options
 
 
@@ -152,7 +152,7 @@ def sample(
     def draw_row(memory: Any, row: Any) -> tuple[Any, DrawnLatents]:
         positions, given = row
         memory = call(memory, everyone, method="begin_row")
-        noise, continuous_keys = _randomness(keys, positions, prior.num_codes)
+        noise, continuous_keys = _randomness(keys, positions, prior)
         return jax.lax.scan(draw_position, memory, (columns, noise, continuous_keys, given))
 
     memory = prior.network.blank_memory(batch * (2 if options.guidance else 1), height, width)
@@ -195,33 +195,38 @@ def sample_naive(
         row, column = position // width, position % width
         seen = jnp.concatenate([drawn.tokens] * 2) if options.guidance else drawn.tokens
         features = call(seen, everyone, has_continuous, method="features")[:, row, column]
-        noise, continuous_keys = _randomness(keys, position[None], prior.num_codes)
+        noise, continuous_keys = jax.tree.map(lambda x: x[0], _randomness(keys, position[None], prior))
         given = Kept(kept.tokens[:, row, column], kept.codes[row, column], kept.continuous[row, column])
-        here = _draw(prior, call, features, noise[0], continuous_keys[0], given, has_continuous, options)
+        here = _draw(prior, call, features, noise, continuous_keys, given, has_continuous, options)
         return jax.tree.map(lambda whole, part: whole.at[:, row, column].set(part), drawn, here)
 
-    nothing = jnp.zeros((len(keys), height, width), jnp.float32)
-    return jax.lax.fori_loop(0, height * width, draw, DrawnLatents(jnp.zeros_like(kept.tokens), Nats(nothing, nothing)))
+    nothing, count = jnp.zeros((len(keys), height, width), jnp.float32), prior.codes_per_position
+    nats = Nats(nothing, nothing, jnp.stack([nothing] * count, axis=-1) if count > 1 else None)
+    return jax.lax.fori_loop(0, height * width, draw, DrawnLatents(jnp.zeros_like(kept.tokens), nats))
 
 
 def _draw(
     prior: Prior,
     call: Callable[..., Any],
     features: jax.Array,
-    noise: jax.Array,
+    noise: tuple[jax.Array, ...],
     keys: jax.Array,
     given: Kept,
     has_continuous: jax.Array | None,
     options: SamplingOptions,
 ) -> DrawnLatents:
-    """Draw one position: tokens `[B, 1 + c]` and nats `[B]` from features `[B, width]`, 2B under guidance."""
-    logits = call(features, method="code_logits")
-    if options.guidance:
-        with_class, without = jnp.split(logits, 2)
-        logits = (1 + options.guidance) * with_class - options.guidance * without
-        features = features[: len(with_class)]
-    codes = jnp.argmax(options.filtered(logits) + noise, axis=-1).astype(jnp.int32)
-    codes = jnp.where(given.codes, given.tokens[:, 0], codes)
+    """Draw one position: tokens `[B, L + c]` and nats `[B]` from features `[B, width]`, 2B under guidance."""
+    codes = given.tokens[:, :0]
+    for level, noise_of_code in enumerate(noise):
+        earlier = jnp.concatenate([codes] * 2) if options.guidance else codes
+        logits = call(features, earlier, method="code_logits")
+        if options.guidance:
+            with_class, without = jnp.split(logits, 2)
+            logits = (1 + options.guidance) * with_class - options.guidance * without
+        code = jnp.argmax(options.filtered(logits) + noise_of_code, axis=-1).astype(jnp.int32)
+        code = jnp.where(given.codes, given.tokens[:, level], code)
+        codes = jnp.concatenate([codes, code[:, None]], axis=-1)
+    features = features[: len(codes)]  # of the class
     tokens = call(features, codes, has_continuous, keys, options.continuous_temperature, method="draw_continuous")
     tokens = jnp.where(given.continuous, given.tokens, tokens)
     return DrawnLatents(tokens, call(features, tokens, has_continuous, method="nats"))
@@ -239,15 +244,17 @@ def _with_no_class(labels: jax.Array | None) -> jax.Array | None:
     return jnp.concatenate([labels, jnp.full_like(labels, NO_CLASS)])
 
 
-def _randomness(keys: jax.Array, positions: jax.Array, num_codes: int) -> tuple[jax.Array, jax.Array]:
-    """Return Gumbel noise `[w, B, K]` for the codes of a row, and keys `[w, B]` for the continuous parts.
+def _randomness(keys: jax.Array, positions: jax.Array, prior: Prior) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Return Gumbel noise for a row, `[w, B, K]` for each code of a position, and keys `[w, B]` for continuous parts.
 
     `categorical` draws the code where the sum of noise and logits is largest. The noise is drawn one row at a time:
     fused with a position's argmax, XLA on CPU would recompute it in scalar code.
     """
 
-    def of_position(position: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def of_position(position: jax.Array, key: jax.Array) -> tuple[tuple[jax.Array, ...], jax.Array]:
         own = jax.random.fold_in(key, position)
-        return jax.random.gumbel(own, (num_codes,), jnp.float32), jax.random.fold_in(own, 1)
+        of_codes = [own, *(jax.random.fold_in(own, 1 + level) for level in range(1, prior.codes_per_position))]
+        noise = tuple(jax.random.gumbel(of_code, (prior.num_codes,), jnp.float32) for of_code in of_codes)
+        return noise, jax.random.fold_in(own, 1)
 
     return jax.vmap(jax.vmap(of_position, in_axes=(None, 0)), in_axes=(0, None))(positions, keys)

@@ -4,8 +4,13 @@ A position has the code and, where the decoder sees more than the code, the rest
 projection, one per group of channels, or the residual z_e - e of z_e itself (`Parts`). Lengths are transmitted as bins
 and residuals as multiples of a step (`Tables`). Tokens are `[..., 1 + c]` int32: the code, then g bins where a prior
 covers lengths, then D multiples where it covers residuals; each is 0 where the code has no such part.
+
+Of a quantizer with several codes per position (`Quantizer.index_shape`), tokens are the L codes in order, `[..., L]`;
+there are no other parts.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +19,7 @@ import numpy as np
 from flax import struct
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.latents import PROJECTION, Z_E, Latent, latent_from_codes, signed_length, split_channels
+from hvq_jax.latents import PROJECTION, Z_E, Latent, scaled, signed_length, split_channels
 from hvq_jax.priors.bins import fit_bins, from_bins, to_bins
 from hvq_jax.priors.options import TokenOptions
 
@@ -25,7 +30,7 @@ LARGEST_MULTIPLE = 2**24  # of the step of residuals, either way: float32 holds 
 class Parts:
     """A latent before rounding; lengths and residuals are given at all positions and count where the code has them."""
 
-    indices: Any  # [...] int32
+    indices: Any  # [...] int32, or [..., *index_shape] for several codes per position
     lengths: Any = None  # [..., g] float32, where the decoder sees projections
     residuals: Any = None  # [..., D] float32, where it sees z_e
 
@@ -38,6 +43,21 @@ class Tables:
     has_residual: jax.Array  # [K] bool, codes that are transmitted with a residual
     centroids: jax.Array | None = None  # [1, G] or [K·g, G] float32, of bins; None where no length is transmitted
     step: float = struct.field(pytree_node=False, default=0.0)  # of residuals; 0 where none is transmitted
+    index_shape: tuple[int, ...] = struct.field(pytree_node=False, default=())  # of a position's codes
+
+    def codes(self, indices: jax.Array) -> jax.Array:
+        """Return `indices` `[..., *index_shape]` as `[..., L]`, with L = 1 for one code per position."""
+        return indices.reshape(*indices.shape[: indices.ndim - len(self.index_shape)], -1)
+
+    def indices(self, tokens: jax.Array) -> jax.Array:
+        """Return the indices `[..., *index_shape]` of tokens `[..., L + c]`.
+
+        >>> tables = Tables(jnp.zeros(9, bool), jnp.zeros(9, bool), index_shape=(2,))
+        >>> tables.indices(jnp.array([[7, 8]])).tolist()
+        [[7, 8]]
+        """
+        codes = tokens[..., : math.prod(self.index_shape)]
+        return codes.reshape(*codes.shape[:-1], *self.index_shape)
 
     @property
     def has_bins(self) -> bool:
@@ -69,7 +89,12 @@ def split_latent(row: Latent, z_e: jax.Array, z_q: jax.Array, indices: jax.Array
 
 
 def make_tables(
-    row: Latent, frequent: np.ndarray, indices: np.ndarray, lengths: np.ndarray | None, options: TokenOptions
+    row: Latent,
+    frequent: np.ndarray,
+    indices: np.ndarray,
+    lengths: np.ndarray | None,
+    options: TokenOptions,
+    index_shape: tuple[int, ...] = (),
 ) -> Tables:
     """Return the tables of the latent `row`; deterministic, since bins are fitted without randomness.
 
@@ -82,10 +107,16 @@ def make_tables(
     Args:
         row: of `LATENTS`.
         frequent: [K] bool, the frozen choice of frequent codes.
-        indices: [..., h, w] int, training latents to fit bins to.
+        indices: [..., h, w, *index_shape] int, training latents to fit bins to.
         lengths: [..., h, w, g] float, their signed lengths; unused where the latent has none.
         options: the number of bins, and the step.
+        index_shape: the shape of a position's codes.
+
+    Raises:
+        ArgumentError: a position has several codes, and something else too.
     """
+    if index_shape and (row.uses(PROJECTION) or row.uses(Z_E)):
+        raise ArgumentError(f"index_shape={index_shape}", "lengths and residuals need one code per position")
     has_length = np.asarray(row.codes_with(PROJECTION, jnp.asarray(frequent)))
     has_residual = np.asarray(row.codes_with(Z_E, jnp.asarray(frequent)))
     centroids = None
@@ -104,11 +135,12 @@ def make_tables(
         jnp.asarray(has_residual),
         None if centroids is None else jnp.asarray(centroids),
         options.residual_step if row.uses(Z_E) else 0.0,
+        index_shape,
     )
 
 
 def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
-    """Return tokens `[..., 1 + c]` int32 of `parts`.
+    """Return tokens `[..., L + c]` int32 of `parts`.
 
     >>> has_length, has_residual = jnp.array([False, True]), jnp.array([False, False])
     >>> tables = Tables(has_length, has_residual, centroids=jnp.array([[1.0, 10.0]]))
@@ -116,7 +148,7 @@ def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
     [[0, 0], [1, 1]]
     """
     indices = jnp.asarray(parts.indices)
-    tokens = [indices[..., None]]
+    tokens = [tables.codes(indices)]
     if tables.has_bins:
         bins = to_bins(parts.lengths, indices, tables.centroids)
         tokens.append(jnp.where(tables.has_length[indices][..., None], bins, 0))
@@ -149,14 +181,14 @@ def check_residuals(tokens: np.ndarray, tables: Tables) -> None:
 
 
 def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
-    """Return the parts that `tokens` `[..., 1 + c]` stand for, rounded; 0 where a code does not have them.
+    """Return the parts that `tokens` `[..., L + c]` stand for, rounded; 0 where a code does not have them.
 
     >>> has_length, has_residual = jnp.array([False, True]), jnp.array([False, False])
     >>> tables = Tables(has_length, has_residual, centroids=jnp.array([[1.0, 10.0]]))
     >>> to_parts(jnp.array([[0, 0], [1, 1]]), tables).lengths.tolist()
     [[0.0], [10.0]]
     """
-    indices, rest = tokens[..., 0], tokens[..., 1:]
+    indices, rest = tables.indices(tokens), tokens[..., math.prod(tables.index_shape) :]
     lengths = residuals = None
     if tables.centroids is not None:
         num_bins = groups if tables.has_bins else 0
@@ -169,28 +201,32 @@ def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
     return Parts(indices, lengths, residuals)
 
 
-def from_tokens(tokens: jax.Array, tables: Tables, codes: jax.Array, groups: int = 1) -> tuple[jax.Array, jax.Array]:
+def from_tokens(
+    tokens: jax.Array, tables: Tables, vectors: Callable[[jax.Array], jax.Array], groups: int = 1
+) -> tuple[jax.Array, jax.Array]:
     """Return the decoder's input `[..., D]`, and the gains in it: `[...]`, or `[..., g]` for g > 1 groups.
 
     Gains are 1 where the decoder does not see a multiple of the code.
 
     >>> tables = Tables(jnp.array([False, True]), jnp.array([False, False]), centroids=jnp.array([[1.0, 10.0]]))
-    >>> latents, gains = from_tokens(jnp.array([[0, 0], [1, 1]]), tables, jnp.array([[1.0, 0.0], [0.0, 2.0]]))
+    >>> codes = jnp.array([[1.0, 0.0], [0.0, 2.0]])
+    >>> latents, gains = from_tokens(jnp.array([[0, 0], [1, 1]]), tables, lambda indices: codes[indices])
     >>> latents.tolist(), gains.tolist()
     ([[1.0, 0.0], [0.0, 10.0]], [1.0, 5.0])
 
     Args:
-        tokens: [..., 1 + c] int32.
+        tokens: [..., L + c] int32.
         tables: those that the tokens were made with.
-        codes: [K, D] float32.
+        vectors: maps indices [..., *index_shape] to z_q [..., D], as `autoencoder.vectors` does for a trained model.
         groups: g.
     """
     parts = to_parts(tokens, tables, groups)
-    gains = jnp.ones((*parts.indices.shape, groups), jnp.float32)
+    z_q = vectors(parts.indices)
+    gains = jnp.ones((*z_q.shape[:-1], groups), jnp.float32)
     if parts.lengths is not None:
-        norms = jnp.linalg.norm(split_channels(codes[parts.indices], groups).reshape(*gains.shape, -1), axis=-1)
+        norms = jnp.linalg.norm(split_channels(z_q, groups).reshape(*gains.shape, -1), axis=-1)
         has_length = tables.has_length[parts.indices][..., None]
         gains = jnp.where(has_length, parts.lengths / jnp.maximum(norms, 1e-6), 1.0)
     gains = gains if groups > 1 else gains[..., 0]
-    latents = latent_from_codes(parts.indices, codes, gains)
+    latents = scaled(z_q, gains)
     return latents if parts.residuals is None else latents + parts.residuals, gains

@@ -76,10 +76,6 @@ class Quantizer(Protocol):
         """Whether the entropy term can be part of it."""
 
     @property
-    def has_prior(self) -> bool:
-        """Whether a prior can be trained on the codes: there is one per position."""
-
-    @property
     def index_shape(self) -> tuple[int, ...]:
         """The shape of the indices of one position: (), or (L,) for L codes per position."""
 
@@ -158,7 +154,6 @@ class CodebookQuantizer:
     option_names: ClassVar[tuple[str, ...]] = ("learning", "unit_norm", "init", "decay", "revive_below", "assignment")
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = True
-    has_prior: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""

@@ -39,7 +39,6 @@ class CodebookFreeQuantizer(ABC):
     has_codebook_loss: ClassVar[bool] = False  # no codes are learned
     has_commitment_loss: ClassVar[bool] = False
     has_entropy_loss: ClassVar[bool] = False
-    has_prior: ClassVar[bool] = True
     starts_from_data: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -39,7 +39,6 @@ class ResidualQuantizer:
     option_names: ClassVar[tuple[str, ...]] = ("init", "decay", "revive_below", "depth")
     has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
-    has_prior: ClassVar[bool] = False  # there are several codes per position
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""

@@ -51,7 +51,6 @@ class ResidualScalarQuantizer(ScalarQuantizer):
 
     family: ClassVar[str] = "residual_fsq"
     option_names: ClassVar[tuple[str, ...]] = ("levels", "depth")
-    has_prior: ClassVar[bool] = False  # there are several codes per position
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""

@@ -31,7 +31,7 @@ _PIECE = 1024  # latents whose residuals are held in memory at all positions at 
 
 @dataclasses.dataclass(frozen=True)
 class LatentData:
-    """The splits as tokens: items are `[N, h, w, 1 + c]`, int16 where that is enough, else int32."""
+    """The splits as tokens: items are `[N, h, w, L + c]`, int16 where that is enough, else int32."""
 
     train: Split
     validation: Split
@@ -77,7 +77,8 @@ def tokenize(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOption
 
 def fit_tables(row: Latent, stored: Mapping[str, np.ndarray], options: TokenOptions) -> Tables:
     """Return the tables that fit the training latents of a `latents.npz`."""
-    return make_tables(row, stored["frequent"], stored["train_indices"], stored.get("train_lengths"), options)
+    indices, lengths = stored["train_indices"], stored.get("train_lengths")
+    return make_tables(row, stored["frequent"], indices, lengths, options, index_shape=indices.shape[3:])
 
 
 def at_all_positions(residuals: np.ndarray, present: np.ndarray) -> np.ndarray:
@@ -134,7 +135,7 @@ def _split(stored: Mapping[str, np.ndarray], name: str, tables: Tables) -> Split
 
 
 def _tokens(stored: Mapping[str, np.ndarray], split: str, tables: Tables, residuals: _Residuals | None) -> np.ndarray:
-    """Return the tokens `[N, h, w, 1 + c]` of a split, computed in pieces; int16 if they fit, else int32."""
+    """Return the tokens `[N, h, w, L + c]` of a split, computed in pieces; int16 if they fit, else int32."""
     indices, lengths = stored[f"{split}_indices"], stored.get(f"{split}_lengths")
     encode = jax.jit(to_tokens)
     pieces = []

@@ -1,10 +1,10 @@
 """The files of the second stage, `latents.npz` and `tables.npz`: their forms, and their reading.
 
 `latents.npz` holds the latents before rounding, so that other bins or steps need no new encoding. For each
-split, `train_indices` `[N, h, w]` int32, `train_labels` `[N]` int32 and, where the latent has them, `train_lengths`
-`[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose code is transmitted with a residual,
-in raster order, and `train_names` `[N]`, the paths of the images below their folder, or their numbers as stored; also
-`frequent` `[K]` bool, the frozen choice of frequent codes.
+split, `train_indices` `[N, h, w]` int32, `[N, h, w, L]` for L codes per position, `train_labels` `[N]` int32 and, where
+the latent has them, `train_lengths` `[N, h, w, g]` and `train_residuals` `[n, D]` float32, one row per position whose
+code is transmitted with a residual, in raster order, and `train_names` `[N]`, the paths of the images below their
+folder, or their numbers as stored; also `frequent` `[K]` bool, the frozen choice of frequent codes.
 
 `tables.npz` holds the `Tables` of the tokens. Both say as `checkpoint_step` which autoencoder they were made with.
 """
@@ -31,12 +31,12 @@ from hvq_jax.schema import Array, check_arrays
 _STEP = {"checkpoint_step": Array("integers", (), low=0)}
 
 
-def latent_schema(row: Latent, num_codes: int, num_classes: int) -> dict[str, Array]:
+def latent_schema(row: Latent, num_codes: int, num_classes: int, index_shape: tuple[int, ...] = ()) -> dict[str, Array]:
     """Return the form of each array of a `latents.npz` of the latent `row`; K, g and D are sizes to be given."""
     schema = {"frequent": Array("bools", ("K",))}
     for split in SPLITS:
         grid = (f"N_{split}", "h", "w")
-        schema[f"{split}_indices"] = Array("integers", grid, low=0, high=num_codes - 1)
+        schema[f"{split}_indices"] = Array("integers", (*grid, *index_shape), low=0, high=num_codes - 1)
         schema[f"{split}_labels"] = Array("integers", grid[:1], low=0, high=num_classes - 1)
         if row.uses(PROJECTION):
             schema[f"{split}_lengths"] = Array("floats", (*grid, "g"))
@@ -77,7 +77,7 @@ def write_latents(
     Raises UserError, on all, for arrays that `read_latents` would refuse; its other arguments are those of that.
     """
     try:
-        check_arrays(arrays, latent_schema(model.row, model.num_codes, num_classes), {**_sizes(model), **sizes})
+        check_arrays(arrays, _model_schema(model, num_classes), {**_sizes(model), **sizes})
     except ValueError as error:
         raise UserError(f"the autoencoder's latents cannot be used, has its training diverged? ({error})") from None
     if is_first():
@@ -100,10 +100,14 @@ def read_latents(
     """
     return read_arrays(
         workdir / LATENTS,
-        latent_schema(model.row, model.num_codes, num_classes),
+        _model_schema(model, num_classes),
         sizes=_sizes(model) | dict(sizes or {}),
         check=partial(check_residual_rows, row=model.row),
     )
+
+
+def _model_schema(model: Autoencoder, num_classes: int) -> dict[str, Array]:
+    return latent_schema(model.row, model.num_codes, num_classes, model.index_shape)
 
 
 def _sizes(model: Autoencoder) -> dict[str, int]:
@@ -127,12 +131,18 @@ def _table_schema(row: Latent, options: TokenOptions) -> dict[str, Array]:
 
 def write_tables(workdir: Path, tables: Tables, checkpoint_step: int) -> None:
     """Store the tables with the prior, on the first process; the step is the autoencoder's, or 0 without one."""
-    if is_first():
-        arrays = {name: value for name, value in vars(tables).items() if value is not None}
+    if is_first():  # the shape of indices follows from the run's options
+        arrays = {name: value for name, value in vars(tables).items() if value is not None and name != "index_shape"}
         write_arrays(workdir / TABLES, {"checkpoint_step": np.array(checkpoint_step), **arrays})
 
 
-def read_tables(workdir: Path, latent_options: LatentOptions, options: TokenOptions, num_codes: int) -> Tables:
+def read_tables(
+    workdir: Path,
+    latent_options: LatentOptions,
+    options: TokenOptions,
+    num_codes: int,
+    index_shape: tuple[int, ...] = (),
+) -> Tables:
     """Return the tables of the workdir's prior.
 
     Args:
@@ -140,6 +150,7 @@ def read_tables(workdir: Path, latent_options: LatentOptions, options: TokenOpti
         latent_options: the latent that the tables are of.
         options: how its continuous parts are rounded.
         num_codes: K.
+        index_shape: the shape of a position's codes.
 
     Raises:
         UserError: the tables are missing or damaged, or are not of these options.
@@ -157,6 +168,7 @@ def read_tables(workdir: Path, latent_options: LatentOptions, options: TokenOpti
         jnp.asarray(arrays["has_residual"]),
         None if centroids is None else jnp.asarray(centroids, jnp.float32),
         float(arrays["step"]),
+        index_shape,
     )
 
 

@@ -5,6 +5,7 @@ the commands, `--help` and docs/options.md all follow from `RunOptions`.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.options import DataOptions
 from hvq_jax.devices.parallel import FORMS
 from hvq_jax.errors import ArgumentError, UserError
+from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.options import Options, Rule, checked, members, option, redefault, section, type_in_words, walk
@@ -23,7 +25,7 @@ from hvq_jax.priors import has_heads, make_network, make_prior
 from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import SamplingOptions
-from hvq_jax.quantizers import CodebookOptions, LatentOptions, check_options, make_quantizer
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, check_options, make_quantizer
 from hvq_jax.training.loop import FitOptions
 
 STAGES = ("all", "autoencoder", "prior")
@@ -81,10 +83,12 @@ class RunOptions(Options):
             raise ArgumentError(
                 f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: choose stage=prior"
             )
-        if not make_quantizer(self.latent, self.codebook).has_prior and self.stage != "autoencoder":
+        row = find_latent(self.latent.mode)
+        if self.stage != "autoencoder" and self.quantizer.index_shape and (row.uses(PROJECTION) or row.uses(Z_E)):
             raise ArgumentError(
                 f"codebook.family={self.codebook.family}",
-                "gives several codes per position, and there is no prior over these: choose stage=autoencoder",
+                f"gives several codes per position, and there is no prior over these with latent.mode="
+                f"{self.latent.mode}: choose latent.mode=vq or stage=autoencoder",
             )
         if self.sampling.continuous_temperature != 1 and not has_heads(self.prior, self.latent):
             raise ArgumentError(
@@ -99,14 +103,25 @@ class RunOptions(Options):
                 "needs a prior that does not always see the class: choose a positive prior.label_dropout",
             )
 
+    @property
+    def quantizer(self) -> Quantizer:
+        """The quantizer between encoder and decoder, or that of one's own latents."""
+        return make_quantizer(self.latent, self.codebook)
+
     def autoencoder_model(self, image_shape: tuple[int, int, int]) -> Autoencoder:
         """Return the autoencoder of images of this shape, (H, W, C)."""
         return Autoencoder(image_shape, self.network, self.latent, self.codebook, self.loss)
 
     def prior_model(self, *, num_classes: int, grid: tuple[int, int]) -> Prior:
         """Return the prior over latents of shape `grid`, (h, w); `num_classes` is the data set's."""
-        num_codes = make_quantizer(self.latent, self.codebook).num_codes
-        return make_prior(self.prior, self.latent, num_codes=num_codes, num_classes=num_classes, grid=grid)
+        return make_prior(
+            self.prior,
+            self.latent,
+            num_codes=self.quantizer.num_codes,
+            num_classes=num_classes,
+            grid=grid,
+            codes_per_position=math.prod(self.quantizer.index_shape),
+        )
 
 
 # Options of earlier versions, and their replacements.

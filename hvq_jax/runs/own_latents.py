@@ -14,7 +14,7 @@ from hvq_jax.data.options import DataOptions
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, read_arrays, read_names
 from hvq_jax.latents import Z_E, Latent, find_latent
-from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
+from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, make_quantizer
 from hvq_jax.runs.latent_data import LatentData, at_all_positions, tokenize
 from hvq_jax.runs.latent_files import check_residual_rows, latent_schema, latent_sizes
 from hvq_jax.runs.options import PriorStageOptions
@@ -67,6 +67,7 @@ def own_latents(
 ) -> OwnLatents:
     """Read an .npz like the `latents.npz` of a run (see `latent_files.py`).
 
+    Several codes per position, `[N, h, w, L]`, are those of a `codebook_options.family` that has so many.
     Labels may be missing; then there are no classes. Residuals may also be given at all positions, `[N, h, w, D]`.
     Splits `validation` and `test` that are missing are taken out of `train`, with the sizes in `data`. `frequent`
     `[K]` bool marks the frequent codes; if it is missing, no code is frequent.
@@ -76,8 +77,7 @@ def own_latents(
         ArgumentError: the options do not fit the file.
     """
     row = find_latent(latent_options.mode)
-    num_codes = make_quantizer(latent_options, codebook_options).num_codes
-    given = _read(full_path(path), row, latent_options, num_codes)
+    given = _read(full_path(path), row, latent_options, make_quantizer(latent_options, codebook_options))
     has_labels = "train_labels" in given
     if prior_options.conditional and not has_labels:
         raise UserError(f"{path} has no train_labels, so no classes: choose prior.conditional=False")
@@ -104,7 +104,7 @@ def own_latents(
     )
 
 
-def _read(path: Path, row: Latent, options: LatentOptions, num_codes: int) -> dict[str, np.ndarray]:
+def _read(path: Path, row: Latent, options: LatentOptions, quantizer: Quantizer) -> dict[str, np.ndarray]:
     """Return the arrays that the latent `row` has, with `frequent`; raise UserError unless they are as described."""
     names = read_names(path, advice=_ADVICE)
     if "train_indices" not in names:
@@ -113,9 +113,10 @@ def _read(path: Path, row: Latent, options: LatentOptions, num_codes: int) -> di
         raise UserError(f"{path}: store ~present, the codes without a continuous part, as frequent")
     if "train_continuous" in names:
         raise UserError(f"{path}: rename train_continuous to train_lengths, or train_residuals for z_e - code")
+    num_codes = quantizer.num_codes
     return read_arrays(
         path,
-        _schema(row, num_codes, names),
+        _schema(latent_schema(row, num_codes, _MOST_CLASSES, quantizer.index_shape), names),
         sizes=latent_sizes(options, num_codes),
         check=partial(_complete, row=row, num_codes=num_codes),
         advice=f"{_ADVICE}, here for latent.mode={options.mode}, latent.num_codes K={num_codes}, latent.dim "
@@ -123,10 +124,10 @@ def _read(path: Path, row: Latent, options: LatentOptions, num_codes: int) -> di
     )
 
 
-def _schema(row: Latent, num_codes: int, names: Collection[str]) -> dict[str, Array]:
-    """Return the form of each array of a file that has arrays of these names."""
+def _schema(of_run: dict[str, Array], names: Collection[str]) -> dict[str, Array]:
+    """Return the form of each array of a file that has arrays of these `names`, from the forms that a run's have."""
     schema = {}
-    for name, form in latent_schema(row, num_codes, _MOST_CLASSES).items():
+    for name, form in of_run.items():
         split, _, kind = name.partition("_")
         optional = kind in ("", "labels") or (split in HELD_OUT and f"{split}_indices" not in names)
         at_all = (f"N_{split}", "h", "w", "D") if kind == "residuals" else None

@@ -41,7 +41,7 @@ BATCH = 64  # images per compiled call; smaller requests are padded to it, so th
 class Decoded:
     """Images with the latents they were decoded from; numpy arrays, None if the run has no autoencoder."""
 
-    indices: Any  # [N, h, w] int32, [N, h, w, depth] for residual quantization
+    indices: Any  # [N, h, w] int32, or [N, h, w, L] where a position has L codes
     images: Any = None  # [N, H, W, C] uint8
     gains: Any = None  # [N, h, w] or [N, h, w, g] float32; 1 where the decoder did not see a multiple of the code
     latents: Any = None  # [N, h, w, D] float32, what the decoder saw
@@ -152,7 +152,8 @@ class TrainedRun:
     @cached_property
     def tables(self) -> Tables:
         """The tables that turn tokens into latents; UserError before there is a prior."""
-        return read_tables(self.workdir, self.options.latent, self.options.prior, self.prior.num_codes)
+        index_shape = self.options.quantizer.index_shape
+        return read_tables(self.workdir, self.options.latent, self.options.prior, self.prior.num_codes, index_shape)
 
     def _best(self, stage: Stage) -> TrainState:
         create = partial(initial_state, stage, getattr(self.options, stage.name), 1, 0)
@@ -197,8 +198,8 @@ class TrainedRun:
             labels: [N] int32, -1 for no class; ignored by an unconditional prior.
             seed: the same seed draws the same images.
             options: how to draw from the prior.
-            tokens: N latents [h, w, 1 + c], of which `keep` selects the parts to keep instead of drawing.
-            keep: a function of tokens [B, h, w, 1 + c], such as `all_codes`.
+            tokens: N latents [h, w, L + c], of which `keep` selects the parts to keep instead of drawing.
+            keep: a function of tokens [B, h, w, L + c], such as `all_codes`.
 
         Raises:
             ArgumentError: an option or a label is out of range.
@@ -276,13 +277,13 @@ class TrainedRun:
         return self._decode(variables, tables, drawn.tokens)
 
     def _decode(self, variables: Variables, tables: Tables, tokens: jax.Array) -> Decoded:
-        codes, groups = autoencoder.codes(self.model, variables), self.model.latent_options.projection_groups
-        z_bar, gains = from_tokens(tokens, tables, codes, groups)
+        vectors, groups = partial(autoencoder.vectors, self.model, variables), self.options.latent.projection_groups
+        z_bar, gains = from_tokens(tokens, tables, vectors, groups)
         images = to_uint8(autoencoder.decode(self.model, variables, z_bar))
-        return Decoded(tokens[..., 0], images, gains, z_bar)
+        return Decoded(tables.indices(tokens), images, gains, z_bar)
 
     def transmit(self, images: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Decoded]]:
-        """Yield tokens `[n, h, w, 1 + c]` of uint8 images `[H, W, C]`, and the images decoded from them, in pieces.
+        """Yield tokens `[n, h, w, L + c]` of uint8 images `[H, W, C]`, and the images decoded from them, in pieces.
 
         Unlike in `reconstruct`, gains are rounded to their bins and residuals to their steps. Raises UserError before
         there is a prior, and ArgumentError for residuals of more steps than tokens hold.

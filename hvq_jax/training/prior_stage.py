@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -22,12 +23,19 @@ class NatsPerLatent:
 
     codes: Any
     continuous: Any
+    of_each_code: tuple[Any, ...] = ()  # of the L codes of a position, where L > 1; they add up to `codes`
     density: Any = None  # of residuals, where they are given; see `Prior.density`
+
+    @classmethod
+    def reduce(cls, nats: Nats, reduction: Callable[[jax.Array], Any], density: Any = None) -> "NatsPerLatent":
+        """Return the nats `[B]` of latents as numbers or means: each is the `reduction` of an array `[B]`."""
+        of_each = () if nats.of_each_code is None else tuple(map(reduction, jnp.moveaxis(nats.of_each_code, -1, 0)))
+        return cls(reduction(nats.codes), reduction(nats.continuous), of_each, density)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PriorStage(Stage):
-    """The stage for `model` on tokens `[B, h, w, 1 + c]`, or plain codes `[B, h, w]`.
+    """The stage for `model` on tokens `[B, h, w, L + c]`, or plain codes `[B, h, w]`.
 
     Items to evaluate may be pairs of tokens and the residuals before rounding, `[B, h, w, D]` float32.
     """
@@ -78,7 +86,7 @@ class PriorStage(Stage):
         dropped = jax.random.bernoulli(label_key, self.label_dropout, batch.labels.shape)
         labels = jnp.where(dropped, NO_CLASS, batch.labels)
         per_latent = self._nats(params, batch, labels, train=True, rngs={"dropout": dropout_key})
-        means = NatsPerLatent(jnp.mean(per_latent.codes), jnp.mean(per_latent.continuous))
+        means = NatsPerLatent.reduce(per_latent, jnp.mean)
         return (means.codes + means.continuous) / math.prod(self.latent_shape), (None, means)
 
     def evaluate(self, params: Any, state: None, batch: Batch) -> NatsPerLatent:
@@ -90,20 +98,22 @@ class PriorStage(Stage):
             arguments = (self._tokens(batch), self._labels(batch.labels), self.has_continuous, batch.items[1])
             scored: Any = self.model.apply(params, *arguments, method="density")
             density = Mean.of(scored.sum(axis=(1, 2)), batch.mask)
-        codes, continuous = (Mean.of(part, batch.mask) for part in (per_latent.codes, per_latent.continuous))
-        return NatsPerLatent(codes, continuous, density)
+        return NatsPerLatent.reduce(per_latent, lambda nats: Mean.of(nats, batch.mask), density)
 
-    def _record(self, codes: float, continuous: float) -> dict[str, float]:
-        parts = {"nats_of_codes": codes, "nats_of_continuous": continuous} if self.model.heads else {}
-        return {"nats_per_latent": codes + continuous, **parts}
+    def _record(self, nats: NatsPerLatent) -> dict[str, float]:
+        """Return the log record of `nats`, whose fields are numbers."""
+        parts = {f"nats_of_code_{number}": float(of_code) for number, of_code in enumerate(nats.of_each_code, 1)}
+        if self.model.heads:
+            parts |= {"nats_of_codes": float(nats.codes), "nats_of_continuous": float(nats.continuous)}
+        return {"nats_per_latent": float(nats.codes) + float(nats.continuous), **parts}
 
     def summarise_steps(self, metrics: NatsPerLatent) -> dict[str, float]:
         """Return mean nats per latent."""
-        return self._record(float(metrics.codes.mean()), float(metrics.continuous.mean()))
+        return self._record(jax.tree.map(lambda nats: nats.mean(), metrics))
 
     def summarise(self, sums: NatsPerLatent) -> dict[str, float]:
         """Return the loss, nats per latent and, where there are images, bits per image and per pixel."""
-        of_latent = self._record(float(sums.codes.value), float(sums.continuous.value))
+        of_latent = self._record(jax.tree.map(lambda mean: mean.value, sums, is_leaf=lambda x: isinstance(x, Mean)))
         nats, pixels = of_latent["nats_per_latent"], self.num_pixels
         bits = nats / math.log(2)
         of_image = {"bits_per_image": bits, "bits_per_pixel": bits / pixels} if pixels else {}

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NotRequired, TypedDict
 
 import jax
@@ -131,8 +132,8 @@ def decoder_error(run: TrainedRun) -> Callable[[np.ndarray, np.ndarray, Tables],
     # Two functions, so that the decoder is compiled once instead of for each size of the tables.
     @jax.jit
     def received(variables: Any, tokens: jax.Array, tables: Tables) -> jax.Array:
-        codes, groups = autoencoder.codes(run.model, variables), run.model.latent_options.projection_groups
-        return from_tokens(tokens.astype(jnp.int32), tables, codes, groups)[0]
+        vectors, groups = partial(autoencoder.vectors, run.model, variables), run.options.latent.projection_groups
+        return from_tokens(tokens.astype(jnp.int32), tables, vectors, groups)[0]
 
     @jax.jit
     def squared(variables: Any, images: jax.Array, z_bar: jax.Array) -> jax.Array:

@@ -144,8 +144,8 @@ def with_tables(run: TrainedRun, tables: Tables, indices: np.ndarray) -> np.ndar
 
     @jax.jit
     def decode(variables: Variables, indices: jax.Array) -> jax.Array:
-        codes, groups = autoencoder.codes(run.model, variables), run.model.latent_options.projection_groups
-        z_bar, _ = from_tokens(indices[..., None], tables, codes, groups)
+        vectors, groups = partial(autoencoder.vectors, run.model, variables), run.options.latent.projection_groups
+        z_bar, _ = from_tokens(indices[..., None], tables, vectors, groups)
         return to_uint8(autoencoder.decode(run.model, variables, z_bar))
 
     parts = range(0, len(indices), 500)

@@ -10,9 +10,9 @@ from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 
 
-def pixelcnn_prior(num_codes, num_classes=0, width=8, num_layers=2, head_width=16, heads=(), **options):
+def pixelcnn_prior(num_codes, num_classes=0, width=8, num_layers=2, head_width=16, heads=(), codes=1, **options):
     network = PixelCNN(num_classes, width, num_layers, **options)
-    return Prior(num_codes, network, heads, head_width)
+    return Prior(num_codes, network, heads, head_width, codes)
 
 
 def all_logits(prior, indices, labels=None):

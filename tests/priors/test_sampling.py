@@ -40,20 +40,23 @@ HEADS = {  # and which codes have the part of each, [P, K]
     "projected in groups": ((PAIRS,), EVERYWHERE[None]),
     "frequency": ((RESIDUAL,), SOMEWHERE[None]),
     "projected, else z_e": ((GAINS, RESIDUAL), np.stack([SOMEWHERE, ~SOMEWHERE])),
+    "vq, two codes": ((), np.zeros((0, K), bool)),
 }
+CODES = {latent: 2 if "two codes" in latent else 1 for latent in HEADS}  # per position
 
 
 def prior_of(network, latent, grid, num_classes=2):
     heads, _ = HEADS[latent]
     if network == "pixelcnn":
-        return pixelcnn_prior(K, num_classes, heads=heads)
-    return Prior(K, Transformer(grid, num_classes, width=8, num_layers=2, num_heads=2), heads, 16)
+        return pixelcnn_prior(K, num_classes, heads=heads, codes=CODES[latent])
+    transformer = Transformer(grid, num_classes, width=8, num_layers=2, num_heads=2)
+    return Prior(K, transformer, heads, 16, CODES[latent])
 
 
 def tokens_of(latent, *shape, seed=0):
     """Return random tokens, zero where a code has no continuous part."""
     rng = np.random.default_rng(seed)
-    codes = rng.integers(K, size=(*shape, 1), dtype=np.int32)
+    codes = rng.integers(K, size=(*shape, CODES[latent]), dtype=np.int32)
     tokens = [codes]
     for head, has_part in zip(*HEADS[latent], strict=True):
         low, high = (-3, 4) if head is RESIDUAL else (0, G)
@@ -63,13 +66,17 @@ def tokens_of(latent, *shape, seed=0):
 
 
 NETWORKS = pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
-DISCRETE = pytest.mark.parametrize("latent", ["vq", "projected", "combined"])
+DISCRETE = pytest.mark.parametrize("latent", ["vq", "projected", "combined", "vq, two codes"])
 LATENTS = pytest.mark.parametrize("latent", HEADS)
 
 
 def all_latents(latent):
-    """Return every latent of 2x2 positions: `[N, 2, 2, 1 + c]`."""
+    """Return every latent of 2x2 positions: `[N, 2, 2, L + c]`."""
     heads, has_continuous = HEADS[latent]
+    if CODES[latent] > 1:
+        return np.array(list(itertools.product(range(K), repeat=4 * CODES[latent])), np.int32).reshape(
+            -1, 2, 2, CODES[latent]
+        )
     bins = [G if has_continuous[:, code].any() else 1 for code in range(K)]
     outcomes = [(code, b)[: 1 + len(heads)] for code in range(K) for b in range(bins[code])]
     return np.array(list(itertools.product(outcomes, repeat=4)), np.int32).reshape(-1, 2, 2, len(outcomes[0]))
@@ -182,6 +189,103 @@ def test_each_feature_once_draws_what_full_passes_draw(network, latent):
     np.testing.assert_allclose(both[0].nats.total, again.total, rtol=1e-4, atol=1e-4)
 
 
+THREE = pixelcnn_prior(K, 2, codes=3)
+
+
+def test_a_code_sees_the_codes_before_it_at_its_position_and_all_of_earlier_positions():
+    tokens, label = np.random.default_rng(0).integers(K, size=(1, 2, 3, 3), dtype=np.int32), jnp.zeros(1, int)
+    variables = random_variables(THREE, tokens, label)
+    score = jax.jit(lambda tokens: THREE.apply(variables, tokens, label).of_each_code.reshape(6, 3))
+    before, place = score(tokens), 2
+    for level in range(3):
+        changed = tokens.copy()
+        changed.reshape(6, 3)[place, level] += 1 if tokens.reshape(6, 3)[place, level] == 0 else -1
+        moved = np.asarray(score(changed) != before)
+        assert not moved[:place].any()
+        assert moved[place].tolist() == [False] * level + [True] * (3 - level)
+        assert moved[place + 1 :].any(axis=0).all()
+
+
+def test_nats_of_a_position_are_the_sum_over_its_codes():
+    tokens, label = np.random.default_rng(1).integers(K, size=(4, 2, 3, 3), dtype=np.int32), jnp.zeros(4, int)
+    nats = THREE.apply(random_variables(THREE, tokens, label), tokens, label)
+    assert nats.of_each_code.shape == (4, 2, 3, 3)
+    np.testing.assert_allclose(nats.codes, nats.of_each_code.sum(axis=-1), rtol=1e-6)
+    np.testing.assert_allclose(nats.of_latents().of_each_code.sum(axis=-1), nats.of_latents().total, rtol=1e-5)
+
+
+def test_one_code_per_position_is_scored_by_the_code_head_alone():
+    """The parameters of a prior over plain codes, and their likelihood bit for bit, are those of softmax(code_head)."""
+    model = pixelcnn_prior(K, 2)
+    tokens, labels = np.random.default_rng(0).integers(K, size=(4, 2, 3, 1), dtype=np.int32), jnp.arange(4) % 2
+    variables = random_variables(model, tokens, labels)
+    assert set(variables["params"]) == {"embedding", "code_head", "network"}
+    assert variables["params"]["embedding"]["embedding"].shape == (K, 8)
+
+    def by_formula(model, tokens, labels):
+        features = model.network(model.embedding(tokens[..., 0]), labels)
+        return -jnp.take_along_axis(jax.nn.log_softmax(model.code_head(features)), tokens, axis=-1)[..., 0]
+
+    nats = jax.jit(model.apply)(variables, tokens, labels)
+    assert nats.of_each_code is None
+    formula = jax.jit(functools.partial(model.apply, method=by_formula))
+    np.testing.assert_array_equal(nats.codes, formula(variables, tokens, labels))
+
+
+def test_the_first_of_several_codes_is_drawn_as_a_single_one():
+    single, keys = pixelcnn_prior(K), jax.random.split(jax.random.key(0), 200)
+    several = pixelcnn_prior(K, codes=3)
+    variables = random_variables(several, np.zeros((1, 1, 1, 3), np.int32))
+    params = dict(variables["params"])
+    first = {"network": params["network"], "code_head": params["code_head"]}
+    first["embedding"] = {"embedding": params["embedding"]["embedding"][:K]}
+    drawn = sample(several, variables, None, keys, 1, 1).tokens
+    alone = sample(single, {"params": first}, None, keys, 1, 1).tokens
+    np.testing.assert_array_equal(drawn[..., :1], alone)
+
+
+@pytest.mark.parametrize(
+    "options", [{"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.7}, {"guidance": 2.0}, {"temperature": 0}], ids=str
+)
+def test_options_reshape_the_distribution_of_every_code_of_a_position(options):
+    options = SamplingOptions(**options)
+    model = pixelcnn_prior(K, 2, codes=2)
+    variables = random_variables(model, np.zeros((1, 1, 1, 2), np.int32), jnp.zeros(1, int))
+    pairs = np.array(list(itertools.product(range(K), repeat=2)), np.int32)
+
+    def log_probabilities(model, label, level):
+        """Return those of the code `level` of each pair, with the options, [K²]."""
+
+        def logits(label):
+            labels = jnp.full(len(pairs), label)
+            features = model.features(pairs[:, None, None], labels, None)[:, 0, 0]
+            return model.code_logits(features, pairs[:, :level])
+
+        mixed = (1 + options.guidance) * logits(label) - options.guidance * logits(-1)
+        rows = jax.nn.log_softmax(options.filtered(mixed))
+        return rows[jnp.arange(len(pairs)), pairs[:, level]]
+
+    first, second = (model.apply(variables, 1, level, method=log_probabilities) for level in range(2))
+    expected = np.exp(np.asarray(first + second, np.float64))
+    np.testing.assert_allclose(expected.sum(), 1.0, atol=1e-5)
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    labels = jnp.ones(len(keys), int)
+    drawn = jax.jit(lambda keys: sample(model, variables, labels, keys, 1, 1, options=options).tokens)(keys)
+    counts = np.bincount(np.asarray(drawn).reshape(-1, 2) @ [K, 1], minlength=K * K)
+    assert not counts[expected == 0].any()
+    possible = expected > 0
+    if possible.sum() > 1:
+        of_possible = expected[possible] / expected[possible].sum() * len(keys)
+        assert chisquare(counts[possible], of_possible).pvalue > 1e-3
+
+
+def test_several_codes_and_a_continuous_part_are_refused_when_the_prior_is_made():
+    with pytest.raises(ArgumentError, match=r"^codes_per_position=2: must be 1 for a prior with heads"):
+        pixelcnn_prior(K, heads=(GAINS,), codes=2)
+    with pytest.raises(ArgumentError, match=r"^codes_per_position=0: must be at least 1"):
+        pixelcnn_prior(K, codes=0)
+
+
 MODEL = prior_of("pixelcnn", "combined", (3, 5))
 HAS_GAIN = HEADS["combined"][1]
 
@@ -212,6 +316,12 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
     completed = draw(variables, labels, keys, top_rows(given, 2)).tokens
     np.testing.assert_array_equal(completed[:, :2], given[:, :2])
     assert np.all(np.any(completed[:, 2] != given[:, 2], axis=(1, 2)))
+    of_two = jnp.asarray(tokens_of("vq, two codes", 16, 3, 5))
+    two = prior_of("pixelcnn", "vq, two codes", (3, 5))
+    params = random_variables(two, of_two, labels)
+    completed = jax.jit(lambda kept: sample(two, params, labels, keys, 3, 5, kept=kept))(top_rows(of_two, 2)).tokens
+    np.testing.assert_array_equal(completed[:, :2], of_two[:, :2])
+    assert np.all(np.any(completed[:, 2] != of_two[:, 2], axis=1).any(axis=0))  # either code is drawn
     varied = np.asarray(draw(variables, labels, keys, all_codes(given)).tokens)
     np.testing.assert_array_equal(varied[..., 0], given[..., 0])
     assert (varied[..., 1] != given[..., 1]).any()

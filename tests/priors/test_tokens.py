@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.latents import project, signed_length, split_channels
+from hvq_jax.latents import LATENTS, project, signed_length, split_channels
 from hvq_jax.priors.bins import fit_bins
-from hvq_jax.priors.tokens import LARGEST_MULTIPLE, Parts, Tables, check_residuals, from_tokens, to_parts, to_tokens
+from hvq_jax.priors.options import TokenOptions
+from hvq_jax.priors.tokens import (
+    LARGEST_MULTIPLE,
+    Parts,
+    Tables,
+    check_residuals,
+    from_tokens,
+    make_tables,
+    to_parts,
+    to_tokens,
+)
 
 K, D, SHAPE = 6, 4, (5, 3, 2)
 RNG = np.random.default_rng(0)
@@ -34,9 +44,36 @@ def test_plain_codes_are_themselves():
     tables = Tables(NONE, NONE)
     tokens = to_tokens(Parts(CODES, lengths_of(Z_E), Z_E - CODEBOOK[CODES]), tables)
     assert tokens.shape == (*SHAPE, 1)
-    latents, gains = from_tokens(tokens, tables, CODEBOOK)
+    latents, gains = from_tokens(tokens, tables, CODEBOOK.__getitem__)
     np.testing.assert_array_equal(latents, CODEBOOK[CODES])
     np.testing.assert_array_equal(gains, np.ones(SHAPE))
+
+
+@pytest.mark.parametrize("index_shape", [(), (1,), (3,), (2, 2)])
+def test_several_codes_of_a_position_come_back_in_order(index_shape):
+    indices = jnp.asarray(RNG.integers(K, size=(*SHAPE, *index_shape)), jnp.int32)
+    tables = Tables(NONE, NONE, index_shape=index_shape)
+    tokens = jax.jit(to_tokens)(Parts(indices), tables)
+    assert tokens.shape == (*SHAPE, int(np.prod(index_shape)))
+    np.testing.assert_array_equal(tokens.reshape(indices.shape), indices)
+    np.testing.assert_array_equal(to_parts(tokens, tables).indices, indices)
+    asked = []
+
+    def vectors(indices):
+        asked.append(indices)
+        return CODEBOOK[indices].reshape(*SHAPE, -1, D).sum(axis=-2)
+
+    latents, gains = from_tokens(tokens, tables, vectors)
+    np.testing.assert_array_equal(asked, [indices])
+    np.testing.assert_array_equal(latents, vectors(indices))
+    np.testing.assert_array_equal(gains, np.ones(SHAPE))
+
+
+@pytest.mark.parametrize("mode", ["projected", "frequency"])
+def test_lengths_and_residuals_of_several_codes_are_refused(mode):
+    indices = np.zeros((5, 1, 1, 2), int)
+    with pytest.raises(ArgumentError, match=r"^index_shape=\(2,\): lengths and residuals need one code per position"):
+        make_tables(LATENTS[mode], np.zeros(K, bool), indices, None, TokenOptions(), index_shape=(2,))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -44,7 +81,7 @@ def test_with_enough_bins_the_projection_is_transmitted(groups):
     tables = Tables(SOME, NONE, bins_of(64, groups=groups))
     tokens = jax.jit(to_tokens)(Parts(CODES, lengths_of(Z_E, groups)), tables)
     assert tokens.shape == (*SHAPE, 1 + groups)
-    latents, _ = from_tokens(tokens, tables, CODEBOOK, groups)
+    latents, _ = from_tokens(tokens, tables, CODEBOOK.__getitem__, groups)
     projected = project(split_channels(Z_E, groups), split_channels(CODEBOOK[CODES], groups)).reshape(Z_E.shape)
     with_part = np.asarray(SOME[CODES])
     # Of 30 values each has a bin.
@@ -56,7 +93,7 @@ def test_with_enough_bins_the_projection_is_transmitted(groups):
 @pytest.mark.parametrize("groups", [1, 2])
 def test_with_one_bin_the_mean_gain_of_code_and_group_is_shown(groups):
     tables = Tables(ALL, NONE, bins_of(1, groups=groups, where=np.ones(SHAPE, bool)))
-    _, gains = from_tokens(CODES[..., None], tables, CODEBOOK, groups)
+    _, gains = from_tokens(CODES[..., None], tables, CODEBOOK.__getitem__, groups)
     exact = lengths_of(Z_E, groups) / np.linalg.norm(split_channels(CODEBOOK[CODES], groups), axis=-1).reshape(
         *SHAPE, groups
     )
@@ -71,7 +108,7 @@ def test_the_error_falls_with_the_number_of_bins():
     errors = []
     for num_bins in (1, 2, 4, 8):
         tables = Tables(SOME, NONE, bins_of(num_bins))
-        latents, _ = from_tokens(to_tokens(Parts(CODES, lengths_of(Z_E)), tables), tables, CODEBOOK)
+        latents, _ = from_tokens(to_tokens(Parts(CODES, lengths_of(Z_E)), tables), tables, CODEBOOK.__getitem__)
         errors.append(float(jnp.square(latents - projected)[with_part].mean()))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.2 * errors[0]
@@ -81,7 +118,7 @@ def test_one_bin_is_each_codes_mean_and_not_transmitted():
     tables = Tables(SOME, NONE, bins_of(1))
     tokens = to_tokens(Parts(CODES, lengths_of(Z_E)), tables)
     assert tokens.shape == (*SHAPE, 1)
-    _, gains = from_tokens(tokens, tables, CODEBOOK)
+    _, gains = from_tokens(tokens, tables, CODEBOOK.__getitem__)
     lengths, norms = np.asarray(lengths_of(Z_E))[..., 0], np.linalg.norm(CODEBOOK, axis=-1)
     for code in np.flatnonzero(SOME):
         of_code = np.asarray(CODES) == code
@@ -104,7 +141,7 @@ def test_a_residual_comes_back_to_half_a_step():
     residuals = Z_E - CODEBOOK[CODES]
     tokens = to_tokens(Parts(CODES, residuals=residuals), tables)
     assert tokens.shape == (*SHAPE, 1 + D)
-    latents, gains = from_tokens(tokens, tables, CODEBOOK)
+    latents, gains = from_tokens(tokens, tables, CODEBOOK.__getitem__)
     with_part = np.asarray(SOME[CODES])
     assert np.abs(latents - Z_E)[with_part].max() <= 0.125 + 1e-6
     np.testing.assert_array_equal(latents[~with_part], CODEBOOK[CODES][~with_part])
@@ -125,7 +162,7 @@ def test_lengths_and_residuals_go_to_their_own_codes():
     np.testing.assert_array_equal(parts.lengths[~has_length], 0)
     np.testing.assert_array_equal(parts.residuals[has_length], 0)
     assert np.abs(parts.residuals - residuals)[~has_length].max() <= 0.125 + 1e-6
-    latents, gains = from_tokens(tokens, tables, CODEBOOK)
+    latents, gains = from_tokens(tokens, tables, CODEBOOK.__getitem__)
     projected = project(Z_E, CODEBOOK[CODES])
     np.testing.assert_allclose(latents[has_length], projected[has_length], rtol=1e-4, atol=1e-5)
     assert np.abs(latents - Z_E)[~has_length].max() <= 0.125 + 1e-6

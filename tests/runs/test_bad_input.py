@@ -81,7 +81,14 @@ RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
             ["--config.autoencoder.num_steps=0", "--config.autoencoder.num_epochs=2147483647"],
             "error: --config.autoencoder.num_epochs=2147483647: ",
         ),
-        (RESIDUAL, "there is no prior over these: choose --config.stage=autoencoder"),
+        (
+            [
+                "--config.codebook.family=tests.plugins.pairs:Pairs",
+                "--config.codebook.depth=2",
+                "--config.latent.mode=projected",
+            ],
+            "no prior over these with --config.latent.mode=projected: choose --config.latent.mode=vq or --config.stage",
+        ),
         (
             [*RESIDUAL, "--config.latent.mode=projected"],
             "--config.latent.mode=projected: --config.codebook.family=residual needs --config.latent.mode=vq",

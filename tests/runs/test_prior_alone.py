@@ -104,6 +104,32 @@ def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
         assert (parts[indices != 2] != 0).any()
 
 
+def test_several_codes_per_position_come_out_as_they_went_in(tmp_path, capsys):
+    """Codes of which the second repeats the first: only the first costs something, and samples repeat it too."""
+    first = np.random.default_rng(0).integers(0, 5, (600, 2, 2))
+    np.savez(tmp_path / "own.npz", train_indices=np.stack([first, first], axis=-1))
+    of_two = ["--config.codebook.family=residual", "--config.codebook.depth=2", "--config.prior.conditional=False"]
+    command = arguments(tmp_path / "own.npz", tmp_path / "run", "vq", 5, *of_two, "--config.prior.num_steps=120")
+    assert train.main(command) == 0
+    nats = json.loads((tmp_path / "run" / "summary.json").read_text())["prior"]["test"]
+    assert nats["nats_of_code_1"] == pytest.approx(4 * np.log(5), rel=0.1)
+    assert nats["nats_of_code_2"] < 0.1
+    assert nats["nats_per_latent"] == pytest.approx(nats["nats_of_code_1"] + nats["nats_of_code_2"])
+    assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=30", f"--out={tmp_path / 'a.npz'}"]) == 0
+    with np.load(tmp_path / "a.npz") as drawn:
+        assert drawn["indices"].shape == (30, 2, 2, 2)
+        assert (drawn["indices"][..., 0] == drawn["indices"][..., 1]).mean() > 0.95
+        assert len(np.unique(drawn["indices"])) == 5
+    capsys.readouterr()
+    for name, indices, said in (
+        ("three", np.zeros((600, 2, 2, 3), int), "train_indices must be integers [N_train, h, w, 2]"),
+        ("one", np.zeros((600, 2, 2), int), "train_indices must be integers [N_train, h, w, 2]"),
+        ("large", np.full((600, 2, 2, 2), 5), "train_indices must be from 0 to 4"),
+    ):
+        np.savez(tmp_path / f"{name}.npz", train_indices=indices)
+        assert said in error_of(arguments(tmp_path / f"{name}.npz", tmp_path / name, "vq", 5, *of_two), capsys)
+
+
 def read(path, mode="vq", **sizes):
     latent_options = LatentOptions(mode=mode, num_codes=5, dim=3)
     prior_options = PriorStageOptions(num_bins=2, conditional=False)

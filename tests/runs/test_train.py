@@ -1,11 +1,14 @@
 """`train.py` from the outside: what a run of each latent leaves, from training to samples."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import sample
 import train
 from hvq_jax import autoencoder
 from hvq_jax.files import read_arrays
@@ -111,11 +114,39 @@ def test_every_config_is_valid_in_every_mode(name):
         assert prior.num_classes == (10 if options.prior.conditional else 0)
 
 
-def test_residual_codes_from_training_to_reconstructions(tmp_path, tiny_arguments):
+def test_residual_codes_from_training_to_samples(tmp_path, tiny_arguments, capsys):
     workdir = tmp_path / "residual"
-    residual = ["--config.latent.mode=vq", "--config.codebook.family=residual", "--config.codebook.depth=2"]
-    briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=1", ON_ONE_DEVICE]
+    residual = ["--config.latent.mode=vq", "--config.codebook.family=residual", "--config.codebook.depth=3"]
+    briefly = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2", ON_ONE_DEVICE]
     assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *briefly]) == 0
-    run = TrainedRun.load(workdir)
-    drawn = next(run.reconstruct(np.zeros((3, 28, 28, 1), np.uint8)))
-    assert drawn.indices.shape == (3, 7, 7, 2)
+    nats = json.loads((workdir / "summary.json").read_text())["prior"]["test"]
+    of_each = [nats[f"nats_of_code_{number}"] for number in (1, 2, 3)]
+    assert sum(of_each) == pytest.approx(nats["nats_per_latent"])
+    assert nats["bits_per_pixel"] == pytest.approx(nats["nats_per_latent"] / math.log(2) / 784)
+    assert (workdir / "samples.png").exists()
+    latents = read_arrays(workdir / LATENTS_FILE)
+    assert latents["test_indices"].shape == (128, 7, 7, 3)
+
+    Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(tmp_path / "image.png")
+    arrays = {}
+    for name, flags in {
+        "drawn": ["--num_samples=3", "--guidance=0.5", "--top_k=8"],
+        "completed": [f"--complete={tmp_path / 'image.png'}", "--rows=4", "--num_samples=2"],
+        "passed": [f"--reconstruct={tmp_path / 'image.png'}"],
+    }.items():
+        out = tmp_path / f"{name}.npz"
+        assert sample.main([f"--workdir={workdir}", f"--out={out}", *flags]) == 0
+        arrays[name] = read_arrays(out)
+        assert arrays[name]["indices"].shape[1:] == (7, 7, 3)
+    kept = np.broadcast_to(arrays["passed"]["indices"][:, :4], (2, 4, 7, 3))
+    np.testing.assert_array_equal(arrays["completed"]["indices"][:, :4], kept)
+    for part in arrays.values():  # the decoder saw the sum of the codes
+        run = TrainedRun.load(workdir)
+        codes = np.asarray(autoencoder.codes(run.model, run.variables))
+        expected = sum(codes[level][part["indices"][..., level]] for level in range(3))
+        np.testing.assert_allclose(part["latents"], expected, rtol=1e-5, atol=1e-6)
+    for flags in ([f"--complete={tmp_path / 'image.png'}"], ["--num_samples=2"]):
+        assert sample.main([f"--workdir={workdir}", f"--out={tmp_path / 'grid.png'}", *flags]) == 0
+    capsys.readouterr()
+    assert sample.main([f"--workdir={workdir}", f"--vary={tmp_path / 'image.png'}", "--out=a.npz"]) == 1
+    assert "draws codes only" in capsys.readouterr().err

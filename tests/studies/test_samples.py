@@ -26,14 +26,18 @@ def draw_codes(seed, count):
 def test_the_histogram_comes_to_the_entropy_of_independent_positions():
     splits = [draw_codes(seed, count) for seed, count in enumerate((20_000, 2_000, 20_000))]
     p = np.array([0.8 + 0.2 / 3, 0.2 / 3, 0.2 / 3])
-    assert histogram_nats(*splits, num_codes=3) == pytest.approx(-4 * (p * np.log(p)).sum(), rel=0.02)
+    nats = histogram_nats(*splits, num_codes=3)
+    assert nats == pytest.approx(-4 * (p * np.log(p)).sum(), rel=0.02)
+    several = [(codes.reshape(-1, 1, 2, 2), labels) for codes, labels in splits]
+    assert histogram_nats(*several, num_codes=3) == pytest.approx(nats, rel=0.01)
 
 
-def test_the_histogram_is_a_probability():
+@pytest.mark.parametrize("shape", [(2, 2), (1, 2, 2)])
+def test_the_histogram_is_a_probability(shape):
     """Of all latents that there are: it sums to 1, also over what was never seen."""
-    train, validation = draw_codes(0, 7), draw_codes(1, 5)
+    train, validation = ((codes.reshape(-1, *shape), labels) for codes, labels in (draw_codes(0, 7), draw_codes(1, 5)))
     total = sum(
-        np.exp(-histogram_nats(train, validation, (np.array(codes).reshape(1, 2, 2), np.array([1])), 3))
+        np.exp(-histogram_nats(train, validation, (np.array(codes).reshape(1, *shape), np.array([1])), 3))
         for codes in itertools.product(range(3), repeat=4)
     )
     assert total == pytest.approx(1)
