@@ -1,59 +1,11 @@
-"""Convert checkpoints of the PyTorch reference (ritheshkumar95/pytorch-vqvae) to a run.
-
-    python convert.py --config=configs/reference.py:vq --workdir=runs/reference \\
-        --autoencoder=models/vqvae/best.pt --prior=models/pixelcnn_prior/prior.pt
-
-  --autoencoder=FILE   state dict of the autoencoder, a .pt (needs torch) or the same arrays as .npz
-  --prior=FILE         state dict of the PixelCNN, optional
-  --config, --config.KEY, --workdir   as for train.py; the sizes of the networks are read from the files
-
-Then evaluate the run with `python train.py --workdir=runs/reference`, and draw samples with sample.py.
-"""
+"""Convert checkpoints of PyTorch: the command `hvq-convert`, in hvq_jax/commands/convert.py, from a checkout."""
 
 import sys
 from functools import partial
 
-from hvq_jax.command import exit_status, start
+from hvq_jax import commands
 
 if __name__ == "__main__":
-    start()  # before the slow imports
+    sys.exit(commands.run("convert"))
 
-from hvq_jax.devices.xla import set_cpu_options
-
-set_cpu_options()  # before anything uses a device
-
-from hvq_jax.devices.parallel import find_devices
-from hvq_jax.errors import UserError
-from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.torch_reference.convert import convert
-from hvq_jax.training.logging import set_quiet
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit status."""
-    set_quiet()
-    return exit_status(partial(run, arguments))
-
-
-def run(arguments: list[str]) -> None:
-    """Convert the files named on the command line, or print the help text."""
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(__doc__)
-        return
-    files = {"autoencoder": "", "prior": ""}
-    rest = []
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if name.removeprefix("--") in files and value:
-            files[name.removeprefix("--")] = value
-        else:
-            rest.append(argument)
-    line = parse_command_line(rest)
-    if not files["autoencoder"]:
-        raise UserError("--autoencoder=FILE is missing (see --help)")
-    find_devices()
-    convert(line.config, line.workdir, autoencoder=files["autoencoder"], prior=files["prior"] or None)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+main = partial(commands.main, "convert")

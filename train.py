@@ -1,60 +1,11 @@
-"""Train a hybrid-latent VQ-VAE and a prior over its latent, evaluate both and draw samples.
-
-  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
-  python train.py --config=configs/fashion_mnist.py:projected --workdir=runs/a
-  python train.py --config=configs/fashion_mnist.py:frequency --config.latent.num_frequent=312 --workdir=runs/b
-  python train.py --workdir=runs/a
-
---config=FILE[:LATENT]   a file of configs/; LATENT is vq, projected, frequency or combined.
-                         May be omitted if the workdir already holds a run: its config is used.
---config.KEY=VALUE       changes any option; --config.stage=autoencoder or prior runs one stage only.
---workdir=DIR            where everything is written. Run the same command again to resume.
---coordinator=HOST:PORT --num_processes=N --process_id=I
-                         joins N processes into one training. Not needed under SLURM, Open MPI or on a TPU pod, or with
-                         HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment.
---profile=N              traces N training steps of each stage into WORKDIR/profile, for TensorBoard or Perfetto,
-                         from the eleventh step after this launch.
---help                   this text and every option.
-"""
+"""Train a model: the command `hvq-train`, in hvq_jax/commands/train.py, from a checkout."""
 
 import sys
 from functools import partial
 
-from hvq_jax.command import exit_status, start
+from hvq_jax import commands
 
 if __name__ == "__main__":
-    start()  # before the slow imports
+    sys.exit(commands.run("train"))
 
-from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
-
-set_cpu_options()  # before anything uses a device
-keep_compiled_programs()
-
-from hvq_jax.devices.cluster import join
-from hvq_jax.devices.parallel import find_devices
-from hvq_jax.devices.preemption import RESUMES
-from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.runs.open import run_experiment
-from hvq_jax.runs.options import describe
-from hvq_jax.training.logging import set_quiet
-
-
-def main(arguments: list[str]) -> int:
-    """Run the command; return the exit status."""
-    set_quiet()
-    return exit_status(partial(train, arguments), interrupted=f"interrupted: {RESUMES}")
-
-
-def train(arguments: list[str]) -> None:
-    """Run the experiment given on the command line, or print the help text."""
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(f"{__doc__}\nEvery option with its default:\n\n{describe()}")
-        return
-    line = parse_command_line(arguments)
-    join(line.coordinator, line.num_processes, line.process_id)
-    find_devices()
-    run_experiment(line.config, line.workdir, profile_steps=line.profile)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+main = partial(commands.main, "train")

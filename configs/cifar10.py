@@ -8,12 +8,12 @@ cifar-10-binary.tar.gz or cifar-10-python.tar.gz. Neither has to be unpacked.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the default options for CIFAR-10, with twice the width for its colour and texture."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.data.name = "cifar10"
     config.latent.dim = 128
     config.autoencoder.num_epochs = 50

@@ -8,11 +8,9 @@ for example --config.latent.num_frequent=128. docs/options.md and `python train.
 
 from ml_collections import ConfigDict
 
-from hvq_jax.runs.options import RunOptions, to_config
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return all options; `mode` is the latent the decoder sees."""
-    config = to_config(RunOptions())
-    config.latent.mode = mode
-    return config
+    return default_config(mode)

@@ -12,12 +12,12 @@ downloaded.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the default options for Fashion-MNIST."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.data.name = "fashion_mnist"
     config.sampling.classify = True
     return config

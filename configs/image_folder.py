@@ -13,12 +13,12 @@ The images are prepared once, in data.data_dir (default: TFDS's folder), and aga
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the default options for a folder of images, with twice the width for their colour and texture."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.data.name = "image_folder"
     config.data.image_size = 64
     config.data.channels = 3

@@ -10,11 +10,15 @@ Each class is in one split only, so a class-conditional prior could not be valid
 
 from ml_collections import ConfigDict
 
-from configs import image_folder
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the options for a folder of images, with an unconditional prior."""
-    config = image_folder.get_config(mode)
+    config = default_config(mode)
+    config.data.name = "image_folder"
+    config.data.image_size = 64
+    config.data.channels = 3
+    config.latent.dim = 128
     config.prior.conditional = False
     return config

@@ -7,12 +7,12 @@ The data is downloaded, or read from --config.data.manual_dir=DIR, which contain
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the default options for MNIST."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.data.name = "mnist"
     config.sampling.classify = True
     return config

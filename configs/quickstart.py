@@ -9,12 +9,12 @@ all codes in use, 222 nats per latent (103 of them for the codes), and eight of 
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the options of a small model on the embedded images."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.data.name = "fashion_mnist_mini"
     config.latent.num_codes = 256
     config.latent.num_frequent = 156

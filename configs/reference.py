@@ -9,12 +9,12 @@ in use (tens of 512), which the defaults fix.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from hvq_jax.runs.options import default_config
 
 
 def get_config(mode: str = "projected") -> ConfigDict:
     """Return the report's options; `mode` is the latent."""
-    config = default.get_config(mode)
+    config = default_config(mode)
     config.latent.dim = 256
     config.latent.frequency_decay = 1.0
     config.latent.projection_gradient = "both"

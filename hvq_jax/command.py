@@ -38,7 +38,7 @@ def start() -> None:
     if importlib.util.find_spec("jaxlib") is None:
         print(
             f"error: {sys.executable} has no JAX: use the environment that `make quickstart` installs, "
-            "as in `.venv/bin/python train.py`, or `pip install -r requirements.txt`",
+            'as in `.venv/bin/python train.py`, or `pip install "hvq_jax[train]"`',
             file=sys.stderr,
         )
         sys.exit(1)

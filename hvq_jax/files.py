@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hvq_jax.errors import UserError
+from hvq_jax.locks import lock
 from hvq_jax.npz import npz_names, read_npz
 from hvq_jax.schema import Array, check_arrays, check_json
 
@@ -46,7 +46,7 @@ _NO_DAMAGE = (
     errno.ESTALE,
     errno.ETIMEDOUT,
     errno.ENOTCONN,
-    errno.EREMOTEIO,
+    *([errno.EREMOTEIO] if hasattr(errno, "EREMOTEIO") else []),  # Linux has it
 )
 
 
@@ -89,7 +89,7 @@ def open_regular(path: str | os.PathLike[str]) -> BufferedReader:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     # The file may have been replaced by a named pipe since it was checked.
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no named pipes among files
 
 
 def _check_regular(status: os.stat_result, path: str) -> None:
@@ -149,9 +149,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises UserError if the file cannot be written, or if another process is writing it.
     """
     temporary = _unfinished(path)
-    with _named(path), _locked(temporary):
+    with _named(path), _locked(temporary) as held:
         try:
             yield temporary
+            if os.name == "nt":  # an open file cannot be renamed there
+                held.close()
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -214,16 +216,19 @@ def _named(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """Hold a lock on `file`, created if missing, during the block; raise OSError if another process does."""
-    with open_to_lock(file) as lock:
+def _locked(file: Path) -> Iterator[BufferedWriter]:
+    """Hold a lock on `file`, created if missing, during the block; raise OSError if another process does.
+
+    Yields the open file. Closing it releases the lock.
+    """
+    with open_to_lock(file) as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(held)
         except BlockingIOError:
             raise OSError(errno.EBUSY, "another process is writing it") from None
         except OSError:
             pass  # a file system without locks
-        yield
+        yield held
 
 
 def write_text(path: Path, text: str) -> None:

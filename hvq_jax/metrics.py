@@ -4,7 +4,9 @@ Images are float32 `[B, H, W, C]` in [-1, 1]; every image metric returns one val
 pure and work under jit.
 """
 
-import dm_pix
+from functools import partial
+
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -90,7 +92,8 @@ def mse(x: jax.Array, y: jax.Array) -> jax.Array:
     >>> mse(jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5)).tolist()
     [0.25, 0.25]
     """
-    return dm_pix.mse(x, y)
+    chex.assert_equal_shape([x, y])
+    return jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
 
 def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -102,7 +105,8 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
     >>> psnr(images, images).tolist(), psnr(images, images + 0.2).round().tolist()
     ([100.0], [20.0])
     """
-    return jnp.minimum(dm_pix.psnr(_to_unit(x), _to_unit(y)), _MAX_PSNR)
+    decibels = -10.0 * jnp.log(mse(_to_unit(x), _to_unit(y))) / jnp.log(10.0)
+    return jnp.minimum(decibels, _MAX_PSNR)
 
 
 def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
@@ -115,8 +119,37 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
     >>> ssim(images, images).round(3).tolist(), (ssim(images, -images) < 0).tolist()
     ([1.0], [True])
     """
-    window = min(_SSIM_WINDOW, *x.shape[1:3])
-    return dm_pix.ssim(_to_unit(x), _to_unit(y), filter_size=window)
+    chex.assert_equal_shape([x, y])
+    x, y = _to_unit(x), _to_unit(y)
+    blur = partial(_blur, kernel=_gaussian(min(_SSIM_WINDOW, *x.shape[1:3])))
+    mean_x, mean_y = blur(x), blur(y)
+    # Rounding may leave variances below zero, and covariances beyond what the variances allow.
+    smallest = jnp.finfo(jnp.float32).eps ** 2
+    variance_x = jnp.maximum(smallest, blur(x**2) - mean_x * mean_x)
+    variance_y = jnp.maximum(smallest, blur(y**2) - mean_y * mean_y)
+    covariance = blur(x * y) - mean_x * mean_y
+    covariance = jnp.sign(covariance) * jnp.minimum(jnp.sqrt(variance_x * variance_y), jnp.abs(covariance))
+    c1, c2 = 0.01**2, 0.03**2  # of images on [0, 1]
+    numerator = (2 * (mean_x * mean_y) + c1) * (2 * covariance + c2)
+    denominator = (mean_x * mean_x + mean_y * mean_y + c1) * (variance_x + variance_y + c2)
+    return jnp.mean(numerator / denominator, axis=(-3, -2, -1))
+
+
+def _gaussian(size: int) -> jax.Array:
+    """Return the weights `[size]` of a Gaussian of σ = 1.5 about the centre."""
+    distances = jnp.arange(size) - (size - 1) / 2
+    weights = jnp.exp(-0.5 * (distances / 1.5) ** 2)
+    return weights / jnp.sum(weights)
+
+
+def _blur(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Return `images` `[B, H, W, C]` filtered by `kernel` `[n]` in both directions: `[B, H − n + 1, W − n + 1, C]`."""
+    for axis in (-2, -3):
+        lines = jnp.moveaxis(images, axis, -1)
+        convolve = partial(jnp.convolve, v=kernel, mode="valid", precision=jax.lax.Precision.HIGHEST)
+        filtered = jax.vmap(convolve)(lines.reshape(-1, lines.shape[-1]))
+        images = jnp.moveaxis(filtered.reshape(*lines.shape[:-1], -1), -1, axis)
+    return images
 
 
 def perplexity(counts: jax.Array) -> jax.Array:

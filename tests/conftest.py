@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, both workers compile the same small ones
+    os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # as in commands that tests start
     os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
     _output = os.open(

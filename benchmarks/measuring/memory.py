@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import re
-import resource
 import sys
 from pathlib import Path
 
@@ -29,4 +28,6 @@ def peak_mib() -> float:
     with contextlib.suppress(OSError):
         if found := re.search(r"^VmHWM:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE):
             return int(found[1]) / 2**10
+    import resource  # Windows has no such module
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

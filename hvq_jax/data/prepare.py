@@ -1,11 +1,8 @@
 """Preparation of a data set: once and atomically, no matter how many processes request it."""
 
 import contextlib
-import fcntl
-import grp
 import os
 import pathlib
-import pwd
 import shutil
 import sys
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from hvq_jax.data.folders import data_folder
 from hvq_jax.data.streamed import damage_named
 from hvq_jax.errors import UserError
 from hvq_jax.files import check_regular_files, open_to_lock
+from hvq_jax.locks import lock
 
 
 def prepare(
@@ -86,6 +84,11 @@ def _download_and_prepare(builder: ImageBuilder) -> None:
 @contextlib.contextmanager
 def _owners_without_name() -> Iterator[None]:
     """Let users and groups without a name, as in a container, own files: TFDS looks up the owner of each it writes."""
+    if os.name == "nt":  # where TFDS does not
+        yield
+        return
+    import grp
+    import pwd
 
     def user(number: int) -> pwd.struct_passwd:
         try:
@@ -111,10 +114,10 @@ def _owners_without_name() -> Iterator[None]:
 def _exclusive(path: pathlib.Path) -> Iterator[None]:
     """Hold the lock on `path`; the operating system releases it even if this process is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open_to_lock(path) as lock:
+    with open_to_lock(path) as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file)
         except BlockingIOError:
             print(f"waiting for another process to prepare {path.parent}", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock(file, wait=True)
         yield

@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+import hvq_jax
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
 from hvq_jax.layout import CONFIG
@@ -40,7 +41,7 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
     Without `--config` the config is that of the run in the workdir. No component given by an import path is imported,
     so that nothing uses a device before the process has joined its cluster.
     """
-    arguments = [_expand_home(argument) for argument in arguments]
+    arguments = _find_configs([_expand_home(argument) for argument in arguments])
     _check_names(arguments)
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
@@ -56,6 +57,32 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
 def _expand_home(argument: str) -> str:
     flag, equals, path = argument.partition("=~")
     return f"{flag}={full_path('~' + path)}" if equals and re.fullmatch("--?(workdir|config)", flag) else argument
+
+
+def _find_configs(arguments: list[str]) -> list[str]:
+    """Return the arguments with each `--config=NAME` that is no file replaced by the packaged config of that name.
+
+    NAME may have the form `quickstart`, `quickstart.py` or `configs/quickstart.py`, and `:LATENT` behind it.
+    """
+    found = list(arguments)
+    for i, argument in enumerate(arguments):
+        flag, equals, given = argument.partition("=")
+        if not re.fullmatch("--?config", flag) or not (equals or arguments[i + 1 :]):
+            continue
+        given = given if equals else arguments[i + 1]
+        name, colon, mode = given.partition(":")
+        packaged = _configs() / f"{Path(name).stem}.py"
+        short = name in (packaged.stem, packaged.name, f"configs/{packaged.name}")
+        if short and not Path(name).is_file() and packaged.is_file():
+            found[i + (not equals)] = f"{flag}=" * bool(equals) + f"{packaged}{colon}{mode}"
+    return found
+
+
+def _configs() -> Path:
+    """Return the folder of the packaged configs: in the package where it is installed, and beside it in a checkout."""
+    package = Path(hvq_jax.__file__).parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def _split_none(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -129,17 +156,17 @@ def _base_config(arguments: list[str], workdir: Path) -> ConfigDict:
             raise UserError(f"--config={name} sets {key}: {with_flags(RENAMED[key])}")
         raise UserError(f"--config={name} sets {key}: there is no such option; {_suggestions(key)}")
     if missing := sorted(set(KEYS) - given):
-        raise UserError(f"--config={name}: {', '.join(missing)} is missing; start from configs/default.py")
+        raise UserError(
+            f"--config={name}: {', '.join(missing)} is missing; start from hvq_jax.runs.options.default_config"
+        )
     return config
 
 
 def _other_configs(file: Path) -> str:
-    folder = Path("configs")
-    if (meant := folder / f"{file.stem}.py").is_file():
-        return f"did you mean --config={meant}?"
-    folder = file.parent if file.parent.is_dir() and file.parent != Path(".") else folder
-    there = ", ".join(sorted(path.stem for path in folder.glob("[!_]*.py")))
-    return f"in {folder} there is {there or 'no config'}"
+    if (_configs() / f"{file.stem}.py").is_file():
+        return f"did you mean --config={file.stem}?"
+    there = ", ".join(sorted(path.stem for path in _configs().glob("[!_]*.py")))
+    return f"the packaged configs are {there}"
 
 
 def _select(arguments: list[str], pattern: str) -> list[str]:

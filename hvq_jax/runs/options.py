@@ -136,6 +136,13 @@ KEYS: dict[str, dataclasses.Field[Any]] = dict(walk(RunOptions))
 CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].changeable)
 
 
+def default_config(mode: str = "projected") -> ConfigDict:
+    """Return all options at their defaults, for a config file to change; `mode` is the latent the decoder sees."""
+    config = to_config(RunOptions())
+    config.latent.mode = mode
+    return config
+
+
 def to_config(options: Any) -> ConfigDict:
     """Return `options` as a ConfigDict in which options that may be None, or of several types, can be overridden."""
     return _config(type(options), to_dict(options))

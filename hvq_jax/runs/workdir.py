@@ -1,7 +1,6 @@
 """A run's folder: used by one run at a time, with one configuration and in one format."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from typing import Annotated, Any, NotRequired, TypedDict
 from hvq_jax.errors import UserError
 from hvq_jax.files import NOT_MADE_AGAIN, full_path, open_to_lock, read_json, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, FORMAT, FORMAT_FILE
+from hvq_jax.locks import lock
 from hvq_jax.runs.options import RunOptions, from_dict, stored_values
 from hvq_jax.schema import Range
 
@@ -63,13 +63,13 @@ def locked(workdir: str | os.PathLike[str]) -> Iterator[Path]:
     path = full_path(workdir)
     existed = path.exists()
     try:
-        lock = _open_lock(path)
+        file = _open_lock(path)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: not writable ({error.strerror}); choose another folder") from None
-    with lock:
+    with file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not os.path.samestat(os.fstat(lock.fileno()), os.stat(path / _LOCK)):
+            lock(file)
+            if not os.path.samestat(os.fstat(file.fileno()), os.stat(path / _LOCK)):
                 raise FileNotFoundError  # removed since it was opened, by a run that was just refused
         except OSError:
             raise UserError(

@@ -28,7 +28,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
-        ("--config.codebook.family=nonsense", "choose one of codebook, residual, fsq, or package.module:Class"),
+        ("--config.codebook.family=nonsense", "choose one of codebook, residual, fsq, "),
         ("--config.codebook.learning=nonsense", "choose one of ema, gradient, simvq, or package.module:Class"),
         ("--config.codebook.unit_norm=nonsense", "choose one of none, codes, both"),
         (
@@ -45,7 +45,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
             "--config.latent.mode=projected: --config.codebook.family=fsq needs --config.latent.mode=vq",
         ),
         ("--config.codebook.depth=5", "must be from 1 to 4"),
-        ("--config.codebook.depth=2", "choose --config.codebook.family=residual, or --config.codebook.depth=1"),
+        ("--config.codebook.depth=2", "choose --config.codebook.family=residual|"),
         ("--config.codebook.family=residual", "--config.codebook.family=residual needs from 2 to 4 codebooks"),
         ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
         ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
@@ -135,7 +135,7 @@ def test_s_beyond_the_number_of_codes(tmp_path, tiny_arguments, capsys):
     [
         ([], "--workdir=DIR is missing"),
         (["--workdir=/nonexistent/nothing"], "--config=FILE is missing"),
-        (["--workdir=x", "--config=configs/nonsense.py"], "there is cifar10, cifar100, default, fashion_mnist"),
+        (["--workdir=x", "--config=configs/nonsense.py"], "the packaged configs are cifar10, cifar100, default"),
     ],
 )
 def test_a_command_line_that_lacks_something(arguments, says, capsys):

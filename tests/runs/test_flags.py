@@ -32,9 +32,9 @@ CONFIG = "--config=configs/quickstart.py"
         ),
         ([CONFIG, "--workdir=x", "--config.autoencoder.epochs=1"], "did you mean --config.autoencoder.num_epochs?"),
         ([CONFIG, "--workdir=x", "--noconfig.prior.conditionl"], "did you mean --config.prior.conditional?"),
-        (["--config=quickstart", "--workdir=x"], "no such file; did you mean --config=configs/quickstart.py?"),
-        (["--config=fashion_mnist:vq", "--workdir=x"], "did you mean --config=configs/fashion_mnist.py?"),
-        (["--config=nothing", "--workdir=x"], "no such file; in configs there is cifar10, cifar100, default"),
+        (["--config=elsewhere/quickstart.py", "--workdir=x"], "no such file; did you mean --config=quickstart?"),
+        (["--config=elsewhere/mnist.py:vq", "--workdir=x"], "no such file; did you mean --config=mnist?"),
+        (["--config=nothing", "--workdir=x"], "no such file; the packaged configs are cifar10, cifar100, default"),
         ([CONFIG, "--workdir="], "--workdir=DIR is missing"),
         ([CONFIG, "--workdir=~no_such_user_at_all/x"], "there is no such home folder"),
     ],
@@ -44,6 +44,20 @@ def test_what_was_meant_is_suggested(arguments, says):
         parse_command_line(arguments)
     assert says in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["mnist", "mnist.py", "configs/mnist.py"])
+@pytest.mark.parametrize("form", ["--config={}", "--config {}", "-config={}"])
+def test_packaged_configs_are_found_anywhere_and_files_come_first(tmp_path, monkeypatch, form, name):
+    monkeypatch.chdir(tmp_path)
+    given = form.format(f"{name}:vq").split()
+    found = parse_command_line([*given, "--workdir=x"]).config
+    assert (found.data.name, found.latent.mode) == ("mnist", "vq")
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("from hvq_jax.runs.options import default_config as get_config\n")
+    found = parse_command_line([*given, "--workdir=x"]).config
+    assert (found.data.name, found.latent.mode) == (KEYS["data.name"].default, "vq")
 
 
 @given(st.sampled_from(sorted(KEYS)), st.data())
@@ -101,7 +115,7 @@ START = "def get_config():\n    config = quickstart.get_config()\n"
         ),
         (
             f"{START}    del config.latent.mode\n    return config",
-            "latent.mode is missing; start from configs/default.py",
+            "latent.mode is missing; start from hvq_jax.runs.options.default_config",
         ),
         (
             f"{START}    from hvq_jax.errors import ArgumentError\n    raise ArgumentError('mode=x', 'is not mine')",

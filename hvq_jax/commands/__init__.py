@@ -1,0 +1,45 @@
+"""The commands: each is a module with a function `run(arguments)`; its docstring is its help text.
+
+The command of the module `train` is `hvq-train` where the package is installed, and `python train.py` in a checkout.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from hvq_jax.command import exit_status, start
+
+
+def main(name: str, arguments: Sequence[str]) -> int:
+    """Run the command `name` with these arguments; return the exit status."""
+    command = importlib.import_module(f"hvq_jax.commands.{name}")
+    from hvq_jax.training.logging import set_quiet
+
+    set_quiet()
+    interrupted = getattr(command, "INTERRUPTED", "interrupted")
+    return exit_status(partial(command.run, list(arguments)), interrupted=interrupted)
+
+
+def run(name: str) -> int:
+    """Run the command `name` as this process, with its arguments; return the exit status."""
+    start()  # before the slow imports
+    from hvq_jax.extras import require_train
+
+    try:
+        require_train()
+    except ImportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
+
+    set_cpu_options()  # before anything uses a device
+    keep_compiled_programs()
+    return main(name, sys.argv[1:])
+
+
+def __getattr__(name: str) -> Callable[[], int]:
+    """Return, as `run_NAME`, the function that runs the command NAME: the entry point of `hvq-NAME`."""
+    if name.startswith("run_"):
+        return partial(run, name.removeprefix("run_"))
+    raise AttributeError(f"module 'hvq_jax.commands' has no attribute {name!r}")

@@ -1,0 +1,38 @@
+"""Train a hybrid-latent VQ-VAE and a prior over its latent, evaluate both and draw samples.
+
+  python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+  python train.py --config=configs/fashion_mnist.py:projected --workdir=runs/a
+  python train.py --config=configs/fashion_mnist.py:frequency --config.latent.num_frequent=312 --workdir=runs/b
+  python train.py --workdir=runs/a
+
+--config=FILE[:LATENT]   a file of configs/; LATENT is vq, projected, frequency or combined.
+                         May be omitted if the workdir already holds a run: its config is used.
+--config.KEY=VALUE       changes any option; --config.stage=autoencoder or prior runs one stage only.
+--workdir=DIR            where everything is written. Run the same command again to resume.
+--coordinator=HOST:PORT --num_processes=N --process_id=I
+                         joins N processes into one training. Not needed under SLURM, Open MPI or on a TPU pod, or with
+                         HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment.
+--profile=N              traces N training steps of each stage into WORKDIR/profile, for TensorBoard or Perfetto,
+                         from the eleventh step after this launch.
+--help                   this text and every option.
+"""
+
+from hvq_jax.devices.cluster import join
+from hvq_jax.devices.parallel import find_devices
+from hvq_jax.devices.preemption import RESUMES
+from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.open import run_experiment
+from hvq_jax.runs.options import describe
+
+INTERRUPTED = f"interrupted: {RESUMES}"
+
+
+def run(arguments: list[str]) -> None:
+    """Run the experiment given on the command line, or print the help text."""
+    if {"--help", "-h", "-help"} & set(arguments):
+        print(f"{__doc__}\nEvery option with its default:\n\n{describe()}")
+        return
+    line = parse_command_line(arguments)
+    join(line.coordinator, line.num_processes, line.process_id)
+    find_devices()
+    run_experiment(line.config, line.workdir, profile_steps=line.profile)
