@@ -2,6 +2,9 @@
 
     import hvq_jax as hvq
 
+    latent = hvq.HybridQuantizer(dim=64, num_codes=512)(z_e, train=True)    # in a Linen module; hvq.nnx has NNX's
+    latent.z_bar, latent.loss, latent.indices
+
     run = hvq.TrainedRun.load("runs/quickstart")
     for piece in run.sample(labels):
         piece.images
@@ -15,19 +18,31 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from hvq_jax import (
+        autoencoder as autoencoder,
+        latents as latents,
+        linen as linen,
+        losses as losses,
+        metrics as metrics,
+        nnx as nnx,
+    )
     from hvq_jax.autoencoder import Autoencoder as Autoencoder, Variables as Variables
+    from hvq_jax.codes import Codes as Codes, codes_of as codes_of, from_codes as from_codes
     from hvq_jax.data.augment import Augmentation as Augmentation
     from hvq_jax.data.datasets import ImageDataset as ImageDataset, load_dataset as load_dataset
     from hvq_jax.data.options import DataOptions as DataOptions
     from hvq_jax.errors import ArgumentError as ArgumentError, Preempted as Preempted, UserError as UserError
+    from hvq_jax.hybrid_quantizer import Quantized as Quantized
     from hvq_jax.latents import (
         LATENTS as LATENTS,
         HybridLatent as HybridLatent,
         Latent as Latent,
+        frequent_codes as frequent_codes,
         hybrid_latent as hybrid_latent,
         project as project,
         straight_through as straight_through,
     )
+    from hvq_jax.linen import HybridQuantizer as HybridQuantizer
     from hvq_jax.losses import LossOptions as LossOptions
     from hvq_jax.networks import DECODERS as DECODERS, ENCODERS as ENCODERS
     from hvq_jax.networks.options import NetworkOptions as NetworkOptions
@@ -54,11 +69,13 @@ _HOMES = {
     "Augmentation": "data.augment",
     "Autoencoder": "autoencoder",
     "CodebookOptions": "quantizers.options",
+    "Codes": "codes",
     "DECODERS": "networks",
     "DataOptions": "data.options",
     "ENCODERS": "networks",
     "FitOptions": "training.loop",
     "HybridLatent": "latents",
+    "HybridQuantizer": "linen",
     "ImageDataset": "data.datasets",
     "LATENTS": "latents",
     "LEARNING_RULES": "quantizers.learning",
@@ -73,12 +90,16 @@ _HOMES = {
     "PriorOptions": "priors.options",
     "PriorStageOptions": "runs.options",
     "QUANTIZERS": "quantizers",
+    "Quantized": "hybrid_quantizer",
     "RunOptions": "runs.options",
     "SampleSheetOptions": "runs.options",
     "SamplingOptions": "priors.sampling",
     "TrainedRun": "runs.trained",
     "UserError": "errors",
     "Variables": "autoencoder",
+    "codes_of": "codes",
+    "frequent_codes": "latents",
+    "from_codes": "codes",
     "hybrid_latent": "latents",
     "load_dataset": "data.datasets",
     "make_prior": "priors",
@@ -91,12 +112,12 @@ _HOMES = {
 }
 
 # Modules whose functions are called by their module's name: `hvq.autoencoder.encode`.
-_MODULES = ("autoencoder", "latents", "losses", "metrics")
+_MODULES = ("autoencoder", "latents", "linen", "losses", "metrics", "nnx")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 
-def __getattr__(name: str) -> Any:
+def _import(name: str) -> Any:
     """Import a public name when it is first used."""
     if name in _MODULES:
         return importlib.import_module(f"hvq_jax.{name}")
@@ -104,6 +125,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'hvq_jax' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"hvq_jax.{_HOMES[name]}"), name)
     return value
+
+
+if not TYPE_CHECKING:  # for type checkers, there are no other names than those above
+    __getattr__ = _import
 
 
 def __dir__() -> list[str]:

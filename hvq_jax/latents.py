@@ -16,15 +16,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.registry import check_choice, choose
+from hvq_jax.sharding import any_sharding
 
 # What the decoder may see at a position: the plain code z_q, the projection P(z_e, z_q), or z_e itself.
 CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
@@ -252,11 +253,12 @@ def split_channels(vectors: jax.Array, groups: int) -> jax.Array:
     return vectors if groups == 1 else vectors.reshape(*vectors.shape[:-1], groups, -1)
 
 
+@any_sharding
 def hybrid_latent(
-    z_e: jax.Array,
-    codes: jax.Array,
-    indices: jax.Array,
-    frequent: jax.Array,
+    z_e: ArrayLike,
+    codes: ArrayLike,
+    indices: ArrayLike,
+    frequent: ArrayLike | None = None,
     *,
     mode: Mode,
     projection_gradient: ProjectionGradient = "straight_through",
@@ -277,24 +279,24 @@ def hybrid_latent(
         z_e: [..., D] float, the encoder's output.
         codes: [K, D] float32.
         indices: [...] int32, each vector's code.
-        frequent: [K] bool, the frequent codes; unused where `mode` has no mask.
+        frequent: [K] bool, the frequent codes; needed where `mode` has a mask, and unused where it has none.
         mode: a name in `LATENTS`.
         projection_gradient: a name in `PROJECTION_GRADIENTS`.
         projection_groups: g. Each of g groups of D/g channels has a separate gain; g = D reproduces z_e.
         estimator: a name in `ESTIMATORS`, the gradient of plain codes.
 
     Raises:
-        ArgumentError: a name is unknown.
+        ArgumentError: a name is unknown, or a shape does not fit the others.
     """
-    chex.assert_equal_shape_prefix([z_e, indices], indices.ndim)
     latent = find_latent(mode)
-    z_e = z_e.astype(jnp.float32)
+    z_e, codes, indices = jnp.asarray(z_e, jnp.float32), jnp.asarray(codes), jnp.asarray(indices)
+    _check_shapes(z_e, codes, indices, projection_groups)
     z_q = codes[indices]
     vectors, code_vectors = split_channels(z_e, projection_groups), split_channels(z_q, projection_groups)
     differentiate = choose("projection_gradient", projection_gradient, PROJECTION_GRADIENTS)
     projection = differentiate(vectors, code_vectors).reshape(z_e.shape)
     seen = {CODE: choose("estimator", estimator, ESTIMATORS)(z_e, z_q), PROJECTION: projection, Z_E: z_e}
-    mask = frequent[indices][..., None] if latent.masked else None  # M
+    mask = _frequent(frequent, len(codes), mode)[indices][..., None] if latent.masked else None  # M
 
     def positions_with(part: str) -> jax.Array:
         if mask is None:
@@ -311,6 +313,29 @@ def hybrid_latent(
         projected=positions_with(PROJECTION),
         gain=gain(stop_gradient(vectors), stop_gradient(code_vectors)),
     )
+
+
+def _check_shapes(z_e: jax.Array, codes: jax.Array, indices: jax.Array, groups: int) -> None:
+    """Raise ArgumentError for the first argument whose shape does not fit."""
+    if codes.ndim != 2 or z_e.ndim == 0 or codes.shape[-1] != z_e.shape[-1]:
+        raise ArgumentError("codes", f"must be [K, D], with the D of z_e {list(z_e.shape)}, not {list(codes.shape)}")
+    if indices.shape != z_e.shape[:-1] or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ArgumentError(
+            "indices",
+            f"must be integers of the shape {list(z_e.shape[:-1])}, that of z_e without its last axis, not "
+            f"{indices.dtype} of {list(indices.shape)}",
+        )
+    if groups < 1 or z_e.shape[-1] % groups:
+        raise ArgumentError(f"projection_groups={groups}", f"must divide the {z_e.shape[-1]} channels of z_e")
+
+
+def _frequent(frequent: ArrayLike | None, num_codes: int, mode: str) -> jax.Array:
+    """Return which codes are frequent `[K]`; raise ArgumentError if that is not said, or of other codes."""
+    if frequent is None:
+        raise ArgumentError("frequent", f"mode={mode} needs [K] bool: which codes are frequent (see frequent_codes)")
+    if (shape := jnp.shape(frequent)) != (num_codes,):
+        raise ArgumentError("frequent", f"must have the shape [{num_codes}], one value per code, not {list(shape)}")
+    return jnp.asarray(frequent)
 
 
 def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.Array) -> HybridLatent:

@@ -23,7 +23,8 @@ def test_type_checkers_see_the_same_names_from_the_same_modules():
     tree = ast.parse(inspect.getsource(hvq_jax))
     checked = next(node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.name: node.module for node in checked.body for alias in node.names}
-    assert seen == {name: f"hvq_jax.{module}" for name, module in hvq_jax._HOMES.items()}
+    modules = dict.fromkeys(hvq_jax._MODULES, "hvq_jax")
+    assert seen == {**modules, **{name: f"hvq_jax.{module}" for name, module in hvq_jax._HOMES.items()}}
 
 
 def test_an_unknown_name_is_an_attribute_error():
@@ -40,7 +41,8 @@ def test_the_import_alone_loads_nothing_heavy():
 def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
     program = (
         "import sys, hvq_jax as hvq\n"
-        "hvq.hybrid_latent, hvq.Autoencoder, hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
+        "hvq.hybrid_latent, hvq.HybridQuantizer, hvq.nnx.HybridQuantizer, hvq.Autoencoder\n"
+        "hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
         "print([name for name in ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -12,12 +12,14 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import EPSILON, unit
 from hvq_jax.registry import choose
+from hvq_jax.sharding import any_sharding
 
 # Limit on the number of distances in memory at once in the search: 64 MiB of float32, or 2,600 codes for a batch of 128
 # latents of 7×7.
@@ -34,7 +36,8 @@ ASSIGNMENTS = tuple(_COSTS)
 Assignment = Literal["euclidean", "cosine", "projection"]
 
 
-def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "euclidean") -> jax.Array:
+@any_sharding
+def nearest_codes(z_e: ArrayLike, codes: ArrayLike, assignment: Assignment = "euclidean") -> jax.Array:
     """Return the indices `[...]` int32 of the `codes` `[K, D]` assigned to `z_e` `[..., D]` by the rule `assignment`.
 
     Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
@@ -45,7 +48,7 @@ def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "eu
     >>> {rule: nearest_codes(jnp.array([1.0, 0.1]), codes, rule).item() for rule in ASSIGNMENTS}
     {'euclidean': 0, 'cosine': 0, 'projection': 1}
     """
-    vectors = z_e.astype(jnp.float32)
+    vectors, codes = _checked(z_e, codes)
     codes, offsets = _searchable(codes, assignment)
     size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
     if len(codes) <= size:
@@ -66,7 +69,8 @@ def nearest_codes(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "eu
     return indices
 
 
-def code_costs(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "euclidean") -> jax.Array:
+@any_sharding
+def code_costs(z_e: ArrayLike, codes: ArrayLike, assignment: Assignment = "euclidean") -> jax.Array:
     """Return the cost `[..., K]` float32 of each of `codes` `[K, D]` for `z_e` `[..., D]`; infinite if never chosen.
 
     The costs are differentiable. With "euclidean" they are squared distances up to a term common to all codes.
@@ -74,13 +78,21 @@ def code_costs(z_e: jax.Array, codes: jax.Array, assignment: Assignment = "eucli
     >>> code_costs(jnp.array([1.0, 0.0]), jnp.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [-1.0, 4.0]
     """
-    return _costs(z_e.astype(jnp.float32), *_searchable(codes, assignment), assignment)
+    vectors, codes = _checked(z_e, codes)
+    return _costs(vectors, *_searchable(codes, assignment), assignment)
+
+
+def _checked(z_e: ArrayLike, codes: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return both as float32; raise ArgumentError if their shapes do not fit."""
+    vectors, table = jnp.asarray(z_e, jnp.float32), jnp.asarray(codes, jnp.float32)
+    if table.ndim != 2 or not vectors.ndim or table.shape[-1] != vectors.shape[-1]:
+        given = f"not {list(table.shape)}"
+        raise ArgumentError("codes", f"must be [K, D], with the D of z_e {list(vectors.shape)}, {given}")
+    return vectors, table
 
 
 def _searchable(codes: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
     """Return the codes `[K, D]` to multiply with, and a cost offset `[K]`."""
-    chex.assert_rank(codes, 2)
-    codes = codes.astype(jnp.float32)
     squares = jnp.sum(jnp.square(codes), axis=-1)
     if assignment == "euclidean":
         return codes, squares
