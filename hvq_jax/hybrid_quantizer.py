@@ -8,6 +8,7 @@ nor learned from, no code is moved onto them, the loss leaves them out, and thei
 import dataclasses
 import functools
 import re
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,10 +83,12 @@ else:
     )
 
 
-def describe_options() -> str:
-    """Return a line for each keyword argument, for docstrings."""
-    lines = (f"    {field.name}: {field.metadata['rule'].help}" for field in dataclasses.fields(HybridQuantizerOptions))
-    return "Args:\n" + "\n".join(lines) + "\n"
+def with_options_described(module: type[T]) -> type[T]:
+    """Return the class `module`, with its keyword arguments in its docstring."""
+    options = [f"{field.name}: {field.metadata['rule'].help}" for field in dataclasses.fields(HybridQuantizerOptions)]
+    lines = [textwrap.fill(line, 120, initial_indent=" " * 8, subsequent_indent=" " * 12) for line in options]
+    module.__doc__ = "\n".join([f"{module.__doc__}\n    Args:", *lines, "    "])
+    return module
 
 
 @struct.dataclass
