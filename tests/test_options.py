@@ -231,7 +231,7 @@ def test_a_temperature_of_what_is_not_drawn_is_refused_at_once():
         from_dict(stored)
 
 
-@pytest.mark.parametrize("family", ["residual", "tests.plugins.pairs:Pairs"])
+@pytest.mark.parametrize("family", ["residual", "residual_fsq", "tests.plugins.pairs:Pairs"])
 def test_a_prior_covers_as_many_codes_per_position_as_the_quantizer_gives(family):
     stored = to_dict(RunOptions())
     stored["latent"]["mode"] = "vq"

@@ -1,6 +1,7 @@
 """A prior over user-provided grids: digits of 8×8 integers, and hybrid latents."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_hybrid_latents_come_out_as_they_went_in(tmp_path, mode):
         assert (parts[indices != 2] != 0).any()
 
 
-def test_several_codes_per_position_come_out_as_they_went_in(tmp_path, capsys):
+def test_several_codes_per_position_come_out_as_they_went_in(tmp_path):
     """Codes of which the second repeats the first: only the first costs something, and samples repeat it too."""
     first = np.random.default_rng(0).integers(0, 5, (600, 2, 2))
     np.savez(tmp_path / "own.npz", train_indices=np.stack([first, first], axis=-1))
@@ -120,21 +121,29 @@ def test_several_codes_per_position_come_out_as_they_went_in(tmp_path, capsys):
         assert drawn["indices"].shape == (30, 2, 2, 2)
         assert (drawn["indices"][..., 0] == drawn["indices"][..., 1]).mean() > 0.95
         assert len(np.unique(drawn["indices"])) == 5
-    capsys.readouterr()
-    for name, indices, said in (
-        ("three", np.zeros((600, 2, 2, 3), int), "train_indices must be integers [N_train, h, w, 2]"),
-        ("one", np.zeros((600, 2, 2), int), "train_indices must be integers [N_train, h, w, 2]"),
-        ("large", np.full((600, 2, 2, 2), 5), "train_indices must be from 0 to 4"),
-    ):
-        np.savez(tmp_path / f"{name}.npz", train_indices=indices)
-        assert said in error_of(arguments(tmp_path / f"{name}.npz", tmp_path / name, "vq", 5, *of_two), capsys)
 
 
-def read(path, mode="vq", **sizes):
+def read(path, mode="vq", depth=1, **sizes):
     latent_options = LatentOptions(mode=mode, num_codes=5, dim=3)
+    codebook_options = CodebookOptions(family="residual", depth=depth) if depth > 1 else CodebookOptions()
     prior_options = PriorStageOptions(num_bins=2, conditional=False)
     data_options = DataOptions(**{"validation_size": 50, "test_size": 60, **sizes})
-    return own_latents(str(path), latent_options, CodebookOptions(), prior_options, data_options)
+    return own_latents(str(path), latent_options, codebook_options, prior_options, data_options)
+
+
+@pytest.mark.parametrize(
+    ("indices", "said"),
+    [
+        (np.zeros((600, 2, 2, 3), int), "train_indices must be integers [N_train, h, w, 2]"),
+        (np.zeros((600, 2, 2), int), "train_indices must be integers [N_train, h, w, 2]"),
+        (np.full((600, 2, 2, 2), 5), "train_indices must be from 0 to 4"),
+    ],
+    ids=["three", "one", "too large"],
+)
+def test_another_number_of_codes_per_position_is_refused(tmp_path, indices, said):
+    np.savez(tmp_path / "own.npz", train_indices=indices)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read(tmp_path / "own.npz", depth=2)
 
 
 def test_missing_splits_are_taken_out_of_train(tmp_path):
