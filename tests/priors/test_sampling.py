@@ -319,9 +319,11 @@ def test_what_is_kept_is_kept_and_the_rest_is_drawn(variables):
     of_two = jnp.asarray(tokens_of("vq, two codes", 16, 3, 5))
     two = prior_of("pixelcnn", "vq, two codes", (3, 5))
     params = random_variables(two, of_two, labels)
-    completed = jax.jit(lambda kept: sample(two, params, labels, keys, 3, 5, kept=kept))(top_rows(of_two, 2)).tokens
+    draw_two = jax.jit(lambda kept: sample(two, params, labels, keys, 3, 5, kept=kept).tokens)
+    completed = draw_two(top_rows(of_two, 2))
     np.testing.assert_array_equal(completed[:, :2], of_two[:, :2])
     assert np.all(np.any(completed[:, 2] != of_two[:, 2], axis=1).any(axis=0))  # either code is drawn
+    np.testing.assert_array_equal(draw_two(all_codes(of_two)), of_two)
     varied = np.asarray(draw(variables, labels, keys, all_codes(given)).tokens)
     np.testing.assert_array_equal(varied[..., 0], given[..., 0])
     assert (varied[..., 1] != given[..., 1]).any()
