@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from hvq_jax.data.datasets import ImageDataset as ImageDataset, load_dataset as load_dataset
     from hvq_jax.data.options import DataOptions as DataOptions
     from hvq_jax.errors import ArgumentError as ArgumentError, Preempted as Preempted, UserError as UserError
+    from hvq_jax.export.exported import ExportedRun as ExportedRun, load_exported as load_exported
+    from hvq_jax.export.run import export_run as export_run
     from hvq_jax.hybrid_quantizer import Quantized as Quantized
     from hvq_jax.latents import (
         LATENTS as LATENTS,
@@ -73,6 +75,7 @@ _HOMES = {
     "DECODERS": "networks",
     "DataOptions": "data.options",
     "ENCODERS": "networks",
+    "ExportedRun": "export.exported",
     "FitOptions": "training.loop",
     "HybridLatent": "latents",
     "HybridQuantizer": "linen",
@@ -98,10 +101,12 @@ _HOMES = {
     "UserError": "errors",
     "Variables": "autoencoder",
     "codes_of": "codes",
+    "export_run": "export.run",
     "frequent_codes": "latents",
     "from_codes": "codes",
     "hybrid_latent": "latents",
     "load_dataset": "data.datasets",
+    "load_exported": "export.exported",
     "make_prior": "priors",
     "make_quantizer": "quantizers",
     "nearest_codes": "quantizers.assignment",

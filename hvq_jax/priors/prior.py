@@ -218,7 +218,7 @@ class Prior(nn.Module):
     ) -> jax.Array:
         """Return tokens [B, L + c] of codes [B, L], with continuous parts drawn from features [B, width], else 0."""
         tokens, code = [codes], codes[:, 0]
-        blank = jnp.zeros((len(codes), self.num_channels - self.codes_per_position), jnp.int32)
+        blank = jnp.zeros((codes.shape[0], self.num_channels - self.codes_per_position), jnp.int32)
         for head, has_part, _ in self._parts(code, blank, has_continuous):
             drawn = head.draw(features, code, keys, temperature=temperature)
             tokens.append(jnp.where(has_part[:, None], drawn, 0))

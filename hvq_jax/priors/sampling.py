@@ -139,7 +139,8 @@ def sample(
     """
     options.check(prior.num_classes)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
-    batch, kept = len(keys), kept or _nothing(prior, len(keys), height, width)
+    batch = keys.shape[0]  # not `len`, which has to be known: an exported program draws any number
+    kept = kept or _nothing(prior, batch, height, width)
     everyone = _with_no_class(labels) if options.guidance else labels
 
     def draw_position(memory: Any, position: Any) -> tuple[Any, DrawnLatents]:
@@ -226,7 +227,7 @@ def _draw(
         code = jnp.argmax(options.filtered(logits) + noise_of_code, axis=-1).astype(jnp.int32)
         code = jnp.where(given.codes, given.tokens[:, level], code)
         codes = jnp.concatenate([codes, code[:, None]], axis=-1)
-    features = features[: len(codes)]  # of the class
+    features = features[: codes.shape[0]]  # of the class
     tokens = call(features, codes, has_continuous, keys, options.continuous_temperature, method="draw_continuous")
     tokens = jnp.where(given.continuous, given.tokens, tokens)
     return DrawnLatents(tokens, call(features, tokens, has_continuous, method="nats"))

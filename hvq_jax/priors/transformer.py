@@ -101,7 +101,7 @@ class Transformer(CheckedModule):
     def begin_row(self, memory: TransformerMemory, labels: jax.Array | None = None) -> TransformerMemory:
         """Return the memory at the beginning of a row; labels and errors as in `__call__`."""
         check_labels(self, labels)
-        token = self._class_token(len(memory.latest), labels)
+        token = self._class_token(memory.latest.shape[0], labels)
         conditions = () if labels is None else tuple(layer.condition(labels) for layer in self.layer)
         return memory.replace(latest=jnp.where(memory.position == 0, token, memory.latest), conditions=conditions)
 

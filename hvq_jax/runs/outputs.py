@@ -21,7 +21,7 @@ import tqdm
 from PIL import Image
 
 from hvq_jax import layout
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import check_writable, full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.trained import Decoded
@@ -50,18 +50,43 @@ def check_out(out: str, count: int, *, workdir: str, inputs: Iterable[Path] = ()
             "an .npz"
         )
     if not path.parent.is_dir():
-        raise UserError(f"--out={out}: the folder does not exist; create it first")
+        raise UserError(f"--out={out}: {_NO_PARENT}")
     check_writable(path)
     place = path.parent.resolve() / path.name
-    run = full_path(workdir).resolve()
-    if place.is_relative_to(run) and place.relative_to(run).parts[:1] in {(name,) for name in layout.NAMES}:
-        raise UserError(f"--out={out}: would replace what belongs to the run; choose another name")
+    if _is_of_run(place, workdir):
+        raise UserError(f"--out={out}: {_OF_RUN}")
     if path.suffix and path.is_dir():
         raise UserError(f"--out={out}: is a folder; choose another name")
-    if not path.suffix and path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise UserError(f"--out={out}: already exists and is not an empty folder; choose another name")
+    if not path.suffix and _is_taken(path):
+        raise UserError(f"--out={out}: {_TAKEN}")
     if path.exists() and place in {file.resolve() for file in inputs}:
         raise UserError(f"--out={out}: would replace one of the given images; choose another name")
+
+
+def check_new_folder(folder: str, *, workdir: Path) -> None:
+    """Raise ArgumentError if `folder` is not new or empty, has no place, or would be among the files of a run."""
+    path = full_path(folder)
+    if not path.parent.is_dir():
+        raise ArgumentError(f"folder={folder}", _NO_PARENT)
+    check_writable(path)
+    if _is_of_run(path.parent.resolve() / path.name, str(workdir)):
+        raise ArgumentError(f"folder={folder}", _OF_RUN)
+    if _is_taken(path):
+        raise ArgumentError(f"folder={folder}", _TAKEN)
+
+
+_NO_PARENT = "the folder does not exist; create it first"
+_OF_RUN = "would replace what belongs to the run; choose another name"
+_TAKEN = "already exists and is not an empty folder; choose another name"
+
+
+def _is_of_run(place: Path, workdir: str) -> bool:
+    run = full_path(workdir).resolve()
+    return place.is_relative_to(run) and place.relative_to(run).parts[:1] in {(name,) for name in layout.NAMES}
+
+
+def _is_taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def in_file_name(text: str) -> str:

@@ -438,3 +438,22 @@ def test_a_continuous_part_needs_to_be_told_where_it_is():
     model, tokens = prior_of("pixelcnn", "projected", (2, 2)), tokens_of("projected", 1, 2, 2)
     with pytest.raises(ArgumentError, match=r"^has_continuous: needed by a prior with heads"):
         model.init(jax.random.key(0), tokens, np.zeros(1, np.int32))
+
+
+@pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
+@pytest.mark.parametrize("latent", ["frequency", "combined"])
+def test_a_program_draws_any_number(network, latent):
+    """As exported programs do, in which the size of the batch is a symbol."""
+    prior, has_continuous = prior_of(network, latent, (2, 2)), HEADS[latent][1]
+    variables = random_variables(prior, tokens_of(latent, 1, 2, 2), jnp.zeros(1, jnp.int32), has_continuous)
+    options = SamplingOptions(guidance=0.5, top_p=0.9)
+
+    @jax.jit
+    def draw(labels):
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(jnp.arange(labels.shape[0]))
+        return sample(prior, variables, labels, keys, 2, 2, has_continuous=has_continuous, options=options).tokens
+
+    (batch,) = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(draw)(jax.ShapeDtypeStruct((batch,), jnp.int32))
+    labels = np.arange(6, dtype=np.int32) % 2
+    np.testing.assert_array_equal(exported.call(labels), draw(labels))
