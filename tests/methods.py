@@ -49,6 +49,13 @@ METHODS = {
     "map of frozen codes from data": model_of(codebook_options={"learning": "simvq"}),
     "residual": model_of(codebook_options={"family": "residual", "depth": 3}),
     "residual from clusters": model_of(codebook_options={"family": "residual", "depth": 2, "init": "kmeans"}),
+    "grouped": model_of(codebook_options={"family": "grouped"}),
+    "grouped by a map, from clusters, entropy": model_of(
+        codebook_options={"family": "grouped", "learning": "simvq", "init": "kmeans"}, loss={"entropy_weight": 0.1}
+    ),
+    "grouped, shared, of unit norm": model_of(
+        codebook_options={"family": "grouped", "share_codes": True, "unit_norm": "both"}
+    ),
     "scalars": model_of(codebook_options={"family": "fsq", "levels": (4, 3)}),
     "residual scalars": model_of(codebook_options={"family": "residual_fsq", "levels": (4, 3), "depth": 2}),
     "bits, entropy": model_of(codebook_options={"family": "lfq", "bits": 3}, loss={"entropy_weight": 0.1}),

@@ -9,6 +9,7 @@ from hvq_jax.losses import LossOptions
 from hvq_jax.options import field_names, refuse_unused
 from hvq_jax.quantizers.binary import LookupFreeQuantizer, SphericalQuantizer
 from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Quantizer
+from hvq_jax.quantizers.grouped import GroupedQuantizer
 from hvq_jax.quantizers.learning import LEARNING_RULES
 from hvq_jax.quantizers.options import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.quantizers.residual import ResidualQuantizer
@@ -19,6 +20,7 @@ from hvq_jax.quantizers.scalar import ScalarQuantizer
 QUANTIZERS.update(
     codebook=CodebookQuantizer,
     residual=ResidualQuantizer,
+    grouped=GroupedQuantizer,
     fsq=ScalarQuantizer,
     residual_fsq=ResidualScalarQuantizer,
     lfq=LookupFreeQuantizer,

@@ -2,6 +2,7 @@
 
     CodebookQuantizer    every latent of `LATENTS` over one codebook          this module
     ResidualQuantizer    a sum of codes, one from each of several codebooks   `residual.py`
+    GroupedQuantizer     codes side by side, one for each group of channels   `grouped.py`
     ScalarQuantizer      a few numbers, each rounded; no codebook             `scalar.py`
     ResidualScalarQuantizer    the same, and what rounding leaves is rounded in finer steps    `residual_scalar.py`
     LookupFreeQuantizer, SphericalQuantizer    a few bits; no codebook        `binary.py`

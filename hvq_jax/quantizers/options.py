@@ -23,7 +23,7 @@ from hvq_jax.quantizers.learning import LEARNING_RULES, Learning
 
 QUANTIZERS: dict[str, Any] = {}  # by name; filled in `quantizers/__init__.py`, where the classes are known
 
-Family = Literal["codebook", "residual", "fsq", "residual_fsq", "lfq", "bsq"] | str  # or an import path
+Family = Literal["codebook", "residual", "grouped", "fsq", "residual_fsq", "lfq", "bsq"] | str  # or an import path
 
 UNIT_NORMS = ("none", "codes", "both")
 UnitNorm = Literal["none", "codes", "both"]
@@ -40,7 +40,7 @@ class LatentOptions(Options):
     """
 
     mode: Mode = option("projected", "the latent the decoder sees", choices=LATENTS)
-    num_codes: int = option(512, "K, number of codes (codebook, residual)", low=1)
+    num_codes: int = option(512, "K, number of codes per codebook", low=1)
     dim: int = option(64, "D, channels of the latent and of the codes", low=1)
     num_frequent: int = option(312, "S, number of frequent codes (latents with a mask)", low=0)
     frequent_mass: float | None = option(
@@ -81,37 +81,39 @@ class CodebookMethod(Options):
 
     family: Family = option(
         "codebook",
-        "quantizer: one codebook; a sum of codes from `depth` codebooks (latent vq, ema); or without a codebook "
-        "(latent vq): numbers rounded to `levels`, once (fsq) or `depth` times in finer steps (residual_fsq), or to "
-        "`bits` (lfq), on the unit sphere (bsq)",
+        "quantizer: one codebook; for the latent vq also several, whose codes are summed (residual, ema) or are for a "
+        "group of channels each (grouped); or none, but numbers rounded to `levels`, once (fsq) or `depth` times in "
+        "finer steps (residual_fsq), or to `bits`, in space (lfq) or on the unit sphere (bsq)",
         choices=QUANTIZERS,
         importable=True,
     )
     learning: Learning = option(
         "ema",
         "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; or a "
-        "learned linear map of frozen codes (codebook)",
+        "learned linear map of frozen codes (codebook, grouped)",
         choices=LEARNING_RULES,
         importable=True,
     )
     unit_norm: UnitNorm = option(
         "none",
         "what is normalised to length 1: nothing; the codes, whose length is left to the gain; or codes and encoder "
-        "outputs (codebook)",
+        "outputs (codebook, grouped)",
         choices=UNIT_NORMS,
     )
-    decay: float = option(0.99, "decay of the moving averages per step (codebook with ema, residual)", low=0, high=1)
+    decay: float = option(
+        0.99, "decay of the moving averages per step (codebook with ema, residual, grouped with ema)", low=0, high=1
+    )
     revive_below: float = option(
         0.08,
         "codes assigned less often than this share of the mean, N/K for N latent positions per step, are moved onto "
-        "encoder outputs; 0: never (codebook with ema, residual)",
+        "encoder outputs; 0: never (codebook with ema, residual, grouped with ema)",
         low=0,
         high=1,
     )
     assignment: Assignment = option(
         "euclidean",
         "rule that assigns codes: nearest vector, nearest direction, or, for the latent projected, nearest line of "
-        "either sign (codebook)",
+        "either sign (codebook, grouped)",
         choices=ASSIGNMENTS,
     )
     depth: int = option(
@@ -121,6 +123,8 @@ class CodebookMethod(Options):
         high=4,
     )
     levels: tuple[int, ...] = option((8, 8, 8), "levels of each number; K is their product (fsq, residual_fsq)")
+    groups: int = option(2, "g, codes per position, one per group of D/g channels; must divide D (grouped)", low=1)
+    share_codes: bool = option(False, "whether all groups use the same codebook instead of one each (grouped)")
     bits: int = option(9, "number of bits; K is 2 to their power (lfq, bsq)", low=1, high=30)
 
     def __post_init__(self) -> None:
@@ -141,6 +145,6 @@ class CodebookOptions(CodebookMethod):
     init: Initialisation = option(
         "data",
         "initial codes: encoder outputs of the first batches, the centres of their clusters, or random, from "
-        "U(-1/K, 1/K), for simvq from N(0, 1/D) (codebook, residual)",
+        "U(-1/K, 1/K), for simvq from N(0, 1/D) (codebook, residual, grouped)",
         choices=INITIALISATIONS,
     )

@@ -15,8 +15,8 @@ from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import HybridLatent
 from hvq_jax.quantizers.assignment import nearest_codes
-from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step, require
-from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
+from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step
+from hvq_jax.quantizers.several import SeveralCodebooks
 
 
 def sum_of_codes(indices: jax.Array, codebooks: jax.Array) -> jax.Array:
@@ -30,48 +30,29 @@ def sum_of_codes(indices: jax.Array, codebooks: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class ResidualQuantizer:
-    """L = `codebook.depth` codebooks of K codes: indices are `[..., L]`, and every array leads with an axis L."""
+class ResidualQuantizer(SeveralCodebooks):
+    """L = `codebook.depth` codebooks of K codes, one per level."""
 
-    latent_options: LatentOptions
-    codebook_options: CodebookOptions
-
+    family: ClassVar[str] = "residual"
     option_names: ClassVar[tuple[str, ...]] = ("init", "decay", "revive_below", "depth")
-    has_commitment_loss: ClassVar[bool] = True
-    has_entropy_loss: ClassVar[bool] = False  # a sum of codes has no costs
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
+        super().__post_init__()
         if self.codebook_options.depth == 1:
             raise ArgumentError("codebook.depth=1", "codebook.family=residual needs from 2 to 4 codebooks")
-        require("residual", self.latent_options, mode="vq")
 
     @property
-    def _level(self) -> CodebookQuantizer:
-        of_level = dataclasses.replace(self.codebook_options, family="codebook", depth=1)
-        return CodebookQuantizer(self.latent_options, of_level)
-
-    def _keys(self, key: jax.Array) -> jax.Array:
-        return jax.random.split(key, self.codebook_options.depth)
-
-    @property
-    def num_codes(self) -> int:
-        """The number of codes per level, K."""
-        return self.latent_options.num_codes
+    def one(self) -> CodebookQuantizer:
+        """The quantizer of a level."""
+        return CodebookQuantizer(
+            self.latent_options, dataclasses.replace(self.codebook_options, family="codebook", depth=1)
+        )
 
     @property
-    def has_codebook_loss(self) -> bool:
-        """Whether the learning rule of each level uses the codebook term of the loss."""
-        return self._level.has_codebook_loss
-
-    def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
-        """Return L codebooks, each from its own key."""
-        return jax.vmap(self._level.init)(self._keys(key))
-
-    @property
-    def starts_from_data(self) -> bool:
-        """Whether the codes of each level must be initialised before step 0."""
-        return self._level.starts_from_data
+    def index_shape(self) -> tuple[int, ...]:
+        """L codes per position."""
+        return (self.codebook_options.depth,)
 
     def start_from_data(
         self,
@@ -88,35 +69,19 @@ class ResidualQuantizer:
             rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]
         ) -> tuple[jax.Array, tuple[Params, QuantizerState]]:
             params, state, level_key = level
-            started = self._level.start_from_data(params, state, rest, level_key, axis_name, mask)
-            codes = self._level.codes(*started)
+            started = self.one.start_from_data(params, state, rest, level_key, axis_name, mask)
+            codes = self.one.codes(*started)
             return rest - codes[nearest_codes(rest, codes)], started
 
-        return jax.lax.scan(start, z_e, (params, state, self._keys(key)))[1]
-
-    @property
-    def index_shape(self) -> tuple[int, ...]:
-        """L codes per position."""
-        return (self.codebook_options.depth,)
+        return jax.lax.scan(start, z_e, (params, state, self.keys(key)))[1]
 
     def normalise(self, z_e: jax.Array) -> jax.Array:
         """Return z_e in float32."""
         return z_e.astype(jnp.float32)
 
-    def codes(self, params: Params, state: QuantizerState) -> jax.Array:
-        """Return the codes of all levels, `[L, K, D]`."""
-        return self._level.codes(params, state)
-
     def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
         """Return the sums `[..., D]` of the codes of `indices` `[..., L]`."""
         return sum_of_codes(indices, self.codes(params, state))
-
-    def entropy(
-        self, z_e: jax.Array, step: Step, temperature: float, axis_name: str | None, mask: jax.Array | None = None
-    ) -> jax.Array:
-        """Return 0; there is no such term."""
-        del z_e, step, temperature, axis_name, mask
-        return jnp.zeros((), jnp.float32)
 
     def step(
         self,
@@ -131,10 +96,10 @@ class ResidualQuantizer:
 
         def learn(rest: jax.Array, level: tuple[Params, QuantizerState, jax.Array]) -> tuple[jax.Array, Step]:
             params, state, level_key = level
-            step = self._level.learn(params, state, rest, level_key, axis_name, mask)
+            step = self.one.learn(params, state, rest, level_key, axis_name, mask)
             return rest - step.codes[step.indices], step
 
-        _, step = jax.lax.scan(learn, stop_gradient(z_e), (params, state, self._keys(key)))
+        _, step = jax.lax.scan(learn, stop_gradient(z_e), (params, state, self.keys(key)))
         step = dataclasses.replace(step, indices=jnp.moveaxis(step.indices, 0, -1))
         return self._latent(z_e, step.codes, step.indices), step
 

@@ -25,6 +25,7 @@ _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("vq", "ema, commitment 0.25", ("loss.commitment_weight=0.25",)),
     ("vq", "residual, depth 2", ("codebook.family=residual", "codebook.depth=2")),
     ("vq", "residual, depth 4", ("codebook.family=residual", "codebook.depth=4")),
+    ("vq", "grouped, 2 groups", ("codebook.family=grouped",)),
     ("vq", "fsq 8×8×8", ("codebook.family=fsq",)),
     ("vq", "lfq 9 bits, entropy term 0.1", ("codebook.family=lfq", "loss.entropy_weight=0.1")),
     ("vq", "bsq 9 bits, entropy term 0.1", ("codebook.family=bsq", "loss.entropy_weight=0.1")),

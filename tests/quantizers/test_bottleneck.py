@@ -198,9 +198,11 @@ CHANGED = {
     "assignment": "cosine",
     "depth": 3,
     "levels": (5, 4),
+    "groups": 4,
+    "share_codes": True,
     "bits": 3,
 }
-NEEDED = {"codebook": {}, "residual": {"depth": 2}, "fsq": {}, "residual_fsq": {"depth": 2}, "lfq": {}, "bsq": {}}
+NEEDED = {name: {"depth": 2} if "residual" in name else {} for name in QUANTIZERS}
 
 
 def two_steps(family, **options):
@@ -300,4 +302,4 @@ def test_one_device_and_four_learn_the_same_codebook(method):
     jax.tree.map(np.testing.assert_array_equal, four[1:], (frequency, seen))
     assert np.abs(codes).max() > 0.1
     if model.codebook_options.unit_norm != "none":
-        np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), np.ones(len(codes)), rtol=1e-5)
+        np.testing.assert_allclose(np.linalg.norm(codes, axis=-1), np.ones(codes.shape[:-1]), rtol=1e-5)

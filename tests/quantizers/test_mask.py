@@ -17,6 +17,8 @@ QUANTIZERS = {
     "ema": CodebookOptions(init="uniform", revive_below=0.0),
     "gradient": CodebookOptions(learning="gradient", init="uniform"),
     "residual": CodebookOptions(family="residual", depth=2, init="uniform", revive_below=0.0),
+    "grouped": CodebookOptions(family="grouped", init="uniform", revive_below=0.0),
+    "grouped, shared": CodebookOptions(family="grouped", share_codes=True, init="uniform", revive_below=0.0),
     "fsq": CodebookOptions(family="fsq", levels=(3, 3)),
     "residual_fsq": CodebookOptions(family="residual_fsq", levels=(3, 4), depth=2),
     "lfq": CodebookOptions(family="lfq", bits=3),

@@ -56,7 +56,7 @@ def test_the_first_step_starts_each_level_on_its_rests():
     rest = z_e
     for level, key in enumerate(jax.random.split(jax.random.key(2), L)):
         one = jax.tree.map(lambda leaf, level=level: leaf[level], fresh)
-        alone = model._level.learn(*one, rest, key, None)
+        alone = model.one.learn(*one, rest, key, None)
         ours = jax.tree.map(lambda leaf, level=level: leaf[level], (step.state, step.codes, step.counts))
         chex.assert_trees_all_close(ours, (alone.state, alone.codes, alone.counts), atol=1e-6)
         rest = rest - alone.codes[alone.indices]
