@@ -11,6 +11,8 @@ from hvq_jax.export.parts import autoencoder_parts
 from hvq_jax.images import to_float, to_uint8
 from tests.export.models import KINDS, tiny_model
 
+pytest.importorskip("flatbuffers")  # by which JAX serializes
+
 
 @pytest.fixture(scope="module")
 def images():
