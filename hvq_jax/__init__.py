@@ -5,9 +5,8 @@
     latent = hvq.HybridQuantizer(dim=64, num_codes=512)(z_e, train=True)    # in a Linen module; hvq.nnx has NNX's
     latent.z_bar, latent.loss, latent.indices
 
-    run = hvq.TrainedRun.load("runs/quickstart")
-    for piece in run.sample(labels):
-        piece.images
+    run = hvq.load("runs/quickstart")
+    run.sample("Dress", 4).images
 
 Names are imported from their modules when they are first used, so `import hvq_jax` itself loads nothing else.
 """
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from hvq_jax.quantizers.assignment import nearest_codes as nearest_codes
     from hvq_jax.quantizers.learning import LEARNING_RULES as LEARNING_RULES, LearningRule as LearningRule
     from hvq_jax.quantizers.options import CodebookOptions as CodebookOptions, LatentOptions as LatentOptions
+    from hvq_jax.runs.loaded import LoadedRun as LoadedRun, load as load
     from hvq_jax.runs.open import run_experiment as run_experiment
     from hvq_jax.runs.options import (
         PriorStageOptions as PriorStageOptions,
@@ -85,6 +85,7 @@ _HOMES = {
     "Latent": "latents",
     "LatentOptions": "quantizers.options",
     "LearningRule": "quantizers.learning",
+    "LoadedRun": "runs.loaded",
     "LossOptions": "losses",
     "NETWORKS": "priors",
     "NetworkOptions": "networks.options",
@@ -105,6 +106,7 @@ _HOMES = {
     "frequent_codes": "latents",
     "from_codes": "codes",
     "hybrid_latent": "latents",
+    "load": "runs.loaded",
     "load_dataset": "data.datasets",
     "load_exported": "export.exported",
     "make_prior": "priors",

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any, TypeVar
@@ -286,6 +286,7 @@ def read_arrays(
     path: Path,
     schema: Mapping[str, Array] | None = None,
     *,
+    names: Collection[str] | None = None,
     sizes: Mapping[str, int] | None = None,
     check: Callable[[dict[str, np.ndarray]], None] | None = None,
     advice: str = MADE_AGAIN,
@@ -295,6 +296,7 @@ def read_arrays(
     Args:
         path: the file.
         schema: the form of each array to return; None: all arrays, unchecked.
+        names: without a schema, the names of the arrays to return, of those that there are.
         sizes: the sizes of axes that the schema names; see `schema.check_arrays`.
         check: a further check of the arrays, which raises ValueError.
         advice: what to do if the file is missing or damaged, for the error.
@@ -303,7 +305,7 @@ def read_arrays(
         UserError: the file is missing or cannot be read, or an array has another form.
     """
     with _array_errors_named(path, advice), open_regular(path) as file:
-        arrays = read_npz(file, schema)
+        arrays = read_npz(file, names if schema is None else schema)
         check_arrays(arrays, schema or {}, sizes)
         if check is not None:
             check(arrays)

@@ -5,11 +5,20 @@
     python sample.py --workdir=runs/a --vary=FOLDER_OR_IMAGE --num_samples=8 --out=varied.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=recon.png
     python sample.py --workdir=runs/a --reconstruct=FOLDER_OR_IMAGE --out=codes.npz
+    python sample.py --workdir=runs/a --decode=codes.npz --out=decoded.png
     python sample.py --workdir=runs/a --num_samples=100000 --out=samples
 
 --out=FILE.png writes one grid of all images; --out=FILE.npz the arrays images, indices, gains and latents (without an
-autoencoder: indices, lengths and residuals), with labels, class_names and the names of your images; --out=FOLDER one
-PNG per image. The config is read from the workdir.
+autoencoder: indices, lengths and residuals), with labels, class_names and the names of your images, and a digest of
+the autoencoder that they are of; --out=FOLDER one PNG per image. The config is read from the workdir.
+
+--decode reads such an .npz again, or one with indices from elsewhere: each code is multiplied by its gain (1 without
+gains), and its residual added; where the array latents is there, it is what the decoder sees.
+
+--vary draws each continuous part given its own code and everything before it in raster order, with the codes forced:
+p(part | code, before). The codes behind it say something about it, too: --proposals=M draws from p(parts | all codes)
+instead, up to the finite number: it chooses each draw from M of the former by the probability of the codes, and says
+how many of the M were effective. The more, the closer.
 """
 
 import argparse
@@ -20,6 +29,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
+from hvq_jax.runs.decode_command import decode_file
 
 # Options of sampling; those of the prior are declared in `SamplingOptions`.
 DRAWING = {
@@ -62,10 +72,19 @@ def parser() -> argparse.ArgumentParser:
     for name, text in {
         "reconstruct": "encode and decode an image or a folder of images",
         "complete": "keep the top --rows of each latent, draw the rest",
-        "vary": "keep the codes of each latent, draw the continuous parts, with the codes forced",
+        "vary": "keep the codes of each latent, draw the continuous parts: see above, and --proposals",
+        "decode": "decode the indices, gains and residuals, or latents, in an .npz",
     }.items():
-        what.add_argument(f"--{name}", type=path_argument, metavar="PATH", help=text)
+        what.add_argument(
+            f"--{name}", type=path_argument, metavar="FILE.npz" if name == "decode" else "PATH", help=text
+        )
     options.add_argument("--rows", type=int, default=argparse.SUPPRESS, help="rows that --complete keeps (default: 3)")
+    options.add_argument(
+        "--proposals",
+        type=int,
+        default=argparse.SUPPRESS,
+        help="what --vary chooses each draw from, to draw given all codes (default: 1, with the codes forced)",
+    )
     for name, (kind, text) in DRAWING.items():
         # No default, to distinguish options that were given from those that were not.
         options.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
@@ -79,15 +98,17 @@ def run(arguments: list[str]) -> None:
         if isinstance(value, list):  # what argparse makes of "--label=--"
             raise UserError(f"argument --{name}: -- is no value (see --help)")
     find_devices()
-    drawing = {name: getattr(options, name) for name in (*DRAWING, "rows") if hasattr(options, name)}
-    if options.reconstruct:
-        for name in drawing:
-            raise UserError(f"--{name} does not apply to --reconstruct, which draws nothing: omit one of them")
-        return reconstruct_files(options.workdir, options.reconstruct, options.out)
+    drawing = {name: getattr(options, name) for name in (*DRAWING, "rows", "proposals") if hasattr(options, name)}
+    for what, command in (("reconstruct", reconstruct_files), ("decode", decode_file)):
+        if path := getattr(options, what):
+            for name in drawing:
+                raise UserError(f"--{name} does not apply to --{what}, which draws nothing: omit one of them")
+            return command(options.workdir, path, options.out)
+    for name, what in (("rows", "complete"), ("proposals", "vary")):
+        if name in drawing and not getattr(options, what):
+            raise UserError(f"--{name} is for --{what}=PATH: add that, or omit --{name}")
     if options.complete:
         return complete_images(options.workdir, options.complete, options.out, **drawing)
-    if "rows" in drawing:
-        raise UserError("--rows is for --complete=PATH: add that, or omit --rows")
     if options.vary:
         return vary_images(options.workdir, options.vary, options.out, **drawing)
     return draw_samples(options.workdir, options.out, **drawing)

@@ -28,7 +28,7 @@ MOST_PROPOSALS = 4096  # they are drawn together
 class ChosenLatents:
     """Latents, each chosen from proposals."""
 
-    tokens: jax.Array  # [B, h, w, 1 + c] int32
+    tokens: jax.Array  # [B, h, w, L + c] int32
     effective_proposals: jax.Array  # [B] float32, from 1 to M; see `effective_number`
 
 

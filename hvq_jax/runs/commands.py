@@ -1,8 +1,8 @@
 """The commands of `sample.py`: draw from a run, or pass image files through it."""
 
+import contextlib
 import dataclasses
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,15 @@ import numpy as np
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.files import full_path, printable
+from hvq_jax.priors.importance import check_proposals
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import CodeSamplingOptions, Kept, SamplingOptions, all_codes, top_rows
+from hvq_jax.runs.class_labels import class_number, folded, listed
 from hvq_jax.runs.image_inputs import ImageInputs
 from hvq_jax.runs.outputs import check_out, in_file_name, is_png, unique_stems, write
-from hvq_jax.runs.trained import Decoded, TrainedRun
+from hvq_jax.runs.results import Decoded, Latents
+from hvq_jax.runs.stored_codes import AUTOENCODER
+from hvq_jax.runs.trained import TrainedRun
 
 _MOST_SAMPLES = 10**8  # their labels are in memory
 
@@ -47,7 +51,10 @@ def draw_samples(
         labels = np.arange(num_samples, dtype=np.int32) % max(len(run.class_names), 1)
     else:
         labels = np.full(num_samples, _label_number(label, run.class_names), np.int32)
-    pieces = _sampled(run, labels, seed, options)
+    pieces: Iterable[Decoded | Latents]
+    with _flags_named():
+        draw = run.sample if run.image_shape else run.sample_latents
+        pieces = draw(labels, seed=seed, options=SamplingOptions(**options))
     if note := run.continuous_part_note():
         print(note)
 
@@ -59,7 +66,7 @@ def draw_samples(
 
     of_class = [f"-class_{in_file_name(name)}" for name in run.class_names]
     stems = (f"{i:06d}{of_class[labels[i]] if conditional else ''}" for i in range(num_samples))
-    write(out, pieces, num_samples, stems=stems, save_png=save_png, arrays=_label_arrays(run, labels))
+    write(out, pieces, num_samples, stems=stems, save_png=save_png, arrays=arrays_of(run, labels))
 
 
 def complete_images(
@@ -76,26 +83,38 @@ def complete_images(
 
 
 def vary_images(
-    workdir: str, path: str, out: str, *, num_samples: int = 8, label: str | None = None, **drawing: Any
+    workdir: str,
+    path: str,
+    out: str,
+    *,
+    num_samples: int = 8,
+    label: str | None = None,
+    proposals: int = 1,
+    **drawing: Any,
 ) -> None:
     """Keep the codes of each image, draw the continuous parts `num_samples` times, and write `out`.
 
-    Each is drawn as in sampling, given the codes and continuous parts before it, with the codes forced; not given all
-    codes, as the codes after it also say something about it.
+    With `proposals=1`, each is drawn as in sampling, given its code and what is before it, with the codes forced. With
+    more, a draw is chosen from so many by the probability of the codes, which tends to p(continuous parts | all codes),
+    as the codes after a part also say something about it (see `priors/importance.py`).
     """
     for name in sorted({field.name for field in dataclasses.fields(CodeSamplingOptions)} & set(drawing)):
         raise UserError(f"--{name} applies to codes, which --vary keeps: omit one of them")
     run = TrainedRun.load(workdir)
     if not run.prior.heads:
         raise UserError(f"--vary={path}: this run's prior {run.draws_codes_only}, so there is nothing to vary")
+    with _flags_named():
+        check_proposals(proposals)
+    how = "with the codes forced" if proposals == 1 else f"given all codes, each from {proposals} proposals"
     _redraw(
         run,
         path,
         out,
         all_codes,
-        "continuous parts drawn with the codes forced",
+        f"continuous parts drawn {how}",
         num_samples=num_samples,
         label=label,
+        proposals=proposals,
         **drawing,
     )
 
@@ -111,6 +130,7 @@ def _redraw(
     label: str | None,
     kept: float = 0.0,
     seed: int = 0,
+    proposals: int = 1,
     **options: Any,
 ) -> None:
     """Write the draws of each image; a .png has one row per image: itself, as transmitted, and its draws."""
@@ -131,7 +151,16 @@ def _redraw(
             yield from (latent for latent in tokens for _ in range(num_samples))
 
     labels = np.repeat(of_images, num_samples)
-    pieces = _sampled(run, labels, seed, options, tokens=repeated(), keep=keep)
+    with _flags_named():
+        drawing = SamplingOptions(**options)
+        pieces = run.sample(labels, seed=seed, options=drawing, tokens=repeated(), keep=keep, proposals=proposals)
+    effective: list[np.ndarray] = []
+
+    def counted() -> Iterator[Decoded]:
+        for piece in pieces:
+            if piece.effective_proposals is not None:
+                effective.append(piece.effective_proposals)
+            yield piece
 
     def save_png(drawn: np.ndarray) -> None:
         draws = drawn.reshape(len(inputs), num_samples, *drawn.shape[1:])
@@ -148,19 +177,29 @@ def _redraw(
         )
 
     stems = unique_stems(f"{stem}-{i:02d}" for stem in inputs.stems for i in range(num_samples))
-    arrays = {"names": np.repeat(inputs.names, num_samples), **_label_arrays(run, labels)}
-    write(out, pieces, len(labels), stems=stems, save_png=save_png, arrays=arrays)
+    arrays = {"names": np.repeat(inputs.names, num_samples), **arrays_of(run, labels)}
+    write(out, counted(), len(labels), stems=stems, save_png=save_png, arrays=arrays)
+    if effective:
+        found = np.concatenate(effective)
+        print(
+            f"effective number of the {proposals} proposals: {found.mean():.1f} on average, at least {found.min():.1f}"
+        )
 
 
-def _sampled(
-    run: TrainedRun, labels: np.ndarray, seed: int, options: dict[str, Any], **given: Any
-) -> Iterator[Decoded]:
-    """Return `run.sample`; name flags instead of options in errors."""
+@contextlib.contextmanager
+def _flags_named() -> Iterator[None]:
+    """Name flags instead of options of drawing in errors that are raised in the block."""
     try:
-        return run.sample(labels, seed=seed, options=SamplingOptions(**options), **given)
+        yield
     except ArgumentError as error:
-        is_flag = error.name in {"label", *(field.name for field in dataclasses.fields(SamplingOptions))}
+        is_flag = error.name in {"label", "proposals", *(field.name for field in dataclasses.fields(SamplingOptions))}
         raise (error.within("--") if is_flag else error) from None
+
+
+def arrays_of(run: TrainedRun, labels: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """Return what an .npz says about the run and, if they are drawn with `labels` by its prior, the classes."""
+    arrays = {AUTOENCODER: np.array(run.autoencoder_digest)} if run.image_shape else {}
+    return arrays if labels is None else {**arrays, **_label_arrays(run, labels)}
 
 
 def _label_arrays(run: TrainedRun, labels: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,11 +213,11 @@ def _labels_of_images(run: TrainedRun, inputs: ImageInputs, label: str | None) -
     """Return the class `[N]` int32 of each image: `label`, or that of the folder it is in, or none."""
     if label is not None:
         return np.full(len(inputs), _label_number(label, run.class_names), np.int32)
-    numbers = {_folded(name): number for number, name in enumerate(run.class_names)}
+    numbers = {folded(name): number for number, name in enumerate(run.class_names)}
     if not run.options.prior.conditional:
         numbers = {}
     found = np.array(
-        [numbers.get(_folded((inputs.root / path).parent.name), NO_CLASS) for path in inputs.paths], np.int32
+        [numbers.get(folded((inputs.root / path).parent.name), NO_CLASS) for path in inputs.paths], np.int32
     )
     if run.prior.num_classes and not run.options.prior.label_dropout and (found == NO_CLASS).any():
         raise UserError(
@@ -218,25 +257,15 @@ def reconstruct_files(workdir: str, path: str, out: str) -> None:
         title = f"{printable(path)} through {Path(workdir).name}"
         plots.save_reconstructions(full_path(out), np.stack(list(images)), drawn, title=title)
 
-    arrays = {"names": np.array(inputs.names)}
+    arrays = {"names": np.array(inputs.names), **arrays_of(run)}
     stems = unique_stems(inputs.stems)
     write(out, run.reconstruct(images), len(inputs), stems=stems, save_png=save_png, arrays=arrays)
 
 
 def _label_number(label: str, class_names: tuple[str, ...]) -> int:
     """Return the number of the class `label`: its name, in any letter case if that is unambiguous, or its number."""
-    if label in class_names:
-        return class_names.index(label)
-    same = [number for number, name in enumerate(class_names) if _folded(name) == _folded(label)]
-    if len(same) == 1:
-        return same[0]
+    if (number := class_number(label, class_names)) is not None:
+        return number
     if re.fullmatch("[0-9]{1,9}", label) and int(label) < len(class_names):
         return int(label)
-    raise UserError(
-        f"--label={label} is out of range: the classes are "
-        + ", ".join(f"{number} {name}" for number, name in enumerate(class_names))
-    )
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
+    raise UserError(f"--label={label} is out of range: the classes are {listed(class_names)}")

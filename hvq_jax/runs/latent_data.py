@@ -19,7 +19,7 @@ from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.devices.cluster import wait_for_all
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.images import to_float
+from hvq_jax.images import as_float
 from hvq_jax.latents import Z_E, Latent
 from hvq_jax.layout import LATENTS
 from hvq_jax.priors.options import TokenOptions
@@ -40,8 +40,8 @@ class LatentData:
 
 
 def encode_parts(model: Autoencoder, variables: Variables, images: jax.Array) -> Parts:
-    """Return the parts of the latents of uint8 images `[B, H, W, C]`, before rounding."""
-    z_e = autoencoder.encode(model, variables, to_float(images))
+    """Return the parts of the latents of images `[B, H, W, C]`, uint8 or float in [-1, 1], before rounding."""
+    z_e = autoencoder.encode(model, variables, as_float(images))
     latent = autoencoder.quantize(model, variables, z_e)
     return split_latent(model.row, z_e, latent.z_q, latent.indices, model.latent_options.projection_groups)
 

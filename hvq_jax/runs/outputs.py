@@ -6,7 +6,6 @@ An existing file is replaced, or a folder created, only once everything is writt
 
 import collections
 import contextlib
-import dataclasses
 import os
 import re
 import shutil
@@ -24,7 +23,6 @@ from hvq_jax import layout
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import check_writable, full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
-from hvq_jax.runs.trained import Decoded
 
 _MOST_IN_ONE_PNG = 1024
 _COPIED_BYTES = 2**20  # at a time
@@ -125,7 +123,7 @@ def _shortened(name: str, num_bytes: int) -> str:
 
 def write(
     out: str,
-    pieces: Iterable[Decoded],
+    pieces: Iterable[Any],
     count: int,
     *,
     stems: Iterable[str],
@@ -136,7 +134,7 @@ def write(
 
     Args:
         out: a path that ends in .png or .npz, or a folder.
-        pieces: the images and their latents.
+        pieces: dataclasses of arrays, such as `Decoded`; their arrays that are not None go into an .npz.
         count: number of images.
         stems: paths of the images in a folder, without ".png", all different.
         save_png: function that writes the .png of all images `[N, H, W, C]` uint8.
@@ -154,14 +152,14 @@ def write(
     print(f"wrote {out}")
 
 
-def _counted(pieces: Iterable[Decoded], progress: "tqdm.tqdm[Any]") -> Iterator[Decoded]:
+def _counted(pieces: Iterable[Any], progress: "tqdm.tqdm[Any]") -> Iterator[Any]:
     """Yield the pieces; advance `progress` by the images of each when the next is requested."""
     for piece in pieces:
         yield piece
-        progress.update(len(piece.indices))
+        progress.update(len(next(iter(vars(piece).values()))))
 
 
-def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: Mapping[str, np.ndarray]) -> None:
+def _write_arrays(path: Path, pieces: Iterable[Any], count: int, others: Mapping[str, np.ndarray]) -> None:
     """Write an uncompressed .npz like `np.savez`: append each array to a separate file, then pack the files.
 
     These have no names, so that nothing remains of them even if the process is killed.
@@ -174,13 +172,13 @@ def _write_arrays(path: Path, pieces: Iterable[Decoded], count: int, others: Map
             return files[name]
 
         for piece in pieces:
-            for field in dataclasses.fields(Decoded):
-                if (values := getattr(piece, field.name)) is None:
+            for name, values in vars(piece).items():
+                if values is None:
                     continue
                 values = np.ascontiguousarray(values)
-                if field.name not in files:
-                    _write_header(new_file(field.name), (count, *values.shape[1:]), values.dtype)
-                files[field.name].write(values.data)
+                if name not in files:
+                    _write_header(new_file(name), (count, *values.shape[1:]), values.dtype)
+                files[name].write(values.data)
         for name, values in others.items():
             np.save(new_file(name), values, allow_pickle=False)
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
@@ -195,7 +193,7 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> N
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _write_folder(path: Path, pieces: Iterable[Decoded], stems: Iterable[str]) -> None:
+def _write_folder(path: Path, pieces: Iterable[Any], stems: Iterable[str]) -> None:
     with whole_folder(path) as folder:
         stems = iter(stems)
         for piece in pieces:

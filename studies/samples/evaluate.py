@@ -41,8 +41,9 @@ from hvq_jax.priors.options import TokenOptions
 from hvq_jax.priors.tokens import Tables, from_tokens
 from hvq_jax.runs.latent_data import fit_tables
 from hvq_jax.runs.latent_files import read_latents
+from hvq_jax.runs.results import Decoded
 from hvq_jax.runs.summary import read_summary
-from hvq_jax.runs.trained import Decoded, TrainedRun
+from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.schema import Array, Keys
 from hvq_jax.training.logging import set_quiet
 from studies import find_results

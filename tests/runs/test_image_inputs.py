@@ -14,7 +14,8 @@ from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
 from hvq_jax.runs.image_inputs import ImageInputs
 from hvq_jax.runs.outputs import unique_stems
-from hvq_jax.runs.trained import Decoded, TrainedRun
+from hvq_jax.runs.results import Decoded
+from hvq_jax.runs.trained import TrainedRun
 
 SHAPE = (16, 16, 3)
 
@@ -96,7 +97,9 @@ def echoing(monkeypatch, trained_run):
     """A trained run whose reconstructions are the images themselves."""
 
     def reconstruct(run, images):
-        yield Decoded(np.zeros((1, 7, 7), np.int32)[[0] * len(given := list(images))], images=np.stack(given))
+        count = len(given := list(images))
+        latents = np.zeros((count, 7, 7, 8), np.float32)
+        yield Decoded(latents[..., 0].astype(np.int32), np.stack(given), latents[..., 0], latents)
 
     monkeypatch.setattr(TrainedRun, "reconstruct", reconstruct)
     return f"--workdir={trained_run}"

@@ -12,7 +12,7 @@ import pytest
 from hvq_jax import layout
 from hvq_jax.errors import UserError
 from hvq_jax.runs.outputs import check_out, in_file_name, unique_stems, write
-from hvq_jax.runs.trained import Decoded
+from hvq_jax.runs.results import Decoded
 
 
 def pieces_of(sizes, channels=1):

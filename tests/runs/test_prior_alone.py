@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn.datasets import load_digits
 
+import hvq_jax as hvq
 import sample
 import train
 from hvq_jax.data.options import DataOptions
@@ -67,11 +68,19 @@ def test_digits_from_training_to_samples(digits, tmp_path, capsys):
         assert 0 <= drawn["indices"].min() <= drawn["indices"].max() <= 16
         # The margins of all digits are nearly empty, and the strokes of a one run down the middle.
         assert drawn["indices"][:, :, 0].mean() < 1 < 4 < drawn["indices"][:, :, 3:5].mean()
-    for flags in (["--out=a.png"], [f"--reconstruct={tmp_path}", "--out=a.npz"], ["--vary=a.png", "--out=a.npz"]):
+    of_images = (f"--reconstruct={tmp_path}", "--vary=a.png", f"--decode={out}")
+    for flags in (["--out=a.png"], *([flag, f"--out={tmp_path / 'a.npz'}"] for flag in of_images)):
         assert sample.main([f"--workdir={tmp_path / 'run'}", *flags]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert "no autoencoder to make images" in errors[0]
-    assert len(errors) == 3
+    assert "no autoencoder, so no images" in errors[-1]
+    assert len(errors) == 4
+
+    run = hvq.load(tmp_path / "run")
+    np.testing.assert_array_equal(run.sample_latents(1, 3).indices, np.load(out)["indices"][:3])
+    assert repr(run).endswith("digits.npz, latents of one's own; latent vq 8×8, 17 codes, 10 classes>")
+    with pytest.raises(UserError, match="no autoencoder, so no images"):
+        run.sample(1, 3)
 
 
 def hybrid(size=600, part="lengths"):

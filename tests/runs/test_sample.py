@@ -107,6 +107,12 @@ def test_completions_and_variations_of_image_files(trained_run, tmp_path, capsys
         kept = found["indices"][:, :2] if "--rows=2" in what else found["indices"]
         np.testing.assert_array_equal(kept, np.broadcast_to(kept[:1], kept.shape))
         assert (found["gains"][0] != found["gains"][1]).any()
+    capsys.readouterr()
+    vary = [f"--vary={tmp_path / 'a.png'}", "--num_samples=2", label, f"--out={tmp_path / 'out.npz'}"]
+    assert run(workdir, *vary, "--proposals=4") == 0
+    assert "effective number of the 4 proposals: " in capsys.readouterr().out
+    found = arrays(tmp_path / "out.npz")
+    assert ((found["effective_proposals"] >= 1) & (found["effective_proposals"] <= 4.001)).all()
     for arguments, says in (
         (["--complete=a.png", "--rows=8"], "--rows=8: must be from 0 to 7"),
         (["--vary=a.png", "--rows=2"], "--rows is for --complete=PATH"),
@@ -216,6 +222,9 @@ def test_reconstructing_files_of_any_kind(trained_run, tmp_path, capsys):
             (["--vary=.", f"--{field.name}=1"], f"--{field.name} applies to codes, which --vary keeps")
             for field in dataclasses.fields(CodeSamplingOptions)
         ),
+        (["--proposals=2"], "--proposals is for --vary=PATH"),
+        (["--complete=.", "--proposals=2"], "--proposals is for --vary=PATH"),
+        (["--vary=.", "--proposals=0"], "--proposals=0: must be from 1 to 4096"),
         (["--continuous_temperature=-1"], "--continuous_temperature=-1.0: must be at least 0"),
         (["--seed=-1"], "--seed=-1: must be from 0"),
         (["--reconstruct=/nonexistent"], "no such file or folder"),

@@ -1,0 +1,73 @@
+"""Batches of few sizes for any number of items, so that few programs are compiled."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+BATCH = 64  # items per compiled call
+
+
+def padded_size(count: int, smallest: int, largest: int = BATCH) -> int:
+    """Return the size that `count` items are padded to: a power of two times `smallest`, at most `largest`.
+
+    >>> [padded_size(count, 1) for count in (1, 3, 4, 33, 64)], padded_size(3, BATCH)
+    ([1, 4, 4, 64, 64], 64)
+    """
+    size = smallest
+    while size < count:
+        size *= 2
+    return min(size, largest)
+
+
+def padded(items: np.ndarray, size: int) -> np.ndarray:
+    """Return `items` `[n, ...]` padded with zeros to `[size, ...]`.
+
+    >>> padded(np.ones((1, 2)), 2).tolist()
+    [[1.0, 1.0], [0.0, 0.0]]
+    """
+    return np.pad(items, ((0, size - len(items)), *[(0, 0)] * (items.ndim - 1)))
+
+
+def stacks(items: Iterable[np.ndarray], size: int = BATCH) -> Iterator[np.ndarray]:
+    """Yield the items in stacks of at most `size`; rows of an array are not copied.
+
+    >>> [stack.tolist() for stack in stacks(iter(np.arange(5)), 2)]
+    [[0, 1], [2, 3], [4]]
+    """
+    if isinstance(items, np.ndarray):
+        yield from (items[start : start + size] for start in range(0, len(items), size))
+        return
+    items = iter(items)
+    while stack := list(itertools.islice(items, size)):
+        yield np.stack(stack)
+
+
+def one_ahead(dispatched: Iterable[tuple[Mapping[str, Any], int]], make: Callable[..., T]) -> Iterator[T]:
+    """Yield `make(**arrays)` of each batch, without its padding, while the device works on the next one.
+
+    Args:
+        dispatched: arrays of batches by name, the first axis padded, and the number of items in it.
+        make: a function of numpy arrays.
+    """
+    before: tuple[Mapping[str, Any], int] | None = None
+    for current in itertools.chain(dispatched, [None]):
+        if before is not None:
+            arrays, count = before
+            yield make(**{name: np.asarray(x)[:count] for name, x in arrays.items()})
+        before = current
+
+
+def joined(pieces: Iterable[T]) -> T:
+    """Return one or more pieces, equal dataclasses of arrays, as one."""
+    first, *others = pieces
+    if not others:
+        return first
+    arrays = {
+        name: None if value is None else np.concatenate([value, *(getattr(piece, name) for piece in others)])
+        for name, value in vars(first).items()
+    }
+    return type(first)(**arrays)
