@@ -12,6 +12,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
@@ -29,6 +30,7 @@ from hvq_jax.quantizers import (
     weights_in_effect,
 )
 from hvq_jax.quantizers.bottleneck import QuantizerState
+from hvq_jax.sharding import any_sharding, any_sharding_in
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,11 +160,12 @@ def init(model: Autoencoder, key: jax.Array) -> Variables:
     )
 
 
+@any_sharding_in(lambda result: ())
 def start_from_data(
     model: Autoencoder,
     params: Any,
     state: ModelState,
-    images: jax.Array,
+    images: ArrayLike,
     key: jax.Array,
     *,
     axis_name: str | None = None,
@@ -173,6 +176,7 @@ def start_from_data(
     sees: normalised by the statistics of the batch, since the running ones are not known yet. Nothing else changes.
     `key` must be equal on all devices; the result then is too.
     """
+    images = jnp.asarray(images)
     z_e, _ = encode_training(model, params, state, images, axis_name)
     quantizer_params, quantizer_state = model.quantizer.start_from_data(
         params["quantizer"], state.quantizer, z_e, key, axis_name
@@ -180,8 +184,10 @@ def start_from_data(
     return {**params, "quantizer": quantizer_params}, ModelState(state.batch_stats, quantizer_state)
 
 
-def encode(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
+@any_sharding
+def encode(model: Autoencoder, variables: Variables, images: ArrayLike) -> jax.Array:
     """Return z_e `[B, h, w, D]` of float images `[B, H, W, C]` in [-1, 1], with the stored batch statistics."""
+    images = jnp.asarray(images)
     chex.assert_shape(images, (None, *model.image_shape))
     return model.quantizer.normalise(_apply(model.encoder(), "encoder", variables, images))
 
@@ -192,8 +198,10 @@ def _apply(network: Any, name: str, variables: Variables, x: jax.Array) -> jax.A
     return y
 
 
-def decode(model: Autoencoder, variables: Variables, z_bar: jax.Array) -> jax.Array:
+@any_sharding
+def decode(model: Autoencoder, variables: Variables, z_bar: ArrayLike) -> jax.Array:
     """Return images `[B, H, W, C]` in [-1, 1] of latents `[B, h, w, D]`, with the stored batch statistics."""
+    z_bar = jnp.asarray(z_bar)
     return _apply(model.decoder(), "decoder", variables, z_bar)
 
 
@@ -205,31 +213,40 @@ def codes(model: Autoencoder, variables: Variables) -> jax.Array:
     return model.quantizer.codes(variables.params["quantizer"], variables.state.quantizer)
 
 
-def vectors(model: Autoencoder, variables: Variables, indices: jax.Array) -> jax.Array:
+@any_sharding
+def vectors(model: Autoencoder, variables: Variables, indices: ArrayLike) -> jax.Array:
     """Return z_q `[..., D]` float32 of `indices` `[..., *index_shape]`: the code, or what several codes make up."""
+    indices = jnp.asarray(indices)
     return model.quantizer.vectors(variables.params["quantizer"], variables.state.quantizer, indices)
 
 
-def quantize(model: Autoencoder, variables: Variables, z_e: jax.Array) -> HybridLatent:
+@any_sharding
+def quantize(model: Autoencoder, variables: Variables, z_e: ArrayLike) -> HybridLatent:
     """Return the hybrid latent of z_e `[..., D]` from the current codes and frequency table."""
+    z_e = jnp.asarray(z_e)
     return model.quantizer.quantize(variables.params["quantizer"], variables.state.quantizer, z_e)
 
 
-def encode_to_latent(model: Autoencoder, variables: Variables, images: jax.Array) -> HybridLatent:
+@any_sharding
+def encode_to_latent(model: Autoencoder, variables: Variables, images: ArrayLike) -> HybridLatent:
     """Return the hybrid latent of images `[B, H, W, C]` in [-1, 1]."""
+    images = jnp.asarray(images)
     return quantize(model, variables, encode(model, variables, images))
 
 
-def reconstruct(model: Autoencoder, variables: Variables, images: jax.Array) -> jax.Array:
+@any_sharding
+def reconstruct(model: Autoencoder, variables: Variables, images: ArrayLike) -> jax.Array:
     """Return images `[B, H, W, C]` in [-1, 1] after encoder, latent and decoder."""
+    images = jnp.asarray(images)
     return decode(model, variables, encode_to_latent(model, variables, images).z_bar)
 
 
+@any_sharding_in(lambda result: ())
 def training_loss(
     model: Autoencoder,
     params: Any,
     state: ModelState,
-    images: jax.Array,
+    images: ArrayLike,
     key: jax.Array,
     *,
     axis_name: str | None = None,
@@ -240,6 +257,7 @@ def training_loss(
     last; the latent uses the old codes. `key` must be equal on all devices. The loss is this device's mean; the
     state and the metrics are the global batch's.
     """
+    images = jnp.asarray(images)
     z_e, encoder_stats = encode_training(model, params, state, images, axis_name)
     latent, step = model.quantizer.step(params["quantizer"], state.quantizer, z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
@@ -263,10 +281,12 @@ def training_loss(
     return loss, (ModelState(batch_stats, step.state), metrics)
 
 
+@any_sharding_in(lambda result: result[0])
 def encode_training(
-    model: Autoencoder, params: Any, state: ModelState, images: jax.Array, axis_name: str | None = None
+    model: Autoencoder, params: Any, state: ModelState, images: ArrayLike, axis_name: str | None = None
 ) -> tuple[jax.Array, Any]:
     """Return z_e `[B, h, w, D]` as a training step sees it, by batch statistics, and the new running statistics."""
+    images = jnp.asarray(images)
     encoder = model.encoder(axis_name)
     z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images)
     return model.quantizer.normalise(z_e), batch_stats
@@ -278,8 +298,10 @@ def _apply_training(network: Any, params: Any, batch_stats: Any, x: jax.Array) -
     return y, updates.get("batch_stats", {})
 
 
-def evaluation_sums(model: Autoencoder, variables: Variables, images: jax.Array, mask: jax.Array) -> EvaluationSums:
+@any_sharding_in(lambda result: ())
+def evaluation_sums(model: Autoencoder, variables: Variables, images: ArrayLike, mask: ArrayLike) -> EvaluationSums:
     """Return sums over images `[B, H, W, C]` in [-1, 1] where `mask` `[B]` is True; nothing learned changes."""
+    images, mask = jnp.asarray(images), jnp.asarray(mask)
     z_e = encode(model, variables, images)
     latent = quantize(model, variables, z_e)
     reconstructions = decode(model, variables, latent.z_bar)

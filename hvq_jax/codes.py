@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, Z_E, HybridLatent, Latent, Mode, find_latent, hybrid_latent, scaled
 from hvq_jax.quantizers.assignment import Assignment, nearest_codes
+from hvq_jax.sharding import any_sharding
 
 PADDING = -1  # the index of a padded position
 
@@ -45,6 +46,7 @@ def stored(latent: HybridLatent, z_e: jax.Array, row: Latent) -> Codes:
     return Codes(latent.indices, gains, residuals)
 
 
+@any_sharding
 def codes_of(
     z_e: ArrayLike,
     codes: ArrayLike,
@@ -76,6 +78,7 @@ def codes_of(
     return stored(latent, z_e, find_latent(mode))
 
 
+@any_sharding
 def from_codes(
     indices: ArrayLike, codes: ArrayLike, gains: ArrayLike | None = None, residuals: ArrayLike | None = None
 ) -> jax.Array:

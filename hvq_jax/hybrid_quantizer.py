@@ -371,11 +371,7 @@ def _per_position(quantized: Quantized) -> Any:
     return quantized.z_bar, quantized.indices, quantized.gains, quantized.residuals
 
 
-def _per_position_of_step(result: tuple[Quantized, Arrays]) -> Any:
-    return _per_position(result[0])
-
-
-@any_sharding_in(_per_position_of_step)
+@any_sharding_in(lambda result: _per_position(result[0]))
 def _train(
     layer: Layer, params: Arrays, state: Arrays, z_e: jax.Array, mask: jax.Array | None, key: jax.Array
 ) -> tuple[Quantized, Arrays]:

@@ -18,7 +18,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax.lax import stop_gradient
 from jax.typing import ArrayLike
@@ -63,11 +62,12 @@ class Latent:
         check_choice("part", part, PARTS)
         return part in (self.frequent, self.rare)
 
-    def codes_with(self, part: str, frequent: jax.Array | np.ndarray) -> jax.Array:
+    def codes_with(self, part: str, frequent: ArrayLike) -> jax.Array:
         """Return which codes, `[K]` bool, the decoder sees as `part`, given the `frequent` codes `[K]` bool.
 
         Raises ArgumentError if `part` is not a name in `PARTS`.
         """
+        frequent = jnp.asarray(frequent)
         check_choice("part", part, PARTS)
         return jnp.where(frequent, self.frequent == part, self.rare == part)
 
@@ -115,27 +115,29 @@ class HybridLatent:
         return jnp.where(self.projected if in_groups else self.projected[..., 0], self.gain, 1.0)
 
 
-def unit(vectors: jax.Array) -> jax.Array:
+def unit(vectors: ArrayLike) -> jax.Array:
     """Normalise `vectors` `[..., D]` to length 1; vectors shorter than √ε stay shorter than 1, and zero stays zero.
 
     >>> unit(jnp.array([0.0, 5.0])).round(5).tolist()
     [0.0, 1.0]
     """
+    vectors = jnp.asarray(vectors)
     squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
     return vectors * jax.lax.rsqrt(jnp.maximum(squares, EPSILON))
 
 
-def straight_through(z_e: jax.Array, value: jax.Array) -> jax.Array:
+def straight_through(z_e: ArrayLike, value: ArrayLike) -> jax.Array:
     """Return `value` bit for bit, with the gradient of `z_e` in the backward pass (both `[..., D]`).
 
     >>> z_e, code = jnp.array([0.3]), jnp.array([1.0])
     >>> straight_through(z_e, code).tolist(), jax.grad(lambda z: straight_through(z, code)[0])(z_e).tolist()
     ([1.0], [1.0])
     """
+    z_e, value = jnp.asarray(z_e), jnp.asarray(value)
     return stop_gradient(value) + (z_e - stop_gradient(z_e))
 
 
-def rotation(z_e: jax.Array, value: jax.Array) -> jax.Array:
+def rotation(z_e: ArrayLike, value: ArrayLike) -> jax.Array:
     """Return `value` bit for bit, with a gradient that is rotated along with it (`[..., D]`).
 
     The rotation trick (Fifty et al., 2024, arXiv:2410.06424) treats `value` as λ R z_e, with λ = |value| / |z_e| and
@@ -146,6 +148,7 @@ def rotation(z_e: jax.Array, value: jax.Array) -> jax.Array:
     >>> rotation(z_e, code).tolist(), jax.grad(lambda z: rotation(z, code)[1])(z_e).round(5).tolist()
     ([0.0, 2.0], [2.0, 0.0])
     """
+    z_e, value = jnp.asarray(z_e), jnp.asarray(value)
     constant, value = stop_gradient(z_e), stop_gradient(value)
     squares, value_squares = (jnp.sum(jnp.square(x), axis=-1, keepdims=True) for x in (constant, value))
     start, end = unit(constant), unit(value)
@@ -168,31 +171,34 @@ ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
-def gain(z_e: jax.Array, code: jax.Array) -> jax.Array:
+def gain(z_e: ArrayLike, code: ArrayLike) -> jax.Array:
     """Return α = ⟨z_e, e⟩ / max(|e|², ε), `[...]`: the multiple of the code that is nearest to `z_e`.
 
     >>> gain(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
     1.5
     """
+    z_e, code = jnp.asarray(z_e), jnp.asarray(code)
     return jnp.sum(z_e * code, axis=-1) / jnp.maximum(jnp.sum(code * code, axis=-1), EPSILON)
 
 
-def signed_length(z_e: jax.Array, code: jax.Array) -> jax.Array:
+def signed_length(z_e: ArrayLike, code: ArrayLike) -> jax.Array:
     """Return ρ = ⟨z_e, e⟩ / |e|, `[...]`: the gain without the code's arbitrary length, P = ρ e/|e|.
 
     >>> signed_length(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).item()
     3.0
     """
+    z_e, code = jnp.asarray(z_e), jnp.asarray(code)
     norm = jnp.sqrt(jnp.maximum(jnp.sum(code * code, axis=-1), EPSILON))
     return jnp.sum(z_e * code, axis=-1) / norm
 
 
-def project(z_e: jax.Array, code: jax.Array) -> jax.Array:
+def project(z_e: ArrayLike, code: ArrayLike) -> jax.Array:
     """Return P(z_e, e) = α e, `[..., D]`: the orthogonal projection onto the line of `code`, zero for a zero code.
 
     >>> project(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).tolist()
     [3.0, 0.0]
     """
+    z_e, code = jnp.asarray(z_e), jnp.asarray(code)
     return gain(z_e, code)[..., None] * code
 
 
@@ -210,7 +216,7 @@ PROJECTION_GRADIENTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def frequent_codes(
-    frequency: jax.Array,
+    frequency: ArrayLike,
     *,
     num_frequent: int | jax.Array | None = None,
     frequent_mass: float | None = None,
@@ -228,6 +234,7 @@ def frequent_codes(
     Raises:
         ArgumentError: not exactly one of `num_frequent` and `frequent_mass` is given.
     """
+    frequency = jnp.asarray(frequency)
     if (num_frequent is None) == (frequent_mass is None):
         raise ArgumentError("num_frequent", "give exactly one of num_frequent and frequent_mass")
     order = jnp.argsort(-frequency, stable=True)
@@ -244,12 +251,13 @@ def frequent_codes(
     return frequent | (jnp.sum(frequency) == 0)
 
 
-def split_channels(vectors: jax.Array, groups: int) -> jax.Array:
+def split_channels(vectors: ArrayLike, groups: int) -> jax.Array:
     """Return `[..., D]` as `[..., g, D/g]`, to project each group of channels separately; unchanged for one group.
 
     >>> split_channels(jnp.arange(6.0), 3).shape
     (3, 2)
     """
+    vectors = jnp.asarray(vectors)
     return vectors if groups == 1 else vectors.reshape(*vectors.shape[:-1], groups, -1)
 
 
@@ -338,7 +346,8 @@ def _frequent(frequent: ArrayLike | None, num_codes: int, mode: str) -> jax.Arra
     return jnp.asarray(frequent)
 
 
-def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.Array) -> HybridLatent:
+@any_sharding
+def plain_latent(z_e: ArrayLike, z_q: ArrayLike, indices: ArrayLike, z_bar: ArrayLike) -> HybridLatent:
     """Return the latent of a quantizer that does not project: `z_bar` `[..., D]` is z_q with its gradient.
 
     >>> z_e, z_q = jnp.array([[0.3, 0.4]]), jnp.array([[1.0, 0.0]])
@@ -346,6 +355,7 @@ def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.
     >>> latent.z_bar.tolist(), latent.discrete.tolist(), latent.gain.tolist()
     ([[1.0, 0.0]], [[True]], [1.0])
     """
+    z_e, z_q, indices, z_bar = jnp.asarray(z_e), jnp.asarray(z_q), jnp.asarray(indices), jnp.asarray(z_bar)
     everywhere = jnp.ones((*z_e.shape[:-1], 1), bool)
     return HybridLatent(
         z_bar=z_bar,
@@ -358,7 +368,8 @@ def plain_latent(z_e: jax.Array, z_q: jax.Array, indices: jax.Array, z_bar: jax.
     )
 
 
-def latent_from_codes(indices: jax.Array, codes: jax.Array, gains: jax.Array | None = None) -> jax.Array:
+@any_sharding
+def latent_from_codes(indices: ArrayLike, codes: ArrayLike, gains: ArrayLike | None = None) -> jax.Array:
     """Return the decoder's input `[..., D]` from `indices` `[...]`: the codes, or each times its gain.
 
     >>> latent_from_codes(jnp.array([1, 0]), jnp.array([[1.0], [2.0]]), jnp.array([3.0, 4.0])).tolist()
@@ -369,14 +380,17 @@ def latent_from_codes(indices: jax.Array, codes: jax.Array, gains: jax.Array | N
         codes: [K, D] float32.
         gains: [...] or, in g groups, [..., g] float32.
     """
+    indices, codes = jnp.asarray(indices), jnp.asarray(codes)
+    gains = None if gains is None else jnp.asarray(gains)
     return codes[indices] if gains is None else scaled(codes[indices], gains)
 
 
-def scaled(vectors: jax.Array, gains: jax.Array) -> jax.Array:
+def scaled(vectors: ArrayLike, gains: ArrayLike) -> jax.Array:
     """Return `vectors` `[..., D]` times `gains` `[...]` or, one for each of g groups of channels, `[..., g]`.
 
     >>> scaled(jnp.ones(4), jnp.array([2.0, 3.0])).tolist()
     [2.0, 2.0, 3.0, 3.0]
     """
+    vectors, gains = jnp.asarray(vectors), jnp.asarray(gains)
     groups = gains.shape[-1] if gains.ndim == vectors.ndim else 1
     return (gains[..., None] * split_channels(vectors, groups)).reshape(vectors.shape)

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax.lax import stop_gradient
+from jax.typing import ArrayLike
 
 from hvq_jax.latents import HybridLatent
 from hvq_jax.options import Options, option
@@ -66,9 +67,9 @@ def _mean_per_image(x: jax.Array) -> jax.Array:
 
 
 def losses_per_image(
-    images: jax.Array,
-    reconstructions: jax.Array,
-    z_e: jax.Array,
+    images: ArrayLike,
+    reconstructions: ArrayLike,
+    z_e: ArrayLike,
     latent: HybridLatent,
     *,
     commitment_target: CommitmentTarget = "code",
@@ -91,13 +92,14 @@ def losses_per_image(
     Raises:
         ArgumentError: the name is unknown.
     """
+    images, reconstructions, z_e = jnp.asarray(images), jnp.asarray(reconstructions), jnp.asarray(z_e)
     terms = latent_losses(z_e, latent, _mean_per_image, commitment_target=commitment_target)
     squares = jnp.square(reconstructions.astype(jnp.float32) - images)
     return dataclasses.replace(terms, reconstruction=_mean_per_image(squares))
 
 
 def latent_losses(
-    z_e: jax.Array,
+    z_e: ArrayLike,
     latent: HybridLatent,
     mean: Callable[[jax.Array], jax.Array],
     *,
@@ -121,6 +123,7 @@ def latent_losses(
     Raises:
         ArgumentError: the name is unknown.
     """
+    z_e = jnp.asarray(z_e)
     z_e = z_e.astype(jnp.float32)
     pulled = jnp.square(latent.projection - stop_gradient(latent.z_q))
     committed, target = z_e, choose("commitment_target", commitment_target, COMMITMENT_TARGETS)(latent)
@@ -150,7 +153,7 @@ def total_loss(losses: Losses[jax.Array], options: LossOptions) -> jax.Array:
 
 
 def masked_mean(
-    values: jax.Array, mask: jax.Array | None, axis_name: str | None = None, axis: int | tuple[int, ...] | None = None
+    values: ArrayLike, mask: ArrayLike | None, axis_name: str | None = None, axis: int | tuple[int, ...] | None = None
 ) -> jax.Array:
     """Return the mean of `values` over the axes `axis`, of the positions where `mask` is True; 0 if there are none.
 
@@ -166,6 +169,8 @@ def masked_mean(
         axis_name: the axis of devices, or None.
         axis: axes that the mean is over, as in `jnp.mean`; with a mask all of the mask's, and none of others.
     """
+    values = jnp.asarray(values)
+    mask = None if mask is None else jnp.asarray(mask)
     if mask is None:
         return jnp.mean(values, axis=axis)
     everywhere = mask.reshape(*mask.shape, *[1] * (values.ndim - mask.ndim))
@@ -177,7 +182,7 @@ def masked_mean(
 
 
 def entropy_term(
-    costs: jax.Array, temperature: float, axis_name: str | None = None, mask: jax.Array | None = None
+    costs: ArrayLike, temperature: float, axis_name: str | None = None, mask: ArrayLike | None = None
 ) -> jax.Array:
     """Return E[H(p)] − H(E[p]) `[]` in nats, p = softmax(−costs / temperature) over the codes.
 
@@ -194,6 +199,8 @@ def entropy_term(
         axis_name: the axis of devices, or None.
         mask: [...] bool, False where a position does not count; None: nowhere.
     """
+    costs = jnp.asarray(costs)
+    mask = None if mask is None else jnp.asarray(mask)
     log_p = jax.nn.log_softmax(-costs / temperature)
     p = jnp.exp(log_p)
     # 0 log 0 = 0, with a gradient of zero too.

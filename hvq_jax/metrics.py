@@ -10,6 +10,7 @@ import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 # The PSNR of identical images is infinite and would make every mean infinite. 100 dB is an MSE of 1e-10 on [0, 1];
 # rounding to 8 bits alone gives 59 dB.
@@ -35,8 +36,10 @@ class Mean:
     count: jax.Array  # [] float32
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Mean":
+    def of(cls, values: ArrayLike, mask: ArrayLike | None = None) -> "Mean":
         """Return the mean of `values` (any shape) where `mask` (bool, same shape) is True; None selects all."""
+        values = jnp.asarray(values)
+        mask = None if mask is None else jnp.asarray(mask)
         return cls(total=_masked_sum(values, mask), count=_masked_count(values, mask))
 
     def __add__(self, other: "Mean") -> "Mean":
@@ -62,8 +65,10 @@ class Moments:
     count: jax.Array  # [] float32
 
     @classmethod
-    def of(cls, values: jax.Array, mask: jax.Array | None = None) -> "Moments":
+    def of(cls, values: ArrayLike, mask: ArrayLike | None = None) -> "Moments":
         """Return the moments of `values` (any shape) where `mask` (bool, same shape) is True; None selects all."""
+        values = jnp.asarray(values)
+        mask = None if mask is None else jnp.asarray(mask)
         differences = values.astype(jnp.float32) - _ORIGIN
         return cls(
             total=_masked_sum(differences, mask),
@@ -86,17 +91,18 @@ class Moments:
         return jnp.sqrt(jnp.maximum(variance, 0.0))
 
 
-def mse(x: jax.Array, y: jax.Array) -> jax.Array:
+def mse(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return the mean squared error `[B]` on [-1, 1], which is four times that of the same images on [0, 1].
 
     >>> mse(jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5)).tolist()
     [0.25, 0.25]
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     chex.assert_equal_shape([x, y])
     return jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
 
-def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
+def psnr(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return the peak signal-to-noise ratio `[B]` in dB, computed on [0, 1]; 100 dB for identical images.
 
     The PSNR of a data set is the mean over its images, not the PSNR of the mean squared error.
@@ -105,11 +111,12 @@ def psnr(x: jax.Array, y: jax.Array) -> jax.Array:
     >>> psnr(images, images).tolist(), psnr(images, images + 0.2).round().tolist()
     ([100.0], [20.0])
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     decibels = -10.0 * jnp.log(mse(_to_unit(x), _to_unit(y))) / jnp.log(10.0)
     return jnp.minimum(decibels, _MAX_PSNR)
 
 
-def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
+def ssim(x: ArrayLike, y: ArrayLike) -> jax.Array:
     """Return the structural similarity `[B]`, computed on [0, 1] and averaged over channels; 1 for identical images.
 
     Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004. The Gaussian window
@@ -119,6 +126,7 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
     >>> ssim(images, images).round(3).tolist(), (ssim(images, -images) < 0).tolist()
     ([1.0], [True])
     """
+    x, y = jnp.asarray(x), jnp.asarray(y)
     chex.assert_equal_shape([x, y])
     x, y = _to_unit(x), _to_unit(y)
     blur = partial(_blur, kernel=_gaussian(min(_SSIM_WINDOW, *x.shape[1:3])))
@@ -152,7 +160,7 @@ def _blur(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return images
 
 
-def perplexity(counts: jax.Array) -> jax.Array:
+def perplexity(counts: ArrayLike) -> jax.Array:
     """Return the effective number of codes in use `[]`: exp of the entropy, in nats, of `counts` `[K]`.
 
     The result lies between 1 (one code is used) and K (all are used equally); it is 0 if nothing was counted. Count
@@ -162,18 +170,20 @@ def perplexity(counts: jax.Array) -> jax.Array:
     >>> perplexity(jnp.array([5, 5, 0, 0])).round(4).item()
     2.0
     """
+    counts = jnp.asarray(counts)
     counts = counts.astype(jnp.float32)
     total = jnp.sum(counts, axis=-1)
     entropy = jnp.sum(jax.scipy.special.entr(counts / jnp.where(total > 0, total, 1.0)[..., None]), axis=-1)
     return jnp.mean(jnp.where(total > 0, jnp.exp(entropy), 0.0))
 
 
-def share_used(counts: jax.Array) -> jax.Array:
+def share_used(counts: ArrayLike) -> jax.Array:
     """Return the fraction `[]`, in [0, 1], of codes that occur at least once in `counts` `[..., K]`.
 
     >>> share_used(jnp.array([5, 1, 0, 0])).item()
     0.5
     """
+    counts = jnp.asarray(counts)
     return jnp.mean((counts > 0).astype(jnp.float32))
 
 

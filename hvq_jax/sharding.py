@@ -4,8 +4,10 @@ There, sharding is part of an array's type, and JAX asks at each gather or resha
 function decorated here is partitioned by the compiler instead, and its result is sharded like the batch that it got.
 """
 
+import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import jax
@@ -27,7 +29,7 @@ def any_sharding(function: Callable[P, T]) -> Callable[P, T]:
     return _AnySharding(function, lambda result: result)
 
 
-def any_sharding_in(batched: Callable[[T], Any]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+def any_sharding_in(batched: Callable[[Any], Any]) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Return the decorator `any_sharding`, by which only the arrays `batched(result)` are split; others are replicated.
 
     >>> any_sharding_in(lambda result: ())(jax.numpy.sum)(3.0).item()
@@ -39,7 +41,7 @@ def any_sharding_in(batched: Callable[[T], Any]) -> Callable[[Callable[P, T]], C
 class _AnySharding(Generic[P, T]):
     """A function that takes arrays with explicit sharding."""
 
-    def __init__(self, function: Callable[P, T], batched: Callable[[T], Any]) -> None:
+    def __init__(self, function: Callable[P, T], batched: Callable[[Any], Any]) -> None:
         self._function, self._batched = function, batched
         functools.update_wrapper(self, function)
 
@@ -62,7 +64,7 @@ class _AnySharding(Generic[P, T]):
             return made
 
         arrays = [leaves[place] for place in places]
-        with jax.sharding.use_abstract_mesh(_sharding(batch).mesh):
+        with _mesh_of(batch):
             jax.eval_shape(jax.sharding.auto_axes(run, out_sharding=PartitionSpec()), arrays)  # for the shapes
             made = jax.sharding.auto_axes(run, out_sharding=form["specs"])(arrays)
         result: T = jax.tree.unflatten(form["structure"], made)
@@ -71,6 +73,14 @@ class _AnySharding(Generic[P, T]):
 
 def _sharding(array: jax.Array) -> Any:
     return jax.typeof(array).sharding
+
+
+def _mesh_of(array: jax.Array) -> AbstractContextManager[Any]:
+    """Enter the mesh of an array: as devices outside of compiled functions, and as a type within."""
+    if not isinstance(array, jax.core.Tracer):
+        with contextlib.suppress(ValueError):  # within one that closes over the array
+            return jax.set_mesh(array.sharding.mesh)  # type: ignore[attr-defined]
+    return jax.sharding.use_abstract_mesh(_sharding(array).mesh)
 
 
 def _is_split(array: jax.Array) -> bool:

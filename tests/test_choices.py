@@ -16,6 +16,7 @@ from PIL import Image
 
 import hvq_jax
 from hvq_jax import latents
+from hvq_jax.codes import codes_of
 from hvq_jax.data.decode import decode_image
 from hvq_jax.data.examples import ExampleParser
 from hvq_jax.errors import ArgumentError
@@ -52,6 +53,7 @@ CALLS = {
     "latent_losses": lambda **given: latent_losses(
         VECTORS, plain_latent(VECTORS, VECTORS, INDICES, VECTORS), jnp.mean, **given
     ),
+    "codes_of": lambda mode="vq", **given: codes_of(VECTORS, CODES, mode=mode, **given),
     "nearest_codes": lambda assignment: nearest_codes(VECTORS, CODES, assignment),
     "code_costs": lambda assignment: code_costs(VECTORS, CODES, assignment),
     "learning_rates": lambda schedule: learning_rates(learning_rate=1.0, num_steps=1, schedule=schedule),
@@ -60,6 +62,9 @@ CALLS = {
 
 # Parameters of such a name that any text will do for: it is only repeated in an error.
 REPEATED = {("require", "family")}
+
+# The modules that are made of these options check them.
+BASES = {"HybridQuantizerOptions"}
 
 # Other arguments that a class needs, 1 where it takes a number.
 NEEDED = {"frequent": CODE, "rare": CODE, "dtype": "float32"}
@@ -92,7 +97,7 @@ TAKERS = [
     pytest.param(name, found, parameter, id=f"{name}({parameter})")
     for name, found in public_callables()
     for parameter in takes_a_name(found)
-    if (name, parameter) not in REPEATED and not getattr(found, "_is_protocol", False)
+    if (name, parameter) not in REPEATED and name not in BASES and not getattr(found, "_is_protocol", False)
 ]
 
 

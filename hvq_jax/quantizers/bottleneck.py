@@ -237,7 +237,7 @@ class CodebookQuantizer:
 
     def codes(self, params: Params, state: QuantizerState) -> jax.Array:
         """Return `[K, D]` float32, differentiable in `params`; directions for a codebook of unit norm."""
-        codes = self.rule.codes(params, state.learned)
+        codes = jnp.asarray(self.rule.codes(params, state.learned))  # of numpy, if the params or the state are
         return latents.unit(codes) if self._unit_norm else codes
 
     def vectors(self, params: Params, state: QuantizerState, indices: jax.Array) -> jax.Array:
