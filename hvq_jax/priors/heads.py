@@ -1,4 +1,4 @@
-"""Heads of a prior, which predict a position's code and then its continuous parts from the network's features.
+"""Heads of a prior, which predict a position's codes and then its continuous parts from the network's features.
 
 A continuous part is transmitted as c integers. `GainHead` predicts the bins of signed lengths, one per group of
 channels, and `ResidualHead` a residual z_e − e_k in multiples of a step. Both give the exact probability of what is
@@ -20,7 +20,7 @@ from hvq_jax.priors.tokens import round_to_multiples
 
 
 class CodeHead(CheckedModule):
-    """A head for the logits of the code."""
+    """A head for the logits of a code: the only one of a position, or one of several."""
 
     num_codes: int
     head_width: int
