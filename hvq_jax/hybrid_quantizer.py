@@ -62,10 +62,11 @@ _RENAMED = {"init": "codebook_init"}  # `init` is a method of modules
 
 if TYPE_CHECKING:
 
+    @dataclasses.dataclass(frozen=True)
     class HybridQuantizerOptions(LatentOptions, CodebookMethod, LossOptions, LayerOptions):
         """All options of a quantizer as keyword arguments."""
 
-        codebook_init: Initialisation
+        codebook_init: Initialisation = "data"
 
 else:
     # The fields of all sections, so that an option is declared once; not frozen, because modules are not.

@@ -25,7 +25,7 @@ from hvq_jax.losses import latent_losses, losses_per_image
 from hvq_jax.networks.layers import conv
 from hvq_jax.options import Options, members
 from hvq_jax.quantizers.assignment import code_costs, nearest_codes
-from hvq_jax.runs.options import KEYS
+from hvq_jax.runs.options import KEYS, default_config
 from hvq_jax.training.state import learning_rates, make_optimizer
 
 # Parameters that take one of a set of names: those called like an option with choices, and these. `name` is too common.
@@ -53,6 +53,7 @@ CALLS = {
     "latent_losses": lambda **given: latent_losses(
         VECTORS, plain_latent(VECTORS, VECTORS, INDICES, VECTORS), jnp.mean, **given
     ),
+    "default_config": default_config,
     "codes_of": lambda mode="vq", **given: codes_of(VECTORS, CODES, mode=mode, **given),
     "nearest_codes": lambda assignment: nearest_codes(VECTORS, CODES, assignment),
     "code_costs": lambda assignment: code_costs(VECTORS, CODES, assignment),
@@ -61,7 +62,7 @@ CALLS = {
 }
 
 # Parameters of such a name that any text will do for: it is only repeated in an error.
-REPEATED = {("require", "family")}
+REPEATED = {("require", "family"), ("form", "dtype")}
 
 # The modules that are made of these options check them.
 BASES = {"HybridQuantizerOptions"}

@@ -17,7 +17,7 @@ from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.options import DataOptions
 from hvq_jax.devices.parallel import FORMS
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.latents import PROJECTION, Z_E, find_latent
+from hvq_jax.latents import LATENTS, PROJECTION, Z_E, find_latent
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.options import Options, Rule, checked, members, option, redefault, section, type_in_words, walk
@@ -26,6 +26,7 @@ from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, check_options, make_quantizer
+from hvq_jax.registry import check_choice
 from hvq_jax.training.loop import FitOptions
 
 STAGES = ("all", "autoencoder", "prior")
@@ -138,6 +139,7 @@ CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].
 
 def default_config(mode: str = "projected") -> ConfigDict:
     """Return all options at their defaults, for a config file to change; `mode` is the latent the decoder sees."""
+    check_choice("mode", mode, LATENTS)
     config = to_config(RunOptions())
     config.latent.mode = mode
     return config
