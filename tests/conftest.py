@@ -30,6 +30,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, both workers compile the same small ones
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # no lines of the program in what is compiled
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # as in commands that tests start
     os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
@@ -53,6 +54,7 @@ import pytest  # noqa: E402
 import train  # noqa: E402
 from hvq_jax.data.builders.idx import read_idx  # noqa: E402
 from hvq_jax.data.datasets import load_dataset  # noqa: E402
+from hvq_jax.evaluation import plots  # noqa: E402
 from tests.data.published_files import write_idx_files  # noqa: E402
 
 EMBEDDED = Path(__file__).parents[1] / "hvq_jax" / "data" / "embedded" / "fashion_mnist_test"
@@ -160,6 +162,12 @@ def tiny_arguments(data_dir, manual_dir):
     folders = (f"--config.data.data_dir={data_dir}", f"--config.data.manual_dir={manual_dir}")
     size = f"--config.data.validation_size={NUM_IMAGES['test']}"
     return ["--config=configs/quickstart.py", "--config.data.name=fashion_mnist", *folders, size, *TINY]
+
+
+@pytest.fixture
+def without_plots(monkeypatch):
+    """Write empty files for the plots of a run, which take a tenth of a tiny one; those of `trained_run` are drawn."""
+    monkeypatch.setattr(plots, "_write", lambda figure, path: path.touch())
 
 
 @pytest.fixture(scope="session")

@@ -87,8 +87,8 @@ def all_latents(latent):
 def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
     model, has_continuous, latents = prior_of(network, latent, (2, 2)), HEADS[latent][1], all_latents(latent)
     variables = random_variables(model, latents[:1], jnp.zeros(1, int), has_continuous)
-    labels = jnp.ones(len(latents), int)
-    nats = jax.jit(model.apply)(variables, latents, labels, has_continuous).of_latents()
+    labels, apply = jnp.ones(len(latents), int), jax.jit(model.apply)
+    nats = apply(variables, latents, labels, has_continuous).of_latents()
     exact = np.exp(-np.asarray(nats.total, np.float64))
     np.testing.assert_allclose(exact.sum(), 1.0, atol=1e-5)
 
@@ -112,7 +112,7 @@ def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
     assert p_value(exact) > 1e-3
     # The same numbers reject other parameters: the test can tell distributions apart.
     others = random_variables(model, latents[:1], jnp.zeros(1, int), has_continuous, seed=1)
-    other_nats = jax.jit(model.apply)(others, latents, labels, has_continuous).of_latents()
+    other_nats = apply(others, latents, labels, has_continuous).of_latents()
     other = np.exp(-np.asarray(other_nats.total, np.float64))
     assert p_value(other / other.sum()) < 1e-6
     # The likelihood computed on the way is that of one pass.

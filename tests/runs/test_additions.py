@@ -18,6 +18,8 @@ from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.runs.trained import TrainedRun
 from tests.workdirs import error_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 K, D = 6, 4
 
 SWAPPED = Latent(frequent=PROJECTION, rare=CODE)  # M P + (1 - M) e

@@ -18,6 +18,8 @@ from hvq_jax.runs.options import PriorStageOptions
 from hvq_jax.runs.own_latents import own_latents
 from tests.workdirs import digests, error_of
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 SMALL = (
     "--config.stage=prior",
     "--config.prior.width=16",

@@ -15,6 +15,8 @@ from hvq_jax.runs.workdir import locked, read_description, write_description
 from hvq_jax.training.checkpoint import Checkpoints
 from tests.workdirs import digests, error_of, records
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 ROOT = Path(__file__).parents[2]
 
 

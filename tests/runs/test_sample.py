@@ -301,6 +301,7 @@ def test_guidance_needs_a_class_and_a_prior_that_did_without_one(trained_run, tm
     assert "always saw the class in training" in error_of(capsys, f"--workdir={copy}", "--guidance=1", out)
 
 
+@pytest.mark.usefixtures("without_plots")
 def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
     """Here of finite scalars: K is the product of the levels, for the prior too."""
     workdir = tmp_path / "vq"

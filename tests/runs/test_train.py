@@ -60,6 +60,7 @@ GROUPS = [
 ]
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(
     ("mode", "overrides"),
     [
