@@ -30,7 +30,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, both workers compile the same small ones
-    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # no lines of the program in what is compiled
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # neither lines of Python nor names of modules in programs
+    os.environ["FLAX_PROFILE"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # as in commands that tests start
     os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
@@ -92,8 +93,9 @@ def pytest_configure(config):
 
 
 def pytest_collection_finish():
-    """Spare the garbage collector the modules and the tests, which stay until the end."""
+    """Collect garbage less often, and never look at the modules and the tests, which stay until the end."""
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -25,7 +25,7 @@ CORE = """
 import jax, jax.numpy as jnp
 import hvq_jax as hvq
 from hvq_jax import autoencoder, errors, images, latents, losses, metrics, networks, options, priors, quantizers
-from hvq_jax import registry
+from hvq_jax import codes, linen, nnx, registry
 
 latent_options = hvq.LatentOptions(mode="combined", num_codes=4, dim=2, num_frequent=2)
 quantizer = hvq.make_quantizer(latent_options, hvq.CodebookOptions(init="uniform"))
