@@ -31,7 +31,7 @@ CODE, PROJECTION, Z_E = PARTS = "code", "projection", "z_e"
 
 # The names in the tables below, for type checkers; entries that you add to a table work too.
 Mode = Literal["vq", "projected", "frequency", "combined"]
-Estimator = Literal["straight_through", "rotation"]
+Estimator = Literal["straight_through", "rotation", "diveq"]
 ProjectionGradient = Literal["both", "both_through_st", "encoder", "straight_through"]
 
 
@@ -164,11 +164,31 @@ def _inner(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x * y, axis=-1, keepdims=True)
 
 
-# Gradient estimators of plain codes. Each takes (z_e, z_q) and returns the value z_q.
-ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "straight_through": straight_through,
-    "rotation": rotation,
+def diveq(z_e: jax.Array, value: jax.Array, noise: jax.Array | None = None) -> jax.Array:
+    """Return z_e + |value − z_e| v, with the constant direction v of value − z_e + noise (all `[..., D]`).
+
+    DiVeQ (Vali et al., 2025, arXiv:2509.26469). It is differentiated through the length: what the decoder wants along
+    v moves the code, and across v the encoder, by the Jacobians v uᵀ and I − v uᵀ, u the direction of value − z_e.
+    Without noise the result is `value`, bit for bit.
+
+    >>> z_e, code = jnp.array([1.0, 1.0]), jnp.array([1.0, 3.0])
+    >>> gradients = jax.grad(lambda *pair: jnp.sum(diveq(*pair)), argnums=(0, 1))(z_e, code)
+    >>> diveq(z_e, code).tolist(), [gradient.tolist() for gradient in gradients]
+    ([1.0, 3.0], [[1.0, 0.0], [0.0, 1.0]])
+    """
+    error = value - z_e
+    direction = stop_gradient(unit(error if noise is None else error + noise))
+    moved = z_e + jnp.sqrt(jnp.maximum(_inner(error, error), EPSILON)) * direction
+    return straight_through(moved, value) if noise is None else moved
+
+
+# Gradient estimators of plain codes. Each takes (z_e, z_q, noise) and returns the value z_q, or what noise makes of it.
+ESTIMATORS: dict[str, Callable[[jax.Array, jax.Array, jax.Array | None], jax.Array]] = {
+    "straight_through": lambda z_e, z_q, noise: straight_through(z_e, z_q),
+    "rotation": lambda z_e, z_q, noise: rotation(z_e, z_q),
+    "diveq": diveq,
 }
+NOISY_ESTIMATORS = ("diveq",)  # those that use the noise
 
 
 def gain(z_e: ArrayLike, code: ArrayLike) -> jax.Array:
@@ -272,6 +292,7 @@ def hybrid_latent(
     projection_gradient: ProjectionGradient = "straight_through",
     projection_groups: int = 1,
     estimator: Estimator = "straight_through",
+    noise: jax.Array | None = None,
 ) -> HybridLatent:
     """Return the latent of `mode`.
 
@@ -292,6 +313,7 @@ def hybrid_latent(
         projection_gradient: a name in `PROJECTION_GRADIENTS`.
         projection_groups: g. Each of g groups of D/g channels has a separate gain; g = D reproduces z_e.
         estimator: a name in `ESTIMATORS`, the gradient of plain codes.
+        noise: [..., D] float32, in training, for an estimator that uses it.
 
     Raises:
         ArgumentError: a name is unknown, or a shape does not fit the others.
@@ -303,7 +325,7 @@ def hybrid_latent(
     vectors, code_vectors = split_channels(z_e, projection_groups), split_channels(z_q, projection_groups)
     differentiate = choose("projection_gradient", projection_gradient, PROJECTION_GRADIENTS)
     projection = differentiate(vectors, code_vectors).reshape(z_e.shape)
-    seen = {CODE: choose("estimator", estimator, ESTIMATORS)(z_e, z_q), PROJECTION: projection, Z_E: z_e}
+    seen = {CODE: choose("estimator", estimator, ESTIMATORS)(z_e, z_q, noise), PROJECTION: projection, Z_E: z_e}
     mask = _frequent(frequent, len(codes), mode)[indices][..., None] if latent.masked else None  # M
 
     def positions_with(part: str) -> jax.Array:

@@ -35,7 +35,7 @@ class LossOptions(Options):
     """Weights of the terms. Terms that a quantizer does not train with are left out of the sum."""
 
     codebook_weight: float = option(1.0, "weight of |z_q - sg z_e|² (codes that are learned by gradient)", low=0)
-    commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all but fsq, residual_fsq)", low=0)
+    commitment_weight: float = option(0.25, "weight of |z_e - sg t|², beta (all but fsq, residual_fsq, diveq)", low=0)
     commitment_target: CommitmentTarget = option(
         "code", "t, what encoder outputs are committed to: the code or the projection", choices=COMMITMENT_TARGETS
     )

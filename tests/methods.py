@@ -47,6 +47,7 @@ METHODS = {
         codebook_options={**GRADIENT, "init": "kmeans", "unit_norm": "both", "assignment": "cosine"}
     ),
     "map of frozen codes from data": model_of(codebook_options={"learning": "simvq"}),
+    "of the decoder": model_of({"estimator": "diveq"}, {"learning": "diveq"}),
     "residual": model_of(codebook_options={"family": "residual", "depth": 3}),
     "residual from clusters": model_of(codebook_options={"family": "residual", "depth": 2, "init": "kmeans"}),
     "grouped": model_of(codebook_options={"family": "grouped"}),

@@ -33,7 +33,8 @@ def every_method():
         if "learning" not in kind.option_names:
             yield family, needed
         for learning in LEARNING_RULES if "learning" in kind.option_names else ():
-            yield f"{family}, {learning}", {**needed, "learning": learning}
+            estimator = {"estimator": "diveq"} if learning == "diveq" else {}
+            yield f"{family}, {learning}", {**needed, "learning": learning, **estimator}
 
 
 METHODS = {

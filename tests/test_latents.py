@@ -254,7 +254,7 @@ def test_unknown_names_are_refused_with_the_known_ones():
         ({"mode": "hybrid"}, "mode=hybrid: choose one of vq, projected, frequency, combined"),
         (
             {"mode": "vq", "estimator": "straight"},
-            "estimator=straight: choose one of straight_through, rotation",
+            "estimator=straight: choose one of straight_through, rotation, diveq",
         ),
         (
             {"mode": "vq", "projection_gradient": "decoder"},

@@ -13,6 +13,7 @@ padding: they get a latent, but are neither counted nor learned from, and no cod
 """
 
 import dataclasses
+import math
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
 
@@ -33,6 +34,8 @@ from hvq_jax.quantizers.learning import LEARNING_RULES, LearningRule
 from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
 
 Params = Any
+
+_NOISE = 1  # folded into the key of a step, for what is drawn besides revived codes
 
 
 @struct.dataclass
@@ -127,16 +130,30 @@ class Quantizer(Protocol):
         """Return the latent from the current codes and frequencies; update nothing."""
 
 
-def require(family: str, latent_options: LatentOptions, **needed: Any) -> None:
-    """Raise ArgumentError for the first of the `needed` values that `latent_options` do not have.
+def require(choice: str, latent_options: LatentOptions, **needed: Any) -> None:
+    """Raise ArgumentError for the first of the values `needed` by a choice that `latent_options` do not have.
 
-    >>> require("fsq", LatentOptions(mode="projected"), mode="vq")
+    >>> require("codebook.family=fsq", LatentOptions(mode="projected"), mode="vq")
     Traceback (most recent call last):
     hvq_jax.errors.ArgumentError: latent.mode=projected: codebook.family=fsq needs latent.mode=vq
     """
     for name, value in needed.items():
         if (given := getattr(latent_options, name)) != value:
-            raise ArgumentError(f"latent.{name}={given}", f"codebook.family={family} needs latent.{name}={value}")
+            raise ArgumentError(f"latent.{name}={given}", f"{choice} needs latent.{name}={value}")
+
+
+def estimator_noise(
+    latent_options: LatentOptions, z_e: jax.Array, key: jax.Array, axis_name: str | None
+) -> jax.Array | None:
+    """Return the noise `[..., D]` of a training step on `z_e` for its estimator, or None if that uses none.
+
+    >>> estimator_noise(LatentOptions(), jnp.ones((2, 3)), jax.random.key(0), None) is None
+    True
+    """
+    if latent_options.estimator not in latents.NOISY_ESTIMATORS or not latent_options.direction_noise:
+        return None
+    noise = codebook.draw_noise(jax.random.fold_in(key, _NOISE), z_e.shape, axis_name)
+    return math.sqrt(latent_options.direction_noise) * noise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +170,6 @@ class CodebookQuantizer:
     codebook_options: CodebookOptions
 
     option_names: ClassVar[tuple[str, ...]] = ("learning", "unit_norm", "init", "decay", "revive_below", "assignment")
-    has_commitment_loss: ClassVar[bool] = True
     has_entropy_loss: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -165,7 +181,8 @@ class CodebookQuantizer:
                 f"chooses codes up to their sign, so latent.mode={mode}, which shows them to the decoder, "
                 "cannot use it: choose projected",
             )
-        _ = self.rule  # raises if it cannot be imported, or if an option was changed that it does not use
+        # `rule` raises if it cannot be imported, or if an option was changed that it does not use.
+        require(f"codebook.learning={self.codebook_options.learning}", self.latent_options, **self.rule.needs)
 
     @property
     def num_codes(self) -> int:
@@ -187,6 +204,11 @@ class CodebookQuantizer:
     def has_codebook_loss(self) -> bool:
         """Whether the learning rule uses the codebook term of the loss."""
         return self.rule.has_codebook_loss
+
+    @property
+    def has_commitment_loss(self) -> bool:
+        """Whether the learning rule uses the commitment term of the loss."""
+        return self.rule.has_commitment_loss
 
     def init(self, key: jax.Array) -> tuple[Params, QuantizerState]:
         """Return random codes; the first step replaces all of them if they start from data and the rule revives."""
@@ -278,7 +300,9 @@ class CodebookQuantizer:
         axis_name: str | None,
         mask: jax.Array | None,
     ) -> Step:
-        learned, frequency, revived = self.rule.revive(state.learned, state.frequency, vectors, key, axis_name, mask)
+        learned, frequency, revived = self.rule.revive(
+            params, state.learned, state.frequency, vectors, key, axis_name, mask
+        )
         codes = self.codes(params, QuantizerState(frequency, learned))
         indices = nearest_codes(vectors, stop_gradient(codes), self.codebook_options.assignment)
         learned_from = indices if mask is None else codebook.unassigned_where(~mask, indices, self.num_codes)
@@ -300,14 +324,22 @@ class CodebookQuantizer:
     ) -> tuple[HybridLatent, Step]:
         """Train on a batch: the latent uses the updated F, but the codes before the averages are updated."""
         step = self.learn(params, state, stop_gradient(z_e), key, axis_name, mask)
-        return self._latent(z_e, step.codes, step.indices, step.state.frequency), step
+        noise = estimator_noise(self.latent_options, z_e, key, axis_name)
+        return self._latent(z_e, step.codes, step.indices, step.state.frequency, noise), step
 
     def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
         """Return the latent from the current codes and frequencies; update nothing."""
         codes = self.codes(params, state)
         return self._latent(z_e, codes, nearest_codes(z_e, codes, self.codebook_options.assignment), state.frequency)
 
-    def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array, frequency: jax.Array) -> HybridLatent:
+    def _latent(
+        self,
+        z_e: jax.Array,
+        codes: jax.Array,
+        indices: jax.Array,
+        frequency: jax.Array,
+        noise: jax.Array | None = None,
+    ) -> HybridLatent:
         return latents.hybrid_latent(
             z_e,
             codes,
@@ -317,4 +349,5 @@ class CodebookQuantizer:
             projection_gradient=self.latent_options.projection_gradient,
             projection_groups=self.latent_options.projection_groups,
             estimator=self.latent_options.estimator,
+            noise=noise,
         )

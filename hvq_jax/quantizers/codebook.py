@@ -4,6 +4,9 @@ Every function that counts or sums over a batch takes `axis_name`: it then reduc
 that each device gets the result for the whole batch and replicas stay equal. None means one device.
 """
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -129,6 +132,21 @@ def _draw_rows(mask: jax.Array, num_rows: int, key: jax.Array, axis_name: str | 
     return order[jnp.arange(num_rows, dtype=jnp.int32) % jnp.maximum(jnp.sum(mask, dtype=jnp.int32), 1)]
 
 
+def draw_noise(key: jax.Array, shape: tuple[int, ...], axis_name: str | None = None) -> jax.Array:
+    """Return standard normal noise of `shape` `[..., D]`, drawn for each row by its place in the global batch.
+
+    `key` must be equal on every device; the noise of a row then is the same on any number of devices.
+
+    >>> noise = draw_noise(jax.random.key(0), (2, 3))
+    >>> bool((draw_noise(jax.random.key(0), (5, 3))[:2] == noise).all())
+    True
+    """
+    num_rows = math.prod(shape[:-1])
+    first = num_rows * jax.lax.axis_index(axis_name) if axis_name else 0
+    keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(num_rows, dtype=jnp.int32))
+    return jax.vmap(lambda row_key: jax.random.normal(row_key, shape[-1:], jnp.float32))(keys).reshape(shape)
+
+
 def revive(
     averages: MovingAverages,
     frequency: jax.Array,
@@ -191,6 +209,20 @@ def facing(z_e: jax.Array, codes: jax.Array) -> jax.Array:
     return jnp.where(jnp.sum(z_e * codes, axis=-1, keepdims=True) < 0, -z_e, z_e)
 
 
+def _per_assignment(counts: jax.Array) -> jax.Array:
+    """Return K/N of `counts` `[K]` int32, the unit of averages."""
+    return jnp.float32(counts.shape[0]) / jnp.sum(counts, dtype=jnp.int32)
+
+
+def average_counts(averages: jax.Array, counts: jax.Array, decay: float) -> jax.Array:
+    """Return n ← γ n + (1 − γ) K/N counts, `[K]` float32, of averages n `[K]` and `counts` `[K]` int32.
+
+    >>> average_counts(jnp.array([1.0, 1.0]), jnp.array([3, 1]), decay=0.5).tolist()
+    [1.25, 0.75]
+    """
+    return decay * averages + (1 - decay) * _per_assignment(counts) * counts
+
+
 def update_averages(
     averages: MovingAverages,
     z_e: jax.Array,
@@ -220,8 +252,8 @@ def update_averages(
     sums = jnp.zeros((num_codes, dim), jnp.float32).at[indices.reshape(-1)].add(z_e.reshape(-1, dim))
     if axis_name:
         sums = jax.lax.psum(sums, axis_name)
-    per_assignment = jnp.float32(num_codes) / jnp.sum(counts, dtype=jnp.int32)  # K/N
-    new_counts = decay * averages.counts + (1 - decay) * per_assignment * counts
+    per_assignment = _per_assignment(counts)
+    new_counts = average_counts(averages.counts, counts, decay)
     new_sums = decay * averages.sums + (1 - decay) * per_assignment * sums
     total, added = jnp.sum(new_counts), smoothing * per_assignment
     smoothed = (new_counts + added) / (total + num_codes * added) * total

@@ -43,7 +43,7 @@ class CodebookFreeQuantizer(ABC):
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        require(self.family, self.latent_options, mode="vq", estimator="straight_through")
+        require(f"codebook.family={self.family}", self.latent_options, mode="vq", estimator="straight_through")
 
     @property
     @abstractmethod

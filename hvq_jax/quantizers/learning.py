@@ -4,6 +4,8 @@
     gradient    parameters, moved by the codebook term of the loss (van den Oord et al., 2017, arXiv:1711.00937)
     simvq       a learned linear map of frozen codes, so that every gradient moves all codes (Zhu et al., 2024,
                 arXiv:2411.02038)
+    diveq       parameters, moved by the gradient of the decoder through the estimator of that name, and revived when
+                they die (Vali et al., 2025, arXiv:2509.26469)
 
 A rule is hashable and holds no arrays. Its `params` are learned by gradient; a step updates its `state` without
 gradients.
@@ -11,10 +13,13 @@ gradients.
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+from flax import struct
+from jax.lax import stop_gradient
 
 from hvq_jax.quantizers import codebook
 from hvq_jax.quantizers.codebook import MovingAverages
@@ -32,6 +37,8 @@ class LearningRule:
     """
 
     has_codebook_loss: ClassVar[bool] = True  # whether the codebook term of the loss moves the codes
+    has_commitment_loss: ClassVar[bool] = True  # whether the commitment term holds encoder outputs to the codes
+    needs: ClassVar[Mapping[str, str]] = {}  # values of LatentOptions without which the codes do not learn
     revives: ClassVar[bool] = False  # whether dead codes are moved onto encoder outputs, in the first step all of them
 
     def random_codes(self, key: jax.Array, num_codes: int, dim: int) -> jax.Array:
@@ -50,6 +57,7 @@ class LearningRule:
 
     def revive(
         self,
+        params: Any,
         state: Any,
         frequency: jax.Array,
         vectors: jax.Array,
@@ -61,7 +69,7 @@ class LearningRule:
 
         Where `mask` `[...]` is False, vectors are padding and must not become codes.
         """
-        del vectors, key, axis_name, mask
+        del params, vectors, key, axis_name, mask
         return state, frequency, jnp.zeros((), bool)
 
     def update(
@@ -97,6 +105,7 @@ class MovingAverageRule(LearningRule):
 
     def revive(
         self,
+        params: Any,
         state: MovingAverages,
         frequency: jax.Array,
         vectors: jax.Array,
@@ -105,6 +114,7 @@ class MovingAverageRule(LearningRule):
         mask: jax.Array | None = None,
     ) -> tuple[MovingAverages, jax.Array, jax.Array]:
         """Move dead codes onto encoder outputs."""
+        del params
         return codebook.revive(state, frequency, vectors, key, below=self.revive_below, axis_name=axis_name, mask=mask)
 
     def update(
@@ -135,5 +145,72 @@ class SimVQ(LearningRule):
         return jnp.matmul(state, params["map"], precision=jax.lax.Precision.HIGHEST)
 
 
-LEARNING_RULES: dict[str, type[LearningRule]] = {"ema": MovingAverageRule, "gradient": LearningRule, "simvq": SimVQ}
-Learning = Literal["ema", "gradient", "simvq"] | str  # or an import path
+@struct.dataclass
+class Revived:
+    """What moves codes besides gradients, and what they are moved by."""
+
+    offset: jax.Array  # [K, D] float32, from the parameters to the codes
+    counts: jax.Array  # [K] float32, moving average of the assignments per step, in units of their mean
+
+
+@dataclasses.dataclass(frozen=True)
+class DiVeQ(LearningRule):
+    """Codes that are parameters, without auxiliary losses; the state is `Revived`.
+
+    The paper moves unused codes next to codes in use, drawn by their frequency; here they are moved onto encoder
+    outputs, like those of `ema`, which are as frequent around these codes. Parameters change by gradient only, so a
+    move is kept as an offset.
+    """
+
+    decay: float = 0.99  # of the counts, per step
+    revive_below: float = 0.08  # share of the mean count under which a code is dead; 0: none is
+
+    has_codebook_loss: ClassVar[bool] = False
+    has_commitment_loss: ClassVar[bool] = False
+    needs: ClassVar[Mapping[str, str]] = {"mode": "vq", "estimator": "diveq"}
+    revives: ClassVar[bool] = True
+
+    def init(self, codes: jax.Array, *, known: bool) -> tuple[Any, Any]:
+        """Return `codes` as parameters; unless they are known, all are dead at first."""
+        count = codebook.first_count(self.revive_below) if known else -1.0
+        return {"codes": codes}, Revived(jnp.zeros_like(codes), jnp.full(len(codes), count, jnp.float32))
+
+    def codes(self, params: Any, state: Revived) -> jax.Array:
+        """Return the parameters, moved."""
+        codes: jax.Array = params["codes"] + state.offset
+        return codes
+
+    def revive(
+        self,
+        params: Any,
+        state: Revived,
+        frequency: jax.Array,
+        vectors: jax.Array,
+        key: jax.Array,
+        axis_name: str | None,
+        mask: jax.Array | None = None,
+    ) -> tuple[Revived, jax.Array, jax.Array]:
+        """Move dead codes onto encoder outputs."""
+        codes = stop_gradient(self.codes(params, state))
+        averages = MovingAverages(codes, state.counts, jnp.zeros_like(codes))
+        averages, frequency, dead = codebook.revive(
+            averages, frequency, vectors, key, below=self.revive_below, axis_name=axis_name, mask=mask
+        )
+        moved = jnp.where(dead[:, None], averages.codes - stop_gradient(params["codes"]), state.offset)
+        return Revived(moved, averages.counts), frequency, dead
+
+    def update(
+        self, state: Revived, vectors: jax.Array, indices: jax.Array, counts: jax.Array, axis_name: str | None
+    ) -> Revived:
+        """Update the counts."""
+        del vectors, indices, axis_name
+        return Revived(state.offset, codebook.average_counts(state.counts, counts, self.decay))
+
+
+LEARNING_RULES: dict[str, type[LearningRule]] = {
+    "ema": MovingAverageRule,
+    "gradient": LearningRule,
+    "simvq": SimVQ,
+    "diveq": DiVeQ,
+}
+Learning = Literal["ema", "gradient", "simvq", "diveq"] | str  # or an import path

@@ -10,13 +10,14 @@ from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import (
     ESTIMATORS,
     LATENTS,
+    NOISY_ESTIMATORS,
     PROJECTION_GRADIENTS,
     Estimator,
     Mode,
     ProjectionGradient,
     frequent_codes,
 )
-from hvq_jax.options import Options, option
+from hvq_jax.options import Options, option, refuse_unused
 from hvq_jax.quantizers.assignment import ASSIGNMENTS, Assignment
 from hvq_jax.quantizers.initialisation import INITIALISATIONS, Initialisation
 from hvq_jax.quantizers.learning import LEARNING_RULES, Learning
@@ -56,10 +57,15 @@ class LatentOptions(Options):
         1, "g, gains per position, one per group of D/g channels; must divide D, and g = D is z_e itself", low=1
     )
     estimator: Estimator = option("straight_through", "gradient of plain codes", choices=ESTIMATORS)
+    direction_noise: float = option(
+        1e-3, "variance of the noise, in training, on the direction from z_e to its code (estimator diveq)", low=0
+    )
 
     def __post_init__(self) -> None:
         """Check the options, and that the groups divide the channels."""
         super().__post_init__()
+        uses = {name: ("direction_noise",) if name in NOISY_ESTIMATORS else () for name in ESTIMATORS}
+        refuse_unused(self, "estimator", uses[self.estimator], uses)
         if self.dim % self.projection_groups:
             raise ArgumentError(f"projection_groups={self.projection_groups}", f"must divide dim={self.dim}")
 
@@ -89,8 +95,9 @@ class CodebookMethod(Options):
     )
     learning: Learning = option(
         "ema",
-        "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; or a "
-        "learned linear map of frozen codes (codebook, grouped)",
+        "how the codes are learned: moving averages of their vectors; by the gradient of the codebook loss; a learned "
+        "linear map of frozen codes; or by the gradient of the decoder, with latent.estimator=diveq and latent vq "
+        "(codebook, grouped)",
         choices=LEARNING_RULES,
         importable=True,
     )
@@ -101,12 +108,12 @@ class CodebookMethod(Options):
         choices=UNIT_NORMS,
     )
     decay: float = option(
-        0.99, "decay of the moving averages per step (codebook with ema, residual, grouped with ema)", low=0, high=1
+        0.99, "decay of the moving averages per step (codebook, grouped with ema or diveq, residual)", low=0, high=1
     )
     revive_below: float = option(
         0.08,
         "codes assigned less often than this share of the mean, N/K for N latent positions per step, are moved onto "
-        "encoder outputs; 0: never (codebook with ema, residual, grouped with ema)",
+        "encoder outputs; 0: never (codebook, grouped with ema or diveq, residual)",
         low=0,
         high=1,
     )

@@ -15,7 +15,7 @@ from hvq_jax import latents
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import HybridLatent
 from hvq_jax.quantizers.assignment import nearest_codes
-from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step
+from hvq_jax.quantizers.bottleneck import CodebookQuantizer, Params, QuantizerState, Step, estimator_noise
 from hvq_jax.quantizers.several import SeveralCodebooks
 
 
@@ -101,7 +101,8 @@ class ResidualQuantizer(SeveralCodebooks):
 
         _, step = jax.lax.scan(learn, stop_gradient(z_e), (params, state, self.keys(key)))
         step = dataclasses.replace(step, indices=jnp.moveaxis(step.indices, 0, -1))
-        return self._latent(z_e, step.codes, step.indices), step
+        noise = estimator_noise(self.latent_options, z_e, key, axis_name)
+        return self._latent(z_e, step.codes, step.indices, noise), step
 
     def quantize(self, params: Params, state: QuantizerState, z_e: jax.Array) -> HybridLatent:
         """Return the latent from the current codes; update nothing."""
@@ -114,6 +115,9 @@ class ResidualQuantizer(SeveralCodebooks):
         _, indices = jax.lax.scan(assign, z_e, codes)
         return self._latent(z_e, codes, jnp.moveaxis(indices, 0, -1))
 
-    def _latent(self, z_e: jax.Array, codes: jax.Array, indices: jax.Array) -> HybridLatent:
+    def _latent(
+        self, z_e: jax.Array, codes: jax.Array, indices: jax.Array, noise: jax.Array | None = None
+    ) -> HybridLatent:
         z_q = sum_of_codes(indices, codes)
-        return latents.plain_latent(z_e, z_q, indices, latents.ESTIMATORS[self.latent_options.estimator](z_e, z_q))
+        z_bar = latents.ESTIMATORS[self.latent_options.estimator](z_e, z_q, noise)
+        return latents.plain_latent(z_e, z_q, indices, z_bar)

@@ -27,7 +27,7 @@ class SeveralCodebooks(ABC):
 
     def __post_init__(self) -> None:
         """Check that the options are compatible; raise ArgumentError."""
-        require(self.family, self.latent_options, mode="vq")
+        require(f"codebook.family={self.family}", self.latent_options, mode="vq")
 
     @property
     @abstractmethod

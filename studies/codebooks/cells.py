@@ -23,6 +23,7 @@ _METHODS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("vq", "ema, rotation trick", ("latent.estimator=rotation",)),
     ("vq", "ema, entropy term 0.1", ("loss.entropy_weight=0.1",)),
     ("vq", "ema, commitment 0.25", ("loss.commitment_weight=0.25",)),
+    ("vq", "diveq", ("codebook.learning=diveq", "latent.estimator=diveq")),
     ("vq", "residual, depth 2", ("codebook.family=residual", "codebook.depth=2")),
     ("vq", "residual, depth 4", ("codebook.family=residual", "codebook.depth=4")),
     ("vq", "grouped, 2 groups", ("codebook.family=grouped",)),

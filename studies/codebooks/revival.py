@@ -9,6 +9,7 @@ Trains `vq` with 64 to 8,192 codes for two epochs of the embedded images, with 7
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,6 +52,7 @@ class AbsoluteThreshold(MovingAverageRule):
 
     def revive(
         self,
+        params: Any,
         state: MovingAverages,
         frequency: jax.Array,
         vectors: jax.Array,
@@ -59,6 +61,7 @@ class AbsoluteThreshold(MovingAverageRule):
         mask: jax.Array | None = None,
     ) -> tuple[MovingAverages, jax.Array, jax.Array]:
         """Move codes with less than one assignment per step onto encoder outputs."""
+        del params
         assert axis_name is None  # the vectors of this device are all
         assert mask is None
         num_codes, dim = state.codes.shape

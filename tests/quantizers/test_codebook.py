@@ -137,7 +137,7 @@ def test_few_codes_are_revived_in_the_end_whatever_their_number_and_that_of_vect
     def step(state, key):
         vector_key, revival_key = jax.random.split(key)
         vectors = jax.random.normal(vector_key, (num_vectors, D))
-        state, _, revived = rule.revive(state, jnp.zeros(num_codes), vectors, revival_key, None)
+        state, _, revived = rule.revive({}, state, jnp.zeros(num_codes), vectors, revival_key, None)
         indices = nearest_codes(vectors, state.codes)
         counts = codebook.count_assignments(indices, num_codes)
         return rule.update(state, vectors, indices, counts, None), (revived.mean(), counts)

@@ -16,6 +16,7 @@ PADDED = np.where(MASK[:, None], VECTORS, 99.0).astype(np.float32)
 QUANTIZERS = {
     "ema": CodebookOptions(init="uniform", revive_below=0.0),
     "gradient": CodebookOptions(learning="gradient", init="uniform"),
+    "diveq": CodebookOptions(learning="diveq", init="uniform", revive_below=0.0),
     "residual": CodebookOptions(family="residual", depth=2, init="uniform", revive_below=0.0),
     "grouped": CodebookOptions(family="grouped", init="uniform", revive_below=0.0),
     "grouped, shared": CodebookOptions(family="grouped", share_codes=True, init="uniform", revive_below=0.0),
@@ -27,7 +28,8 @@ QUANTIZERS = {
 
 
 def made(options):
-    return make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
+    estimator = "diveq" if options.learning == "diveq" else "straight_through"
+    return make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D, estimator=estimator), options)
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

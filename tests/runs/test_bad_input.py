@@ -38,7 +38,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.codebook.normalize=True", "--config.codebook.normalize: it is --config.codebook.unit_norm=both now"),
         ("--config.codebook.init=nonsense", "choose one of uniform, data, kmeans"),
         ("--config.codebook.assignment=nonsense", "choose one of euclidean, cosine, projection"),
-        ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation"),
+        ("--config.latent.estimator=nonsense", "choose one of straight_through, rotation, diveq"),
         ("--config.codebook.unit_norm=codes", "needs --config.loss.commitment_target=projection"),
         (
             "--config.codebook.family=fsq",

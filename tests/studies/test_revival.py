@@ -13,7 +13,7 @@ def test_the_absolute_threshold_is_one_assignment_per_step():
     latent_options = LatentOptions(mode="vq", num_codes=4, dim=2)
     rule = make_quantizer(latent_options, CodebookOptions(learning=THRESHOLDS["one per step"])).rule
     state = codebook.assigned(jnp.ones((4, 2)), 1.0).replace(counts=jnp.array([0.0, 0.49, 0.5, 2.0]))
-    _, _, revived = rule.revive(state, jnp.zeros(4), jnp.ones((2, 2, 2, 2)), jax.random.key(0), None)
+    _, _, revived = rule.revive({}, state, jnp.zeros(4), jnp.ones((2, 2, 2, 2)), jax.random.key(0), None)
     np.testing.assert_array_equal(revived, [True, True, False, False])
 
 
