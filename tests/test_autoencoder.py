@@ -166,7 +166,7 @@ def test_where_the_codes_are_learned():
             assert np.abs(after - before).max() > 0
 
 
-# All latents with moving averages: tests/devices/test_two_processes.py.
+# Moving averages: tests/devices/test_two_processes.py.
 def test_four_devices_take_the_step_of_one_with_the_whole_batch():
     """To the rounding of another order of addition; every replica bit-identical to the next."""
     model = model_of("projected", learning="gradient")

@@ -18,14 +18,14 @@ from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices import cluster
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
-from hvq_jax.latents import LATENTS
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
 FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
-TRAININGS = (*LATENTS, FROM_DATA)
+# With all that a latent can be made of: plain codes, projections, encoder outputs, and masks of frequent codes.
+TRAININGS = ("frequency", "combined", FROM_DATA)
 STEPS = 4
 BATCH_SIZE = 8
 
@@ -99,7 +99,7 @@ def fit_options(**overrides):
     return dataclasses.replace(defaults, **overrides)
 
 
-def small_fit(folder, *, stage=None, form="pmap", profile_steps=0, **overrides):
+def small_fit(folder, *, stage=None, form="jit", profile_steps=0, **overrides):
     """Train with checkpoints, logs and validation; return the best state."""
     folder.mkdir(exist_ok=True, parents=True)
     run = RunContext(folder, 0, Parallel(form), Preemption(), profile_steps)
@@ -128,7 +128,7 @@ def main(folder):
         **what_a_process_sees(parallel),
     }
     (folder / f"process_{jax.process_index()}.json").write_text(json.dumps(seen))
-    small_fit(folder / HANDED_OVER)
+    small_fit(folder / HANDED_OVER, form="pmap")
 
 
 if __name__ == "__main__":
