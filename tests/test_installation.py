@@ -172,4 +172,4 @@ def test_the_installed_commands_train_and_sample(installed, data_dir, tmp_path):
     run("hvq-sample", "--workdir=run", "--num_samples=3", "--out=drawn.npz")
     assert np.load(tmp_path / "drawn.npz")["images"].shape == (3, 28, 28, 1)
     assert run("hvq-convert", "--help").startswith("Convert checkpoints")
-    assert run("hvq-export", "--help").startswith("Export a trained run")
+    assert "Export a trained run" in run("hvq-export", "--help")

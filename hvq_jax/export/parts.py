@@ -21,9 +21,8 @@ from hvq_jax.latents import PROJECTION, Z_E, HybridLatent, scaled
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import SamplingOptions, sample
 from hvq_jax.priors.tokens import Tables, from_tokens, to_parts
+from hvq_jax.runs.programs import Arrays
 from hvq_jax.runs.trained import TrainedRun
-
-Arrays = dict[str, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
