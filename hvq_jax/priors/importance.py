@@ -8,7 +8,9 @@ prior gives to what is kept, each part given what was drawn before it.
 
     p(drawn | kept) ∝ p(drawn, kept) = Π p(drawn_i | <i) · Π p(kept_i | <i) = q(drawn) · weight
 
-The distribution of the chosen one tends to p(drawn | kept) with M, and is q, the proposals' own, with M = 1.
+The distribution of the chosen one tends to p(drawn | kept) with M, and is q, the proposals' own, with M = 1. A small
+effective number of proposals shows that M is too small; a large one does not prove that M is large enough, since
+proposals that all miss where p(drawn | kept) is large may have equal weights.
 """
 
 from typing import Any
