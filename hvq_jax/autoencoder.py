@@ -104,7 +104,7 @@ class Autoencoder:
 class ModelState:
     """The variables that training updates without gradients."""
 
-    batch_stats: Any  # "encoder" and "decoder": running means and variances, empty for networks that have none
+    batch_stats: dict[str, Any]  # "encoder" and "decoder": running means and variances; may be empty
     quantizer: QuantizerState
 
 
@@ -112,7 +112,7 @@ class ModelState:
 class Variables:
     """All arrays of a model."""
 
-    params: Any  # "encoder", "decoder" and "quantizer"
+    params: dict[str, Any]  # "encoder", "decoder" and "quantizer"
     state: ModelState
 
 

@@ -180,8 +180,8 @@ def _draw_images(
     found = {"images": images, "indices": tables.indices(tokens)}
     if run.model.row.uses(PROJECTION):
         found["gains"] = gains
-    if run.model.row.uses(Z_E):
-        found["residuals"] = to_parts(tokens, tables, groups).residuals
+    if (residuals := to_parts(tokens, tables, groups).residuals) is not None:
+        found["residuals"] = jnp.asarray(residuals)
     return found
 
 

@@ -23,6 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.networks.layers import embedding_init
@@ -94,9 +95,9 @@ class Prior(nn.Module):
 
     def __call__(
         self,
-        tokens: jax.Array,
-        labels: jax.Array | None = None,
-        has_continuous: jax.Array | None = None,
+        tokens: ArrayLike,
+        labels: ArrayLike | None = None,
+        has_continuous: ArrayLike | None = None,
         *,
         train: bool = False,
     ) -> Nats:
@@ -116,6 +117,9 @@ class Prior(nn.Module):
             ArgumentError: labels are missing from a conditional network or given to an unconditional one, or
                 `has_continuous` is missing.
         """
+        tokens = jnp.asarray(tokens)
+        labels = None if labels is None else jnp.asarray(labels)
+        has_continuous = None if has_continuous is None else jnp.asarray(has_continuous)
         features = self.features(tokens, labels, has_continuous, train=train)
         return self.nats(features, tokens, has_continuous)
 
@@ -128,9 +132,9 @@ class Prior(nn.Module):
     def embed(self, tokens: jax.Array, has_continuous: jax.Array | None) -> jax.Array:
         """Map tokens [..., L + c] to [..., width] float32."""
         codes, continuous = self._split(tokens)
-        embedded = self._embed_code(codes, 0)
+        embedded = self._embed_code(codes[..., 0], 0)
         for level in range(1, self.codes_per_position):
-            embedded = embedded + self._embed_code(codes, level)
+            embedded = embedded + self._embed_code(codes[..., level], level)
         for head, has_part, part in self._parts(codes[..., 0], continuous, has_continuous):
             embedded = embedded + jnp.where(has_part[..., None], head.embed(part), 0.0)
         return embedded
@@ -139,9 +143,9 @@ class Prior(nn.Module):
         """Return the codes [..., L] and the continuous parts [..., c] of tokens."""
         return tokens[..., : self.codes_per_position], tokens[..., self.codes_per_position :]
 
-    def _embed_code(self, codes: jax.Array, level: int) -> jax.Array:
-        """Map the code `level` of codes [..., L] to [..., width]."""
-        return self.embedding(codes[..., level] + level * self.num_codes)
+    def _embed_code(self, code: jax.Array, level: int) -> jax.Array:
+        """Map a code [...] of `level`, from 0 to L - 1, to [..., width]."""
+        return self.embedding(code + level * self.num_codes)
 
     def _parts(
         self, codes: jax.Array, continuous: jax.Array, has_continuous: jax.Array | None
@@ -156,37 +160,42 @@ class Prior(nn.Module):
             yield head, has_part[codes], continuous[..., first : first + head.channels]
             first += head.channels
 
-    def code_logits(self, features: jax.Array, earlier: jax.Array | None = None) -> jax.Array:
-        """Return the logits [..., K] float32 of a position's first code, or of the one after its `earlier` codes.
+    def code_logits(self, context: jax.Array, level: int = 0) -> jax.Array:
+        """Return the logits [..., K] float32 of a position's code `level`, from 0 to L - 1.
 
         Args:
-            features: [..., width] float32.
-            earlier: [..., l] int32, the position's first codes; l < L.
+            context: [..., width] float32, the features for the first code, then what `next_context` returned.
+            level: the number of the position's codes before it.
         """
-        number = 0 if earlier is None else earlier.shape[-1]
-        for level in range(number):
-            assert earlier is not None
-            features = features + self._embed_code(earlier, level)
-        head = self.next_code_head[number - 1] if number else self.code_head
-        return head(features)
+        head = self.next_code_head[level - 1] if level else self.code_head
+        return head(context)
 
-    def nats(self, features: jax.Array, tokens: jax.Array, has_continuous: jax.Array | None) -> Nats:
+    def next_context(self, context: jax.Array, code: jax.Array, level: int) -> jax.Array:
+        """Return the context of the code after `code` [...] int32, which is that of `level`; see `code_logits`."""
+        return context + self._embed_code(code, level)
+
+    def nats(self, features: ArrayLike, tokens: ArrayLike, has_continuous: ArrayLike | None) -> Nats:
         """Score tokens [..., L + c] given the features [..., width] of the same positions."""
+        features, tokens = jnp.asarray(features), jnp.asarray(tokens)
+        has_continuous = None if has_continuous is None else jnp.asarray(has_continuous)
         codes, parts = self._split(tokens)
-        of_each = [self._code_nats(features, codes, level) for level in range(self.codes_per_position)]
+        of_each = list(self._code_nats(features, codes))
         nats = sum(of_each[1:], of_each[0])
         continuous, code = jnp.zeros_like(nats), codes[..., 0]
         for head, has_part, part in self._parts(code, parts, has_continuous):
             continuous = continuous - jnp.where(has_part, head.log_probability(features, code, part), 0.0)
         return Nats(nats, continuous, jnp.stack(of_each, axis=-1) if len(of_each) > 1 else None)
 
-    def _code_nats(self, features: jax.Array, codes: jax.Array, level: int) -> jax.Array:
-        """Return -log p [...] of the code `level` of codes [..., L], given those before it."""
-        log_probabilities = jax.nn.log_softmax(self.code_logits(features, codes[..., :level]))
-        return -jnp.take_along_axis(log_probabilities, codes[..., level, None], axis=-1)[..., 0]
+    def _code_nats(self, context: jax.Array, codes: jax.Array) -> Iterator[jax.Array]:
+        """Yield -log p [...] of each of codes [..., L], given those before it."""
+        for level in range(self.codes_per_position):
+            log_probabilities = jax.nn.log_softmax(self.code_logits(context, level))
+            yield -jnp.take_along_axis(log_probabilities, codes[..., level, None], axis=-1)[..., 0]
+            if level + 1 < self.codes_per_position:
+                context = self.next_context(context, codes[..., level], level)
 
     def density(
-        self, tokens: jax.Array, labels: jax.Array | None, has_continuous: jax.Array, residuals: jax.Array
+        self, tokens: ArrayLike, labels: ArrayLike | None, has_continuous: ArrayLike, residuals: ArrayLike
     ) -> jax.Array:
         """Score residuals by density, -log p per unit of volume, instead of the probability of their cells.
 
@@ -201,6 +210,8 @@ class Prior(nn.Module):
         Returns:
             [B, h, w] float32 nats, 0 where there is no residual.
         """
+        tokens, has_continuous, residuals = jnp.asarray(tokens), jnp.asarray(has_continuous), jnp.asarray(residuals)
+        labels = None if labels is None else jnp.asarray(labels)
         features, (codes, continuous) = self.features(tokens, labels, has_continuous), self._split(tokens)
         density, code = jnp.zeros(codes.shape[:-1], jnp.float32), codes[..., 0]
         for head, has_part, _ in self._parts(code, continuous, has_continuous):

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.options import Options, option
@@ -45,8 +46,9 @@ class CodeSamplingOptions(Options):
         if self.guidance and not num_classes:
             raise ArgumentError(f"guidance={self.guidance}", "needs a prior that is conditional on the class")
 
-    def filtered(self, logits: jax.Array) -> jax.Array:
+    def filtered(self, logits: ArrayLike) -> jax.Array:
         """Return the filtered logits `[..., K]` that codes are drawn from."""
+        logits = jnp.asarray(logits)
         return filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
@@ -71,23 +73,25 @@ class Kept:
     continuous: jax.Array  # [h, w] bool, where the continuous part is; only where the code is kept too
 
 
-def top_rows(tokens: jax.Array, rows: int) -> Kept:
+def top_rows(tokens: ArrayLike, rows: int) -> Kept:
     """Keep the first rows of latents, to complete them.
 
     >>> top_rows(jnp.zeros((1, 3, 2, 1), int), rows=1).codes.tolist()
     [[True, True], [False, False], [False, False]]
     """
+    tokens = jnp.asarray(tokens)
     kept = jnp.broadcast_to((jnp.arange(tokens.shape[1], dtype=jnp.int32) < rows)[:, None], tokens.shape[1:3])
     return Kept(tokens, kept, kept)
 
 
-def all_codes(tokens: jax.Array) -> Kept:
+def all_codes(tokens: ArrayLike) -> Kept:
     """Keep the codes of latents, to vary their continuous parts.
 
     >>> kept = all_codes(jnp.zeros((1, 1, 2, 2), int))
     >>> kept.codes.tolist(), kept.continuous.tolist()
     ([[True, True]], [[False, False]])
     """
+    tokens = jnp.asarray(tokens)
     everywhere = jnp.ones(tokens.shape[1:3], bool)
     return Kept(tokens, everywhere, ~everywhere)
 
@@ -103,12 +107,12 @@ class DrawnLatents:
 def sample(
     prior: Prior,
     variables: Any,
-    labels: jax.Array | None,
+    labels: ArrayLike | None,
     keys: jax.Array,
     height: int,
     width: int,
     *,
-    has_continuous: jax.Array | None = None,
+    has_continuous: ArrayLike | None = None,
     options: SamplingOptions = DEFAULT_OPTIONS,
     kept: Kept | None = None,
 ) -> DrawnLatents:
@@ -137,6 +141,8 @@ def sample(
     Raises:
         ArgumentError: labels are missing from a conditional prior or given to an unconditional one.
     """
+    labels = None if labels is None else jnp.asarray(labels)
+    has_continuous = None if has_continuous is None else jnp.asarray(has_continuous)
     options.check(prior.num_classes)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
     batch = keys.shape[0]  # not `len`, which has to be known: an exported program draws any number
@@ -217,10 +223,12 @@ def _draw(
     options: SamplingOptions,
 ) -> DrawnLatents:
     """Draw one position: tokens `[B, L + c]` and nats `[B]` from features `[B, width]`, 2B under guidance."""
-    codes = given.tokens[:, :0]
+    context, codes = features, given.tokens[:, :0]
     for level, noise_of_code in enumerate(noise):
-        earlier = jnp.concatenate([codes] * 2) if options.guidance else codes
-        logits = call(features, earlier, method="code_logits")
+        if level:
+            latest = jnp.concatenate([codes[:, -1]] * 2) if options.guidance else codes[:, -1]
+            context = call(context, latest, level - 1, method="next_context")
+        logits = call(context, level, method="code_logits")
         if options.guidance:
             with_class, without = jnp.split(logits, 2)
             logits = (1 + options.guidance) * with_class - options.guidance * without

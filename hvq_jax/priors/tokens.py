@@ -11,12 +11,12 @@ there are no other parts.
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import PROJECTION, Z_E, Latent, scaled, signed_length, split_channels
@@ -30,9 +30,9 @@ LARGEST_MULTIPLE = 2**24  # of the step of residuals, either way: float32 holds 
 class Parts:
     """A latent before rounding; lengths and residuals are given at all positions and count where the code has them."""
 
-    indices: Any  # [...] int32, or [..., *index_shape] for several codes per position
-    lengths: Any = None  # [..., g] float32, where the decoder sees projections
-    residuals: Any = None  # [..., D] float32, where it sees z_e
+    indices: jax.Array | np.ndarray  # [...] int32, or [..., *index_shape] for several codes per position
+    lengths: jax.Array | np.ndarray | None = None  # [..., g] float32, where the decoder sees projections
+    residuals: jax.Array | np.ndarray | None = None  # [..., D] float32, where it sees z_e
 
 
 @struct.dataclass
@@ -71,7 +71,7 @@ class Tables:
         return jnp.asarray(masks, bool).reshape(len(masks), len(self.has_length))
 
 
-def split_latent(row: Latent, z_e: jax.Array, z_q: jax.Array, indices: jax.Array, groups: int) -> Parts:
+def split_latent(row: Latent, z_e: ArrayLike, z_q: ArrayLike, indices: ArrayLike, groups: int) -> Parts:
     """Return the parts of the latent `row` of z_e and z_q `[..., D]`, with `groups` lengths per position.
 
     >>> from hvq_jax.latents import LATENTS
@@ -79,6 +79,7 @@ def split_latent(row: Latent, z_e: jax.Array, z_q: jax.Array, indices: jax.Array
     >>> split_latent(LATENTS["projected"], z_e, z_q, jnp.array([7]), groups=1).lengths.tolist()
     [[3.0]]
     """
+    z_e, z_q, indices = jnp.asarray(z_e), jnp.asarray(z_q), jnp.asarray(indices)
     lengths = residuals = None
     if row.uses(PROJECTION):
         lengths = signed_length(split_channels(z_e, groups), split_channels(z_q, groups))
@@ -153,17 +154,19 @@ def to_tokens(parts: Parts, tables: Tables) -> jax.Array:
         bins = to_bins(parts.lengths, indices, tables.centroids)
         tokens.append(jnp.where(tables.has_length[indices][..., None], bins, 0))
     if tables.step:
+        assert parts.residuals is not None
         multiples = round_to_multiples(parts.residuals, tables.step)
         tokens.append(jnp.where(tables.has_residual[indices][..., None], multiples, 0))
     return jnp.concatenate(tokens, axis=-1)
 
 
-def round_to_multiples(residuals: jax.Array, step: float) -> jax.Array:
+def round_to_multiples(residuals: ArrayLike, step: float) -> jax.Array:
     """Return `residuals` `[...]` in multiples of `step`, `[...]` int32, at most LARGEST_MULTIPLE either way.
 
     >>> round_to_multiples(jnp.array([0.26, -1e9]), 0.1).tolist()
     [3, -16777216]
     """
+    residuals = jnp.asarray(residuals)
     return jnp.clip(jnp.round(residuals / step), -LARGEST_MULTIPLE, LARGEST_MULTIPLE).astype(jnp.int32)
 
 
@@ -180,7 +183,7 @@ def check_residuals(tokens: np.ndarray, tables: Tables) -> None:
         )
 
 
-def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
+def to_parts(tokens: ArrayLike, tables: Tables, groups: int = 1) -> Parts:
     """Return the parts that `tokens` `[..., L + c]` stand for, rounded; 0 where a code does not have them.
 
     >>> has_length, has_residual = jnp.array([False, True]), jnp.array([False, False])
@@ -188,6 +191,7 @@ def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
     >>> to_parts(jnp.array([[0, 0], [1, 1]]), tables).lengths.tolist()
     [[0.0], [10.0]]
     """
+    tokens = jnp.asarray(tokens)
     indices, rest = tables.indices(tokens), tokens[..., math.prod(tables.index_shape) :]
     lengths = residuals = None
     if tables.centroids is not None:
@@ -202,7 +206,7 @@ def to_parts(tokens: jax.Array, tables: Tables, groups: int = 1) -> Parts:
 
 
 def from_tokens(
-    tokens: jax.Array, tables: Tables, vectors: Callable[[jax.Array], jax.Array], groups: int = 1
+    tokens: ArrayLike, tables: Tables, vectors: Callable[[jax.Array], jax.Array], groups: int = 1
 ) -> tuple[jax.Array, jax.Array]:
     """Return the decoder's input `[..., D]`, and the gains in it: `[...]`, or `[..., g]` for g > 1 groups.
 
@@ -220,8 +224,9 @@ def from_tokens(
         vectors: maps indices [..., *index_shape] to z_q [..., D], as `autoencoder.vectors` does for a trained model.
         groups: g.
     """
+    tokens = jnp.asarray(tokens)
     parts = to_parts(tokens, tables, groups)
-    z_q = vectors(parts.indices)
+    z_q = vectors(jnp.asarray(parts.indices))
     gains = jnp.ones((*z_q.shape[:-1], groups), jnp.float32)
     if parts.lengths is not None:
         norms = jnp.linalg.norm(split_channels(z_q, groups).reshape(*gains.shape, -1), axis=-1)

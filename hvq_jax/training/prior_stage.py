@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,18 +16,20 @@ from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Nats, Prior
 from hvq_jax.training.stage import Stage
 
+T = TypeVar("T")
+
 
 @struct.dataclass
-class NatsPerLatent:
+class NatsPerLatent(Generic[T]):
     """Nats of codes and of continuous parts, each a number or a running `Mean`."""
 
-    codes: Any
-    continuous: Any
-    of_each_code: tuple[Any, ...] = ()  # of the L codes of a position, where L > 1; they add up to `codes`
-    density: Any = None  # of residuals, where they are given; see `Prior.density`
+    codes: T
+    continuous: T
+    of_each_code: tuple[T, ...] = ()  # of the L codes of a position, where L > 1; they add up to `codes`
+    density: T | None = None  # of residuals, where they are given; see `Prior.density`
 
     @classmethod
-    def reduce(cls, nats: Nats, reduction: Callable[[jax.Array], Any], density: Any = None) -> "NatsPerLatent":
+    def reduce(cls, nats: Nats, reduction: Callable[[jax.Array], T], density: T | None = None) -> "NatsPerLatent[T]":
         """Return the nats `[B]` of latents as numbers or means: each is the `reduction` of an array `[B]`."""
         of_each = () if nats.of_each_code is None else tuple(map(reduction, jnp.moveaxis(nats.of_each_code, -1, 0)))
         return cls(reduction(nats.codes), reduction(nats.continuous), of_each, density)

@@ -259,7 +259,7 @@ def test_options_reshape_the_distribution_of_every_code_of_a_position(options):
         def logits(label):
             labels = jnp.full(len(pairs), label)
             features = model.features(pairs[:, None, None], labels, None)[:, 0, 0]
-            return model.code_logits(features, pairs[:, :level])
+            return model.code_logits(model.next_context(features, pairs[:, 0], 0) if level else features, level)
 
         mixed = (1 + options.guidance) * logits(label) - options.guidance * logits(-1)
         rows = jax.nn.log_softmax(options.filtered(mixed))
