@@ -221,7 +221,7 @@ def test_a_prior_alone_draws_latents(prior_alone, tmp_path):
         "sampler.jax",
     ]
     opened = hvq.load_exported(tmp_path / "a")
-    own = next(prior_alone.sample(np.array([3, 2], np.int32), seed=5))
+    own = next(prior_alone.sample_latents(np.array([3, 2], np.int32), seed=5))
     drawn = opened.sample([3, 2], seed=5)
     assert drawn.keys() == {"indices", "lengths"}
     np.testing.assert_array_equal(drawn["indices"], own.indices)

@@ -28,8 +28,8 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.network.compute_dtype=float16", "compute_dtype=float16: choose one of float32, bfloat16"),
         ("--config.prior.compute_dtype=float64", "compute_dtype=float64: choose one of float32, bfloat16"),
         ("--config.stage=half", "choose one of all, autoencoder, prior"),
-        ("--config.codebook.family=nonsense", "choose one of codebook, residual, fsq, "),
-        ("--config.codebook.learning=nonsense", "choose one of ema, gradient, simvq, or package.module:Class"),
+        ("--config.codebook.family=nonsense", "choose one of codebook, residual, grouped, "),
+        ("--config.codebook.learning=nonsense", "choose one of ema, gradient, simvq, diveq, or package.module:Class"),
         ("--config.codebook.unit_norm=nonsense", "choose one of none, codes, both"),
         (
             "--config.codebook.method=spherical",
@@ -46,7 +46,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ),
         ("--config.codebook.depth=5", "must be from 1 to 4"),
         ("--config.codebook.depth=2", "choose --config.codebook.family=residual|"),
-        ("--config.codebook.family=residual", "--config.codebook.family=residual needs from 2 to 4 codebooks"),
+        ("--config.codebook.family=residual", "--config.codebook.family=residual needs --config.latent.mode=vq"),
         ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
         ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
         ("--config.data.name=nothing_like_it", "nothing_like_it"),
@@ -90,6 +90,10 @@ RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
             "no prior over these with --config.latent.mode=projected: choose --config.latent.mode=vq or --config.stage",
         ),
         (
+            ["--config.codebook.family=residual", "--config.latent.mode=vq"],
+            "--config.codebook.family=residual needs from 2 to 4 codebooks",
+        ),
+        (
             [*RESIDUAL, "--config.latent.mode=projected"],
             "--config.latent.mode=projected: --config.codebook.family=residual needs --config.latent.mode=vq",
         ),
@@ -99,7 +103,7 @@ RESIDUAL = ["--config.codebook.family=residual", "--config.codebook.depth=2"]
         ),
         (
             [*RESIDUAL, "--config.codebook.unit_norm=both"],
-            "choose --config.codebook.family=codebook, or --config.codebook.unit_norm=none",
+            "choose --config.codebook.family=codebook|grouped, or --config.codebook.unit_norm=none",
         ),
         (["--config.codebook.family=fsq", "--config.codebook.levels=(8,1)"], "must be integers of at least 2"),
         (["--config.codebook.family=fsq", "--config.codebook.depth=2"], "or --config.codebook.depth=1"),
