@@ -64,7 +64,7 @@ def keep_compiled_programs() -> None:
     if not caches and home is None:
         return
     try:
-        folder = full_path(caches or f"{home}/.cache") / "hvq_jax" / "xla" / _processor()
+        folder = full_path(caches or f"{home}/.cache") / "hvq_jax" / "xla" / processor()
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, UserError):
         return
@@ -72,7 +72,7 @@ def keep_compiled_programs() -> None:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return a name for the kind of CPU: a program for one may not run on another, but JAX gives both the same key."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]

@@ -137,7 +137,7 @@ def _redraw(
     _check_drawing(num_samples, seed)
     _check_label(run, label)
     inputs = ImageInputs.find(path)
-    of_images = _labels_of_images(run, inputs, label)
+    of_images = labels_of_images(run, inputs, label)
     check_out(out, len(inputs) * (num_samples + 2), workdir=str(run.workdir), inputs=inputs.files)
     images: Iterable[np.ndarray] = inputs.read(run.model.image_shape)
     if is_png(out):
@@ -209,7 +209,7 @@ def _label_arrays(run: TrainedRun, labels: np.ndarray) -> dict[str, np.ndarray]:
     return {"labels": labels, "class_names": np.array(run.class_names)}
 
 
-def _labels_of_images(run: TrainedRun, inputs: ImageInputs, label: str | None) -> np.ndarray:
+def labels_of_images(run: TrainedRun, inputs: ImageInputs, label: str | None) -> np.ndarray:
     """Return the class `[N]` int32 of each image: `label`, or that of the folder it is in, or none."""
     if label is not None:
         return np.full(len(inputs), _label_number(label, run.class_names), np.int32)

@@ -27,6 +27,7 @@ from hvq_jax.runs.array_arguments import (
 )
 from hvq_jax.runs.batching import joined
 from hvq_jax.runs.class_labels import Labels, class_numbers
+from hvq_jax.runs.compression import Decompressed, compress, decompress
 from hvq_jax.runs.evaluation import evaluate
 from hvq_jax.runs.results import Decoded, Encoded, Latents, LogLikelihood
 from hvq_jax.runs.stored_codes import check_codes
@@ -238,6 +239,29 @@ class LoadedRun:
         """Return the log-probability of each image's latent as transmitted, in nats, per position and per image."""
         tokens = self.tokens(images, value_range=value_range)
         return joined(self.stream.log_likelihood(tokens, self._labels(labels, len(tokens))))
+
+    def compress(
+        self,
+        images: ArrayLike,
+        labels: Labels = None,
+        *,
+        portable: bool = False,
+        value_range: ValueRange | None = None,
+    ) -> bytes:
+        """Return images as the content of an .hvq file, which `decompress` returns as `transmit` does.
+
+        Args:
+            images: those to compress.
+            labels: the classes that the prior is given and the file tells; None: none.
+            portable: make a file that other machines and versions of JAX can read, in somewhat more time.
+            value_range: of float images.
+        """
+        numbers = None if labels is None else self._labels(labels, len(self._images(images, value_range)))
+        return compress(self.stream, images, numbers, portable=portable, value_range=value_range)
+
+    def decompress(self, data: bytes) -> Decompressed:
+        """Return the images of the content of an .hvq file; raise UserError if this run cannot read it, here."""
+        return decompress(self.stream, data)
 
     def evaluate(
         self, images: ArrayLike, labels: Labels = None, *, value_range: ValueRange | None = None

@@ -34,14 +34,21 @@ def is_png(out: str) -> bool:
     return Path(out).suffix == ".png"
 
 
-def check_out(out: str, count: int, *, workdir: str, inputs: Iterable[Path] = ()) -> None:
+def check_out(
+    out: str,
+    count: int,
+    *,
+    workdir: str,
+    inputs: Iterable[Path] = (),
+    endings: tuple[str, ...] = (".png", ".npz"),
+) -> None:
     """Raise UserError if `count` images cannot be written to `out`; call it before computing anything.
 
     Nor may they replace a file of the run in `workdir` or one of the `inputs`, the files that they are made from.
     """
     path = full_path(out)
-    if path.suffix not in (".png", ".npz", ""):
-        raise UserError(f"--out={out}: must end in .png or .npz, or be a folder name without an extension")
+    if path.suffix not in (*endings, ""):
+        raise UserError(f"--out={out}: must end in {' or '.join(endings)}, or be a folder name without an extension")
     if is_png(out) and count > _MOST_IN_ONE_PNG:
         raise UserError(
             f"--out={out}: {count} images are too many for one .png (at most {_MOST_IN_ONE_PNG}): choose a folder or "

@@ -219,3 +219,16 @@ class StoredRun:
             self._programs[key] = jax.jit(partial(function, **fixed))
         program: Callable[..., T] = self._programs[key]
         return program
+
+    def made_once(self, make: Callable[..., T], **options: Any) -> T:
+        """Return `make(self, **options)`, the same for every call, so that what it compiles is kept.
+
+        Args:
+            make: a function of this run.
+            options: its other arguments, hashable.
+        """
+        key = make, tuple(sorted(options.items(), key=lambda item: item[0]))
+        if key not in self._programs:
+            self._programs[key] = make(self, **options)
+        found: T = self._programs[key]
+        return found

@@ -25,6 +25,7 @@ def test_every_module_at_the_top_is_a_command_that_is_listed():
 @pytest.mark.parametrize(
     ("command", "argument", "message"),
     [
+        ("codec_fuzz", "--count=0", "the following arguments are required: --workdir"),
         ("data", "--files=40", "--files=40: must be at least 256"),
         ("data", "--seconds=nan", "--seconds=nan: must be at least 0.01"),
         ("dispatch", "--repetitions=0", "--repetitions=0: must be at least 1"),
