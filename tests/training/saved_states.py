@@ -41,8 +41,8 @@ def files_of(folder):
 
 
 def damage(folder):
-    """Flip one byte of the data of a checkpoint."""
-    path = max(folder.glob("state/**/d/*"), key=lambda path: path.stat().st_size)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    """Flip one bit of each data file of a checkpoint: which of them are read differs between savings."""
+    for path in folder.glob("state/**/d/*"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
