@@ -17,14 +17,19 @@ from studies.cells import Cell
 from studies.run_metrics import Stability, radial_share, stability
 
 CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
+VALIDATION_CURVES = ("mse", "commitment")  # of the validation split, from time to time
 IMAGES = ("originals", "reconstructions")
+_SPLITS = ("train", "validation")
 _METRICS = ("mse", "psnr", "codes_used", "perplexity", "share_outside", "gain_mean", "gain_std")
 _OF_LOSSES = ("num_spikes", "first_spike", "peak", "loss_ratio")
-
 
 _CURVE_ARRAYS = {
     "step": Array("integers", ("N",), low=0, required=False),  # earlier ones have none: every step was kept
     **{name: Array("floats", ("N",), may_be_infinite=True) for name in CURVES},
+}
+_VALIDATION_ARRAYS = {
+    "validation_step": Array("integers", ("M",), low=0),
+    **{f"validation_{name}": Array("floats", ("M",), may_be_infinite=True) for name in VALIDATION_CURVES},
 }
 IMAGE_ARRAYS = {name: Array("integers", ("images", "H", "W", "C"), low=0, high=255) for name in IMAGES}
 
@@ -64,13 +69,17 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
         results: the folder to write to.
         images: `originals` and `reconstructions`, `[N, H, W, C]` uint8 each.
     """
-    of_steps = {"split": "train", "stage": "autoencoder"}
-    records = [record for record in read_records(cell.workdir(runs)) if of_steps.items() <= record.items()]
-    _check_curves(cell, runs, records)
+    of_stage = [record for record in read_records(cell.workdir(runs)) if record["stage"] == "autoencoder"]
+    records, evaluations = ([record for record in of_stage if record["split"] == name] for name in _SPLITS)
+    _check_curves(cell, runs, records, CURVES)
+    _check_curves(cell, runs, evaluations, VALIDATION_CURVES)
     curves = {key: np.array([record[key] for record in records], np.float32) for key in CURVES}
     steps = np.array([record["step"] for record in records], np.int32)
     kept = thinned(len(steps), cell.num_points)
     arrays = {"step": steps[kept], **{key: curve[kept] for key, curve in curves.items()}, **(images or {})}
+    arrays["validation_step"] = np.array([record["step"] for record in evaluations], np.int32)
+    for key in VALIDATION_CURVES:
+        arrays[f"validation_{key}"] = np.array([record[key] for record in evaluations], np.float32)
     row = {
         **cell.labels,
         "seed": cell.seed,
@@ -84,9 +93,9 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
     write_json(results / f"{cell.name}.json", row)
 
 
-def _check_curves(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> None:
+def _check_curves(cell: Cell, runs: Path, records: list[dict[str, Any]], curves: tuple[str, ...]) -> None:
     for record in records:
-        if missing := [key for key in CURVES if key not in record]:
+        if missing := [key for key in curves if key not in record]:
             path = cell.workdir(runs) / METRICS
             raise UserError(f"{path} has no {missing[0]} of step {record['step']}: delete the folder and train again")
 
@@ -117,6 +126,15 @@ def read_curve(cell: Cell, results: Path, name: str) -> np.ndarray:
     if name not in arrays:
         return np.arange(1, len(arrays["loss"]) + 1)
     return arrays[name]
+
+
+def read_validation_curves(cell: Cell, results: Path) -> dict[str, np.ndarray] | None:
+    """Return "step" `[M]` int32 and VALIDATION_CURVES `[M]` float32 by name; None where none were kept."""
+    path = results / f"{cell.name}.npz"
+    if not _VALIDATION_ARRAYS.keys() & set(read_names(path, advice=_advice(cell))):
+        return None
+    arrays = read_arrays(path, _VALIDATION_ARRAYS, advice=_advice(cell))
+    return {name.removeprefix("validation_"): array for name, array in arrays.items()}
 
 
 def read_images(cell: Cell, results: Path) -> tuple[np.ndarray, np.ndarray] | None:

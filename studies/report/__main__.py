@@ -2,8 +2,8 @@
 
     python -m studies.report --manual_dir=/usr/share/datasets/fashion-mnist --seconds=540 --pack=packed
 
-Run it again to resume. --dim and --epochs run a smaller trial, with runs and results in separate folders:
-`studies/report/trials/dim_D-epochs_N`.
+Run it again to resume. `--dim=32 --epochs=1` trains the small comparison, whose results are in `studies/report/small`;
+other sizes are trials, in `studies/report/trials/dim_D-epochs_N`.
 """
 
 import argparse
@@ -13,23 +13,24 @@ from pathlib import Path
 
 from hvq_jax.command import exit_status
 from studies import find_folder
-from studies.report.cells import DIM, NUM_EPOCHS, cells
+from studies.report.cells import FULL, SMALL, cells
 from studies.train import Limit, add_options, train_cells
 
 MOST_JOBS = 4
 
 
-def name_trial(dim: int, num_epochs: int) -> str:
-    """Return the name of a trial's folder, "" for the full size."""
-    return "" if (dim, num_epochs) == (DIM, NUM_EPOCHS) else f"trials/dim_{dim}-epochs_{num_epochs}"
+def name_size(dim: int, num_epochs: int) -> str:
+    """Return the name of the folder of a size, in the study's folder and in that of the runs; "" for the full size."""
+    known = {FULL: "", SMALL: "small"}
+    return known.get((dim, num_epochs), f"trials/dim_{dim}-epochs_{num_epochs}")
 
 
 def main(arguments: list[str]) -> None:
     """Train the cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = len(os.sched_getaffinity(0))
-    parser.add_argument("--dim", type=int, default=DIM, help=f"D (default: {DIM})")
-    parser.add_argument("--epochs", type=int, default=NUM_EPOCHS, help=f"default: {NUM_EPOCHS}")
+    parser.add_argument("--dim", type=int, default=FULL[0], help=f"D (default: {FULL[0]})")
+    parser.add_argument("--epochs", type=int, default=FULL[1], help=f"default: {FULL[1]}")
     parser.add_argument(
         "--manual_dir", default="/usr/share/datasets/fashion-mnist", help="the published files (default: Debian's)"
     )
@@ -43,9 +44,9 @@ def main(arguments: list[str]) -> None:
     )
     add_options(parser)
     options = parser.parse_args(arguments)
-    limit, study, trial = Limit(options.seconds), find_folder("report"), name_trial(options.dim, options.epochs)
+    limit, study, size = Limit(options.seconds), find_folder("report"), name_size(options.dim, options.epochs)
     train_cells(
-        cells(options.dim, options.epochs), study, study / trial / "results", options.runs / trial, options, limit
+        cells(options.dim, options.epochs), study, study / size / "results", options.runs / size, options, limit
     )
 
 

@@ -15,7 +15,7 @@ from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from studies import STUDIES
 from studies.cells import Cell
-from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, thinned
+from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, read_validation_curves, thinned
 from studies.tables import group_cells, plot, save_figure, table, write
 
 
@@ -37,7 +37,7 @@ def write_run(cell, runs, losses, test=None):
     of_stage = {"stage": "autoencoder", **dict.fromkeys(CURVES, 1.0)}
     steps = [cell.log_every_steps * (n + 1) for n in range(len(losses))]
     records = [{**of_stage, "split": "train", "step": n, "loss": x} for n, x in zip(steps, losses, strict=True)]
-    records += [{**of_stage, "split": "validation", "step": 1, "loss": 0.0}]
+    records += [{"stage": "autoencoder", "split": "validation", "step": 1, "mse": 0.5, "commitment": 0.25}]
     records += [{"stage": "prior", "split": "train", "step": 1, "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
@@ -63,6 +63,9 @@ def test_a_result_is_kept_and_shown(tmp_path):
     assert "codes used" not in lines[0]  # known of none
     plot(group_cells(CELLS), results, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes()[1:4] == b"PNG"
+    held_out = read_validation_curves(CELLS[0], results)
+    kept = {name: curve.tolist() for name, curve in held_out.items()}
+    assert kept == {"step": [1], "mse": [0.5], "commitment": [0.25]}
 
 
 def test_a_run_that_diverged_is_a_result(tmp_path):

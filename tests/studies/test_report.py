@@ -5,10 +5,10 @@ import pytest
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.dispatch import Schedule
-from studies.report.__main__ import name_trial
-from studies.report.cells import NUM_POINTS, cells
+from studies.report.__main__ import name_size
+from studies.report.cells import NUM_POINTS, PRESETS, cells
 
-LATENTS = [("vq", None), ("projected", None), *(("frequency", s) for s in (502, 412, 312, 128)), ("combined", 312)]
+COMPARED = [("vq", None), ("projected", None), *(("frequency", s) for s in (502, 412, 312)), ("combined", 312)]
 
 
 def parse_config(cell, tmp_path):
@@ -17,12 +17,12 @@ def parse_config(cell, tmp_path):
     return config
 
 
-def test_the_cells_are_those_of_the_report(tmp_path):
-    configs = [parse_config(cell, tmp_path) for cell in cells()]
+def test_the_first_cells_are_those_of_the_report(tmp_path):
+    configs = [parse_config(cell, tmp_path) for cell in cells()[: 2 * len(COMPARED)]]
     seen = [
         (c.latent.mode, c.latent.num_frequent if c.latent.mode in ("frequency", "combined") else None) for c in configs
     ]
-    assert seen == LATENTS * 2
+    assert seen == COMPARED * 2
     for config in configs:
         options = config.autoencoder
         assert (config.latent.dim, config.latent.num_codes, options.batch_size, options.num_epochs) == (
@@ -37,11 +37,23 @@ def test_the_cells_are_those_of_the_report(tmp_path):
             "autoencoder",
             0,
         )
-    reference, default = configs[:7], configs[7:]
+    reference, default = configs[: len(COMPARED)], configs[len(COMPARED) :]
     assert {(c.loss.commitment_weight, c.autoencoder.learning_rate) for c in reference} == {(1.0, 2e-4)}
     assert {(c.loss.commitment_weight, c.autoencoder.learning_rate) for c in default} == {(0.25, 3e-3)}
     assert len({str(c.codebook) for c in reference}) == len({str(c.codebook) for c in default}) == 1
     assert str(reference[0].codebook) != str(default[0].codebook)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_preset_and_seed_has_twelve_numbers_of_frequent_codes_and_four_masses(preset, tmp_path):
+    of_preset = [cell for cell in cells() if cell.labels["preset"] == preset]
+    assert {cell.seed for cell in of_preset} == {0, 1, 2}
+    for seed in (0, 1, 2):
+        found = [parse_config(c, tmp_path) for c in of_preset if c.seed == seed and "combined" not in c.config]
+        by_count = {c.latent.num_frequent for c in found if c.latent.mode == "frequency" and not c.latent.frequent_mass}
+        assert len(by_count | {512}) == 12  # S = K is vq
+        assert 0 in by_count
+        assert len({c.latent.frequent_mass for c in found} - {None}) == 4
 
 
 @pytest.mark.parametrize("num_epochs", [1, 2, 5, 20, 100])
@@ -55,9 +67,10 @@ def test_whole_dispatches_are_taken_between_logs(num_epochs, tmp_path):
     assert taken.count(every) == num_steps // every <= NUM_POINTS
     assert len(taken) - taken.count(every) < every  # only where the last interval is shorter
     assert sum(map(schedule.logs, range(1, num_steps + 1))) <= NUM_POINTS
-    assert num_epochs < 20 or 19 <= sum(map(schedule.evaluates, range(1, num_steps + 1))) <= 21
+    least = min(max(num_epochs, 5), 20)
+    assert least <= sum(map(schedule.evaluates, range(1, num_steps + 1))) <= least + 2
 
 
-def test_a_trial_has_a_folder_of_its_own():
-    assert name_trial(256, 100) == ""
-    assert len({name_trial(256, 100), name_trial(256, 2), name_trial(32, 100), name_trial(32, 2)}) == 4
+def test_every_size_has_a_folder_of_its_own():
+    assert (name_size(256, 100), name_size(32, 1)) == ("", "small")
+    assert len({name_size(dim, epochs) for dim in (32, 256) for epochs in (1, 2, 100)}) == 6
