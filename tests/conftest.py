@@ -78,6 +78,7 @@ TINY = (
     "--config.prior.batch_size=64",
     "--config.prior.num_steps=4",
     "--config.prior.eval_every_steps=2",
+    "--config.prior.coded_images=0",
     "--config.sampling.classify=False",
     "--config.sampling.per_class=2",
 )

@@ -5,6 +5,7 @@ bits. `shortest_stream` ends it with the fewest bytes that decode to the same de
 information.
 """
 
+import importlib.util
 import types
 from typing import Any
 
@@ -20,11 +21,19 @@ class DamagedStreamError(ValueError):
     """A stream that no encoder wrote."""
 
 
+NEEDED = "compression needs the package constriction: pip install 'constriction>=0.5,<0.6'"
+
+
+def is_installed() -> bool:
+    """Return whether the coder's package is installed."""
+    return importlib.util.find_spec("constriction") is not None
+
+
 def _coder() -> types.ModuleType:
     try:
         import constriction
     except ImportError:
-        raise UserError("compression needs the package constriction: pip install 'constriction>=0.5,<0.6'") from None
+        raise UserError(NEEDED) from None
     return constriction.stream
 
 

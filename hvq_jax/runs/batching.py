@@ -2,13 +2,21 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
 
 BATCH = 64  # items per compiled call
+
+
+class Images(Protocol):
+    """Images `[H, W, C]` that can be counted, and iterated as often as needed: an array, or files."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
 def padded_size(count: int, smallest: int, largest: int = BATCH) -> int:

@@ -27,6 +27,7 @@ from hvq_jax.runs.array_arguments import (
 )
 from hvq_jax.runs.batching import joined
 from hvq_jax.runs.class_labels import Labels, class_numbers
+from hvq_jax.runs.coded_evaluation import evaluate_coded
 from hvq_jax.runs.compression import Decompressed, compress, decompress
 from hvq_jax.runs.evaluation import evaluate
 from hvq_jax.runs.results import Decoded, Encoded, Latents, LogLikelihood
@@ -264,16 +265,36 @@ class LoadedRun:
         return decompress(self.stream, data)
 
     def evaluate(
-        self, images: ArrayLike, labels: Labels = None, *, value_range: ValueRange | None = None
+        self,
+        images: ArrayLike,
+        labels: Labels = None,
+        *,
+        coded: bool = False,
+        portable: bool = False,
+        value_range: ValueRange | None = None,
     ) -> dict[str, float]:
         """Return the metrics that `summary.json` has of the test split.
 
         Those of the autoencoder: mse on [-1, 1], psnr in dB, ssim, perplexity, codes_used and others. If there is a
         prior, also nats_per_latent, bits_per_image, bits_per_pixel and their parts, given the labels.
+
+        Args:
+            images: those to evaluate.
+            labels: the classes that the prior is given.
+            coded: write the images as an .hvq file, read it, and add what `evaluate_coded` returns: coded_bytes,
+                coded_bits_per_image, coded_mse, coded_psnr, coded_ssim and others.
+            portable: write a portable file.
+            value_range: of float images.
         """
+        if portable and not coded:
+            raise ArgumentError("portable=True", "is for coded=True: add that, or omit this")
         given = self._images(images, value_range)
         numbers = self._labels(labels, len(given)) if self.stream.has_prior else None
-        return evaluate(self.stream, given, numbers)
+        metrics = evaluate(self.stream, given, numbers)
+        if not coded:
+            return metrics
+        told = None if labels is None else numbers
+        return {**metrics, **evaluate_coded(self.stream, given, told, portable=portable)}
 
     def _images(self, images: ArrayLike, value_range: ValueRange | None, name: str = "images") -> np.ndarray:
         return check_images(images, self.stream.model.image_shape, value_range, name)

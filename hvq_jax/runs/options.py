@@ -39,6 +39,13 @@ class PriorStageOptions(PriorOptions, FitOptions):
     latents: str | None = option(
         None, "an .npz of your own latents, in place of an autoencoder's (stage=prior)", changeable=True
     )
+    coded_images: int = option(
+        256,
+        "number of test images to compress and decompress after training, so that summary.json has the bits of a file "
+        "besides those of the prior; 0: none",
+        low=0,
+        changeable=True,
+    )
     learning_rate: float = redefault(FitOptions, "learning_rate", 1e-3)
     clip_norm: float = redefault(FitOptions, "clip_norm", 1.0)
 

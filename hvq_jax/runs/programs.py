@@ -17,6 +17,7 @@ from hvq_jax.autoencoder import Autoencoder, EvaluationSums, Variables
 from hvq_jax.codes import decoder_input, stored
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.images import as_float, to_uint8
+from hvq_jax.metrics import mse, psnr, ssim
 from hvq_jax.priors.importance import sample_given_kept
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import Kept, SamplingOptions, sample
@@ -142,6 +143,12 @@ def score(tokens: jax.Array, labels: jax.Array, params: Any, tables: Tables, *, 
 def evaluate_images(images: jax.Array, mask: jax.Array, variables: Variables, *, model: Autoencoder) -> EvaluationSums:
     """Return the sums over images `[B, H, W, C]`, uint8 or float in [-1, 1], where `mask` `[B]` is True."""
     return autoencoder.evaluation_sums(model, variables, as_float(images), mask)
+
+
+def compare(images: jax.Array, others: jax.Array) -> Arrays:
+    """Return the metrics `[B]` of images `[B, H, W, C]` and others, both uint8 or float in [-1, 1], by name."""
+    pair = as_float(images), as_float(others)
+    return {"mse": mse(*pair), "psnr": psnr(*pair), "ssim": ssim(*pair)}
 
 
 def evaluate_latents(batch: Batch, params: Any, *, stage: PriorStage) -> Any:

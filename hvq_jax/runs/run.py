@@ -13,11 +13,13 @@ import numpy as np
 
 from hvq_jax import layout
 from hvq_jax.autoencoder import Autoencoder
+from hvq_jax.codec import range_coder
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
+from hvq_jax.runs.coded_evaluation import evaluate_coded
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
 from hvq_jax.runs.options import RunOptions
@@ -167,6 +169,7 @@ class ImageRun(Run):
             trained = self.train_autoencoder(trained)
         if self.options.stage in ("all", "prior"):
             trained = self.train_prior(trained)
+            self.report_coded(trained)
             options = {**dataclasses.asdict(self.options.sampling), "seed": self.options.seed}
             self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), layout.SAMPLES)
         self.list_files()
@@ -212,6 +215,21 @@ class ImageRun(Run):
         )
         write_tables(self.workdir, latents.tables, trained.autoencoder_step)
         return trained.prior_stage(latents.tables), latents
+
+    def report_coded(self, trained: TrainedRun) -> None:
+        """Report what test images cost as a file, where they are to be coded and can be."""
+        most = self.options.prior.coded_images
+        made_from = {**trained.steps, "most_images": most}
+
+        def report() -> dict[str, Any]:
+            images, labels = _evenly_spaced(self.dataset.test, most)
+            given = labels.astype(np.int32) if trained.prior.num_classes else None
+            return {"test": evaluate_coded(trained, images, given, watch=self.context.preemption.watch)}
+
+        if most and range_coder.is_installed():
+            self.report("coded", made_from, report)
+        elif most:
+            say(f"coded: left out, since {range_coder.NEEDED}")
 
     def _sample(self, trained: TrainedRun) -> dict[str, Any]:
         note, options = trained.continuous_part_note(), self.options.sampling

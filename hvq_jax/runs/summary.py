@@ -1,4 +1,4 @@
-"""The summary of a run, `summary.json`: the metrics of each stage on the test split, and of the samples."""
+"""The summary of a run, `summary.json`: the metrics of each stage on the test split, of a file, and of the samples."""
 
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
@@ -25,11 +25,21 @@ class PriorSummary(TypedDict):
     damaged_best_step: NotRequired[Count]
 
 
+class CodedSummary(TypedDict):
+    """The test images as an .hvq file, by these stages: what `evaluate_coded` returns of `most_images` at most."""
+
+    step: Count
+    autoencoder_step: Count
+    most_images: Count
+    test: Annotated[dict[str, float], Keys(("coded_bits_per_image",))]
+
+
 class Summary(TypedDict, total=False):
     """The sections that exist so far; others say what the run is of, and are written anew each time."""
 
     autoencoder: AutoencoderSummary
     prior: PriorSummary
+    coded: CodedSummary
     samples: Annotated[dict[str, float | str | bool | None], Keys(("step", "autoencoder_step"))]
 
 
