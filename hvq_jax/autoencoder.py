@@ -21,6 +21,7 @@ from hvq_jax.losses import Losses, LossOptions, losses_per_image, total_loss
 from hvq_jax.metrics import Mean, Moments, mse, psnr, ssim
 from hvq_jax.networks import make_decoder, make_encoder
 from hvq_jax.networks.options import NetworkOptions
+from hvq_jax.parts import in_parts
 from hvq_jax.quantizers import (
     CodebookOptions,
     LatentOptions,
@@ -169,15 +170,16 @@ def start_from_data(
     key: jax.Array,
     *,
     axis_name: str | None = None,
+    num_parts: int = 1,
 ) -> tuple[Any, ModelState]:
     """Return fresh params and state with codes made from the encoder outputs of images `[B, H, W, C]` in [-1, 1].
 
     Call this before the first step if `model.quantizer.starts_from_data`. The outputs are those that the first step
     sees: normalised by the statistics of the batch, since the running ones are not known yet. Nothing else changes.
-    `key` must be equal on all devices; the result then is too.
+    `key` must be equal on all devices; the result then is too. `num_parts` is that of `training_loss`.
     """
     images = jnp.asarray(images)
-    z_e, _ = encode_training(model, params, state, images, axis_name)
+    z_e, _ = encode_training(model, params, state, images, axis_name, num_parts)
     quantizer_params, quantizer_state = model.quantizer.start_from_data(
         params["quantizer"], state.quantizer, z_e, key, axis_name
     )
@@ -250,18 +252,24 @@ def training_loss(
     key: jax.Array,
     *,
     axis_name: str | None = None,
+    num_parts: int = 1,
 ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
     """Return the loss of images `[B, H, W, C]` in [-1, 1], to be differentiated in `params`, and the state after it.
 
     The order is fixed: encode; revive dead codes; assign; update F; mask by it; decode. Moving averages are updated
     last; the latent uses the old codes. `key` must be equal on all devices. The loss is this device's mean; the
     state and the metrics are the global batch's.
+
+    With `num_parts` the networks see the images of this device in so many equal parts, one after another, and keep
+    activations of one part only (gradient accumulation). The quantizer sees all encoder outputs at once, so codes,
+    frequencies, masks, revived codes and moving averages are those of the whole batch. Only batch normalisation
+    differs: it takes the mean and variance of a part, and its running statistics move by the means of the parts'.
     """
     images = jnp.asarray(images)
-    z_e, encoder_stats = encode_training(model, params, state, images, axis_name)
+    z_e, encoder_stats = encode_training(model, params, state, images, axis_name, num_parts)
     latent, step = model.quantizer.step(params["quantizer"], state.quantizer, z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
-        model.decoder(axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar
+        model.decoder(axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar, num_parts
     )
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
     loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros((), jnp.float32)
@@ -283,19 +291,27 @@ def training_loss(
 
 @any_sharding_in(lambda result: result[0])
 def encode_training(
-    model: Autoencoder, params: Any, state: ModelState, images: ArrayLike, axis_name: str | None = None
+    model: Autoencoder,
+    params: Any,
+    state: ModelState,
+    images: ArrayLike,
+    axis_name: str | None = None,
+    num_parts: int = 1,
 ) -> tuple[jax.Array, Any]:
     """Return z_e `[B, h, w, D]` as a training step sees it, by batch statistics, and the new running statistics."""
     images = jnp.asarray(images)
     encoder = model.encoder(axis_name)
-    z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images)
+    z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images, num_parts)
     return model.quantizer.normalise(z_e), batch_stats
 
 
-def _apply_training(network: Any, params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-    collections = {"params": params, "batch_stats": batch_stats}
-    y, updates = network.apply(collections, x, train=True, mutable=["batch_stats"])
-    return y, updates.get("batch_stats", {})
+def _apply_training(network: Any, params: Any, batch_stats: Any, x: jax.Array, num_parts: int) -> tuple[jax.Array, Any]:
+    def apply(x: jax.Array) -> tuple[jax.Array, Any]:
+        collections = {"params": params, "batch_stats": batch_stats}
+        y, updates = network.apply(collections, x, train=True, mutable=["batch_stats"])
+        return y, updates.get("batch_stats", {})
+
+    return in_parts(apply, num_parts, x)
 
 
 @any_sharding_in(lambda result: ())

@@ -7,8 +7,8 @@ An option is declared once, where it is used:
         num_codes: int = option(512, "number of codes, K", low=1)
 
 Everything else follows from the declaration: the object is checked on construction, the command line takes its flag
-from it, `--help` and the reference page list it, and `changeable` says whether a run may be continued with another
-value.
+from it, `--help` and the reference page list it, and `changeable` and `recorded` say whether a run may be continued
+with another value.
 """
 
 import dataclasses
@@ -37,7 +37,9 @@ class Rule:
     high: float | None = None  # if None, the largest integer or finite number of 32 bits, as on devices
     choices: Collection[Any] | None = None  # may be a registry; entries added later count too
     importable: bool = False  # "package.module:Class" is allowed besides the choices
-    changeable: bool = False  # a run may be continued with another value
+    changeable: bool = False  # a run may be continued with another value, and learns the same
+    recorded: bool = False  # a run may be continued with another value, and what it learns depends on the steps with it
+    added: bool = False  # runs of earlier versions lack it, and are as with its default
 
     def allowed(self) -> str:
         """Describe the allowed values in words; return "" if every value of the type is allowed."""

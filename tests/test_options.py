@@ -17,7 +17,17 @@ from hvq_jax.options import Options, option, section, walk
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import QUANTIZERS, CodebookOptions, LatentOptions
 from hvq_jax.registry import constructing, find
-from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, describe, from_dict, reference_page, to_config, to_dict
+from hvq_jax.runs.options import (
+    CHANGEABLE,
+    KEYS,
+    RunOptions,
+    describe,
+    from_dict,
+    reference_page,
+    to_config,
+    to_dict,
+    with_added,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +179,21 @@ def test_a_config_of_another_version_never_falls_back_on_defaults(change):
         stored["latent"]["temperature"] = 1.0
     with pytest.raises(UserError, match=r"another version: latent\.(estimator|temperature) is missing or unknown"):
         from_dict(stored)
+
+
+def test_options_that_a_stored_config_is_too_old_for_are_as_by_their_defaults_if_they_are_declared_so():
+    stored = to_dict(RunOptions())
+    added = [key for key, field in KEYS.items() if field.metadata["rule"].added]
+    for key in added:
+        name, _, short = key.rpartition(".")
+        del (stored[name] if name else stored)[short]
+    assert "autoencoder.accumulate_steps" in added
+    with pytest.raises(UserError, match=r"another version: .*autoencoder\.accumulate_steps.* is missing or unknown"):
+        from_dict(stored)
+    assert from_dict(with_added(stored)) == RunOptions()
+    del stored["latent"]["estimator"]
+    with pytest.raises(UserError, match=r"another version: latent\.estimator is missing"):
+        from_dict(with_added(stored))
 
 
 @pytest.mark.parametrize(

@@ -151,12 +151,15 @@ class Parallel:
                 f"{jax.local_device_count()}: give every process the same number"
             )
 
-    def check_batch_size(self, key: str, batch_size: int) -> None:
-        """Raise UserError unless the batch size is a multiple of the number of devices; `key` names the option."""
-        if batch_size < self.num_devices or batch_size % self.num_devices:
+    def check_batch_size(self, key: str, batch_size: int, *, num_parts: int = 1) -> None:
+        """Raise UserError unless each of `num_parts` is a multiple of the number of devices; `key` names the option."""
+        smallest = self.num_devices * num_parts
+        if batch_size < smallest or batch_size % smallest:
+            times = f" times {num_parts}, the number of parts" if num_parts > 1 else ""
             raise ArgumentError(
                 f"{key}={batch_size}",
-                f"must be a multiple of {self.num_devices}, the number of devices; or use one device with parallel=jit",
+                f"must be a multiple of {self.num_devices}, the number of devices{times}; or use one device with "
+                "parallel=jit",
             )
 
 

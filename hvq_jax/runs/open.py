@@ -71,7 +71,10 @@ def open_run(
             parallel = Parallel(options.parallel)
             parallel.check()
             for stage in _stages(options):
-                parallel.check_batch_size(f"{stage}.batch_size", getattr(options, stage).batch_size)
+                fit_options = getattr(options, stage)
+                parallel.check_batch_size(
+                    f"{stage}.batch_size", fit_options.batch_size, num_parts=fit_options.accumulate_steps
+                )
             check_memory(options, parallel)
         check_agreement(_shared(options))
         with agreed(), flags_named():

@@ -200,6 +200,28 @@ def from_dict(values: Mapping[str, Any]) -> RunOptions:
     return options
 
 
+def with_added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of a config.json with the defaults of options that were added after it was written.
+
+    Only an option that is declared as `added` gets its default.
+    """
+    return _with_added(RunOptions, values)
+
+
+def _with_added(kind: Any, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values  # refused by `_values`
+    completed = dict(values)
+    for field in dataclasses.fields(kind):
+        if "rule" not in field.metadata:
+            within = _with_added(field.default_factory, completed.get(field.name, {}))
+            if within or field.name in completed:
+                completed[field.name] = within
+        elif field.metadata["rule"].added:
+            completed.setdefault(field.name, field.default)
+    return completed
+
+
 def _values(kind: Any, values: Any, prefix: str) -> dict[str, Any]:
     """Return `values`, nested dictionaries, with the types of the options; check that they are those of `kind`."""
     fields = {field.name: field for field in dataclasses.fields(kind)}

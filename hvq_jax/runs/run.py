@@ -100,7 +100,7 @@ class Run(abc.ABC):
         sums = evaluator(stage, self.context.parallel)(
             self.context.parallel.replicate(state),
             split=split,
-            batch_size=getattr(self.options, stage.name).batch_size,
+            batch_size=getattr(self.options, stage.name).part_size,
             watch=self.context.preemption.watch,
         )
         return stage.summarise(sums)
@@ -208,7 +208,7 @@ class ImageRun(Run):
             self.dataset,
             workdir=self.workdir,
             checkpoint_step=trained.autoencoder_step,
-            batch_size=self.options.prior.batch_size,
+            batch_size=self.options.prior.part_size,
             options=self.options.prior,
             parallel=self.context.parallel,
             preemption=self.context.preemption,

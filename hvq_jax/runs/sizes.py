@@ -37,7 +37,7 @@ def with_batches_of_at_most(count: int, options: RunOptions, stages: Sequence[st
     refused = []
     for stage in stages:
         stage_options = getattr(options, stage)
-        largest = count - count % num_devices
+        largest = count - count % (num_devices * stage_options.accumulate_steps)
         if stage_options.batch_size <= count:
             continue
         if largest and stage_options.batch_size == KEYS[f"{stage}.batch_size"].default:

@@ -13,7 +13,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.files import NOT_MADE_AGAIN, full_path, open_to_lock, read_json, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, FORMAT, FORMAT_FILE
 from hvq_jax.locks import lock
-from hvq_jax.runs.options import RunOptions, from_dict, stored_values
+from hvq_jax.runs.options import RunOptions, from_dict, stored_values, with_added
 from hvq_jax.schema import Range
 
 _Size = Annotated[int, Range(1, 2**16)]
@@ -134,7 +134,7 @@ def load_config(workdir: str | os.PathLike[str]) -> dict[str, Any]:
         lost = f": {NOT_MADE_AGAIN}" if (Path(workdir) / CHECKPOINTS).exists() else ""
         raise UserError(f"no run in {workdir}: {path} does not exist{lost}")
     with config_named(workdir):
-        return stored_values(config)
+        return stored_values(with_added(config))
 
 
 def load_options(workdir: str | os.PathLike[str]) -> RunOptions:

@@ -39,10 +39,13 @@ class AutoencoderStage(Stage):
         return variables.params, variables.state
 
     def loss(
-        self, params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
         """Return `autoencoder.training_loss` of uint8 images."""
-        return autoencoder.training_loss(self.model, params, state, to_float(batch.items), key, axis_name=axis_name)
+        images = to_float(batch.items)
+        return autoencoder.training_loss(
+            self.model, params, state, images, key, axis_name=axis_name, num_parts=num_parts
+        )
 
     @property
     def starts_from_data(self) -> bool:
@@ -50,11 +53,13 @@ class AutoencoderStage(Stage):
         return self.model.quantizer.starts_from_data
 
     def start_from_data(
-        self, params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Any, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[Any, ModelState]:
         """Return params and model state with codes initialised from the encoder outputs of `batch`."""
         images = to_float(batch.items)
-        return autoencoder.start_from_data(self.model, params, state, images, key, axis_name=axis_name)
+        return autoencoder.start_from_data(
+            self.model, params, state, images, key, axis_name=axis_name, num_parts=num_parts
+        )
 
     def evaluate(self, params: Any, state: ModelState, batch: Batch) -> EvaluationSums:
         """Return `autoencoder.evaluation_sums` of uint8 images."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from hvq_jax.devices.loops import unrolls_loops
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.state import StepReport, TrainState
 
@@ -93,14 +94,9 @@ def compile_dispatch(
         if len(jax.tree.leaves(batches)[0]) == 1:  # without a loop, to compile exactly the program of one step
             state, report = step(state, jax.tree.map(lambda x: x[0], batches))
             return state, jax.tree.map(lambda x: x[None], report)
-        return jax.lax.scan(step, state, batches, unroll=_unrolls())
+        return jax.lax.scan(step, state, batches, unroll=unrolls_loops())
 
     return parallel.compile(steps, donate_state=True)
-
-
-def _unrolls() -> bool:
-    # XLA on CPU runs convolutions in a loop ten times slower (https://github.com/jax-ml/jax/issues/12868).
-    return jax.default_backend() == "cpu"
 
 
 def placed_groups(

@@ -37,6 +37,14 @@ class FitOptions(Options):
     """Options for training a stage."""
 
     batch_size: int = option(128, "items per step, over all devices", low=1)
+    accumulate_steps: int = option(
+        1,
+        "equal parts of a batch that the networks see one after another, with the memory of a part; the gradient is "
+        "that of the batch, up to rounding, but for batch normalisation, which is by part; must divide batch_size",
+        low=1,
+        recorded=True,
+        added=True,
+    )
     num_epochs: int = option(20, "passes over the training split", low=1)
     num_steps: int = option(0, "training steps; 0: by num_epochs", low=0)
     learning_rate: float = option(3e-3, "learning rate of Adam", low=0)
@@ -71,6 +79,19 @@ class FitOptions(Options):
         high=10_000,
         changeable=True,  # within rounding
     )
+
+    def __post_init__(self) -> None:
+        """Check the options, and that batches can be cut into parts."""
+        super().__post_init__()
+        if self.batch_size % self.accumulate_steps:
+            raise ArgumentError(
+                f"accumulate_steps={self.accumulate_steps}", f"must divide batch_size={self.batch_size}"
+            )
+
+    @property
+    def part_size(self) -> int:
+        """The items that the networks see at a time, over all devices."""
+        return self.batch_size // self.accumulate_steps
 
     def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
         """Return Adam with its schedule over `num_steps` steps."""
@@ -120,13 +141,16 @@ def first_state(
     if not stage.starts_from_data:
         return state
     key = jax.random.fold_in(jax.random.key(run.seed), 2**32 - 1)  # not that of any step
+    num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
+    num_parts = num_batches * options.accumulate_steps if options.accumulate_steps > 1 else 1
 
     def start(state: TrainState, batch: Batch) -> TrainState:
-        params, model_state = stage.start_from_data(state.params, state.model_state, batch, key, parallel.axis_name)
+        params, model_state = stage.start_from_data(
+            state.params, state.model_state, batch, key, parallel.axis_name, num_parts
+        )
         optimizer = options.make_optimizer(num_steps)
         return create_state(params, model_state, optimizer, average_decay=options.average_decay)
 
-    num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
     # As one large batch, of which every process has its share.
     batches = train_batches(
         train,
@@ -239,7 +263,7 @@ def _train(
     log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps) if is_first() else SilentLog()
     if start:
         log.say(f"resumes from the checkpoint of step {start}")
-    validate = _Validation(stage, evaluator(stage, parallel), validation, options.batch_size, checkpoints, log)
+    validate = _Validation(stage, evaluator(stage, parallel), validation, options.part_size, checkpoints, log)
     profiler = StepProfiler(run.workdir, stage.name, run.profile_steps, start_step=start, last_step=num_steps)
     step_log = StepLog(log, stage, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
     groups = placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel)
@@ -284,7 +308,7 @@ def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunCo
     """Return `train_step` of this stage: (state, batch) -> (state, report)."""
     return partial(
         train_step,
-        loss_function=stage.loss,
+        loss_function=partial(stage.loss, num_parts=options.accumulate_steps),
         optimizer=options.make_optimizer(num_steps),
         seed=run.seed,
         average_decay=options.average_decay,

@@ -12,6 +12,7 @@ from flax import struct
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.metrics import Mean
+from hvq_jax.parts import in_parts
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Nats, Prior
 from hvq_jax.training.stage import Stage
@@ -78,16 +79,22 @@ class PriorStage(Stage):
         return np.zeros((len(self.model.heads), self.model.num_codes), bool)
 
     def loss(
-        self, params: Any, state: None, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Any, state: None, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[jax.Array, tuple[None, NatsPerLatent]]:
-        """Return nats per position; labels and features are dropped by `key`, differently on each device."""
+        """Return nats per position; labels and features are dropped by `key`, differently on each device and part."""
         del state
         if axis_name:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         label_key, dropout_key = jax.random.split(key)
         dropped = jax.random.bernoulli(label_key, self.label_dropout, batch.labels.shape)
         labels = jnp.where(dropped, NO_CLASS, batch.labels)
-        per_latent = self._nats(params, batch, labels, train=True, rngs={"dropout": dropout_key})
+        keys = jax.random.split(dropout_key, num_parts) if num_parts > 1 else dropout_key[None]
+
+        def score(items: jax.Array, labels: jax.Array, keys: jax.Array) -> tuple[Nats, tuple[()]]:
+            part = dataclasses.replace(batch, items=items)
+            return self._nats(params, part, labels, train=True, rngs={"dropout": keys[0]}), ()
+
+        per_latent, _ = in_parts(score, num_parts, batch.items, labels, keys)
         means = NatsPerLatent.reduce(per_latent, jnp.mean)
         return (means.codes + means.continuous) / math.prod(self.latent_shape), (None, means)
 

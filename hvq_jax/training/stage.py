@@ -25,9 +25,12 @@ class Stage(abc.ABC):
 
     @abc.abstractmethod
     def loss(
-        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[jax.Array, tuple[ModelState, Any]]:
-        """Return the loss of a batch, and the model state and the metrics after it."""
+        """Return the loss of a batch, and the model state and the metrics after it.
+
+        The networks see the batch of this device in `num_parts` equal parts, one after another; see `parts.py`.
+        """
 
     @abc.abstractmethod
     def evaluate(self, params: Params, state: ModelState, batch: Batch) -> Any:
@@ -47,10 +50,10 @@ class Stage(abc.ABC):
         return False
 
     def start_from_data(
-        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Params, state: ModelState, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[Params, ModelState]:
         """Return fresh params and model state initialised from data."""
-        del batch, key, axis_name
+        del batch, key, axis_name, num_parts
         return params, state
 
     def warnings(self, sums: Any) -> dict[str, str]:

@@ -106,7 +106,7 @@ def test_each_length_is_traced_once():
 
 
 def test_the_loop_of_accelerators_takes_the_same_steps(monkeypatch):
-    monkeypatch.setattr("hvq_jax.training.dispatch._unrolls", lambda: False)
+    monkeypatch.setattr("hvq_jax.training.dispatch.unrolls_loops", lambda: False)
     reports, _ = train("pmap", 7)
     chex.assert_trees_all_close(reports, train("pmap", 1)[0], rtol=2e-5, atol=2e-5)
 
