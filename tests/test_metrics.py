@@ -1,5 +1,8 @@
-"""Metrics against numpy, over ragged batches and over devices."""
+"""Metrics against numpy and dm_pix, over ragged batches and over devices."""
 
+from functools import partial
+
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +123,45 @@ def test_ssim_of_one_window_is_the_formula_of_the_paper():
     expected /= (mean_a**2 + mean_b**2 + c1) * (variances + c2)
     # Variances in float32 are differences of means of squares: some 1e-6 of variances near 0.08.
     np.testing.assert_allclose(jitted_ssim(x, y), expected, atol=1e-4)
+
+
+def smooth_pairs(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return images in [-1, 1] with structure, where SSIM is not that of noise, and the same with noise."""
+    rows, columns = np.mgrid[: shape[1], : shape[2]]
+    waves = [np.sin(0.5 * (n + 1) * rows + 0.3 * columns + n) for n in range(shape[0] * shape[3])]
+    images = np.moveaxis(np.reshape(waves, (shape[0], shape[3], *shape[1:3])), 1, -1)
+    noise = np.random.default_rng(0).normal(0, 0.5, shape)
+    return images.astype(np.float32), np.clip(images + noise, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(2, 28, 28, 1), (2, 12, 17, 3), (2, 8, 9, 1)])
+def test_psnr_and_ssim_are_those_of_dm_pix(shape):
+    """Of grey and colour images, and of some that are smaller than the window of the paper."""
+    x, y = smooth_pairs(shape)
+    on_unit = (x + 1) / 2, (y + 1) / 2
+    window = min(11, *shape[1:3])
+    expected = jax.jit(partial(dm_pix.ssim, filter_size=window))(*on_unit)
+    assert (expected < 0.95).all()
+    np.testing.assert_allclose(jax.jit(ssim)(x, y), expected, atol=1e-4)
+    np.testing.assert_allclose(psnr(x, y), dm_pix.psnr(*on_unit), rtol=1e-5)
+
+
+def test_half_the_error_is_six_decibels():
+    x, noise = random_images(3), random_images(4)
+    gained = psnr(x, x + 0.1 * noise) - psnr(x, x + 0.2 * noise)
+    np.testing.assert_allclose(gained, 20 * np.log10(2), atol=1e-4)
+
+
+def test_the_axes_and_channels_of_images_are_alike():
+    """Mirrored or transposed images have the same metrics, and grey images those of their colour version."""
+    x, y = smooth_pairs((2, 16, 16, 1))
+    for metric in (jax.jit(mse), jax.jit(psnr), jitted_ssim):
+        expected = metric(x, y)
+        for axes in ((0, 2, 1, 3), (0, 1, 2, 3)):
+            moved = [np.transpose(images, axes)[:, :, ::-1] for images in (x, y)]
+            np.testing.assert_allclose(metric(*moved), expected, rtol=1e-5)
+        in_colour = [np.repeat(images, 3, axis=-1) for images in (x, y)]
+        np.testing.assert_allclose(metric(*in_colour), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("side", [8, 16])

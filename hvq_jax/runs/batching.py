@@ -19,6 +19,15 @@ class Images(Protocol):
     def __iter__(self) -> Iterator[np.ndarray]: ...
 
 
+def evenly_spaced(count: int, most: int) -> np.ndarray:
+    """Return up to `most` of the numbers from 0 to `count` - 1, increasing: of all classes where these are sorted.
+
+    >>> evenly_spaced(10, 4).tolist(), evenly_spaced(3, 4).tolist()
+    ([0, 3, 6, 9], [0, 1, 2])
+    """
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
+
+
 def padded_size(count: int, smallest: int, largest: int = BATCH) -> int:
     """Return the size that `count` items are padded to: a power of two times `smallest`, at most `largest`.
 

@@ -1,7 +1,6 @@
 """The commands of `compress.py`: files of images to .hvq files, and back."""
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, open_regular, printable, whole_file, whole_folder
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.progress import progress_bar
-from hvq_jax.runs.commands import arrays_of, labels_of_images
+from hvq_jax.runs.commands import arrays_of
 from hvq_jax.runs.compression import RunCodec, check_header, decompressed, file_size
-from hvq_jax.runs.compression_inputs import Source, of_path, of_split
-from hvq_jax.runs.image_inputs import ImageInputs
+from hvq_jax.runs.compression_inputs import Source, find_source
 from hvq_jax.runs.outputs import check_out, is_png, unique_stems, write
 from hvq_jax.runs.results import Decoded
 from hvq_jax.runs.trained import TrainedRun
@@ -50,8 +48,8 @@ def compress_images(
     """
     check_out(out, 1, workdir=workdir, endings=(ENDING,))
     run = TrainedRun.load(workdir)
-    with _flags_named():
-        source = _source(run, path, split, label, labels)
+    with flags_named():
+        source = find_source(run, path, split or "test", label=label, labels=labels)
         check_out(out, 1, workdir=workdir, endings=(ENDING,), inputs=source.files)
         codec = RunCodec(run, with_labels=source.labels is not None, portable=portable)
         given = np.full(source.count, NO_CLASS, np.int32) if source.labels is None else source.labels
@@ -61,21 +59,6 @@ def compress_images(
             num_bytes = save(full_path(out), codec, pieces, given, source, bare)
     per_image = 8 * num_bytes / source.count
     print(f"wrote {out}: {source.count:,} images in {num_bytes:,} bytes, {per_image:.2f} bits per image")
-
-
-def _source(run: TrainedRun, path: str | None, split: str | None, label: str | None, labels: bool) -> Source:
-    def label_files(inputs: ImageInputs) -> np.ndarray | None:
-        return labels_of_images(run, inputs, label) if labels else None
-
-    if label is not None and not run.options.prior.conditional:
-        raise UserError("--label: the prior of this run is not conditional on the class")
-    source = of_path(run, path, label_files) if path is not None else of_split(run, split or "test")
-    if not labels or not run.prior.num_classes:
-        return dataclasses.replace(source, labels=None)
-    if label is not None and source.labels is not None:
-        number = labels_of_images(run, ImageInputs(Path(), [""]), label)[0]
-        return dataclasses.replace(source, labels=np.full(source.count, number, np.int32))
-    return source
 
 
 def _counted(pieces: Iterator[np.ndarray], progress: Any) -> Iterator[np.ndarray]:
@@ -190,7 +173,7 @@ def _errors_of(file: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _flags_named() -> Iterator[None]:
+def flags_named() -> Iterator[None]:
     """Name flags instead of arguments in errors of the block."""
     try:
         yield

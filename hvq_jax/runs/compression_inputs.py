@@ -9,6 +9,8 @@ import numpy as np
 from hvq_jax.data.datasets import AnySplit, open_dataset
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, printable, read_arrays, read_names
+from hvq_jax.runs.batching import evenly_spaced
+from hvq_jax.runs.commands import labels_of_images
 from hvq_jax.runs.image_inputs import ImageInputs
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.runs.workdir import read_description
@@ -26,6 +28,49 @@ class Source:
     labels: np.ndarray | None  # [N] int32; None: unknown
     stems: list[str]  # a path for each, without an ending
     files: list[Path]  # that they are read from
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self.read()
+
+
+def find_source(
+    run: TrainedRun,
+    path: str | None,
+    split: str,
+    *,
+    most: int | None = None,
+    label: str | None = None,
+    labels: bool = True,
+) -> Source:
+    """Return the images of `path`, or of a split where that is None, with the labels that the run's prior is given.
+
+    Args:
+        run: the run that the images are for.
+        path: an image, a folder of images, or an .npz.
+        split: train, validation or test.
+        most: images of the split, evenly spaced; None: all.
+        label: class of all images, name or number; None: that of each, as far as it is known.
+        labels: whether the prior is given any.
+
+    Raises:
+        UserError: the images cannot be found or read, or the label is none of the classes.
+    """
+
+    def label_files(inputs: ImageInputs) -> np.ndarray | None:
+        return labels_of_images(run, inputs, label) if labels else None
+
+    if label is not None and not run.options.prior.conditional:
+        raise UserError("--label: the prior of this run is not conditional on the class")
+    source = of_split(run, split, most) if path is None else of_path(run, path, label_files)
+    if not labels or not run.prior.num_classes:
+        return dataclasses.replace(source, labels=None)
+    if label is not None and source.labels is not None:
+        number = labels_of_images(run, ImageInputs(Path(), [""]), label)[0]
+        return dataclasses.replace(source, labels=np.full(source.count, number, np.int32))
+    return source
 
 
 def of_path(run: TrainedRun, path: str, label_files: Callable[[ImageInputs], np.ndarray | None]) -> Source:
@@ -63,10 +108,16 @@ def _of_arrays(run: TrainedRun, path: Path) -> Source:
     return Source(len(images), lambda: iter(images), labels, stems, [path])
 
 
-def of_split(run: TrainedRun, name: str) -> Source:
+def of_split(run: TrainedRun, name: str, most: int | None = None) -> Source:
     """Return the images of the split `name` of the data set that the run was trained on.
 
-    Raises UserError if the data set cannot be opened, or is no longer the same.
+    Args:
+        run: the run.
+        name: train, validation or test.
+        most: how many images at most, evenly spaced; None: all.
+
+    Raises:
+        UserError: the data set cannot be opened, or is no longer the same.
     """
     dataset = open_dataset(run.options.data)
     if dataset.fingerprint() != read_description(run.workdir)["fingerprint"]:
@@ -75,11 +126,12 @@ def of_split(run: TrainedRun, name: str) -> Source:
             "trained on"
         )
     split: AnySplit = getattr(dataset, name)
+    rows = evenly_spaced(len(split), len(split) if most is None else most)
+    pieces = [rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE)]
 
     def read() -> Iterator[np.ndarray]:
-        for start in range(0, len(split), _PIECE):
-            yield from split.read(np.arange(start, min(start + _PIECE, len(split))))[0]
+        for piece in pieces:
+            yield from split.read(piece)[0]
 
-    pieces = [np.arange(start, min(start + _PIECE, len(split))) for start in range(0, len(split), _PIECE)]
-    labels = np.concatenate([split.read(rows)[1] for rows in pieces]).astype(np.int32)
-    return Source(len(split), read, labels, [f"{number:06d}" for number in range(len(split))], [])
+    labels = np.concatenate([split.read(piece)[1] for piece in pieces]).astype(np.int32)
+    return Source(len(rows), read, labels, [f"{row:06d}" for row in rows], [])

@@ -19,6 +19,7 @@ from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
+from hvq_jax.runs.batching import evenly_spaced
 from hvq_jax.runs.coded_evaluation import evaluate_coded
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
@@ -297,4 +298,4 @@ def _images_to_classify(split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
 
 def _evenly_spaced(split: AnySplit, most: int) -> tuple[np.ndarray, np.ndarray]:
     """Return up to `most` images and labels of a split, from all its classes where it is sorted by class."""
-    return split.read(np.linspace(0, len(split) - 1, min(len(split), most)).astype(int))
+    return split.read(evenly_spaced(len(split), most))
