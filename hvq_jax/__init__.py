@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         SampleSheetOptions as SampleSheetOptions,
     )
     from hvq_jax.runs.trained import TrainedRun as TrainedRun
+    from hvq_jax.training.callbacks import Callback as Callback
     from hvq_jax.training.loop import FitOptions as FitOptions
 
 # The module of each public name.
@@ -70,6 +71,7 @@ _HOMES = {
     "ArgumentError": "errors",
     "Augmentation": "data.augment",
     "Autoencoder": "autoencoder",
+    "Callback": "training.callbacks",
     "CodebookOptions": "quantizers.options",
     "Codes": "codes",
     "DECODERS": "networks",

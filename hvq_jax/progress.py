@@ -1,10 +1,39 @@
-"""Progress bars on stderr that never interrupt the work they show, nor any other thread."""
+"""Lines on stdout, and progress bars on stderr that never interrupt the work they show, nor any other thread."""
 
 import contextlib
+import contextvars
 import sys
+from collections.abc import Iterator
 from typing import Any, TextIO
 
 import tqdm
+
+_name = contextvars.ContextVar("name", default="")
+
+
+@contextlib.contextmanager
+def lines_named(name: str) -> Iterator[None]:
+    """Start the lines that this thread prints during the block, and the titles of its bars, with `name`.
+
+    >>> with lines_named("a"):
+    ...     print_line("step 1")
+    a: step 1
+    """
+    token = _name.set(f"{name}: ")
+    try:
+        yield
+    finally:
+        _name.reset(token)
+
+
+def named(line: str) -> str:
+    """Return `line` with the name that lines have now."""
+    return _name.get() + line
+
+
+def print_line(line: str) -> None:
+    """Print a line, in one piece beside the lines of other threads."""
+    print(f"{named(line)}\n", end="", flush=True)
 
 
 def progress_bar(**options: Any) -> "tqdm.tqdm[Any]":

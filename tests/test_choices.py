@@ -61,8 +61,9 @@ CALLS = {
     "make_optimizer": lambda schedule: make_optimizer(learning_rate=1.0, num_steps=1, schedule=schedule),
 }
 
-# Parameters of such a name that any text will do for: it is only repeated in an error.
+# Parameters of such a name that any text will do for: it is only repeated, as in an error.
 REPEATED = {("require", "family"), ("form", "dtype")}
+REPEATED |= {(f"Callback.{name}", "stage") for name in ("on_record", "on_evaluation", "on_images")}
 
 # The modules that are made of these options check them.
 BASES = {"HybridQuantizerOptions"}

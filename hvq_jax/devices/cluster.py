@@ -19,6 +19,7 @@ from jax.experimental import multihost_utils
 
 from hvq_jax.devices.rendezvous import meet
 from hvq_jax.errors import UserError
+from hvq_jax.progress import print_line
 
 # A process that has not responded for this long counts as dead, and the other processes exit.
 HEARTBEAT_SECONDS = 30
@@ -144,7 +145,7 @@ def is_first() -> bool:
 def say(line: str) -> None:
     """Print a line on process 0 only."""
     if is_first():
-        print(line, flush=True)
+        print_line(line)
 
 
 def wait_for_all(name: str) -> None:

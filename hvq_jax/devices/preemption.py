@@ -31,6 +31,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._signalled: int | None = None  # the number of the signal
+        self._failure: Exception | None = None
         self._deferred = False
         self._calls = 0
 
@@ -55,8 +56,24 @@ class Preemption:
             with contextlib.suppress(OSError):  # not `print`, which may be what the signal has interrupted
                 os.write(2, b"\nsaving; press ctrl-C again to stop without\n")
 
-    def stop(self, saved: str) -> Preempted:
+    def fail(self, failure: Exception) -> None:
+        """Ask to stop as SIGTERM does, in a cluster on all processes; on this one, end with `failure`."""
+        self._failure = self._failure or failure
+        if jax.distributed.is_initialized():
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            self._signalled = self._signalled or signal.SIGTERM
+
+    def raise_failure(self) -> None:
+        """Raise what `fail` was called with, if it was."""
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, saved: str) -> BaseException:
         """Return the exception to end with; `saved` says what was saved, if anything was."""
+        if self._failure is not None:
+            self._failure.add_note(f"{saved or 'stopped'}: {RESUMES}")
+            return self._failure
         by_user = self._signalled == signal.SIGINT
         parts = ["interrupted" if by_user else "stopped by SIGTERM", *([saved] if saved else [])]
         return Preempted(f"{', '.join(parts)}: {RESUMES}", status=130 if by_user else 0)

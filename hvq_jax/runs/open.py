@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dic
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
 from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
-from hvq_jax.runs.summary import read_summary
+from hvq_jax.runs.summary import Summary, read_summary
+from hvq_jax.runs.threads import among_others
 from hvq_jax.runs.workdir import (
     check_config,
     check_format,
@@ -31,25 +32,42 @@ from hvq_jax.runs.workdir import (
     write_description,
     write_format,
 )
+from hvq_jax.training.callbacks import Callback, Callbacks
 from hvq_jax.training.loop import RunContext, num_training_steps
 
 
-def run_experiment(config: Mapping[str, Any] | RunOptions, workdir: str, *, profile_steps: int = 0) -> None:
-    """Run the stages named in `config.stage`, resuming from what `workdir` already holds.
+def run_experiment(
+    config: Mapping[str, Any] | RunOptions,
+    workdir: str,
+    *,
+    profile_steps: int = 0,
+    callbacks: Iterable[Callback | Any] = (),
+) -> Summary:
+    """Run the stages named in `config.stage`, resuming from what `workdir` already holds; return its `summary.json`.
 
-    In a cluster every process calls this, and the first one writes.
+    In a cluster every process calls this, and the first one writes. It may be called in any thread, and in several at
+    once if each run uses one device, as with `parallel=jit`; only in the main thread does it listen for signals.
 
     Args:
         config: the options, as they are or as nested dictionaries (a ConfigDict is one).
         workdir: the folder of the run.
         profile_steps: training steps of each stage to trace into the workdir; 0: none.
+        callbacks: objects with some of the methods of `Callback`, called in this order.
 
     Raises:
         UserError: the config does not fit the workdir, the data or the devices; nothing in the workdir has changed.
         Preempted: after SIGTERM or ctrl-C, with what was trained saved.
+        Exception: what a callback raised, with what was trained saved.
     """
-    with Preemption().noticed() as preemption, open_run(config, workdir, preemption, profile_steps) as run:
+    preemption = Preemption()
+    told = Callbacks(callbacks, fail=preemption.fail)
+    with preemption.noticed(), open_run(config, workdir, preemption, profile_steps, told) as run:
         run.work()
+        summary = read_summary(run.workdir)
+        if is_first():
+            told.tell("on_end", summary)
+        preemption.raise_failure()
+    return summary
 
 
 # Options that may differ between the processes of a cluster: what they give is compared instead.
@@ -59,7 +77,11 @@ _PACKAGE = Path(__file__).parents[1]
 
 @contextlib.contextmanager
 def open_run(
-    config: Mapping[str, Any] | RunOptions, workdir: str, preemption: Preemption, profile_steps: int = 0
+    config: Mapping[str, Any] | RunOptions,
+    workdir: str,
+    preemption: Preemption,
+    profile_steps: int = 0,
+    callbacks: Callbacks | None = None,
 ) -> Iterator[Run]:
     """Yield the run of `config`, with `workdir` locked during the block; raise UserError for any mistake.
 
@@ -75,6 +97,7 @@ def open_run(
                 parallel.check_batch_size(
                     f"{stage}.batch_size", fit_options.batch_size, num_parts=fit_options.accumulate_steps
                 )
+            held.enter_context(among_others(Path(workdir).name, parallel, profiled=profile_steps > 0))
             check_memory(options, parallel)
         check_agreement(_shared(options))
         with agreed(), flags_named():
@@ -85,7 +108,7 @@ def open_run(
             for stage in _stages(options):
                 with flags_named(f"{stage}."):
                     num_training_steps(getattr(fitted, stage), dataset.train)
-            context = RunContext(folder, options.seed, parallel, preemption, profile_steps)
+            context = RunContext(folder, options.seed, parallel, preemption, profile_steps, callbacks or Callbacks())
             run: Run
             if isinstance(dataset, OwnLatents):
                 run = LatentRun(fitted, context, dataset)

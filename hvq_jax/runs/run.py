@@ -114,7 +114,7 @@ class Run(abc.ABC):
         plot: str | None = None,
     ) -> None:
         """Add `make()` to the summary as `section`, unless it is already there, made from the same inputs."""
-        summary = read_summary(self.workdir)
+        summary: dict[str, Any] = {**read_summary(self.workdir)}
         written = summary.get(section, {})
         up_to_date = all(written.get(key) == value for key, value in made_from.items())
         if up_to_date and (plot is None or (self.workdir / plot).exists()):

@@ -1,5 +1,6 @@
 """The summary of a run, `summary.json`: the metrics of each stage on the test split, of a file, and of the samples."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, TypedDict
 
@@ -35,19 +36,26 @@ class CodedSummary(TypedDict):
 
 
 class Summary(TypedDict, total=False):
-    """The sections that exist so far; others say what the run is of, and are written anew each time."""
+    """The sections that exist so far, and what the run is of, which is written anew each time."""
 
     autoencoder: AutoencoderSummary
     prior: PriorSummary
     coded: CodedSummary
     samples: Annotated[dict[str, float | str | bool | None], Keys(("step", "autoencoder_step"))]
+    data: str
+    data_description: str
+    latent: str
+    jax: str
+    python: str
+    devices: str
+    processes: Count
 
 
-def read_summary(workdir: Path) -> dict[str, Any]:
+def read_summary(workdir: Path) -> Summary:
     """Return the summary of a run, {} before there is one; raise UserError if it is damaged."""
-    return dict(read_json(workdir / SUMMARY, Summary, advice=MADE_AGAIN) or {})
+    return read_json(workdir / SUMMARY, Summary, advice=MADE_AGAIN) or Summary()
 
 
-def write_summary(workdir: Path, summary: dict[str, Any]) -> None:
+def write_summary(workdir: Path, summary: Mapping[str, Any]) -> None:
     """Write the summary of a run."""
     write_json(workdir / SUMMARY, summary)

@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from hvq_jax.devices.cluster import agreed, is_first, say, true_on_all, wait_for
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
+from hvq_jax.progress import print_line
 from hvq_jax.training import saved_step
 from hvq_jax.training.saved_step import DamagedError, DeletedError, first_line
 
@@ -31,6 +33,10 @@ _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 _BAD = "bad-"  # before the name of a step that was moved aside
 _DELETED = "deleted-"  # before that of one that is being deleted
 _UNFINISHED = ".orbax-checkpoint-tmp"  # Orbax's, after the name of a step that is being written
+
+# While Orbax starts to save, the threads that it starts take a number from a global variable by which they find each
+# other: two saves that start at once in two threads would mistake the other's threads for their own.
+_starting_to_save = threading.Lock()
 
 
 class Checkpoints:
@@ -117,7 +123,7 @@ class Checkpoints:
             raise self._not_saved(OSError(f"{needed / 2**20:.0f} MiB are needed: No space left on device"))
         self._writing = step, None if metrics is None else float(metrics[self.objective])
         try:
-            with uninterrupted():
+            with uninterrupted(), _starting_to_save:
                 self._open_writer().save(
                     folder, args=saved_step.items(state, metrics), custom_metadata=saved_step.metadata(metrics)
                 )
@@ -282,4 +288,4 @@ def _rename_bad(path: Path, reason: str) -> None:
         number += 1
         target = path.with_name(f"{_BAD}{path.name}-{number}")
     path.rename(target)
-    print(f"checkpoint {path} is not usable ({reason}): moved to {target.name}", flush=True)
+    print_line(f"checkpoint {path} is not usable ({reason}): moved to {target.name}")

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from hvq_jax.errors import Preempted, UserError
 from hvq_jax.files import open_regular, parse_json, write_text
 from hvq_jax.layout import EVENTS, METRICS
-from hvq_jax.progress import progress_bar
+from hvq_jax.progress import named, print_line, progress_bar
 from hvq_jax.schema import Count, check_json
+from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.events import EventFile, summary
 
 
@@ -69,9 +70,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
             if number < len(lines):  # behind the last newline there is nothing, or what a crash left
                 problems.append(f"{number} ({error})")
     if problems:
-        print(
-            f"{path}: left out {len(problems)} lines that are no records, the first is line {problems[0]}", flush=True
-        )
+        print_line(f"{path}: left out {len(problems)} lines that are no records, the first is line {problems[0]}")
     return records
 
 
@@ -97,15 +96,18 @@ def in_one_line(metrics: dict[str, Any]) -> str:
 class RunLog:
     """The log of one stage from `start_step` on; drops records that a resumed run will write again."""
 
-    def __init__(self, workdir: Path, stage: str, *, start_step: int, num_steps: int) -> None:
+    def __init__(
+        self, workdir: Path, stage: str, *, start_step: int, num_steps: int, callbacks: Callbacks | None = None
+    ) -> None:
         self.stage = stage
+        self._callbacks = callbacks or Callbacks()
         kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         # Unbuffered, so that a full disk is noticed here, and not again when the file is closed.
         self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
         self._events = EventFile(workdir / EVENTS / stage, purge_step=start_step + 1)
         self._bar = progress_bar(
-            desc=stage,
+            desc=named(stage),
             total=num_steps,
             initial=start_step,
             unit="step",
@@ -114,7 +116,7 @@ class RunLog:
         )
 
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
-        """Append one line to `metrics.jsonl` and one point per curve to TensorBoard."""
+        """Append one line to `metrics.jsonl` and one point per curve to TensorBoard; tell the callbacks."""
         row = {"stage": self.stage, "split": split, "step": step, **scalars}
         try:
             self._file.write(f"{json.dumps(row)}\n".encode())
@@ -124,23 +126,25 @@ class RunLog:
                 f"cannot write {METRICS} and events in {Path(self._file.name).parent} at step {step}: "
                 f"{error.strerror}; everything saved before is intact"
             ) from None
+        self._callbacks.tell("on_record" if split == "train" else "on_evaluation", self.stage, step, scalars)
 
     def progress(self, step: int, line: str) -> None:
         """Advance the progress bar, or print a line if stderr is not a terminal."""
         self._bar.update(step - self._bar.n)
         if self._bar.disable:
-            print(f"{self.stage} step {step}/{self._bar.total}  {line}", flush=True)
+            print_line(f"{self.stage} step {step}/{self._bar.total}  {line}")
         else:
             self._bar.set_postfix_str(line)
 
     def say(self, line: str) -> None:
         """Print a line without breaking the progress bar."""
-        tqdm.write(f"{self.stage} {line}", file=sys.stdout)
+        tqdm.write(named(f"{self.stage} {line}"), file=sys.stdout)
         sys.stdout.flush()
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """Write uint8 grids `[H, W, C]` to TensorBoard."""
+        """Write uint8 grids `[H, W, C]` to TensorBoard; tell the callbacks."""
         self._events.write(step, *(summary.image(name, image, dataformats="HWC") for name, image in images.items()))
+        self._callbacks.tell("on_images", self.stage, step, images)
 
     def usage(self, step: int, counts: np.ndarray) -> None:
         """Write a histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k].

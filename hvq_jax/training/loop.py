@@ -21,6 +21,7 @@ from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.options import LARGEST_INTEGER, Options, option
+from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
@@ -106,13 +107,14 @@ class FitOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """The context of training: workdir, seed, devices, preemption and profiling."""
+    """The context of training: workdir, seed, devices, preemption, profiling and callbacks."""
 
     workdir: Path
     seed: int
     parallel: Parallel
     preemption: Preemption
     profile_steps: int = 0  # steps of each stage to trace, 0: none
+    callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
@@ -184,7 +186,8 @@ def fit(
     """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
 
     Raises UserError, after everything already saved is safe, when the loss stops being finite, replicas differ or a
-    checkpoint cannot be written; Preempted, with the state saved, when the run is asked to stop.
+    checkpoint cannot be written; with the state saved, Preempted when the run is asked to stop, or what a callback
+    raised.
     """
     num_steps = num_training_steps(options, train)
     create = partial(initial_state, stage, options, num_steps, run.seed)
@@ -260,7 +263,9 @@ def _train(
     dispatch = compile_dispatch(_step_function(stage, options, num_steps, run), parallel)
     start = int(state.step)
     schedule = _schedule(options, steps_per_epoch, num_steps)
-    log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps) if is_first() else SilentLog()
+    log: RunLog = SilentLog()
+    if is_first():
+        log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps, callbacks=run.callbacks)
     if start:
         log.say(f"resumes from the checkpoint of step {start}")
     validate = _Validation(stage, evaluator(stage, parallel), validation, options.part_size, checkpoints, log)
@@ -275,17 +280,19 @@ def _train(
             if line := profiler.after(step, state):
                 log.say(line)
             step_log.add(reports)
-            stops = run.preemption.requested() and step < num_steps
-            saves = schedule.saves(step) or stops
             checks_replicas = schedule.checks_replicas(step, is_first=number == 0)
-            if schedule.logs(step) or stops:
+            if schedule.logs(step):
                 step_log.close_interval(step)
-            if saves or checks_replicas:
+            if schedule.saves(step) or checks_replicas:
                 step_log.write()
             if checks_replicas:
                 _check_replicas(stage, parallel, state, step, checkpoints)
             metrics = validate(state, step) if schedule.evaluates(step) else None
-            if saves:
+            stops = run.preemption.requested() and step < num_steps
+            if stops and not schedule.logs(step):
+                step_log.close_interval(step)
+            if stops or schedule.saves(step):
+                step_log.write()
                 checkpoints.save(step, state, metrics)
                 if metrics is not None:
                     best.offer(metrics[stage.objective], state)
