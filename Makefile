@@ -1,6 +1,7 @@
 # make quickstart: train, evaluate and sample on the embedded images; writes runs/quickstart.
 # make test: run all tests. Like every target, it first installs the pinned requirements into .venv.
 # make bench: compare the speed with PyTorch, which it installs; about nine minutes on two cores.
+# make report: redraw the figures and tables of the studies, and write the numbers in their pages, from stored results.
 # make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
 # make lint: ruff and mypy.
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 
 KILLS ?= 20
 
-.PHONY: quickstart test bench faults lint
+.PHONY: quickstart test bench report faults lint
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -20,6 +21,9 @@ test: $(VENV)/requirements-dev.done
 
 bench: $(VENV)/requirements-bench.done
 	$(BIN)/python -m benchmarks.speed
+
+report: $(VENV)/requirements.done
+	$(BIN)/python -m studies.write_pages
 
 faults: $(VENV)/requirements-dev.done
 	$(BIN)/python tests/faults/full_disk.py

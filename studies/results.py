@@ -14,6 +14,7 @@ from hvq_jax.runs.summary import read_summary
 from hvq_jax.schema import Array
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
+from studies.comparison import NOT_RECORDED, PLACE
 from studies.run_metrics import Stability, radial_share, stability
 
 CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
@@ -38,6 +39,8 @@ class Result(TypedDict):
     """The content of NAME.json: the metrics of a cell, None where there are none; besides, its labels."""
 
     seed: int
+    devices: str
+    jax: str
     mse: float | None
     psnr: float | None
     codes_used: float | None
@@ -166,7 +169,7 @@ def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, 
     summary = read_summary(cell.workdir(runs))
     rates = [record["images_per_second"] for record in records if "images_per_second" in record]
     rate = {"images_per_second": float(np.median(rates))} if rates else {}
-    return {key: summary[key] for key in ("devices", "jax") if key in summary} | rate
+    return {name: summary.get(name, NOT_RECORDED) for name in PLACE} | rate
 
 
 def _test_metrics(cell: Cell, runs: Path) -> dict[str, float | None]:

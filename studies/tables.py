@@ -26,6 +26,7 @@ from studies.cells import Cell
 from studies.results import is_kept, read, read_curve, read_images
 from studies.run_metrics import FIRST, spikes
 
+PLACE_HEAD = ("seeds", "device", "JAX")
 _COLUMNS = {
     "num_spikes": "spikes",
     "peak": "largest loss / median of the 101 before",
@@ -50,15 +51,30 @@ def group_cells(cells: list[Cell]) -> list[list[Cell]]:
     return list(groups.values())
 
 
+def split_by_place(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return results in groups that are from the same device and version of JAX, in the order of the first of each."""
+    places = defaultdict(list)
+    for row in rows:
+        places[row["devices"], row["jax"]].append(row)
+    return list(places.values())
+
+
 def table(groups: list[list[Cell]], results: Path) -> str:
-    """Return a table with one row per group: the mean over seeds and, for several, half the range."""
-    rows = [[read(cell, results) for cell in group] for group in groups]
-    columns = [key for key in _COLUMNS if any(row[key] is not None for group in rows for row in group)]
+    """Return a table with one row per group and device: the mean over seeds and, for several, half the range."""
+    read_groups = [(group[0].labels, [read(cell, results) for cell in group]) for group in groups]
+    rows = [(labels, found) for labels, group in read_groups for found in split_by_place(group)]
+    columns = [key for key in _COLUMNS if any(row[key] is not None for _, found in rows for row in found)]
     lines = [
-        [*group[0].labels.values(), str(len(group)), *(spread([row[key] for row in found]) for key in columns)]
-        for group, found in zip(groups, rows, strict=True)
+        [
+            *labels.values(),
+            str(len(found)),
+            found[0]["devices"],
+            found[0]["jax"],
+            *(spread([row[key] for row in found]) for key in columns),
+        ]
+        for labels, found in rows
     ]
-    return markdown([*groups[0][0].labels, "seeds", *(_COLUMNS[key] for key in columns)], lines)
+    return markdown([*groups[0][0].labels, *PLACE_HEAD, *(_COLUMNS[key] for key in columns)], lines)
 
 
 def spread(values: list[Any]) -> str:
@@ -77,9 +93,9 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure as a PNG, with `options` of `Figure.savefig`."""
+    """Write a figure as a PNG, with `options` of `Figure.savefig`; the same figure gives the same bytes."""
     with whole_file(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100, **options)
+        figure.savefig(unfinished, format="png", dpi=100, metadata={"Software": None}, **options)
 
 
 def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:

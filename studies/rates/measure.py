@@ -35,6 +35,7 @@ from hvq_jax.runs.summary import read_summary
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
+from studies.comparison import PLACE
 from studies.run_metrics import radial_share
 
 NUM_BINS = (1, 2, 4, 8, 16, 32, 64)
@@ -53,6 +54,8 @@ class Measurement(TypedDict):
     """The content of a result, NAME.json."""
 
     latent: str
+    devices: str  # of the training
+    jax: str
     bits_of_codes: float  # per image
     share_outside: float
     mse_not_rounded: float
@@ -230,7 +233,7 @@ def main(arguments: list[str]) -> None:
     test = summary["autoencoder"]["test"]
     data = {} if options.manual_dir is None else {"manual_dir": options.manual_dir}
     result = measured(run, data)
-    result["mse_not_rounded"] = test["mse"]
+    result |= {"mse_not_rounded": test["mse"], **{name: summary[name] for name in PLACE}}
     if run.model.row.frequent == run.model.row.rare == PROJECTION:  # the loss terms are of the same positions
         to_projection = run.model.loss.commitment_target == "projection"
         result["radial_share"] = radial_share(test["projection"], test["commitment"], to_projection)

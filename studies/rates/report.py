@@ -1,11 +1,5 @@
-"""Write the tables and the plot of rate and distortion, from the results so far.
+"""The tables and the plot of rate and distortion, from the results so far."""
 
-    python -m studies.rates.report
-
-Writes `studies/rates/table.md` and `studies/rates/rates.png`.
-"""
-
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +7,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
@@ -62,8 +55,11 @@ def about(found: dict[str, dict[str, Any]]) -> str:
     def entry(value: float | None) -> str:
         return "" if value is None else f"{value:.3g}"
 
-    rows = [[name, *(entry(result.get(key)) for key in _ABOUT)] for name, result in found.items()]
-    return markdown(["run", *_ABOUT.values()], rows)
+    rows = [
+        [name, result["devices"], result["jax"], *(entry(result.get(key)) for key in _ABOUT)]
+        for name, result in found.items()
+    ]
+    return markdown(["run", "device", "JAX", *_ABOUT.values()], rows)
 
 
 def settings(found: dict[str, dict[str, Any]], names: list[str]) -> str:
@@ -113,8 +109,8 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
     save_figure(figure, path)
 
 
-def main() -> None:
-    """Write tables and plot."""
+def redraw() -> None:
+    """Write `studies/rates/table.md` and `studies/rates/rates.png`."""
     found = read_all()
     parts = [about(found)]
     for names in SETTINGS:
@@ -123,8 +119,3 @@ def main() -> None:
     folder = find_folder("rates")
     write_text(folder / "table.md", "\n".join(parts))
     plot(found, folder / "rates.png")
-    print("\n".join(parts), end="")
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -47,6 +47,7 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.schema import Array, Keys
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
+from studies.comparison import name_place
 from studies.samples.cells import cells
 from studies.samples.histogram import histogram_nats
 
@@ -67,6 +68,8 @@ class Judgement(TypedDict):
     """The content of judged-NAME.json; distances are those of Fréchet."""
 
     prior: Annotated[dict[str, float], Keys(("nats_per_latent", "bits_per_pixel"))]
+    devices: str
+    jax: str
     histogram_nats: float
     reconstructions: float
     transmitted: float
@@ -170,6 +173,7 @@ def judged(run: TrainedRun, dataset: ImageDataset, judge: Judge) -> dict[str, An
     drawn = whole(run.sample(labels))
     transmitted = whole(piece for _, piece in run.transmit(training))
     result = {
+        **name_place(),
         "prior": _prior_metrics(run),
         "histogram_nats": measure_histogram_nats(run),
         "reconstructions": judge.distance(whole(run.reconstruct(training))[0]),
@@ -222,7 +226,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--runs={options.runs}: no trained cell without an evaluation; train with studies.train")
     dataset = load_dataset("fashion_mnist", manual_dir=options.manual_dir, data_dir=options.runs / "data")
     judge, about = make_judge(dataset, options.runs / "classifier.npz")
-    write("classifier", about)
+    write("classifier", about | name_place())
     for cell in trained:
         write(f"judged-{cell.name}", judged(TrainedRun.load(cell.workdir(options.runs)), dataset, judge))
 

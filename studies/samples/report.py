@@ -1,29 +1,22 @@
-"""Write the tables of samples, from the evaluations and sweeps so far.
+"""The tables of samples, from the evaluations and sweeps so far."""
 
-    python -m studies.samples.report
-
-Writes `studies/samples/table.md`.
-"""
-
-import sys
 from pathlib import Path
 from typing import Any
 
-from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.cells import Cell
 from studies.samples.cells import cells
 from studies.samples.evaluate import Judgement
-from studies.samples.sweep import read_points
-from studies.tables import group_cells, markdown, spread
+from studies.samples.sweep import read_sweep
+from studies.tables import PLACE_HEAD, group_cells, markdown, split_by_place, spread
 
 _HEAD = (
     "latent",
     "codebook",
     "prior",
-    "seeds",
+    *PLACE_HEAD,
     "nats of codes",
     "histogram",
     "below it, %",
@@ -39,7 +32,7 @@ _HEAD = (
     "recall, %",
 )
 
-_SWEEP_HEAD = ["run", "sampling", "Fréchet distance", "class accuracy, %", "precision, %", "recall, %"]
+_SWEEP_HEAD = ["run", "device", "JAX", "sampling", "Fréchet distance", "class accuracy, %", "precision, %", "recall, %"]
 
 
 def judgement(cell: Cell) -> dict[str, Any] | None:
@@ -53,9 +46,14 @@ def read_judgement(path: Path) -> dict[str, Any] | None:
     return None if found is None else dict(found)
 
 
-def row(group: list[Cell]) -> list[str]:
-    """Return the row of cells that differ by seed only, all of them evaluated."""
+def rows(group: list[Cell]) -> list[list[str]]:
+    """Return one row per device of cells that differ by seed only."""
     found = [result for cell in group if (result := judgement(cell))]
+    return [row(group[0].labels, on_one) for on_one in split_by_place(found)]
+
+
+def row(labels: dict[str, str], found: list[dict[str, Any]]) -> list[str]:
+    """Return the row of the evaluations of cells that differ by seed only, all from one device."""
     priors = [result["prior"] for result in found]
     nats = [prior.get("nats_of_codes", prior["nats_per_latent"]) for prior in priors]
     histogram = [result["histogram_nats"] for result in found]
@@ -70,8 +68,10 @@ def row(group: list[Cell]) -> list[str]:
         return spread([100 * result["samples"][key] for result in found])
 
     return [
-        *group[0].labels.values(),
+        *labels.values(),
         str(len(found)),
+        found[0]["devices"],
+        found[0]["jax"],
         spread(nats),
         spread(histogram),
         spread([100 * (1 - ours / baseline) for ours, baseline in zip(nats, histogram, strict=True)]),
@@ -91,26 +91,24 @@ def row(group: list[Cell]) -> list[str]:
 
 def sweeps() -> list[list[str]]:
     """Return one row per setting of each sweep."""
-    rows = []
+    lines = []
     for path in sorted(find_results("samples").glob("sweep-*.json")):
-        for point in read_points(path):
+        content = read_sweep(path)
+        for point in content["points"]:
             setting = ", ".join(f"{name} {value:g}" for name, value in point["options"].items()) or "default"
             percents = [f"{100 * point[key]:.1f}" for key in ("class_accuracy", "precision", "recall")]
-            rows.append([path.stem.removeprefix("sweep-"), setting, f"{point['frechet_distance']:.2f}", *percents])
-    return rows
+            place = [content["devices"], content["jax"]]
+            distance = f"{point['frechet_distance']:.2f}"
+            lines.append([path.stem.removeprefix("sweep-"), *place, setting, distance, *percents])
+    return lines
 
 
-def main() -> None:
-    """Write the tables."""
+def redraw() -> None:
+    """Write `studies/samples/table.md`."""
     groups = group_cells([cell for cell in cells() if judgement(cell)])
     if not groups:
         raise UserError(f"{find_results('samples')}: no evaluation; run studies.samples.evaluate")
-    table = markdown(list(_HEAD), [row(group) for group in groups])
-    if rows := sweeps():
-        table += "\n" + markdown(_SWEEP_HEAD, rows)
+    table = markdown(list(_HEAD), [line for group in groups for line in rows(group)])
+    if lines := sweeps():
+        table += "\n" + markdown(_SWEEP_HEAD, lines)
     write_text(find_folder("samples") / "table.md", table)
-    print(table, end="")
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(main))

@@ -21,6 +21,7 @@ from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
+from studies.comparison import check_same_place, name_place
 from studies.samples import evaluate
 from studies.samples.evaluate import Judge, SampleMetrics, make_judge, whole, write
 
@@ -49,26 +50,28 @@ class Sweep(TypedDict):
     """The content of sweep-NAME.json."""
 
     points: list[Point]
+    devices: str
+    jax: str
 
 
-def read_points(path: Path) -> list[dict[str, Any]]:
-    """Return the settings of a sweep that are evaluated so far; raise UserError if the file is damaged."""
-    content: dict[str, Any] = dict(read_json(path, Sweep, advice="delete it, and sweep again") or {})
-    points: list[dict[str, Any]] = content.get("points", [])
-    return points
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Return the settings of a sweep that are evaluated so far, and where; raise UserError if the file is damaged."""
+    return dict(read_json(path, Sweep, advice="delete it, and sweep again") or {"points": [], **name_place()})
 
 
 def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     """Return the options and metrics of each setting; write them after each."""
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
-    points = read_points(find_results("samples") / f"sweep-{name}.json")
+    before = read_sweep(find_results("samples") / f"sweep-{name}.json")
+    check_same_place([before, name_place()])
+    points: list[dict[str, Any]] = before["points"]
     done = [point["options"] for point in points]
     for setting in (setting for setting in settings if setting not in done):
         images, _ = whole(run.sample(labels, options=SamplingOptions(**setting)))  # type: ignore[arg-type]
         points.append({"options": setting, **judge.samples(images, labels)})
         print(points[-1], flush=True)
-        write(f"sweep-{name}", {"points": points})
+        write(f"sweep-{name}", {"points": points, **name_place()})
     return points
 
 

@@ -34,6 +34,7 @@ from hvq_jax.training.loop import RunContext, first_state
 from hvq_jax.training.state import TrainState, train_step
 from studies import find_results
 from studies.cells import Cell
+from studies.comparison import name_place
 from studies.run_metrics import FIRST, peaks
 from studies.stability.cells import cells
 
@@ -184,7 +185,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--steps={options.steps}: must be above {2 * FIRST}, since the first {FIRST} are not checked")
     data = [f"--config.data.manual_dir={options.manual_dir}", f"--config.data.data_dir={options.data_dir}"]
     num_steps = options.steps or int(by_name[options.cell].labels["steps"].replace(",", ""))
-    result = {"steps": num_steps, **summary(*watched(by_name[options.cell], data, num_steps))}
+    result = {"steps": num_steps, **name_place(), **summary(*watched(by_name[options.cell], data, num_steps))}
     path = find_results("stability") / f"probe-{options.cell}.json"
     write_json(path, result)
     print(json.dumps(result, indent=1))

@@ -41,9 +41,10 @@ def write_run(cell, runs, losses, test=None):
     records += [{"stage": "prior", "split": "train", "step": 1, "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
-        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"step": 1, "test": test}}))
+        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"step": 1, "test": test}, **PLACE}))
 
 
+PLACE = {"devices": "1 × cpu", "jax": "0.10.2"}
 CELLS = [Cell("c:projected", {"latent": "projected", "of": "4 groups, a/b"}, seed, ()) for seed in (0, 1)]
 
 
@@ -59,7 +60,9 @@ def test_a_result_is_kept_and_shown(tmp_path):
     np.testing.assert_array_equal(read_curve(CELLS[0], results, "loss"), np.ones(300, np.float32))
     lines = table(group_cells(CELLS), results).splitlines()
     assert len(lines) == 3
-    assert lines[2].startswith("| projected | 4 groups, a/b | 2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |")
+    assert lines[2].startswith(
+        "| projected | 4 groups, a/b | 2 | 1 × cpu | 0.10.2 | 0 ± 0 | 1 ± 0 | 1 ± 0 | 1 ± 0 | 0.5 ± 0.25 |"
+    )
     assert "codes used" not in lines[0]  # known of none
     plot(group_cells(CELLS), results, tmp_path / "losses.png")
     assert (tmp_path / "losses.png").read_bytes()[1:4] == b"PNG"
@@ -124,7 +127,7 @@ def test_reconstructions_are_kept_and_shown(tmp_path):
     kept = read_images(cells[1], tmp_path / "results")
     assert kept[0].dtype == np.uint8
     np.testing.assert_array_equal(kept, (originals, originals + 1))
-    assert "| b | vq | 1 | 0 | 0 | 0.5 |" in write(cells, tmp_path)
+    assert "| b | vq | 1 | 1 × cpu | 0.10.2 | 0 | 0 | 0.5 |" in write(cells, tmp_path)
     for name in ("curves.png", "reconstructions.png"):
         assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
 

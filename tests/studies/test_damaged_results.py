@@ -11,7 +11,7 @@ from studies import find_results, tables
 from studies.cells import Cell
 from studies.rates.report import SETTINGS, about, read_result, settings as settings_table
 from studies.samples.report import read_judgement
-from studies.samples.sweep import read_points
+from studies.samples.sweep import read_sweep
 
 KEPT = {
     "rates": sorted(find_results("rates").glob("*.json")),
@@ -30,7 +30,7 @@ def read_kept(kind: str, path) -> None:
         for names in SETTINGS:
             settings_table(found, names)
     elif kind == "sweeps":
-        read_points(path)
+        read_sweep(path)
     elif kind == "samples":
         read_judgement(path)
     else:

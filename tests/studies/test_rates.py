@@ -92,9 +92,11 @@ def test_a_run_is_measured_and_shown(trained_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(report, "find_results", lambda _: tmp_path)
     monkeypatch.setattr(report, "find_folder", lambda _: tmp_path)
-    (tmp_path / "a run.json").write_text(json.dumps({**result, "mse_not_rounded": exact}))
-    report.main()
+    (tmp_path / "a run.json").write_text(
+        json.dumps({**result, "mse_not_rounded": exact, "devices": "1 × cpu", "jax": "0.10.2"})
+    )
+    report.redraw()
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert lines[2].startswith("| a run | 1 |  |")  # a tiny run's radial share was not asked for
+    assert lines[2].startswith("| a run | 1 × cpu | 0.10.2 | 1 |  |")  # a tiny run's radial share was not asked for
     assert f"{settings['1 a code']['mse']:.4f} (0)" in lines[6]
     assert (tmp_path / "rates.png").read_bytes()[1:4] == b"PNG"

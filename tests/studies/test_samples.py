@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -61,9 +62,10 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     monkeypatch.setattr(report, "find_folder", lambda _: tmp_path)
     cell = cells()[1]
     evaluate.write(f"judged-{cell.name}", found)
-    report.main()
+    report.redraw()
     line = (tmp_path / "table.md").read_text().splitlines()[2]
-    assert line.startswith(f"| projected | default | pixelcnn | 1 | {found['prior']['nats_of_codes']:.3g} |")
+    place, nats = f"{found['devices']} | {jax.__version__}", found["prior"]["nats_of_codes"]
+    assert line.startswith(f"| projected | default | pixelcnn | 1 | {place} | {nats:.3g} |")
     assert json.loads((tmp_path / f"judged-{cell.name}.json").read_text()) == found
 
     monkeypatch.setattr(sweep, "find_results", lambda _: tmp_path)
@@ -73,9 +75,10 @@ def test_a_run_is_judged_and_shown(trained_run, data_dir, tmp_path, monkeypatch)
     assert sweep.swept(run, None, "a") == [plain, *others]  # nothing is left to be judged
     assert plain == {"options": {}, **found["samples"]}
     assert all(point["frechet_distance"] != plain["frechet_distance"] for point in others)
-    report.main()
+    report.redraw()
     *_, last = (tmp_path / "table.md").read_text().splitlines()
-    assert last.startswith(f"| a | continuous_temperature 0 | {others[-1]['frechet_distance']:.2f} |")
+    distance = f"{others[-1]['frechet_distance']:.2f}"
+    assert last.startswith(f"| a | {found['devices']} | {jax.__version__} | continuous_temperature 0 | {distance} |")
 
 
 def test_mean_gains_are_those_of_one_bin(trained_run):
@@ -114,6 +117,8 @@ def test_the_table_has_means_over_trainings_and_the_difference_that_drawn_length
     for cell, drawn, mean in zip(group, (8.0, 9.0, 10.0), (8.5, 9.25, 10.75), strict=True):
         samples = {"frechet_distance": drawn, "class_accuracy": 0.8, "precision": 0.7, "recall": 0.6}
         result = {
+            "devices": "1 × cpu",
+            "jax": "0.10.2",
             "prior": {"nats_per_latent": 100, "nats_of_codes": 75.0, "nats_of_continuous": 25.0, "bits_per_pixel": 0.5},
             "histogram_nats": 100.0,
             "reconstructions": 1.0,
@@ -123,7 +128,9 @@ def test_the_table_has_means_over_trainings_and_the_difference_that_drawn_length
             "mean_gains": {**samples, "frechet_distance": mean},
         }
         evaluate.write(f"judged-{cell.name}", result)
-    shown = dict(zip(report._HEAD, report.row(group), strict=True))
+    shown = dict(
+        zip(report._HEAD, report.row(group[0].labels, [report.judgement(cell) for cell in group]), strict=True)
+    )
     assert shown["seeds"] == "3"
     assert shown["below it, %"] == "25 ± 0"
     assert shown["Fréchet distance"] == "9 ± 1"

@@ -1,0 +1,20 @@
+"""The pages whose numbers, tables and figures are written from stored results."""
+
+from studies.defaults.page import PAGE as DEFAULTS
+from studies.page import ROOT, Page
+
+STUDY_PAGES = {
+    "defaults": DEFAULTS,
+}
+
+
+def _numbers() -> dict[str, float]:
+    return {f"{study}/{name}": value for study, page in STUDY_PAGES.items() for name, value in page.values.items()}
+
+
+def _tables() -> dict[str, str]:
+    return {f"{study}/{name}": text for study, page in STUDY_PAGES.items() for name, text in page.texts.items()}
+
+
+README = Page(ROOT / "README.md", redraw=lambda: None, numbers=_numbers, tables=_tables, sections=("Results",))
+PAGES = {**STUDY_PAGES, "README": README}
