@@ -33,4 +33,4 @@ MADE = {
 
 # Version of config.json, checkpoints, latents.npz and tables.npz together. 1 had no number; in 2, codes were counted in
 # assignments per step, and codebook.revive_below too.
-FORMAT = 5
+FORMAT = 6

@@ -16,9 +16,12 @@ from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
 from hvq_jax.data.streamed import StreamedSplit
+from hvq_jax.options import refuse_unused
 
 # Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+# Options of builders that other data sets have as well, or may be given for any.
+_OF_ALL = ("image_size", "channels", "skip_corrupt")
 _FINGERPRINTED = 1000  # images per split
 
 
@@ -128,10 +131,11 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         UserError: the data set cannot be found, prepared or read, has an empty or missing split, or the sizes leave
             nothing to train on.
     """
-    kept = {name: getattr(options, name) for name in ("image_size", "channels", "skip_corrupt")}
-    folders: Any = {"data_dir": options.data_dir, "manual_dir": options.manual_dir}
+    taken = BUILDERS[options.name].OPTIONS if options.name in BUILDERS else ()
+    refuse_unused(options, "name", (*taken, *_OF_ALL), {name: builder.OPTIONS for name, builder in BUILDERS.items()})
     if options.name in BUILDERS:
-        builder = prepare(BUILDERS[options.name], **folders, **kept)
+        given = {name: getattr(options, name) for name in ("data_dir", "manual_dir", *taken)}
+        builder = prepare(BUILDERS[options.name], **given)
     else:
         builder = open_prepared(options.name, options.data_dir)
     classes = class_names(builder)

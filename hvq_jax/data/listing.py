@@ -7,7 +7,7 @@ import pathlib
 import stat
 from collections.abc import Iterator
 
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")  # the formats that `decode_image` reads
 _MOST_KINDS = 5  # named of what is left out
@@ -20,15 +20,15 @@ Stamps = dict[str, tuple[int, int]]  # size in bytes and modification time in ns
 class Listing:
     """The image files below a folder, at any depth."""
 
-    images: Stamps  # sorted by name
+    images: Stamps  # sorted by name; or files of other endings that were asked for
     folders: list[str]  # all folders, sorted by name
     left_out: collections.Counter[str]  # number of other files, by kind: an ending, "hidden", "no regular file"
 
 
-def find_images(folder: pathlib.Path) -> Listing:
+def find_images(folder: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> Listing:
     """Find the image files below a folder, following links.
 
-    An image file is a regular file whose name ends in one of `ENDINGS`, in lower or upper case. Hidden files and
+    An image file is a regular file whose name ends in one of `endings`, in lower or upper case. Hidden files and
     folders, whose names start with a dot, are passed over. A broken link counts as a file, so that whoever reads it
     says so.
 
@@ -43,7 +43,7 @@ def find_images(folder: pathlib.Path) -> Listing:
         above, ancestors = pending.pop()
         for entry in _entries(folder / above):
             path = f"{above}/{entry.name}".removeprefix("/")
-            is_image = entry.name.lower().endswith(ENDINGS)
+            is_image = entry.name.lower().endswith(endings)
             if entry.name.startswith("."):
                 left_out["hidden"] += is_image
             elif _is_folder(entry):
@@ -59,6 +59,30 @@ def find_images(folder: pathlib.Path) -> Listing:
             else:
                 images[path] = stamp
     return Listing(dict(sorted(images.items())), sorted(folders), left_out)
+
+
+def find_files(path: pathlib.Path, endings: tuple[str, ...], kind: str) -> tuple[pathlib.Path, Listing]:
+    """Return a folder, and the files in it that make up a data set: `path` itself, or those below it.
+
+    Args:
+        path: a file, whatever its name, or a folder.
+        endings: the endings of the files below a folder.
+        kind: what the files are, for errors.
+
+    Raises:
+        UserError: there is no such file or folder, or no such file in the folder.
+    """
+    if path.is_dir():
+        listing = find_images(path, endings)
+        if not listing.images:
+            others = f", only {describe(listing.left_out)}" if listing.left_out else ""
+            raise UserError(f"{path} has no {', '.join(endings)} files{others}: name {kind}")
+        return path, listing
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ArgumentError(f"manual_dir={path}", f"{error.strerror}; name {kind}") from None
+    return path.parent, Listing({path.name: stamp(status)}, [], collections.Counter())
 
 
 def describe(left_out: collections.Counter[str]) -> str:

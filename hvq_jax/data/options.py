@@ -22,7 +22,9 @@ class DataOptions(Options):
     data_dir: str | None = option(None, "folder of prepared data sets; None: TFDS's folder", changeable=True)
     # The data itself is checked against the run's fingerprint.
     manual_dir: str | None = option(
-        None, "folder of the published files, None: download them; the folder of image_folder", changeable=True
+        None,
+        "folder of the published files, None: download them; your folder or file of images, for image_…",
+        changeable=True,
     )
     image_size: int | tuple[int, ...] = option(
         0, "side, or (height, width): images are resized to cover it and their centre is cropped; 0: as stored", low=0
@@ -34,7 +36,17 @@ class DataOptions(Options):
     test_size: int | None = option(
         None, "images taken from train where there is no test split; None: a tenth, at most 5,000", low=1
     )
-    skip_corrupt: bool = option(False, "leave out images of image_folder that cannot be read, and list them")
+    labels: str = option(
+        "auto",
+        "where the classes of image_… are from. auto: the files, where they are clear; none: no classes; folder: the "
+        "folders' names (image_folder)",
+    )
+    value_range: tuple[int, ...] | None = option(
+        None,
+        "black and white of float images (image_arrays); None: (-1, 1), if there are negative values",
+        choices=((0, 1), (-1, 1)),
+    )
+    skip_corrupt: bool = option(False, "leave out images of image_… that cannot be read, and list them")
     memory_gib: float = option(
         4.0, "data sets larger than this are streamed from disk", low=0, high=math.inf, changeable=True
     )

@@ -23,9 +23,7 @@ def prepare(
     *,
     data_dir: str | os.PathLike[str] | None = None,
     manual_dir: str | os.PathLike[str] | None = None,
-    image_size: int | tuple[int, ...] = 0,
-    channels: int = 0,
-    skip_corrupt: bool = False,
+    **options: Any,
 ) -> ImageBuilder:
     """Return a builder whose data set is on disk, preparing the data set first if necessary.
 
@@ -38,16 +36,13 @@ def prepare(
         data_dir: folder of prepared data sets; `None` for the default of `data_folder`.
         manual_dir: folder of the published files; `None` to download them. Ignored if a published data set has
             already been prepared.
-        image_size: passed to builders that list it in their `OPTIONS`; the others store images as published.
-        channels: passed on in the same way.
-        skip_corrupt: passed on in the same way.
+        **options: passed on to builders that list them in their `OPTIONS`; the others store images as published.
 
     Raises:
         UserError: a file is missing or damaged, a download failed, `data_dir` is not writable or full, or the
             description of a data set prepared earlier is damaged.
     """
-    options: dict[str, Any] = {"image_size": image_size, "channels": channels, "skip_corrupt": skip_corrupt}
-    taken = {name: options[name] for name in builder_class.OPTIONS}
+    taken = {name: value for name, value in options.items() if name in builder_class.OPTIONS}
     data_dir = data_folder(data_dir)
     with damage_named(f"the description of {builder_class.name} in {data_dir}"):
         check_regular_files(data_dir / builder_class.name)

@@ -4,10 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
-
-ValueRange = tuple[float, float]
-
-_RANGES = ((0, 1), (-1, 1))
+from hvq_jax.value_range import ValueRange, check_range, resolve_range
 
 
 def check_images(
@@ -36,8 +33,7 @@ def check_images(
         height, width, channels = image_shape
         shapes = f"[N, {height}, {width}, {channels}]" + (f" or [N, {height}, {width}]" if channels == 1 else "")
         raise ArgumentError(name, f"must be {shapes}, or one image; the shape is {given.shape}")
-    if value_range is not None and tuple(value_range) not in _RANGES:
-        raise ArgumentError(f"value_range={value_range}", "must be (0, 1) or (-1, 1), for float images")
+    check_range(value_range)
     if given.dtype == np.uint8:
         if value_range is not None:
             raise ArgumentError(f"value_range={value_range}", f"is for float images, but {name} are uint8: omit it")
@@ -58,17 +54,7 @@ def _with_all_axes(images: np.ndarray, image_shape: tuple[int, int, int]) -> np.
 
 
 def _in_model_range(images: np.ndarray, value_range: ValueRange | None, name: str) -> np.ndarray:
-    lowest, highest = float(images.min()), float(images.max())  # NaN if any value is
-    low, high = value_range or (-1, 1)
-    if not (lowest >= low and highest <= high):
-        found = "not all are numbers" if np.isnan(lowest) else f"the values are from {lowest:g} to {highest:g}"
-        raise ArgumentError(name, f"float images must be in [{low:g}, {high:g}]; {found}")
-    if value_range is None and lowest >= 0:
-        raise ArgumentError(
-            name,
-            f"float images from {lowest:g} to {highest:g} may be meant in [0, 1] or in [-1, 1]: say which with "
-            "value_range=(0, 1) or value_range=(-1, 1)",
-        )
+    low, _ = resolve_range(float(images.min()), float(images.max()), value_range, name)
     return images if low else 2 * images - 1
 
 

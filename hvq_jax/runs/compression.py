@@ -23,11 +23,12 @@ from hvq_jax.codec.latent_codec import Block, LatentCodec
 from hvq_jax.codec.range_coder import DamagedStreamError
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.priors.labels import NO_CLASS
-from hvq_jax.runs.array_arguments import ValueRange, check_images
+from hvq_jax.runs.array_arguments import check_images
 from hvq_jax.runs.batching import joined
 from hvq_jax.runs.codec_fingerprint import PARTS, environment_digests, run_fingerprint
 from hvq_jax.runs.results import Decoded
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.value_range import ValueRange
 
 NOT_PORTABLE = bytes(file_format.ENVIRONMENT_BYTES)
 

@@ -17,7 +17,6 @@ from hvq_jax.priors.importance import check_proposals
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import Kept, SamplingOptions
 from hvq_jax.runs.array_arguments import (
-    ValueRange,
     check_floats,
     check_images,
     check_integers,
@@ -33,6 +32,7 @@ from hvq_jax.runs.evaluation import evaluate
 from hvq_jax.runs.results import Decoded, Encoded, Latents, LogLikelihood
 from hvq_jax.runs.stored_codes import check_codes
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.value_range import ValueRange
 
 
 def load(workdir: str | Path) -> "LoadedRun":

@@ -7,6 +7,7 @@ the commands, `--help` and docs/options.md all follow from `RunOptions`.
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -182,7 +183,7 @@ def _field_value(field: dataclasses.Field[Any], value: Any) -> Any:
     if len(kinds) == 1:
         return float(value) if field.type is float else value
     named = [kind for kind in kinds if kind is not type(None)]
-    return FieldReference(value, field_type=named[0] if len(named) == 1 else object)
+    return FieldReference(value, field_type=(typing.get_origin(named[0]) or named[0]) if len(named) == 1 else object)
 
 
 def to_dict(options: Any) -> dict[str, Any]:
@@ -288,7 +289,7 @@ def reference_page() -> str:
         name, _, short = key.rpartition(".")
         mark = "*" if field.metadata["rule"].changeable else ""
         help_text = field.metadata["rule"].help.replace("|", "\\|")
-        allowed = _allowed(field).strip(" ()").removeprefix("choose ")
+        allowed = _allowed(field)[len(" (") : -len(")")].removeprefix("choose ")
         row = f"| `{short or key}`{mark} | `{field.default}` | {allowed} | {help_text} |"
         sections.setdefault(name, []).append(row)
     for name, rows in sections.items():

@@ -87,7 +87,7 @@ def test_a_data_set_that_cannot_be_written_leaves_no_thread(tmp_path, files, mon
         next(iter(examples))
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", decode)
+    monkeypatch.setattr("hvq_jax.data.builders.collection.decode_files", decode)
     monkeypatch.setattr(RecordWriter, "write", full)
     with pytest.raises(UserError, match="No space left") as caught:  # holds the frames, and what they refer to
         prepare(ImageFolder, data_dir=tmp_path / "out", manual_dir=folder, image_size=8)

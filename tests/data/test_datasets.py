@@ -254,6 +254,14 @@ def test_names_are_those_of_the_files_and_numbers_where_there_are_none(only_trai
             assert [name.decode() for name in dataset.names[split]] == names
 
 
+@pytest.mark.parametrize("option", [{"labels": "none"}, {"value_range": (0, 1)}])
+def test_options_of_own_images_are_refused_for_other_data_sets(only_train, option):
+    said = r"^(labels|value_range)=.*: name=garments has no such option: choose name=image_"
+    for name in ("garments", "fashion_mnist_mini"):
+        with pytest.raises(UserError, match=said.replace("garments", name)):
+            load_dataset(name, data_dir=only_train, **option)
+
+
 def test_unknown_name_lists_ours(tmp_path):
     with pytest.raises(UserError, match=r"cifar10, .*fashion_mnist, fashion_mnist_mini, .*mnist"):
         load_dataset("xyz", data_dir=tmp_path)

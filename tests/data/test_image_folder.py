@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import random
@@ -12,8 +13,7 @@ from published_files import stored
 
 from hvq_jax.data.builders import base
 from hvq_jax.data.builders.decode_files import decode_files
-from hvq_jax.data.builders.image_files import list_images
-from hvq_jax.data.builders.image_folder import ImageFolder
+from hvq_jax.data.builders.image_folder import ImageFolder, list_images
 from hvq_jax.data.decode import ImageError, read_image
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
@@ -153,7 +153,7 @@ def test_images_of_any_size_get_one_size(tmp_path):
 def test_a_copy_is_found_at_once(tmp_path, monkeypatch):
     folder = write_images(tmp_path / "in", "a/1.png", "b/1.png")
     first = prepared(folder, tmp_path / "out")
-    monkeypatch.setattr("hvq_jax.data.builders.image_folder.decode_files", None)  # would be called to prepare again
+    monkeypatch.setattr("hvq_jax.data.builders.collection.decode_files", None)  # would be called to prepare again
     again = prepared(folder, tmp_path / "out")
     assert again.data_path == first.data_path
     assert again.info.splits["train"].num_examples == 2
@@ -307,6 +307,83 @@ def test_other_layouts_are_one_line(tmp_path, paths, folders, reason):
     with pytest.raises(UserError, match=reason) as caught:
         list_images(folder)
     assert "\n" not in str(caught.value)
+
+
+SHARDS = ["00000/0.png", "00000/1.png", "01000/1000.png"]
+
+
+@pytest.mark.parametrize(
+    "paths", [SHARDS, ["train/00/1.png", "train/01/2.png", "test/00/3.png"], ["part-1/1.png", "part-2/2.png"]]
+)
+def test_folders_that_may_be_shards_are_classes_only_if_they_are_called_so(tmp_path, paths):
+    folder = write_images(tmp_path, *paths)
+    with pytest.raises(UserError, match=r"^labels=auto: the folders .* may be classes, or shards .*data\.labels=none"):
+        list_images(folder)
+    classes = list_images(folder, "folder")
+    assert classes.class_names == tuple(sorted({path.split("/")[-2] for path in paths}))
+    without = list_images(folder, "none")
+    assert without.class_names == ("image",)
+    assert [path for path, _ in without.splits["train"]] == [path for path, _ in classes.splits["train"]]
+    assert without.digest != classes.digest
+
+
+@pytest.mark.parametrize("names", [["0", "1", "10"], ["cat", "dog"], ["n01", "n02"], ["00", "cat"], ["2019", "2020"]])
+def test_other_folders_are_classes(tmp_path, names):
+    files = list_images(write_images(tmp_path, *(f"{name}/1.png" for name in names)))
+    assert files.class_names == tuple(sorted(names))
+
+
+def test_without_labels_images_may_be_anywhere(tmp_path):
+    files = list_images(write_images(tmp_path, "1.png", "a/2.png", "b/c/3.png"), "none")
+    assert files.splits == {"train": [("1.png", 0), ("a/2.png", 0), ("b/c/3.png", 0)]}
+    folder = write_tables(write_images(tmp_path / "tables", "images/1.png", "images/2.png"), train="1.png,a 2.png,b")
+    assert list_images(folder, "none").splits == {"train": [("images/1.png", 0), ("images/2.png", 0)]}
+
+
+def write_json(folder: pathlib.Path, content) -> pathlib.Path:
+    (folder / "dataset.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_a_dataset_json_has_the_labels(tmp_path):
+    folder = write_images(tmp_path, *SHARDS)
+    write_json(folder, {"labels": [[path, number] for number, path in enumerate(SHARDS)]})
+    files = list_images(folder)
+    assert files.splits == {"train": [(path, number) for number, path in enumerate(SHARDS)]}
+    assert (files.class_names, files.left_out) == (("0", "1", "2"), "")
+    os.utime(folder / "dataset.json", (1, 1))
+    assert list_images(folder).digest != files.digest
+    assert list_images(folder, "none").class_names == ("image",)
+    assert list_images(folder, "folder").class_names == ("00000", "01000")
+    assert list_images(write_json(folder, {"labels": None})).class_names == ("image",)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "dataset.json cannot be read"),
+        ("[]", "dataset.json cannot be read .*TypeError"),
+        ({}, "dataset.json cannot be read .*KeyError: 'labels'"),
+        ({"labels": [1]}, "dataset.json cannot be read"),
+        ({"labels": [[SHARDS[0], 0], ["../secret.png", 1]]}, r"there is no image \.\./secret\.png"),
+        ({"labels": [[path, [0, 1]] for path in SHARDS]}, "00000/0.png has several labels .multi-label"),
+        ({"labels": [[path, "a"] for path in SHARDS]}, "00000/0.png has the label 'a', but must have one integer"),
+        ({"labels": [[path, -1 - len(path)] for path in SHARDS]}, "label of 00000/0.png is -12, out of range"),
+        ({"labels": [[path, 10**9] for path in SHARDS]}, "label 1000000000 is too large for a class"),
+        ({"labels": [[path, 0] for path in SHARDS[1:]]}, "has no label for 00000/0.png"),
+        ({"labels": [[path, 0] for path in SHARDS[:2] * 2]}, "an image has two labels"),
+    ],
+)
+def test_a_bad_dataset_json_is_one_line(tmp_path, content, reason):
+    folder = write_json(write_images(tmp_path, *SHARDS), content)
+    with pytest.raises(UserError, match=reason) as caught:
+        list_images(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_other_places_of_labels_are_refused(tmp_path):
+    with pytest.raises(UserError, match=r"^labels=column: choose one of auto, folder, none$"):
+        list_images(write_images(tmp_path, "a.png"), "column")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from hvq_jax.data.builders.image_files import list_images
+from hvq_jax.data.builders.image_folder import list_images
 from hvq_jax.data.listing import ENDINGS, describe, find_images
 from hvq_jax.errors import UserError
 
@@ -84,7 +84,8 @@ def test_tables_name_classes_and_files_in_either_form(tmp_path):
 def test_a_copy_with_the_labels_of_an_earlier_version_is_not_used(tmp_path, monkeypatch):
     touch(tmp_path, f"train/{COMPOSED}/1.png", f"val/{DECOMPOSED}/2.png")
     digest = list_images(tmp_path).digest
-    monkeypatch.setattr("hvq_jax.data.builders.image_files._composed", str)
+    for module in ("classes", "image_folder"):
+        monkeypatch.setattr(f"hvq_jax.data.builders.{module}.composed", str)
     assert len(list_images(tmp_path).class_names) == 2
     assert list_images(tmp_path).digest != digest
 

@@ -63,7 +63,7 @@ def test_packaged_configs_are_found_anywhere_and_files_come_first(tmp_path, monk
 @given(st.sampled_from(sorted(KEYS)), st.data())
 def test_a_slip_in_any_option_is_met_with_that_option(key, data):
     place = data.draw(st.integers(key.rfind(".") + 1, len(key) - 1))
-    wrong = key[:place] + data.draw(st.sampled_from("xz")) + key[place + 1 :]
+    wrong = key[:place] + data.draw(st.sampled_from("xz".replace(key[place], ""))) + key[place + 1 :]
     with pytest.raises(UserError, match="there is no such option; did you mean --config"):
         parse_command_line([CONFIG, "--workdir=x", f"--config.{wrong}=1"])
 
@@ -77,7 +77,7 @@ def test_what_may_be_none_can_be_set_to_none(key):
         config = parse_command_line([CONFIG, "--workdir=x", *flags]).config
         assert flatten(config.to_dict())[key] is None
     config = parse_command_line([CONFIG, "--workdir=x", f"--config.{key}=None", f"--config.{key}", "1"]).config
-    assert flatten(config.to_dict())[key] in (1, "1")
+    assert flatten(config.to_dict())[key] in (1, "1", [1])
 
 
 @pytest.mark.parametrize("key", sorted(KEYS))

@@ -3,9 +3,19 @@
 from hvq_jax.data.builders.base import ImageBuilder
 from hvq_jax.data.builders.cifar import Cifar10, Cifar100
 from hvq_jax.data.builders.fashion_mnist_mini import FashionMnistMini
+from hvq_jax.data.builders.image_arrays import ImageArrays
 from hvq_jax.data.builders.image_folder import ImageFolder
 from hvq_jax.data.builders.mnist import FashionMnist, Mnist
 
 BUILDERS: dict[str, type[ImageBuilder]] = {
-    builder.name: builder for builder in (Mnist, FashionMnist, FashionMnistMini, Cifar10, Cifar100, ImageFolder)
+    builder.name: builder
+    for builder in (
+        Mnist,
+        FashionMnist,
+        FashionMnistMini,
+        Cifar10,
+        Cifar100,
+        ImageFolder,
+        ImageArrays,
+    )
 }

@@ -1,0 +1,64 @@
+"""A user's own images in one format: their names, splits and classes, and the decoding of each."""
+
+import abc
+import contextlib
+import dataclasses
+import hashlib
+import os
+import pathlib
+from collections.abc import Generator
+
+import numpy as np
+
+from hvq_jax.data.builders.decode_files import Encoded, decode_files
+from hvq_jax.data.decode import ImageError
+from hvq_jax.data.listing import Stamps
+
+ImageShape = tuple[int, int, int]  # (H, W, C)
+
+
+@dataclasses.dataclass(frozen=True)
+class Collection(abc.ABC):
+    """Images with a name and a label each, in an order that depends on nothing but the files."""
+
+    root: pathlib.Path  # `root / name` says where an image is, for people
+    class_names: tuple[str, ...]
+    splits: dict[str, list[tuple[str, int]]]  # by split: name and label of each image
+    digest: str  # if it changes, the images or their labels may have changed
+    left_out: str  # the numbers of files and images that are not used, by kind
+
+    @property
+    def image_shape(self) -> ImageShape | None:
+        """Shape (H, W, C) of the images as they are stored; None where they may have several."""
+        return None
+
+    @abc.abstractmethod
+    def read(self, split: str, image_shape: ImageShape) -> Generator[np.ndarray | ImageError, None, None]:
+        """Yield each image of a split, uint8 [H, W, C], resized to `image_shape`, or why it cannot be decoded."""
+
+
+class EncodedCollection(Collection):
+    """Images that are PNG, JPEG or other files, whatever they are stored in."""
+
+    @abc.abstractmethod
+    def files(self, split: str) -> Generator[Encoded, None, None]:
+        """Yield the path or the content of each file of a split, or why there is none."""
+
+    def read(self, split: str, image_shape: ImageShape) -> Generator[np.ndarray | ImageError, None, None]:
+        """Yield each image of a split, decoded by several threads."""
+        height, width, channels = image_shape
+        with (
+            contextlib.closing(self.files(split)) as files,
+            contextlib.closing(decode_files(files, sides=(height, width), channels=channels)) as images,
+        ):
+            yield from images
+
+
+def digest_of(stamps: Stamps, *choices: object) -> str:
+    """Return a hash of the names, sizes and modification times of files, and of the options that change labels."""
+    digest = hashlib.sha256()
+    for path, (size, changed) in stamps.items():
+        digest.update(b"%s\0%d\0%d\n" % (os.fsencode(path), size, changed))
+    for choice in choices:
+        digest.update(str(choice).encode())
+    return digest.hexdigest()
