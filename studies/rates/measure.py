@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> None:
     if not list_settings(run):
         mode = run.model.latent_options.mode
         raise UserError(f"--workdir={options.workdir}: its latent, {mode}, has no continuous part to measure")
-    summary = read_summary(run.workdir)
+    summary: dict[str, Any] = {**read_summary(run.workdir)}
     if "autoencoder" not in summary:
         raise UserError(f"--workdir={options.workdir}: its autoencoder is not fully trained; run train.py on it")
     test = summary["autoencoder"]["test"]
