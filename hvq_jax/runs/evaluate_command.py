@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from hvq_jax.codec import range_coder
+from hvq_jax.data.held_out import SPLITS
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, write_json
 from hvq_jax.priors.labels import NO_CLASS
@@ -121,8 +122,9 @@ def table(result: dict[str, Any]) -> str:
     """Return the main metrics of a result of `evaluate_run` as a text of several lines."""
     found = result["metrics"]
     prior = f" and {result['prior']}" if result["prior"] else ""
+    where = f"the {result['images']} split" if result["images"] in SPLITS else result["images"]
     lines = [
-        f"{result['workdir']}: {result['latent']}{prior}, {found['num_images']:,} images of {result['images']}; "
+        f"{result['workdir']}: {result['latent']}{prior}, {found['num_images']:,} images of {where}; "
         f"{result['device']}, JAX {result['jax']}"
     ]
     if "bits_per_image" in found:

@@ -27,12 +27,16 @@ class PriorSummary(TypedDict):
 
 
 class CodedSummary(TypedDict):
-    """The test images as an .hvq file, by these stages: what `evaluate_coded` returns of `most_images` at most."""
+    """The test images as an .hvq file, by these stages: what `evaluate_coded` returns of `most_images` at most.
+
+    `left_out` is the reason if they cannot be coded.
+    """
 
     step: Count
     autoencoder_step: Count
     most_images: Count
-    test: Annotated[dict[str, float], Keys(("coded_bits_per_image",))]
+    test: NotRequired[Annotated[dict[str, float], Keys(("coded_bits_per_image",))]]
+    left_out: NotRequired[str]
 
 
 class Summary(TypedDict, total=False):

@@ -11,6 +11,7 @@ import pytest
 import hvq_jax as hvq
 import train
 from hvq_jax.codec import range_coder
+from hvq_jax.codec.latent_codec import LatentCodec
 from hvq_jax.data.builders.idx import read_idx
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.runs.coded_evaluation import evaluate_coded
@@ -151,6 +152,15 @@ def test_without_the_package_a_run_says_so_and_ends_as_well(copied, monkeypatch,
         "coded: left out, since compression needs the package constriction: pip install 'constriction>=0.5,<0.6'"
     ]
     assert summary_of(copied) == before
+
+
+def test_images_that_cannot_be_coded_do_not_end_a_run(copied, monkeypatch, capsys):
+    """Where a device computes the same differently, encoder and decoder disagree, and no file is written."""
+    monkeypatch.setattr(LatentCodec, "decode", lambda *arguments: (np.zeros(0), np.zeros(0)))
+    for _ in range(2):
+        assert train.main([f"--workdir={copied}", "--config.prior.coded_images=5"]) == 0
+        assert "did not decode to what it was made from" in summary_of(copied)["coded"]["left_out"]
+    assert capsys.readouterr().out.count("did not decode") == 1
 
 
 def test_the_package_is_found_where_it_is_installed(monkeypatch):
