@@ -40,8 +40,8 @@ _ROOT = Path(__file__).parents[1]
 _DEVICE_MEMORY = 0.9  # share of a GPU's memory reserved by all runs together
 
 # Seconds of --seconds
-_START = 60.0  # a run is started only if at least this long remains before it would be stopped
-_SAVE = 20.0  # for a run to save and exit after SIGTERM, before it is killed
+START = 60.0  # a run is started only if at least this long remains before it would be stopped
+SAVE = 20.0  # for a run to save and exit after SIGTERM, before it is killed
 _KEEP = 20.0  # then, for the reconstructions of a run that has just ended
 _PACK = 5.0  # then, for everything else
 
@@ -54,7 +54,7 @@ class Limit:
 
     def training(self) -> float:
         """Return the seconds until the runs are stopped."""
-        return self.keeping() - _SAVE - _KEEP
+        return self.keeping() - SAVE - _KEEP
 
     def keeping(self) -> float:
         """Return the seconds until results must be written."""
@@ -62,7 +62,7 @@ class Limit:
 
     def stop(self) -> None:
         """Stop the runs now."""
-        self._end = min(self._end, time.monotonic() + _SAVE + _KEEP + _PACK)
+        self._end = min(self._end, time.monotonic() + SAVE + _KEEP + _PACK)
 
     @contextlib.contextmanager
     def stopped_by_sigterm(self) -> Iterator[None]:
@@ -160,29 +160,29 @@ def train_cells(
 
 def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine: Machine, limit: Limit) -> str:
     """Train a cell, and keep its result if it ends; return "done", "failed", or "missing" if time ran out."""
-    if limit.training() < _START:
+    if limit.training() < START:
         print(f"{cell.name}: not started, too little time is left", flush=True)
         return "missing"
     path = runs / f"{cell.name}.log"
     dispatch = f"--config.autoencoder.steps_per_dispatch={machine.steps_per_dispatch(cell)}"
     command = [*_command(cell, runs), *data, dispatch]
     with path.open("w") as log:
-        status = _run(command, log, machine, limit.training, _SAVE)
+        status = run_until(command, log, machine, limit.training, SAVE)
         finished = status == 0 and is_finished(cell, runs)  # otherwise the summary may be of another config
-        diverged = status != 0 and "the loss is" in _last_line(path)
+        diverged = status != 0 and "the loss is" in last_line(path)
         images = None
         if finished and cell.num_images:
             file = cell.workdir(runs) / "images.npz"
-            status = _run(_reconstruct(cell, runs, file), log, machine, limit.keeping, 0.0)
+            status = run_until(_reconstruct(cell, runs, file), log, machine, limit.keeping, 0.0)
             finished = status == 0
             images = read_arrays(file, IMAGE_ARRAYS) if finished else None
     if finished or diverged:
         collect(cell, runs, results, images)
-        print(f"{cell.name}: {'done' if finished else _last_line(path)}", flush=True)
+        print(f"{cell.name}: {'done' if finished else last_line(path)}", flush=True)
         return "done"
     killed = status == -signal.SIGKILL and limit.training() <= 0
     stopped = killed or status in (0, -signal.SIGTERM)
-    print(f"{cell.name}: {'stopped, to be resumed' if stopped else _last_line(path)}", flush=True)
+    print(f"{cell.name}: {'stopped, to be resumed' if stopped else last_line(path)}", flush=True)
     return "missing" if stopped else "failed"
 
 
@@ -195,7 +195,7 @@ def _reconstruct(cell: Cell, runs: Path, file: Path) -> list[str]:
     return [sys.executable, "-m", "studies.reconstruct", *options]
 
 
-def _run(command: list[str], log: IO[str], machine: Machine, left: Callable[[], float], grace: float) -> int:
+def run_until(command: list[str], log: IO[str], machine: Machine, left: Callable[[], float], grace: float) -> int:
     """Run a command and return its status; stop it when no time is left, kill it after another `grace` seconds."""
     process = subprocess.Popen(
         command,
@@ -216,7 +216,8 @@ def _run(command: list[str], log: IO[str], machine: Machine, left: Callable[[], 
     return process.wait()
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """Return the last line of a log, "" if it is empty."""
     return (path.read_text().strip().splitlines() or [""])[-1]
 
 

@@ -61,7 +61,7 @@ def fakes(monkeypatch):
     )
     monkeypatch.setattr(train, "_reconstruct", lambda cell, runs, file: [sys.executable, "-c", IMAGES, str(file)])
     monkeypatch.setattr(Machine, "found", classmethod(lambda cls, jobs: cls("cpu", jobs)))
-    monkeypatch.setattr(train, "_START", 0.5)
+    monkeypatch.setattr(train, "START", 0.5)
 
 
 @pytest.fixture
@@ -112,9 +112,9 @@ def test_the_summary_of_a_run_that_was_refused_is_not_kept(trained):
 
 
 def test_a_run_is_stopped_within_the_limit_and_resumed(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(train, "_START", 2.0)
+    monkeypatch.setattr(train, "START", 2.0)
     start = time.monotonic()
-    seconds = train._SAVE + train._KEEP + train._PACK + 5
+    seconds = train.SAVE + train._KEEP + train._PACK + 5
     trained(cell("ends"), cell("lasts"), seconds=seconds, pack=tmp_path / "packed")
     assert time.monotonic() - start < seconds
     assert is_kept(cell("ends"), trained.results)
@@ -145,7 +145,7 @@ def test_sigterm_stops_the_runs_and_leaves_time_to_pack(trained, tmp_path, capsy
 
 
 def test_nothing_is_started_with_too_little_time_left(trained, capsys):
-    trained(cell("ends"), seconds=train._SAVE + train._KEEP + train._PACK + 0.3)
+    trained(cell("ends"), seconds=train.SAVE + train._KEEP + train._PACK + 0.3)
     assert starts(trained, "ends") == 0
     assert "not started, too little time is left" in capsys.readouterr().out
 
