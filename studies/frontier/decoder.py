@@ -60,10 +60,12 @@ class DecoderStage(Stage):
         return from_tokens(tokens.astype(jnp.int32), self.tables, vectors, groups)[0]
 
     def loss(
-        self, params: Any, state: Any, batch: Batch, key: jax.Array, axis_name: str | None
+        self, params: Any, state: Any, batch: Batch, key: jax.Array, axis_name: str | None, num_parts: int = 1
     ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
-        """Return the MSE of the images, with the batch's own statistics."""
+        """Return the MSE of the images, with the batch's own statistics; raise ValueError for several parts."""
         del key
+        if num_parts > 1:
+            raise ValueError(f"num_parts={num_parts}: a decoder is fine-tuned on whole batches")
         tokens, images = batch.items
         decoded, updates = self.model.decoder(axis_name).apply(
             {"params": params, "batch_stats": state}, self._received(tokens), train=True, mutable=["batch_stats"]

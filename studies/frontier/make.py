@@ -37,6 +37,7 @@ from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.loop import RunContext, fit
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.state import TrainState
+from studies.comparison import name_place
 from studies.frontier.cells import SIZES, Point, Size, Training, trainings
 from studies.frontier.codes_first import ContinuousGivenCodes
 from studies.frontier.decoder import DecoderStage, TransmittedSplit
@@ -161,8 +162,9 @@ def _make_point(work: Work, point: Point, results: Path, data: Sequence[str]) ->
     if training.cell.seed == 0:
         write_arrays(find_point(training, point, results, ".npz"), examples(fine_tuned, latents, work.images))
     described = {"curve": point.curve, "value": point.value, "training": training.name, "seed": training.cell.seed}
-    seconds = {"cpu_seconds": round(time.process_time() - start, 1)}
-    write_json(find_point(training, point, results), described | found | seconds | environment())
+    found["prior_parameters"] = sum(leaf.size for leaf in jax.tree.leaves(run.prior_params))
+    found["cpu_seconds"] = round(time.process_time() - start, 1)
+    write_json(find_point(training, point, results), described | found | environment())
     shutil.rmtree(folder)
 
 
@@ -196,11 +198,7 @@ def parse(arguments: Sequence[str], workdir: Path, data: Sequence[str] = ()) -> 
 def environment() -> dict[str, str]:
     """Return the device, the version of JAX, and the commit of the code, "unknown" outside a repository."""
     asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=_ROOT, capture_output=True, text=True, check=False)
-    return {
-        "device": jax.devices()[0].device_kind,
-        "jax": jax.__version__,
-        "commit": asked.stdout.strip() if asked.returncode == 0 else "unknown",
-    }
+    return {**name_place(), "commit": asked.stdout.strip() if asked.returncode == 0 else "unknown"}
 
 
 def main(arguments: list[str]) -> None:

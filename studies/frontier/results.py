@@ -54,8 +54,9 @@ class PointResult(TypedDict):
     static_bits: Bits
     bits_by_position: Positions
     codes_first_bits: NotRequired[OtherOrder]
+    prior_parameters: int
     cpu_seconds: float
-    device: str
+    devices: str
     jax: str
     commit: str
 
@@ -82,7 +83,7 @@ class TrainingResult(TypedDict):
     radial_share: NotRequired[float]
     options: list[str]
     cpu_seconds: float
-    device: str
+    devices: str
     jax: str
     commit: str
 
