@@ -2,6 +2,7 @@
 
 CONFIG = "config.json"
 DATASET = "dataset.json"
+HISTORY = "history.json"
 FORMAT_FILE = "format.json"
 LATENTS = "latents.npz"
 TABLES = "tables.npz"
@@ -15,7 +16,19 @@ CHECKPOINTS = "checkpoints"
 PROFILE = "profile"
 
 # Files that are written with `files.whole_file`.
-WHOLE = (CONFIG, DATASET, FORMAT_FILE, LATENTS, TABLES, SUMMARY, LOSS_CURVES, RECONSTRUCTIONS, SAMPLES, METRICS)
+WHOLE = (
+    CONFIG,
+    DATASET,
+    HISTORY,
+    FORMAT_FILE,
+    LATENTS,
+    TABLES,
+    SUMMARY,
+    LOSS_CURVES,
+    RECONSTRUCTIONS,
+    SAMPLES,
+    METRICS,
+)
 
 # Everything of a run.
 NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE))

@@ -20,6 +20,7 @@ from hvq_jax.registry import constructing, find
 from hvq_jax.runs.options import (
     CHANGEABLE,
     KEYS,
+    RECORDED,
     RunOptions,
     describe,
     from_dict,
@@ -287,8 +288,9 @@ def test_the_reference_page_is_that_of_this_version():
     assert Path("docs/options.md").read_text() == reference_page()  # python -m hvq_jax.runs.options > docs/options.md
 
 
-def test_the_options_that_may_change_do_not_change_what_is_learned():
-    assert "latent.mode" not in CHANGEABLE
-    assert "autoencoder.learning_rate" not in CHANGEABLE
+def test_the_options_that_may_change_do_not_change_what_is_learned_or_are_recorded():
+    assert "latent.mode" not in (*CHANGEABLE, *RECORDED)
+    assert {"autoencoder.learning_rate", "prior.num_epochs"} <= set(RECORDED)
+    assert not set(RECORDED) & set(CHANGEABLE)
     assert {"stage", "data.data_dir", "autoencoder.log_every_steps", "prior.steps_per_dispatch"} <= set(CHANGEABLE)
     assert all(f"sampling.{field.name}" in CHANGEABLE for field in dataclasses.fields(SamplingOptions))

@@ -183,12 +183,15 @@ def _check_masks(arrays: Mapping[str, np.ndarray], row: Latent) -> None:
 def check_latents(workdir: Path, checkpoint_step: int) -> None:
     """Raise UserError if the workdir's latents or its prior belong to the autoencoder of another step."""
     for path in (workdir / LATENTS, workdir / TABLES):
-        if not path.exists():
-            continue
-        made_by = int(read_arrays(path, _STEP)["checkpoint_step"])
-        if made_by != checkpoint_step:
+        made_by = step_of(path)
+        if made_by not in (None, checkpoint_step):
             raise UserError(
                 f"{path} and the prior belong to the autoencoder of step {made_by}, but the best is now that of step "
                 f"{checkpoint_step}: delete {workdir / LATENTS}, {workdir / TABLES} and "
                 f"{workdir / CHECKPOINTS / 'prior'} and train the prior again"
             )
+
+
+def step_of(path: Path) -> int | None:
+    """Return the step of the autoencoder that latents or tables were made with, None if there is no such file."""
+    return int(read_arrays(path, _STEP)["checkpoint_step"]) if path.exists() else None

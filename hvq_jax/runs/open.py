@@ -3,21 +3,22 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from hvq_jax.data.datasets import ImageDataset, open_dataset
+from hvq_jax.data.datasets import AnySplit, ImageDataset, open_dataset
 from hvq_jax.devices.cluster import agreed, check_agreement, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, remove_unfinished, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
+from hvq_jax.runs.history import Change, in_words, read_history, with_changes, write_history
 from hvq_jax.runs.memory import check_memory
-from hvq_jax.runs.options import CHANGEABLE, KEYS, RunOptions, from_dict, to_dict
+from hvq_jax.runs.options import CHANGEABLE, KEYS, RECORDED, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
 from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
@@ -27,13 +28,15 @@ from hvq_jax.runs.workdir import (
     check_config,
     check_format,
     flatten,
+    load_config,
     locked,
     read_description,
     write_description,
     write_format,
 )
 from hvq_jax.training.callbacks import Callback, Callbacks
-from hvq_jax.training.loop import RunContext, num_training_steps
+from hvq_jax.training.checkpoint import newest_step
+from hvq_jax.training.loop import FitOptions, RunContext, num_training_steps
 
 
 def run_experiment(
@@ -107,7 +110,10 @@ def open_run(
             fitted = with_batches_of_at_most(len(dataset.train), options, _stages(options), parallel.num_devices)
             for stage in _stages(options):
                 with flags_named(f"{stage}."):
-                    num_training_steps(getattr(fitted, stage), dataset.train)
+                    _check_length(getattr(fitted, stage), dataset.train, newest_step(folder / CHECKPOINTS / stage))
+            options_to_store = to_dict(with_sizes(options, dataset.carved_sizes))
+            known = read_history(folder)
+            history = _continued(folder, known, options_to_store)
             context = RunContext(folder, options.seed, parallel, preemption, profile_steps, callbacks or Callbacks())
             run: Run
             if isinstance(dataset, OwnLatents):
@@ -119,12 +125,15 @@ def open_run(
             if is_first():
                 remove_unfinished(folder / name for name in WHOLE)
                 write_format(folder)
-                write_json(folder / CONFIG, to_dict(with_sizes(options, dataset.carved_sizes)))
+                write_history(folder, history)  # before the config, so that a crash loses no change
+                write_json(folder / CONFIG, options_to_store)
                 write_description(folder, description)
         kind = jax.devices()[0].device_kind
         say(f"devices: {parallel.num_devices} × {kind}, {jax.process_count()} process(es), jax {jax.__version__}")
         say(f"data: {run.data_name}: {run.data_description}")
         say(f"data: {dataset.counts}")
+        for line in in_words(history, known):
+            say(line)
         for stage in _stages(options):
             if (size := getattr(fitted, stage).batch_size) != getattr(options, stage).batch_size:
                 say(f"{stage}: batches of {size}, since there are only {len(dataset.train)} to train on")
@@ -182,7 +191,7 @@ def _stages(options: RunOptions) -> tuple[str, ...]:
 
 def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLatents, dict[str, Any]]:
     """Return the data set and its description, after checking that `folder` was trained on it with these options."""
-    free: tuple[str, ...] = CHANGEABLE
+    free: tuple[str, ...] = (*CHANGEABLE, *RECORDED)
     if not (folder / CHECKPOINTS / "prior").exists():
         free = (*free, "prior")  # nothing depends on them yet
     check_format(folder)
@@ -205,6 +214,24 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
             "use that one or another --workdir"
         )
     return dataset, description
+
+
+def _check_length(options: FitOptions, train: AnySplit, newest: int | None) -> None:
+    """Raise ArgumentError for more steps than can be counted, or fewer than the `newest` that has been taken."""
+    num_steps = num_training_steps(options, train)
+    if newest is not None and num_steps < newest:
+        name = "num_steps" if options.num_steps else "num_epochs"
+        raise ArgumentError(
+            f"{name}={getattr(options, name)}",
+            f"the run has taken {newest} steps, more than these {num_steps}: choose as many or more",
+        )
+
+
+def _continued(folder: Path, history: Sequence[Change], options: Mapping[str, Any]) -> list[Change]:
+    """Return the history of the run in `folder`, if there is one, when it goes on with `options`."""
+    newest = {stage: newest_step(folder / CHECKPOINTS / stage) for stage in ("autoencoder", "prior")}
+    steps = {stage: step for stage, step in newest.items() if step is not None}
+    return with_changes(history, flatten(load_config(folder)), flatten(dict(options)), steps) if steps else []
 
 
 def _describe(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:

@@ -143,6 +143,7 @@ RENAMED = {
 KEYS: dict[str, dataclasses.Field[Any]] = dict(walk(RunOptions))
 
 CHANGEABLE = tuple(key for key, field in KEYS.items() if field.metadata["rule"].changeable)
+RECORDED = tuple(key for key, field in KEYS.items() if field.metadata["rule"].recorded)
 
 
 def default_config(mode: str = "projected") -> ConfigDict:
@@ -282,12 +283,14 @@ def reference_page() -> str:
     """Return docs/options.md: a table per section."""
     parts = [
         "# Options\n\nEvery option of a run, set with `--config.KEY=VALUE`. Options marked * may be changed when a run "
-        "is resumed.\n\nThis page is written by `python -m hvq_jax.runs.options > docs/options.md`.\n"
+        "is resumed, and so may those marked †: what is learned depends on them, so each change is kept in the run's "
+        "`history.json` ([`further.md`](further.md)).\n\n"
+        "This page is written by `python -m hvq_jax.runs.options > docs/options.md`.\n"
     ]
     sections: dict[str, list[str]] = {}
     for key, field in KEYS.items():
         name, _, short = key.rpartition(".")
-        mark = "*" if field.metadata["rule"].changeable else ""
+        mark = "*" if field.metadata["rule"].changeable else "†" if field.metadata["rule"].recorded else ""
         help_text = field.metadata["rule"].help.replace("|", "\\|")
         allowed = _allowed(field)[len(" (") : -len(")")].removeprefix("choose ")
         row = f"| `{short or key}`{mark} | `{field.default}` | {allowed} | {help_text} |"

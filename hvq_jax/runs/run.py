@@ -22,15 +22,18 @@ from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.runs.batching import evenly_spaced
 from hvq_jax.runs.coded_evaluation import evaluate_coded
+from hvq_jax.runs.history import Change, earlier_options, from_the_start, read_history, write_history
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
 from hvq_jax.runs.options import RunOptions
+from hvq_jax.runs.outdated import set_outdated_aside
 from hvq_jax.runs.own_latents import OwnLatents
 from hvq_jax.runs.summary import read_summary, write_summary
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.logging import in_one_line, read_records
-from hvq_jax.training.loop import RunContext, evaluator, fit, lost_best_step
+from hvq_jax.training.loop import RunContext, checkpoint_folder, evaluator, fit, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
@@ -89,7 +92,20 @@ class Run(abc.ABC):
     ) -> TrainState:
         """Train a stage from where it was stopped; return its best state."""
         options = getattr(self.options, stage.name)
-        return fit(stage, train, validation, options=options, run=self.context, augmentation=augmentation)
+        earlier = earlier_options(self._history(stage), stage.name, options)
+        return fit(
+            stage, train, validation, options=options, run=self.context, augmentation=augmentation, earlier=earlier
+        )
+
+    def _history(self, stage: Stage) -> list[Change]:
+        """Return the changes of the run's options; they hold from the start for a stage that starts over."""
+        history = read_history(self.workdir)
+        if newest_step(checkpoint_folder(stage, self.workdir)) is not None:
+            return history
+        history = from_the_start(history, stage.name)
+        if is_first():
+            write_history(self.workdir, history)
+        return history
 
     def test(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, Any]:
         """Return the summary of a trained stage, its metrics on the test split; plot its losses."""
@@ -204,6 +220,8 @@ class ImageRun(Run):
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
         """Return the second stage, and its data from the best autoencoder."""
+        if lost_best_step(trained.autoencoder_stage, self.workdir) is None:  # else the one of the prior was better
+            set_outdated_aside(self.workdir, trained.autoencoder_step)
         latents = latent_data(
             self.model,
             trained.variables,

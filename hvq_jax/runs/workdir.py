@@ -107,7 +107,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]) -> None:
     """Raise UserError, naming the keys, if `workdir` was trained with values that differ from `config`.
 
-    Keys that equal or lie below one of `free` (dotted) may change when a run is resumed.
+    Keys that equal or lie below one of `free` (dotted) may change.
     """
     old, new = flatten(load_config(workdir)), flatten(config)
     changed = [
@@ -117,7 +117,8 @@ def check_config(workdir: Path, config: dict[str, Any], *, free: tuple[str, ...]
     ]
     if changed:
         raise UserError(
-            f"{workdir} was written with another config: {', '.join(changed)}; use its values or another --workdir"
+            f"{workdir} was written with another config: {', '.join(changed)}, which cannot change in a run that "
+            f"exists; use its values, or another --workdir with --config.init_from={workdir} for its weights"
         )
 
 

@@ -10,6 +10,7 @@ program per leaf.
 """
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -271,6 +272,18 @@ def _best(objectives: Mapping[int, float | None]) -> int | None:
     return max(ranked or objectives, key=lambda step: (-ranked.get(step, 0.0), step), default=None)
 
 
+def newest_step(folder: Path) -> int | None:
+    """Return the newest saved step in a folder of checkpoints, None if there is none; nothing is read but names."""
+    steps = [int(path.name) for path in folder.glob("*") if _is_step(path) and saved_step.is_complete(path)]
+    return max(steps, default=None)
+
+
+def free_name(path: Path) -> Path:
+    """Return `path`, with a number behind its name if that is taken."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], numbered) if not name.exists())
+
+
 def _is_step(path: Path) -> bool:
     return re.fullmatch("0|[1-9][0-9]*", path.name) is not None
 
@@ -282,10 +295,6 @@ def _reason(error: Exception) -> str:
 
 
 def _rename_bad(path: Path, reason: str) -> None:
-    target = path.with_name(f"{_BAD}{path.name}")
-    number = 1
-    while target.exists():
-        number += 1
-        target = path.with_name(f"{_BAD}{path.name}-{number}")
+    target = free_name(path.with_name(f"{_BAD}{path.name}"))
     path.rename(target)
     print_line(f"checkpoint {path} is not usable ({reason}): moved to {target.name}")

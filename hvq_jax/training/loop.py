@@ -2,8 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,16 @@ from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
 from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import SCHEDULES, TrainState, create_state, make_optimizer, train_step
+from hvq_jax.training.state import (
+    SCHEDULES,
+    TrainState,
+    adam,
+    continued_rates,
+    create_state,
+    learning_rates,
+    make_optimizer,
+    train_step,
+)
 from hvq_jax.training.step_log import NotFiniteError, StepLog
 
 _FIRST_BATCHES = 4  # codes that start from data are made from these: enough vectors for a codebook of usual size
@@ -46,19 +56,26 @@ class FitOptions(Options):
         recorded=True,
         added=True,
     )
-    num_epochs: int = option(20, "passes over the training split", low=1)
-    num_steps: int = option(0, "training steps; 0: by num_epochs", low=0)
-    learning_rate: float = option(3e-3, "learning rate of Adam", low=0)
-    schedule: str = option("cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES)
+    num_epochs: int = option(20, "passes over the training split", low=1, recorded=True)
+    num_steps: int = option(0, "training steps; 0: by num_epochs", low=0, recorded=True)
+    learning_rate: float = option(3e-3, "learning rate of Adam", low=0, recorded=True)
+    schedule: str = option(
+        "cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES, recorded=True
+    )
     warmup_steps: int = option(
-        100, "steps until the learning rate is reached, linearly; at most half of all steps; 0: from the first", low=0
+        100,
+        "steps until the learning rate is reached, linearly; at most half of all steps; 0: from the first",
+        low=0,
+        recorded=True,
     )
     clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: off", low=0)
     average_decay: float = option(
         0.0, "decay of the moving average of parameters that is evaluated; 0: off", low=0, high=0.999999
     )
     log_every_steps: int = option(50, "steps per log record", low=1, changeable=True)
-    eval_every_steps: int = option(0, "steps per evaluation on the validation split; 0: one epoch", low=0)
+    eval_every_steps: int = option(
+        0, "steps per evaluation on the validation split; 0: one epoch", low=0, recorded=True
+    )
     checkpoint_every_steps: int = option(
         0, "steps per checkpoint, besides those after evaluations; 0: only those", low=0, changeable=True
     )
@@ -96,13 +113,12 @@ class FitOptions(Options):
 
     def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
         """Return Adam with its schedule over `num_steps` steps."""
-        return make_optimizer(
-            learning_rate=self.learning_rate,
-            num_steps=num_steps,
-            schedule=self.schedule,
-            warmup_steps=self.warmup_steps,
-            clip_norm=self.clip_norm,
-        )
+        return make_optimizer(**self.rates(num_steps), clip_norm=self.clip_norm)
+
+    def rates(self, num_steps: int) -> dict[str, Any]:
+        """Return the arguments of `learning_rates` over `num_steps` steps."""
+        names = ("learning_rate", "schedule", "warmup_steps")
+        return {"num_steps": num_steps, **{name: getattr(self, name) for name in names}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,8 +198,12 @@ def fit(
     options: FitOptions,
     run: RunContext,
     augmentation: Augmentation | None = None,
+    earlier: Sequence[tuple[int, FitOptions]] = (),
 ) -> TrainState:
     """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
+
+    Where the options have changed, `earlier` has those of before, each with the step until which they held. The
+    learning rate then goes on as `continued_rates` says.
 
     Raises UserError, after everything already saved is safe, when the loss stops being finite, replicas differ or a
     checkpoint cannot be written; with the state saved, Preempted when the run is asked to stop, or what a callback
@@ -215,8 +235,9 @@ def fit(
                 augmentation=augmentation,
             )
             epoch = steps_per_epoch(train, options.batch_size)
+            rates = _rates(stage, train, int(state.step), options, earlier)
             with contextlib.closing(batches), run.preemption.deferred():
-                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run)
+                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run, rates)
         if best is None or best.step != checkpoints.best_step():
             best = checkpoints.restore_best(abstract)
         if (lost := checkpoints.lost_best_step()) is not None:
@@ -227,6 +248,27 @@ def fit(
         return best
     finally:
         checkpoints.close()
+
+
+def _rates(
+    stage: Stage, train: AnySplit, step: int, options: FitOptions, earlier: Sequence[tuple[int, FitOptions]]
+) -> optax.Schedule:
+    """Return the learning rates of all steps; say how they go on where the options change at `step` or later."""
+    stretches = [(until, before.rates(num_training_steps(before, train))) for until, before in earlier]
+    stretches.append((0, options.rates(num_training_steps(options, train))))
+    rates = learning_rates(**stretches[0][1])
+    for (until, before), (_, after) in itertools.pairwise(stretches):
+        if after == before:
+            continue
+        rates = continued_rates(rates, until, **after)
+        if until >= step:
+            warmup = min(after["warmup_steps"], (after["num_steps"] - until) // 2)
+            say(
+                f"{stage.name}: from step {until} on the learning rate goes from {float(rates(until - 1)):.3g} to "
+                f"{after['learning_rate']:.3g} within {warmup} steps, then {after['schedule']} up to step "
+                f"{after['num_steps']}"
+            )
+    return rates
 
 
 def lost_best_step(stage: Stage, workdir: Path) -> int | None:
@@ -257,10 +299,11 @@ def _train(
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
+    rates: optax.Schedule,
 ) -> TrainState | None:
     """Take the remaining steps; return the best state among those evaluated here."""
     parallel, best = run.parallel, _Best()
-    dispatch = compile_dispatch(_step_function(stage, options, num_steps, run), parallel)
+    dispatch = compile_dispatch(_step_function(stage, options, rates, run), parallel)
     start = int(state.step)
     schedule = _schedule(options, steps_per_epoch, num_steps)
     log: RunLog = SilentLog()
@@ -311,12 +354,12 @@ def _train(
         log.close()
 
 
-def _step_function(stage: Stage, options: FitOptions, num_steps: int, run: RunContext) -> Callable[..., Any]:
+def _step_function(stage: Stage, options: FitOptions, rates: optax.Schedule, run: RunContext) -> Callable[..., Any]:
     """Return `train_step` of this stage: (state, batch) -> (state, report)."""
     return partial(
         train_step,
         loss_function=partial(stage.loss, num_parts=options.accumulate_steps),
-        optimizer=options.make_optimizer(num_steps),
+        optimizer=adam(rates, options.clip_norm),
         seed=run.seed,
         average_decay=options.average_decay,
         axis_name=run.parallel.axis_name,

@@ -62,6 +62,30 @@ def learning_rates(learning_rate: float, num_steps: int, *, schedule: str, warmu
     return optax.join_schedules([lambda step: learning_rate * (step + 1) / warmup_steps, rates], [warmup_steps])
 
 
+def continued_rates(
+    before: optax.Schedule, step: int, learning_rate: float, num_steps: int, *, schedule: str, warmup_steps: int = 0
+) -> optax.Schedule:
+    """Return the rates of `before` up to `step`, and from there those of another schedule that ends at `num_steps`.
+
+    The rate goes on from where it was, within the steps of a warm-up, at most half of those left, to `learning_rate`;
+    then the schedule covers the remaining steps. So the rate does not jump, and the loss does not either.
+
+    >>> before = learning_rates(0.1, 4, schedule="cosine")
+    >>> rates = continued_rates(before, 4, 0.05, 12, schedule="cosine", warmup_steps=4)
+    >>> [round(float(rates(step)), 3) for step in range(3, 13)]
+    [0.015, 0.013, 0.025, 0.038, 0.05, 0.05, 0.043, 0.025, 0.007, 0.0]
+    """
+    left = max(num_steps - step, 0)
+    warmup_steps = min(warmup_steps, left // 2)
+    with jax.ensure_compile_time_eval():
+        first = float(before(step))
+    then = choose("schedule", schedule, SCHEDULES)(learning_rate, left - warmup_steps)
+    if warmup_steps:
+        change = (learning_rate - first) / warmup_steps
+        then = optax.join_schedules([lambda taken: first + change * (taken + 1), then], [warmup_steps])
+    return optax.join_schedules([before, then], [step])
+
+
 def make_optimizer(
     *,
     learning_rate: float,
@@ -71,7 +95,11 @@ def make_optimizer(
     clip_norm: float = 0.0,
 ) -> optax.GradientTransformation:
     """Return Adam with the rates of `learning_rates` and, unless `clip_norm` is 0, clipping by global norm."""
-    rates = learning_rates(learning_rate, num_steps, schedule=schedule, warmup_steps=warmup_steps)
+    return adam(learning_rates(learning_rate, num_steps, schedule=schedule, warmup_steps=warmup_steps), clip_norm)
+
+
+def adam(rates: optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
+    """Return Adam with these learning rates and, unless `clip_norm` is 0, clipping by global norm."""
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     return optax.chain(*clip, optax.adam(rates))
 

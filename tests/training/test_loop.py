@@ -53,7 +53,7 @@ class ToyStage(Stage):
     def init(self, key):
         return jnp.zeros(()), jnp.zeros((), jnp.int32)
 
-    def loss(self, params, state, batch, key, axis_name):
+    def loss(self, params, state, batch, key, axis_name, num_parts=1):
         error = jnp.mean(jnp.square(batch.items / 32.0 - params))
         return jnp.where(state + 1 == self.spoil_training_at, jnp.nan, error), (state + 1, error)
 
@@ -126,7 +126,7 @@ class DriftingStage(ToyStage):
 
     drifts_from: int = 1
 
-    def loss(self, params, state, batch, key, axis_name):
+    def loss(self, params, state, batch, key, axis_name, num_parts=1):
         error, (count, metrics) = super().loss(params, state, batch, key, axis_name)
         return error, (count + (count >= self.drifts_from) * 100 * jax.lax.axis_index(axis_name), metrics)
 
