@@ -16,6 +16,7 @@ definition, such as "D = 64", of which a page has a list.
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -96,17 +97,20 @@ def find_loose_numbers(page: str, definitions: Iterable[str]) -> list[str]:
     Args:
         page: the text of the page.
         definitions: phrases with numbers that are no results, such as "D = 64", exactly as they stand in the page; a
-            line break counts as a space.
+            line break counts as a space. A phrase is given as often as it is in the page, so that no digit of one can
+            be changed to make it another.
 
     Raises:
-        ValueError: a definition has no number or is not in the page.
+        ValueError: a definition has no number, or is in the page more or less often.
     """
     for pattern in (_CODE, _TABLE, _MARKED, _COMMENT, _LINK):
         page = pattern.sub("_", page)
-    for phrase in sorted(definitions, key=len, reverse=True):
+    for phrase, expected in sorted(Counter(definitions).items(), key=lambda item: -len(item[0])):
         page, count = re.subn(
             r"(?<![\d.,])" + re.sub(r"\\? ", r"\\s+", re.escape(phrase)) + r"(?!\d|[.,]\d)", " ", page
         )
-        if not count or not re.search(r"\d", phrase):
-            raise ValueError(f"definitions: {phrase!r} is not in the page, or has no number")
+        if count != expected:
+            raise ValueError(f"definitions: {phrase!r} is in the page {count} times, not {expected}")
+        if not re.search(r"\d", phrase):
+            raise ValueError(f"definitions: {phrase!r} has no number")
     return [line.strip() for line in page.splitlines() if re.search(r"\d", line)]

@@ -1,10 +1,18 @@
 """The pages whose numbers, tables and figures are written from stored results."""
 
+from studies.codebooks.page import PAGE as CODEBOOKS
 from studies.defaults.page import PAGE as DEFAULTS
 from studies.page import ROOT, Page
+from studies.rates.page import PAGE as RATES
+from studies.samples.page import PAGE as SAMPLES
+from studies.stability.page import PAGE as STABILITY
 
 STUDY_PAGES = {
+    "stability": STABILITY,
+    "codebooks": CODEBOOKS,
     "defaults": DEFAULTS,
+    "rates": RATES,
+    "samples": SAMPLES,
 }
 
 

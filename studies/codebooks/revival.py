@@ -47,6 +47,9 @@ _COLUMNS = {
 Results = dict[str, dict[str, dict[str, float]]]  # by number of codes and threshold
 
 
+_PATH = find_folder("codebooks") / "revival.json"
+
+
 class AbsoluteThreshold(MovingAverageRule):
     """Moving averages with the threshold of one assignment per step, whatever the mean is."""
 
@@ -98,6 +101,11 @@ def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path
     }
 
 
+def read_results() -> Results:
+    """Return the results so far; raise UserError if their file is damaged."""
+    return read_json(_PATH, Results, advice="delete it, and train again") or {}
+
+
 def table(results: Results) -> str:
     """Return one row per number of codes and threshold."""
     rows = [
@@ -117,17 +125,16 @@ def main(arguments: list[str]) -> None:
     set_quiet()
     runs = options.runs.absolute()
     dataset = load_dataset("fashion_mnist_mini", data_dir=runs / "data")
-    path = find_folder("codebooks") / "revival.json"
-    results = read_json(path, Results, advice="delete it, and train again") or {}
+    results = read_results()
     for num_codes in NUM_CODES:
         of_codes = results.setdefault(str(num_codes), {})
         for name, learning in THRESHOLDS.items():
             if name not in of_codes:
                 workdir = runs / f"{num_codes}-{name.replace(' ', '_')}"
                 of_codes[name] = measured(num_codes, learning, dataset, workdir)
-                write_json(path, results)
+                write_json(_PATH, results)
     text = table(results)
-    write_text(path.with_suffix(".md"), text)
+    write_text(_PATH.with_suffix(".md"), text)
     print(text, end="")
 
 

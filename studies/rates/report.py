@@ -87,10 +87,10 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
         rows = [result["settings"][key] for key in keys]
         mse = [row["mse"] for row in rows]
         if keys is _PER_CODE:
-            left.plot(NUM_BINS, mse, "o-", color=color, label=name)
+            left.plot(NUM_BINS, mse, "o-", color=color, label=f"{name}, {result['devices']}")
             left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
         bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
-        right.plot(bits, mse, "o-", color=color, label=name)
+        right.plot(bits, mse, "o-", color=color, label=f"{name}, {result['devices']}")
     left.set_xscale("log", base=2)
     left.set_xticks(NUM_BINS, [str(g) for g in NUM_BINS])
     left.set_xlabel("G, bins per code (dotted: not rounded)")

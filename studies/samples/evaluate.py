@@ -33,7 +33,7 @@ from hvq_jax.evaluation.classifier import (
     train_classifier,
 )
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
-from hvq_jax.files import read_arrays, write_arrays, write_json
+from hvq_jax.files import read_arrays, read_json, write_arrays, write_json
 from hvq_jax.images import to_uint8
 from hvq_jax.latents import PROJECTION
 from hvq_jax.layout import SAMPLES
@@ -78,6 +78,15 @@ class Judgement(TypedDict):
     transmitted_mean_gains: NotRequired[float]
 
 
+class Baseline(TypedDict):
+    """The content of classifier.json: about the classifier, and the distance of training images from test images."""
+
+    test_accuracy: float
+    frechet_distance: float
+    devices: str
+    jax: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Judge:
     """A classifier, and the features of the test images, which all others are compared with."""
@@ -115,6 +124,12 @@ def make_judge(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, floa
         "test_accuracy": accuracy(classifier, test, test_labels),
         "frechet_distance": judge.distance(some_training_images(dataset)),
     }
+
+
+def read_baseline() -> dict[str, Any]:
+    """Return the kept metrics of the classifier; raise UserError if their file is damaged."""
+    path = find_results("samples") / "classifier.json"
+    return dict(read_json(path, Baseline, advice="delete it, and run studies.samples.evaluate again") or {})
 
 
 def write_classifier(classifier: Classifier, path: Path) -> None:

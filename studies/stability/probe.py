@@ -11,7 +11,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +39,27 @@ from studies.run_metrics import FIRST, peaks
 from studies.stability.cells import cells
 
 _SHOWN = 10  # number of worst steps reported
+
+
+class WorstStep(TypedDict):
+    """A step with one of the largest losses, relative to those before it."""
+
+    step: int
+    loss_ratio: float
+    gradient_norm_before: float
+    reassigned_before: float
+    woken_in_5_steps_before: int
+    largest_mean_gain: float
+    largest_step_before_in_learning_rates: float
+
+
+class Probe(TypedDict):
+    """The content of probe-CELL.json; besides, the numbers of `summary`."""
+
+    devices: str
+    jax: str
+    steps: int
+    worst_steps: list[WorstStep]
 
 
 def observe(model: Autoencoder, before: TrainState, after: TrainState, images: jax.Array) -> dict[str, jax.Array]:

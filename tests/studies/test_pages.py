@@ -96,8 +96,15 @@ And 0.64, K = 8.
 """
     assert find_loose_numbers(page, ["D = 64"]) == ["7 as a continuation of a list", "And 0.64, K = 8."]
     assert find_loose_numbers(page, ["D = 64", "7 as", "0.64", "K = 8"]) == []
-    for phrase in ("D = 65", "D = 6", "K ="):
-        with pytest.raises(ValueError, match=f"definitions: '{phrase}' is not in the page, or has no number"):
+    assert find_loose_numbers(page + "\nD = 64\n", ["D = 64", "D = 64", "7 as", "0.64", "K = 8"]) == []
+    with pytest.raises(ValueError, match="definitions: 'D = 64' is in the page 2 times, not 1"):
+        find_loose_numbers(page + "\nD = 64\n", ["D = 64"])
+    for phrase, fault in {
+        "D = 65": "is in the page 0 times, not 1",
+        "D = 6": "is in the page 0 times, not 1",
+        "K =": "has no number",
+    }.items():
+        with pytest.raises(ValueError, match=f"definitions: '{phrase}' {fault}"):
             find_loose_numbers(page, [phrase])
 
 
