@@ -35,13 +35,13 @@ def test_every_number_of_a_page_is_stored_or_a_definition(name):
 
 
 @pytest.mark.parametrize("name", STUDY_PAGES)
-def test_no_digit_of_a_page_can_be_changed(name):
+def test_no_number_of_a_page_can_be_changed(name):
     page = PAGES[name]
     text = "\n\n".join(page.parts(page.path.read_text()))
     page = dataclasses.replace(page, sections=())
     assert is_stored(page, text)
     prose = re.sub(NO_PROSE, lambda match: "_" * len(match[0]), text, flags=re.DOTALL | re.MULTILINE)
-    places = [match.start() for match in re.finditer(r"\d", prose)]
+    places = [match.start() for match in re.finditer(r"\d(?![\d.,]*\d)", prose)]  # the last one of each number
     assert places
     for place in places:
         changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
