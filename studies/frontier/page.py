@@ -1,0 +1,32 @@
+"""The page of this study."""
+
+import functools
+
+from hvq_jax.files import write_text
+from studies import find_folder
+from studies.frontier.plots import plot_bits, plot_frontier
+from studies.frontier.report import Study
+from studies.page import Page, find_page
+
+_SHOWN = (("vq", "K=128"), ("projected", "G=8"), ("combined", "G=16"), ("frequency", "step=0.4"))
+
+
+@functools.cache
+def _study() -> Study:
+    return Study()
+
+
+def _redraw() -> None:
+    study, folder = _study(), find_folder("frontier")
+    write_text(folder / "table.md", study.points())
+    plot_frontier(study.made, study.trainings, study.results, folder / "frontier.png")
+    plot_bits(study.made, list(_SHOWN), study.results, folder / "bits.png")
+
+
+PAGE = Page(
+    find_page("frontier"),
+    redraw=_redraw,
+    numbers=lambda: _study().numbers(),
+    tables=lambda: _study().tables(),
+    definitions=(),
+)

@@ -1,0 +1,157 @@
+"""The figures of the frontier: rate and distortion of every latent, and where the bits of an image go."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+from hvq_jax.evaluation.palette import GREY, LATENT_COLORS
+from hvq_jax.files import read_json
+from studies.frontier.cells import Training
+from studies.frontier.curves import Made, by_curve, means
+from studies.frontier.results import read_examples, read_training
+from studies.page import ROOT
+from studies.tables import save_figure
+
+CODECS = ROOT / "docs/performance/codecs_fashion_mnist.json"  # by benchmarks.codecs
+_SHOWN_CODECS = {"AVIF, mosaics": "-", "WebP, mosaics": "--", "k-means of patches": "-.", "PCA": ":"}
+_MARKERS = "osD^vPX*<>hd"
+_IMAGES = 4  # in the figure of bits by position
+
+
+def plot_frontier(made: list[Made], trainings: list[Training], results: Path, path: Path) -> None:
+    """Plot the MSE against the bits per image: in files, and by static codes; one colour per latent.
+
+    Points are means over seeds, with the single seeds behind them; codecs are grey lines, and the plain autoencoder,
+    whose latent has no finite rate, is a horizontal one.
+    """
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = {"coded": "bits per image of the file", "static": "bits per image by static codes"}
+    for axes, (rate, title) in zip(panels, titles.items(), strict=True):
+        for (name, points), marker in zip(by_curve(made).items(), _MARKERS * 2, strict=False):
+            _plot_curve(axes, name, points, rate, marker)
+        _plot_plain_autoencoder(axes, trainings, results)
+        if rate == "coded":
+            _plot_codecs(axes, made)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("MSE of test images on [-1, 1], decoder fine-tuned on what is transmitted")
+    panels[0].legend(fontsize="small")
+    save_figure(figure, path)
+
+
+def _color(curve: str) -> str:
+    """Return the colour of a curve: that of its latent, and of `vq` for other ways to choose codes."""
+    latent = curve.partition(",")[0]
+    others = {"residual": "#56B4E9", "fsq": "#E69F00", "simvq": "#003C5C", "autoencoder": "#000000"}
+    return LATENT_COLORS.get(latent) or others.get(latent, GREY)
+
+
+def _plot_curve(axes: Axes, name: str, points: list[Made], rate: str, marker: str) -> None:
+    for seed in sorted({each.seed for each in points}):
+        single = means([each for each in points if each.seed == seed], rate, "fine-tuned")
+        axes.plot([x.bits for x in single], [x.mse for x in single], color=_color(name), linewidth=0.4, alpha=0.6)
+    together = means(points, rate, "fine-tuned")
+    style = "-" if "," not in name else "--"
+    axes.plot(
+        [x.bits for x in together],
+        [x.mse for x in together],
+        style,
+        marker=marker,
+        markersize=4,
+        color=_color(name),
+        label=name,
+    )
+
+
+def _plot_plain_autoencoder(axes: Axes, trainings: list[Training], results: Path) -> None:
+    found = [
+        about["mse"]
+        for training in trainings
+        if training.cell.labels["latent"] == "autoencoder" and (about := read_training(training, results))
+    ]
+    if found:
+        axes.axhline(statistics.mean(found), color="black", linewidth=1, linestyle=(0, (1, 3)), label="z_e unrounded")
+
+
+def _plot_codecs(axes: Axes, made: list[Made]) -> None:
+    """Draw the codecs that are measured as lines, within the range of the errors that are shown."""
+    report: dict[str, Any] | None = dict(read_json(CODECS, dict, advice="measure with benchmarks.codecs") or {})
+    for name, style in _SHOWN_CODECS.items():
+        curve = report["curves"].get(name) if report else None
+        if curve:
+            bits = [point["bits_per_image"] for point in curve["points"]]
+            errors = [point["mse"] for point in curve["points"]]
+            axes.plot(bits, errors, style, color=GREY, linewidth=1.2, label=name)
+    shown = [each.result["fine_tuned"]["mse"] for each in made]
+    rates = [each.result["coded_bits"] for each in made]
+    axes.set_ylim(0.8 * min(shown), 1.6 * max(shown))
+    axes.set_xlim(0.6 * min(rates), 1.5 * max(rates))
+
+
+def plot_bits(made: list[Made], shown: list[tuple[str, str]], results: Path, path: Path) -> bool:
+    """Plot test images, and below, for each point, the images decoded and the bits of each position.
+
+    Args:
+        made: the points that have results.
+        shown: curve and value of the points to show.
+        results: the folder of the results.
+        path: the file to write.
+
+    Returns:
+        Whether any of these points has kept images.
+    """
+    rows = []
+    for curve, value in shown:
+        for each in made:
+            if (each.point.curve, each.point.value) == (curve, value):
+                found = read_examples(each.training, each.point, results)
+                if found is not None:
+                    rows.append((f"{curve}, {value}", found, each.result["bits_by_position"]))
+    if not rows:
+        return False
+    figure = Figure(figsize=(2 * _IMAGES + 3, 1.45 * (2 * len(rows) + 1)), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2 * len(rows) + 1, _IMAGES + 1, squeeze=False)
+    for axes in panels.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for number in range(_IMAGES):
+        _show(panels[0, number], rows[0][1]["originals"][number])
+    panels[0, 0].set_ylabel("test images", fontsize="small")
+    panels[0, -1].axis("off")
+    most = max(float((found["codes"] + found["continuous"])[:_IMAGES].max()) for _, found, _ in rows)
+    for row, (name, found, positions) in enumerate(rows):
+        bits = found["codes"] + found["continuous"]
+        decoded, maps = panels[1 + 2 * row], panels[2 + 2 * row]
+        for number in range(_IMAGES):
+            _show(decoded[number], found["decoded"][number])
+            shown_map = maps[number].imshow(bits[number], vmin=0, vmax=most, cmap="viridis")
+            maps[number].set_xlabel(f"{bits[number].sum():.0f} bits", fontsize="small")
+        mean = np.array(positions["codes"]) + np.array(positions["continuous"])
+        maps[-1].imshow(mean, vmin=0, vmax=most, cmap="viridis")
+        maps[-1].set_xlabel(f"mean, {mean.sum():.0f} bits", fontsize="small")
+        decoded[-1].axis("off")
+        decoded[0].set_ylabel(name, fontsize="small")
+        maps[0].set_ylabel("bits", fontsize="small")
+    figure.colorbar(shown_map, ax=panels[:, -1].tolist(), label="bits of a position under the prior", shrink=0.4)
+    save_figure(figure, path)
+    return True
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+    grey = image.shape[-1] == 1
+    axes.imshow(image[..., 0] if grey else image, cmap="gray" if grey else None, vmin=0, vmax=255)
