@@ -25,7 +25,7 @@ from hvq_jax.priors.sampling import (
     top_rows,
 )
 from hvq_jax.priors.transformer import Transformer
-from tests.priors.models import all_logits, pixelcnn_prior, random_variables
+from tests.priors.models import pixelcnn_prior, random_variables
 
 K, G = 3, 2
 HEAD = {"width": 8, "head_width": 16}
@@ -65,9 +65,10 @@ def tokens_of(latent, *shape, seed=0):
     return np.concatenate(tokens, axis=-1)
 
 
-NETWORKS = pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
-DISCRETE = pytest.mark.parametrize("latent", ["vq", "projected", "combined", "vq, two codes"])
-LATENTS = pytest.mark.parametrize("latent", HEADS)
+# What a network sees of codes and continuous parts is one embedding, whatever there is of them: a network that is
+# tested with all kinds of parts needs no test with each. Positions with several codes have no continuous part.
+ALL_PARTS = [("pixelcnn", "projected, else z_e"), ("pixelcnn", "vq, two codes"), ("transformer", "projected, else z_e")]
+KINDS_OF_LATENTS = [*ALL_PARTS, ("pixelcnn", "projected in groups"), ("transformer", "vq")]
 
 
 def all_latents(latent):
@@ -82,8 +83,16 @@ def all_latents(latent):
     return np.array(list(itertools.product(outcomes, repeat=4)), np.int32).reshape(-1, 2, 2, len(outcomes[0]))
 
 
-@NETWORKS
-@DISCRETE
+@pytest.mark.parametrize(
+    ("network", "latent"),
+    [
+        ("pixelcnn", "projected"),
+        ("pixelcnn", "combined"),
+        ("pixelcnn", "vq, two codes"),
+        ("transformer", "vq"),
+        ("transformer", "combined"),
+    ],
+)
 def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
     model, has_continuous, latents = prior_of(network, latent, (2, 2)), HEADS[latent][1], all_latents(latent)
     variables = random_variables(model, latents[:1], jnp.zeros(1, int), has_continuous)
@@ -119,8 +128,10 @@ def test_probabilities_sum_to_one_and_draws_follow_them(network, latent):
     np.testing.assert_allclose(drawn.nats.of_latents().total, nats.total[np.array(sampled)], rtol=1e-4, atol=1e-4)
 
 
-@NETWORKS
-@LATENTS
+@pytest.mark.parametrize(
+    ("network", "latent"),
+    [*KINDS_OF_LATENTS, ("pixelcnn", "vq"), ("pixelcnn", "combined"), ("pixelcnn", "frequency")],
+)
 def test_causality(network, latent):
     """A code affects later predictions and its own continuous part; that part affects later predictions only."""
     height, width = 3, 4
@@ -163,12 +174,7 @@ def test_causality(network, latent):
         assert parts[behind].any()
 
 
-# What a network sees of the continuous parts is one embedding, whatever heads there are: for the transformer, which is
-# the slower to compile, none of them and all of them.
-@pytest.mark.parametrize(
-    ("network", "latent"),
-    [*(("pixelcnn", latent) for latent in HEADS), ("transformer", "vq"), ("transformer", "projected, else z_e")],
-)
+@pytest.mark.parametrize(("network", "latent"), KINDS_OF_LATENTS)
 def test_each_feature_once_draws_what_full_passes_draw(network, latent):
     height, width = 2, 3
     model, has_continuous = prior_of(network, latent, (height, width)), HEADS[latent][1]
@@ -208,7 +214,7 @@ def test_a_code_sees_the_codes_before_it_at_its_position_and_all_of_earlier_posi
 
 def test_nats_of_a_position_are_the_sum_over_its_codes():
     tokens, label = np.random.default_rng(1).integers(K, size=(4, 2, 3, 3), dtype=np.int32), jnp.zeros(4, int)
-    nats = THREE.apply(random_variables(THREE, tokens, label), tokens, label)
+    nats = jax.jit(THREE.apply)(random_variables(THREE, tokens, label), tokens, label)
     assert nats.of_each_code.shape == (4, 2, 3, 3)
     np.testing.assert_allclose(nats.codes, nats.of_each_code.sum(axis=-1), rtol=1e-6)
     np.testing.assert_allclose(nats.of_latents().of_each_code.sum(axis=-1), nats.of_latents().total, rtol=1e-5)
@@ -239,17 +245,20 @@ def test_the_first_of_several_codes_is_drawn_as_a_single_one():
     params = dict(variables["params"])
     first = {"network": params["network"], "code_head": params["code_head"]}
     first["embedding"] = {"embedding": params["embedding"]["embedding"][:K]}
-    drawn = sample(several, variables, None, keys, 1, 1).tokens
-    alone = sample(single, {"params": first}, None, keys, 1, 1).tokens
+    drawn = jax.jit(lambda keys: sample(several, variables, None, keys, 1, 1).tokens)(keys)
+    alone = jax.jit(lambda keys: sample(single, {"params": first}, None, keys, 1, 1).tokens)(keys)
     np.testing.assert_array_equal(drawn[..., :1], alone)
 
 
 @pytest.mark.parametrize(
-    "options", [{"temperature": 0.5}, {"top_k": 2}, {"top_p": 0.7}, {"guidance": 2.0}, {"temperature": 0}], ids=str
+    "options",
+    [{"temperature": 0.5}, {"top_k": 2}, {"temperature": 2.0, "top_p": 0.7}, {"guidance": 2.0}, {"temperature": 0}],
+    ids=str,
 )
 def test_options_reshape_the_distribution_of_every_code_of_a_position(options):
+    model, guidance = pixelcnn_prior(K, 2, codes=2), options.get("guidance", 0.0)
+    filtering = {name: value for name, value in options.items() if name != "guidance"}
     options = SamplingOptions(**options)
-    model = pixelcnn_prior(K, 2, codes=2)
     variables = random_variables(model, np.zeros((1, 1, 1, 2), np.int32), jnp.zeros(1, int))
     pairs = np.array(list(itertools.product(range(K), repeat=2)), np.int32)
 
@@ -261,12 +270,12 @@ def test_options_reshape_the_distribution_of_every_code_of_a_position(options):
             features = model.features(pairs[:, None, None], labels, None)[:, 0, 0]
             return model.code_logits(model.next_context(features, pairs[:, 0], 0) if level else features, level)
 
-        mixed = (1 + options.guidance) * logits(label) - options.guidance * logits(-1)
-        rows = jax.nn.log_softmax(options.filtered(mixed))
+        mixed = (1 + guidance) * logits(label) - guidance * logits(-1)
+        rows = jax.nn.log_softmax(filter_logits(mixed, **filtering))
         return rows[jnp.arange(len(pairs)), pairs[:, level]]
 
-    first, second = (model.apply(variables, 1, level, method=log_probabilities) for level in range(2))
-    expected = np.exp(np.asarray(first + second, np.float64))
+    of_level = jax.jit(functools.partial(model.apply, variables, 1, method=log_probabilities), static_argnums=0)
+    expected = np.exp(np.asarray(of_level(0) + of_level(1), np.float64))
     np.testing.assert_allclose(expected.sum(), 1.0, atol=1e-5)
     keys = jax.random.split(jax.random.key(0), 20_000)
     labels = jnp.ones(len(keys), int)
@@ -358,28 +367,17 @@ def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables)
     assert none < some < much
 
 
+def code_logits(model, tokens, labels):
+    return model.code_logits(model.features(tokens, labels, HAS_GAIN))
+
+
 def test_temperature_zero_is_greedy_in_codes_and_in_bins(variables):
     keys, labels = jax.random.split(jax.random.key(0), 4), jnp.zeros(4, int)
     tokens = draw(variables, labels, keys, options=SamplingOptions(temperature=0, continuous_temperature=0)).tokens
     np.testing.assert_array_equal(tokens, np.broadcast_to(tokens[:1], tokens.shape))
-    logits = MODEL.apply(variables, tokens, labels, HAS_GAIN, method="features")
-    best = MODEL.apply(variables, logits, method="code_logits").argmax(-1)
+    logits = jax.jit(functools.partial(MODEL.apply, method=code_logits))(variables, tokens, labels)
+    best = logits.argmax(-1)
     np.testing.assert_array_equal(tokens[..., 0], best)
-
-
-@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 2}, {"temperature": 2.0, "top_p": 0.7}], ids=str)
-def test_options_reshape_the_distribution_of_the_first_code(options):
-    model = prior_of("pixelcnn", "vq", (1, 1), num_classes=0)
-    variables = random_variables(model, np.zeros((1, 1, 1, 1), np.int32))
-    logits = model.apply(variables, jnp.zeros((1, 1, 1), int), method=all_logits)[0, 0, 0]
-    expected = np.asarray(jax.nn.softmax(filter_logits(logits, **options)), np.float64)
-    keys = jax.random.split(jax.random.key(0), 20_000)
-    drawn = jax.jit(lambda keys: sample(model, variables, None, keys, 1, 1, options=SamplingOptions(**options)))(keys)
-    counts = np.bincount(np.asarray(drawn.tokens).ravel(), minlength=K)
-    assert not counts[expected == 0].any()
-    possible = expected > 0
-    expected = expected[possible] / expected[possible].sum() * len(keys)
-    assert chisquare(counts[possible], expected).pvalue > 1e-3
 
 
 def test_in_bfloat16_the_likelihood_on_the_way_is_nearly_that_of_one_pass():
@@ -421,8 +419,7 @@ def test_a_given_continuous_part_belongs_to_a_given_code():
     assert not kept.continuous.any()
 
 
-@NETWORKS
-@LATENTS
+@pytest.mark.parametrize(("network", "latent"), ALL_PARTS)
 def test_a_known_latent_is_scored_without_a_loop(network, latent):
     model = prior_of(network, latent, (3, 4))
     tokens, labels = tokens_of(latent, 2, 3, 4), np.zeros(2, np.int32)
@@ -440,8 +437,7 @@ def test_a_continuous_part_needs_to_be_told_where_it_is():
         model.init(jax.random.key(0), tokens, np.zeros(1, np.int32))
 
 
-@pytest.mark.parametrize("network", ["pixelcnn", "transformer"])
-@pytest.mark.parametrize("latent", ["frequency", "combined"])
+@pytest.mark.parametrize(("network", "latent"), [("pixelcnn", "frequency"), ("transformer", "combined")])
 def test_a_program_draws_any_number(network, latent):
     """As exported programs do, in which the size of the batch is a symbol."""
     prior, has_continuous = prior_of(network, latent, (2, 2)), HEADS[latent][1]
