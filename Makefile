@@ -4,13 +4,14 @@
 # make report: redraw the figures and tables of the studies, and write the numbers in their pages, from stored results.
 # make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
 # make lint: ruff and mypy.
+# make docs: build the site from docs/ and studies/, and check its links; open build/site/index.html.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 KILLS ?= 20
 
-.PHONY: quickstart test bench report faults lint
+.PHONY: quickstart test bench report faults lint docs
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -34,6 +35,10 @@ lint: $(VENV)/requirements-dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(VENV)/requirements-docs.done
+	$(BIN)/mkdocs build
 
 $(VENV)/%.done: %.txt requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

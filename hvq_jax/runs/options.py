@@ -291,7 +291,7 @@ def reference_page() -> str:
     for key, field in KEYS.items():
         name, _, short = key.rpartition(".")
         mark = "*" if field.metadata["rule"].changeable else "†" if field.metadata["rule"].recorded else ""
-        help_text = field.metadata["rule"].help.replace("|", "\\|")
+        help_text = re.sub(r"([|\[])", r"\\\1", field.metadata["rule"].help)
         allowed = _allowed(field)[len(" (") : -len(")")].removeprefix("choose ")
         row = f"| `{short or key}`{mark} | `{field.default}` | {allowed} | {help_text} |"
         sections.setdefault(name, []).append(row)

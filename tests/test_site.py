@@ -1,0 +1,23 @@
+"""The site's sources; `make docs` builds it and checks its links."""
+
+import re
+from pathlib import Path
+
+import hvq_jax as hvq
+from docs.examples import fenced
+
+REFERENCE = "\n".join(path.read_text() for path in sorted(Path("docs/reference").glob("*.md")))
+
+
+def test_each_public_name_is_on_a_page_of_the_reference():
+    shown = set(re.findall(r"^::: hvq_jax\.([\w.]+)$", REFERENCE, re.MULTILINE))
+    missing = {name for name, home in hvq._HOMES.items() if not {f"{home}.{name}", home} & shown}
+    missing |= {name for name in hvq._MODULES if not any(entry.split(".")[0] == name for entry in shown)}
+    assert not missing
+
+
+def test_examples_in_docstrings_are_code():
+    docstring = "Add.\n\n>>> add(\n...     1, 2\n... )\n3\n>>> add(0, 0)\n0\n\nMore.\n\n>>> add(1, 1)\n2"
+    code = "```pycon\n>>> add(\n...     1, 2\n... )\n3\n>>> add(0, 0)\n0\n```"
+    assert fenced(docstring).strip() == f"Add.\n\n{code}\n\nMore.\n\n```pycon\n>>> add(1, 1)\n2\n```"
+    assert fenced("No examples.").strip() == "No examples."
