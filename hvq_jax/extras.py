@@ -12,6 +12,7 @@ TRAIN = (
     "ml_collections",
     "orbax",
     "PIL",
+    "pyarrow",
     "tensorboardX",
     "tensorflow_datasets",
     "tqdm",

@@ -53,7 +53,7 @@ def find_images(folder: pathlib.Path, endings: tuple[str, ...] = ENDINGS) -> Lis
                 folders.append(path)
                 pending.append((path, (*ancestors, identity)))
             elif not is_image:
-                left_out[_ending(entry.name)] += 1
+                left_out[ending_of(entry.name)] += 1
             elif (stamp := _stamp_of(entry)) is None:
                 left_out["no regular file"] += 1
             else:
@@ -117,7 +117,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _ending(name: str) -> str:
+def ending_of(name: str) -> str:
+    """Return the ending of a file's name as a kind of file."""
     ending = pathlib.PurePath(name).suffix.lower()
     if not ending:
         return "without ending"

@@ -38,8 +38,8 @@ class DataOptions(Options):
     )
     labels: str = option(
         "auto",
-        "where the classes of image_… are from. auto: the files, where they are clear; none: no classes; folder: the "
-        "folders' names (image_folder)",
+        "where the classes of image_… are from. auto: the files, where they are clear; none: no classes; folder: names "
+        "of folders (image_folder, image_zip); or a column (image_table), or a field of the .json files (image_tar)",
     )
     value_range: tuple[int, ...] | None = option(
         None,

@@ -30,8 +30,8 @@ def load(name: str, path: pathlib.Path, **options) -> ImageDataset:
     return load_dataset(name, **{**usual, **options})
 
 
-def everything(dataset: ImageDataset) -> dict[str, tuple[list[int], int]]:
-    """Return each image's first channel sum and label by its name; equal ones are the same image."""
+def everything(dataset: ImageDataset) -> dict[str, tuple[bytes, int]]:
+    """Return each image, as bytes, and its label by its name."""
     found = {}
     for split in SPLITS:
         read, labels = getattr(dataset, split).read(np.arange(len(getattr(dataset, split))))

@@ -13,7 +13,8 @@ from hvq_jax.errors import UserError
 
 def test_names_are_those_of_the_command_line():
     published = ["cifar10", "cifar100", "fashion_mnist", "fashion_mnist_mini", "mnist"]
-    assert sorted(BUILDERS) == sorted([*published, "image_arrays", "image_folder"])
+    own = ["image_arrays", "image_folder", "image_table", "image_tar", "image_zip"]
+    assert sorted(BUILDERS) == sorted(published + own)
     assert all(builder.name == name for name, builder in BUILDERS.items())
 
 

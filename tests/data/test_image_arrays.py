@@ -131,12 +131,12 @@ BAD = {
     ),
     "a missing label": (
         {"images": IMAGES, "labels": LABELS - 1},
-        "label of images/0 is -1, out of range for the 2 classes",
+        "images/0 has the label -1, out of range for the 2 classes",
     ),
     "huge labels": ({"images": IMAGES, "labels": LABELS + 10**6}, "label 1000002 is too large for a class"),
     "too few names": (
         {"images": IMAGES, "labels": LABELS, "class_names": np.array(["a", "b"])},
-        "label of images/2 is 2, out of range for the 2 classes 0 to 1",
+        "images/2 has the label 2, out of range for the 2 classes 0 to 1",
     ),
     "labels alone": ({"images": IMAGES, "val_labels": LABELS}, "has val_labels, but no val_images"),
     "two sizes": (

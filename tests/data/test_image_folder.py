@@ -368,7 +368,7 @@ def test_a_dataset_json_has_the_labels(tmp_path):
         ({"labels": [[SHARDS[0], 0], ["../secret.png", 1]]}, r"there is no image \.\./secret\.png"),
         ({"labels": [[path, [0, 1]] for path in SHARDS]}, "00000/0.png has several labels .multi-label"),
         ({"labels": [[path, "a"] for path in SHARDS]}, "00000/0.png has the label 'a', but must have one integer"),
-        ({"labels": [[path, -1 - len(path)] for path in SHARDS]}, "label of 00000/0.png is -12, out of range"),
+        ({"labels": [[path, -1 - len(path)] for path in SHARDS]}, "00000/0.png has the label -12, out of range"),
         ({"labels": [[path, 10**9] for path in SHARDS]}, "label 1000000000 is too large for a class"),
         ({"labels": [[path, 0] for path in SHARDS[1:]]}, "has no label for 00000/0.png"),
         ({"labels": [[path, 0] for path in SHARDS[:2] * 2]}, "an image has two labels"),

@@ -59,10 +59,12 @@ def classify(splits: dict[str, Labelled], where: str, class_names: Sequence[str]
         for name, label in images:
             found = number.get(composed(label)) if isinstance(label, str) else label
             if found is None or not 0 <= found < len(names):
-                raise UserError(
-                    f"{where}: the label of {name} is {'missing' if label is None else label}, out of range for the "
-                    f"{len(names)} classes 0 to {len(names) - 1}: fix it, or set data.labels=none"
+                wrong = (
+                    "has no label, but others have one"
+                    if label is None
+                    else f"has the label {label}, out of range for the {len(names)} classes 0 to {len(names) - 1}"
                 )
+                raise UserError(f"{where}: {name} {wrong}: fix it, or set data.labels=none")
             numbered[split].append((name, found))
     num_left_out = sum(len(images) for split, images in splits.items() if split not in labelled)
     return Classified(tuple(names), numbered, collections.Counter({"without label": num_left_out}))

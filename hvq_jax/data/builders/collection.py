@@ -6,13 +6,15 @@ import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 
 from hvq_jax.data.builders.decode_files import Encoded, decode_files
 from hvq_jax.data.decode import ImageError
 from hvq_jax.data.listing import Stamps
+from hvq_jax.errors import UserError
+from hvq_jax.files import shows_damage
 
 ImageShape = tuple[int, int, int]  # (H, W, C)
 
@@ -52,6 +54,20 @@ class EncodedCollection(Collection):
             contextlib.closing(decode_files(files, sides=(height, width), channels=channels)) as images,
         ):
             yield from images
+
+
+@contextlib.contextmanager
+def damage_named(path: pathlib.Path, advice: str) -> Iterator[None]:
+    """Raise UserError, naming the file, for errors of the block, which reads it; with `advice` where it is damaged."""
+    try:
+        yield
+    except UserError:
+        raise
+    except MemoryError:
+        raise UserError(f"{path} cannot be read: it declares more than fits into memory, and may be damaged") from None
+    except Exception as error:  # libraries of formats have no common class
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason})" + (f": {advice}" if shows_damage(error) else "")) from error
 
 
 def digest_of(stamps: Stamps, *choices: object) -> str:

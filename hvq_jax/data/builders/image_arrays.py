@@ -5,14 +5,14 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
 from hvq_jax.data.builders.classes import Labelled, RawLabel, classify
-from hvq_jax.data.builders.collection import Collection, ImageShape, digest_of
+from hvq_jax.data.builders.collection import Collection, ImageShape, damage_named, digest_of
 from hvq_jax.data.builders.own_images import OwnImages
 from hvq_jax.data.decode import MODES, ImageError, as_array, fit_image
 from hvq_jax.data.listing import describe, find_files
@@ -41,6 +41,7 @@ _NAMES = {
 }
 _CLASS_NAMES = "class_names"  # of the names of the classes that integer labels number
 _KNOWN = frozenset((_CLASS_NAMES, *(name for pairs in _NAMES.values() for pair in pairs for name in pair)))
+_ADVICE = "write it anew, without Python objects"
 _MAGIC = b"\x93NUMPY"  # an .npy begins with it
 
 
@@ -94,7 +95,7 @@ class ArrayCollection(Collection):
 
     def read(self, split: str, image_shape: ImageShape) -> Generator[np.ndarray | ImageError, None, None]:
         """Yield each image, converted to uint8 and resized."""
-        with _damage_named(self.root), contextlib.closing(self.arrays[split].pieces()) as pieces:
+        with damage_named(self.root, _ADVICE), contextlib.closing(self.arrays[split].pieces()) as pieces:
             for piece in pieces:
                 for image in self._as_uint8(piece).reshape(-1, *self.image_shape):
                     yield _fitted(image, image_shape)
@@ -111,7 +112,7 @@ class ArrayCollection(Collection):
         if self.given_range is not None:
             return self.given_range
         floats = [array for array in self.arrays.values() if array.dtype.kind == "f"]
-        with _damage_named(self.root):
+        with damage_named(self.root, _ADVICE):
             ends = np.array([(piece.min(), piece.max()) for array in floats for piece in array.pieces()], float)
         lowest, highest = ends[:, 0].min(), ends[:, 1].max()
         return resolve_range(float(lowest), float(highest), None, str(self.root), "data.value_range")
@@ -127,7 +128,7 @@ class ImageArrays(OwnImages):
     def collect(path: pathlib.Path, labels: str, value_range: ValueRange | None) -> ArrayCollection:
         """Read the headers of the arrays, and the labels."""
         folder, listing = find_files(path, (".npy",), "your .npz or .npy file, or a folder of .npy files")
-        with _damage_named(path):
+        with damage_named(path, _ADVICE):
             if path.is_dir():
                 arrays, names = _arrays_of_folder(folder, [name for name in listing.images if "/" not in name])
             else:
@@ -273,16 +274,3 @@ def _fitted(image: np.ndarray, image_shape: ImageShape) -> np.ndarray:
     height, width, channels = image_shape
     converted = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert(MODES[channels])
     return as_array(fit_image(converted, (height, width)))
-
-
-@contextlib.contextmanager
-def _damage_named(path: pathlib.Path) -> Iterator[None]:
-    """Raise UserError, naming the file, for errors at reading it."""
-    try:
-        yield
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}): write it anew, without Python objects") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
