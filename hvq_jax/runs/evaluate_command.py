@@ -12,6 +12,7 @@ from hvq_jax.codec import range_coder
 from hvq_jax.data.held_out import SPLITS
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, write_json
+from hvq_jax.layout import LATENTS
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.progress import progress_bar
 from hvq_jax.runs.batching import BATCH, Images
@@ -21,6 +22,7 @@ from hvq_jax.runs.compression import RunCodec
 from hvq_jax.runs.compression_inputs import Source, find_source
 from hvq_jax.runs.evaluation import evaluate
 from hvq_jax.runs.outputs import check_out
+from hvq_jax.runs.static_rate import static_bits_of_codes
 from hvq_jax.runs.trained import TrainedRun
 
 ENDING = ".json"
@@ -82,21 +84,25 @@ def _check_out(out: str, workdir: str) -> None:
 
 
 def measure(run: TrainedRun, source: Source, *, portable: bool) -> dict[str, float]:
-    """Return what `evaluate` and `evaluate_coded` do; the latter only if there is a prior, and a coder installed."""
+    """Return what `evaluate`, `evaluate_coded` and `static_bits_of_codes` do, as far as there is what they need.
+
+    That is a prior for all bits, the package `constriction` for a file, and `latents.npz` for frequencies.
+    """
     coded = run.has_prior and range_coder.is_installed()
+    has_frequencies = run.has_prior and (run.workdir / LATENTS).exists()
     if run.has_prior:
         run.made_once(RunCodec, with_labels=source.labels is not None, portable=portable)  # checks the labels
-        passes = 4 if coded else 2
+        if not coded:
+            print(f"coded: left out, since {range_coder.NEEDED}")
     else:
         print(f"bits: left out, since {run.workdir} has no prior")
-        passes = 1
-    if run.has_prior and not coded:
-        print(f"coded: left out, since {range_coder.NEEDED}")
     labels = source.labels if source.labels is not None else np.full(len(source), NO_CLASS, np.int32)
-    total = passes * len(source) + (min(BATCH, len(source)) if coded else 0)
+    total = (1 + run.has_prior + has_frequencies + 2 * coded) * len(source) + coded * min(BATCH, len(source))
     with progress_bar(total=total, desc="Images", unit=" images", disable=None) as progress:
         images = _Counted(source, progress.update)
         metrics = {"num_images": len(source), **evaluate(run, images, labels if run.has_prior else None)}
+        if has_frequencies:
+            metrics["static_bits_of_codes"] = static_bits_of_codes(run, images, source.labels)
         if coded:
             metrics |= evaluate_coded(run, images, source.labels, portable=portable, timed=True)
     return metrics
@@ -149,6 +155,8 @@ def _rates(found: dict[str, float]) -> Iterator[tuple[str, float, str]]:
         if f"nats_of_{part}" in found
     )
     yield "by the prior", found["bits_per_image"], f"  ({parts})" if parts else ""
+    if "static_bits_of_codes" in found:
+        yield "of codes, by frequency", found["static_bits_of_codes"], ""
     if "coded_bytes" in found:
         labels = found["label_bits_per_image"]
         if labels:

@@ -106,6 +106,16 @@ def read_latents(
     )
 
 
+def read_codes_of_split(
+    workdir: Path, model: Autoencoder, num_classes: int, split: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the codes `[N, h, w]` or `[N, h, w, L]` and labels `[N]` of a split; raise UserError as `read_latents`."""
+    names = f"{split}_indices", f"{split}_labels"
+    schema = {name: form for name, form in _model_schema(model, num_classes).items() if name in names}
+    arrays = read_arrays(workdir / LATENTS, schema, sizes=_sizes(model))
+    return arrays[names[0]], arrays[names[1]]
+
+
 def _model_schema(model: Autoencoder, num_classes: int) -> dict[str, Array]:
     return latent_schema(model.row, model.num_codes, num_classes, model.index_shape)
 

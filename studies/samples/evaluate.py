@@ -33,6 +33,7 @@ from hvq_jax.evaluation.classifier import (
     train_classifier,
 )
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
+from hvq_jax.evaluation.histogram import histogram_nats
 from hvq_jax.files import read_arrays, read_json, write_arrays, write_json
 from hvq_jax.images import to_uint8
 from hvq_jax.latents import PROJECTION
@@ -49,7 +50,6 @@ from hvq_jax.training.logging import set_quiet
 from studies import find_results
 from studies.comparison import name_place
 from studies.samples.cells import cells
-from studies.samples.histogram import histogram_nats
 
 COUNT = 10_000
 _EPOCHS = 12  # of training the classifier

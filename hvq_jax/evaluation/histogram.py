@@ -28,7 +28,8 @@ def histogram_nats(
     of_each = codes.reshape(-1, math.prod(codes.shape[3:]))
     everywhere = np.stack([np.bincount(column, minlength=num_codes) + 1.0 for column in of_each.T])  # [L, K]
     everywhere /= everywhere.sum(axis=1, keepdims=True)
-    counts = np.zeros((labels.max() + 1, codes[0].size, num_codes))
+    num_classes = 1 + max(int(split[1].max()) for split in (train, validation, test))
+    counts = np.zeros((num_classes, codes[0].size, num_codes))
     positions = np.arange(codes[0].size)
     levels = positions % len(everywhere)
     np.add.at(counts, (labels[:, None], positions, codes.reshape(len(codes), -1)), 1)
