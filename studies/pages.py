@@ -24,5 +24,26 @@ def _tables() -> dict[str, str]:
     return {f"{study}/{name}": text for study, page in STUDY_PAGES.items() for name, text in page.texts.items()}
 
 
-README = Page(ROOT / "README.md", redraw=lambda: None, numbers=_numbers, tables=_tables, sections=("Results",))
+README = Page(
+    ROOT / "README.md",
+    redraw=lambda: None,
+    numbers=_numbers,
+    tables=_tables,
+    sections=("Results",),
+    definitions=(
+        "55,000 images, and 5,000 for validation",
+        "D = 64",
+        "K = 512",
+        "S = 312",
+        "batch 128",
+        "10,000 test images",
+        "JAX 0.10.2",
+        "95 % interval",
+        "in 20 epochs",
+        "percent of 1 as",
+        "0.4 million parameters",
+        "10,000 class-conditional samples",
+        "length 1",
+    ),
+)
 PAGES = {**STUDY_PAGES, "README": README}

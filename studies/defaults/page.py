@@ -9,8 +9,10 @@ from studies import STUDIES, find_results
 from studies.comparison import compare
 from studies.defaults.cells import LATENTS
 from studies.page import Page, find_page, numbers_of_cells, redraw_cells
+from studies.rates.report import read_all
 from studies.results import is_kept, read, read_curve
 from studies.run_metrics import FIRST, peaks
+from studies.tables import markdown
 
 _POSITIONS = 49  # of a latent of 28×28 images
 _RESULTS = find_results("defaults")
@@ -41,6 +43,26 @@ def _numbers() -> dict[str, float]:
     return numbers
 
 
+def _tables() -> dict[str, str]:
+    """Return the latents at two epochs beside their rates, for the README."""
+    numbers, rates = _numbers(), read_all()
+    head = ["latent", "trainings", "bits per image: codes", "continuous part", "test MSE on [−1, 1]", "PSNR, dB"]
+    codes = {latent: f"{numbers[f'{latent}/bits of codes']:.0f}" for latent in LATENTS}
+    lines = []
+    for latent in LATENTS:
+        mse, psnr = (numbers[f"{latent}/64/2/{metric}"] for metric in ("mse", "psnr"))
+        half_range, count = numbers[f"{latent}/64/2/±/mse"], numbers[f"{latent}/64/2/seeds"]
+        shown = "none" if latent == "vq" else "not rounded"
+        lines.append([f"`{latent}`", f"{count}", codes[latent], shown, f"{mse:.4f} ± {half_range:.4f}", f"{psnr:.1f}"])
+    result = rates["projected"]
+    for num_bins, shown in ((16, "16 bins per code"), (4, "4 bins per code"), (1, "mean length of each code")):
+        setting = result["settings"][f"{num_bins} a code"]
+        mse, bits = setting["mse"], setting["bits_of_continuous"]
+        codes_bits = f"{result['bits_of_codes']:.0f}"
+        lines.append([f"`projected`, {shown}", "1", codes_bits, f"{bits:.0f}", f"{mse:.4f}", ""])
+    return {"latents": markdown(head, lines)}
+
+
 def _labels(latent: str, dim: str, num_epochs: str) -> dict[str, str]:
     return {"latent": latent, "D": dim, "epochs": num_epochs}
 
@@ -49,6 +71,7 @@ PAGE = Page(
     find_page("defaults"),
     redraw=partial(redraw_cells, "defaults"),
     numbers=_numbers,
+    tables=_tables,
     definitions=(
         "K = 512",
         "batch 128",

@@ -4,14 +4,17 @@ from typing import Any
 
 from studies import find_results
 from studies.cells import Cell
+from studies.numbers import format_number
 from studies.page import Page, find_page
 from studies.samples.cells import cells
 from studies.samples.evaluate import read_baseline
 from studies.samples.report import judgement, redraw
 from studies.samples.sweep import read_sweep
+from studies.tables import group_cells, markdown, split_by_place
 
 _PERCENT = ("class_accuracy", "precision", "recall")
 _LATENTS, _BUT_FREQUENCY = ("vq", "projected", "frequency", "combined"), ("vq", "projected", "combined")
+_NAMES = {"pixelcnn": "PixelCNN", "transformer": "transformer"}
 _CODEBOOKS, _PRIORS = ("default", "spherical"), ("pixelcnn", "transformer")
 
 
@@ -99,10 +102,51 @@ def _sweeps() -> dict[str, float]:
     return numbers
 
 
+def _tables() -> dict[str, str]:
+    """Return the latents with the default codebook, for the README."""
+    head = [
+        "latent, prior",
+        "trainings",
+        "device, JAX",
+        "bits per pixel",
+        "nats per latent: codes (histogram)",
+        "continuous part",
+        "class accuracy, %",
+        "Fréchet distance of samples",
+        "with mean lengths",
+        "of transmitted images",
+    ]
+    lines = []
+    for group in group_cells([cell for cell in cells() if cell.labels["codebook"] == "default" and judgement(cell)]):
+        for found in split_by_place([result for cell in group if (result := judgement(cell))]):
+            rows = [_row(result) for result in found]
+            lines.append(
+                [
+                    f"`{group[0].labels['latent']}`, {_NAMES[group[0].labels['prior']]}",
+                    str(len(rows)),
+                    f"{found[0]['devices'].removeprefix('1 × ')}, {found[0]['jax']}",
+                    _mean(rows, "bits_per_pixel", ".3f"),
+                    f"{_mean(rows, 'nats of codes', '.1f')} ({_mean(rows, 'histogram', '.0f')})",
+                    _mean(rows, "nats of continuous", ",.1f"),
+                    _mean([{"percent": 100 * row["class_accuracy"]} for row in rows], "percent", ".1f"),
+                    _mean(rows, "distance", ".2f"),
+                    _mean(rows, "nearer", "+.2f"),
+                    _mean(rows, "transmitted", ".2f"),
+                ]
+            )
+    return {"latents": markdown(head, lines)}
+
+
+def _mean(rows: list[dict[str, float]], metric: str, spec: str) -> str:
+    known = [row[metric] for row in rows if metric in row]
+    return format_number(sum(known) / len(known), spec) if known else ""
+
+
 PAGE = Page(
     find_page("samples"),
     redraw=redraw,
     numbers=_numbers,
+    tables=_tables,
     definitions=(
         "D = 64",
         "K = 512",

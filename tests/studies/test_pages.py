@@ -7,7 +7,7 @@ import pytest
 
 from hvq_jax.errors import UserError
 from studies.numbers import find_loose_numbers, format_number, rewrite
-from studies.pages import PAGES, STUDY_PAGES
+from studies.pages import PAGES
 from studies.write_pages import main
 
 NO_PROSE = r"^```.*?^```|(?<=\n\n)(?: {4}[^\n]*\n)+|`[^`]*`|<!--.*?-->|\]\([^)]*\)"  # code, comments and links
@@ -27,14 +27,14 @@ def is_stored(page, text):
         return False
 
 
-@pytest.mark.parametrize("name", STUDY_PAGES)
+@pytest.mark.parametrize("name", PAGES)
 def test_every_number_of_a_page_is_stored_or_a_definition(name):
     text = PAGES[name].path.read_text()
     assert PAGES[name].write(text) == text, "run make report"
     assert not PAGES[name].find_loose_numbers(text)
 
 
-@pytest.mark.parametrize("name", STUDY_PAGES)
+@pytest.mark.parametrize("name", PAGES)
 def test_no_number_of_a_page_can_be_changed(name):
     page = PAGES[name]
     text = "\n\n".join(page.parts(page.path.read_text()))
