@@ -28,6 +28,18 @@ def evaluate_coded(
 ) -> dict[str, float]:
     """Return what `images` cost under the prior and as a file, and how well they come back from the file.
 
+    The metrics by name:
+
+    * `num_images`: N
+    * `bits_per_image`: of the latents under the prior, given the labels
+    * `label_bits_per_image`: of a label in the file, log2(classes + 1); 0 without labels
+    * `coded_bytes`: of the file, header and checksums included
+    * `coded_bits_per_image`: the same in bits, per image
+    * `coded_ratio`: `coded_bits_per_image` / (`bits_per_image` + `label_bits_per_image`)
+    * `coded_mse`, `coded_psnr`, `coded_ssim`: of the images that the file holds, as in `hvq_jax.metrics`
+    * `compress_ms_per_image`, if timed: from images to a verified file; decoding its latents for that is included
+    * `decompress_ms_per_image`, if timed: from the file to images
+
     Args:
         run: a run with an autoencoder and a prior.
         images: N of `[H, W, C]`, uint8 or float in [-1, 1].
@@ -35,17 +47,6 @@ def evaluate_coded(
         portable: write a portable file.
         timed: measure the time, too, once everything is compiled.
         watch: a function that yields the items it is given, and may raise between two of them to stop.
-
-    Returns:
-        num_images: N.
-        bits_per_image: of the latents under the prior, given the labels.
-        label_bits_per_image: of a label in the file, log2(classes + 1); 0 without labels.
-        coded_bytes: of the file, header and checksums included.
-        coded_bits_per_image: the same in bits, per image.
-        coded_ratio: coded_bits_per_image / (bits_per_image + label_bits_per_image).
-        coded_mse, coded_psnr, coded_ssim: of the images that the file holds, as in `hvq_jax.metrics`.
-        compress_ms_per_image, if timed: from images to a verified file; decoding its latents for that is included.
-        decompress_ms_per_image, if timed: from the file to images.
 
     Raises:
         ArgumentError: there is no image, or the labels do not fit the run.
