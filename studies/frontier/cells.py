@@ -13,7 +13,7 @@ from studies.cells import Cell
 SEEDS = (0, 1, 2)
 BASE_CODES = 128  # K of the hybrid latents: their K·G are then the K of `vq`
 
-_NUM_BINS = (1, 2, 4, 8, 16, 32, 64)
+_NUM_BINS = (1, 4, 16, 8, 64, 2, 32)  # in the order in which they are made
 _FEW_BINS = (1, 4, 16, 64)
 _CODES_FIRST = (8,)  # G for which the other order of transmission is measured
 _STEPS = (1.6, 0.8, 0.4, 0.2, 0.1)
@@ -122,6 +122,7 @@ def trainings(size: Size = SMALL) -> list[Training]:
         *(_vq(size, seed, k) for seed in SEEDS for k in (2048, 4096)),
         *masked,
         *(_residual(size, k, depth) for k, depth in ((16, 2), (16, 3), (16, 4), (64, 2), (128, 2))),
+        *(_two_levels(size, bits) for bits in (1, 2, 3, 4, 5, 6)),
         *(_fsq(size, levels) for levels in ((4, 4, 4), (8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5))),
         *(_simvq(size, k) for k in (64, 256, 1024, 4096)),
         *(_projected(size, 0, groups=groups) for groups in (2, 4, 8)),
@@ -198,6 +199,17 @@ def _residual(size: Size, num_codes: int, depth: int) -> Training:
     sizes = f"K={num_codes}, depth {depth}"
     options = ("codebook.family=residual", f"latent.num_codes={num_codes}", f"codebook.depth={depth}")
     return _training(size, 0, "residual", sizes, "vq", options, (Point("residual", sizes),))
+
+
+def _two_levels(size: Size, bits: int) -> Training:
+    sizes = f"K={BASE_CODES}, G={2**bits}"
+    options = (
+        "codebook.family=studies.frontier.two_levels:TwoLevels",
+        f"latent.num_codes={BASE_CODES}",
+        "codebook.depth=2",
+        f"codebook.bits={bits}",
+    )
+    return _training(size, 0, "residual, K and G", sizes, "vq", options, (Point("residual, K and G", f"G={2**bits}"),))
 
 
 def _fsq(size: Size, levels: tuple[int, ...]) -> Training:

@@ -56,9 +56,9 @@ def results(tmp_path_factory):
             if latent == "vq" and (sizes in ("K=64", "K=128", "K=256") or training.name == "small-vq-K_4096-seed_1"):
                 codes = int(sizes.removeprefix("K="))
                 bits, mse = 25 * math.log2(codes), 4 / codes
-            elif latent == "projected" and sizes == "K=128" and number < 4:
-                bits = (1.3 if training.cell.seed == 2 else 1.2) * 25 * (6.1 + number / 2)
-                mse = 4 / 2 ** (6.1 + number / 2)
+            elif latent == "projected" and sizes == "K=128" and point.value in ("G=1", "G=2", "G=4", "G=8"):
+                place = 6.1 + math.log2(int(point.value.removeprefix("G="))) / 2
+                bits, mse = (1.3 if training.cell.seed == 2 else 1.2) * 25 * place, 4 / 2**place
             elif latent == "autoencoder":
                 bits, mse = 1000.0 * (number + 1), 0.004 / (number + 1)
             else:
