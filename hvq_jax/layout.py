@@ -14,6 +14,8 @@ METRICS = "metrics.jsonl"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
 PROFILE = "profile"
+TRACKERS = "trackers.json"
+WANDB = "wandb"  # the folder that Weights & Biases writes to
 
 # Files that are written with `files.whole_file`.
 WHOLE = (
@@ -28,10 +30,11 @@ WHOLE = (
     RECONSTRUCTIONS,
     SAMPLES,
     METRICS,
+    TRACKERS,
 )
 
 # Everything of a run.
-NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE))
+NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE, WANDB))
 
 # The outputs of a run that are listed when it ends.
 MADE = {
@@ -41,6 +44,7 @@ MADE = {
     SAMPLES: "one row of samples per class",
     METRICS: "every logged metric",
     EVENTS: "the same for TensorBoard (pip install tensorboard)",
+    WANDB: "the run for Weights & Biases (wandb sync sends what is not sent yet)",
     CHECKPOINTS: "the newest and the best of each stage",
 }
 

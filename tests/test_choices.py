@@ -61,9 +61,11 @@ CALLS = {
     "make_optimizer": lambda schedule: make_optimizer(learning_rate=1.0, num_steps=1, schedule=schedule),
 }
 
-# Parameters of such a name that any text will do for: it is only repeated, as in an error.
+# Parameters of such a name that any text will do for: it is only repeated in an error.
 REPEATED = {("require", "family"), ("form", "dtype")}
-REPEATED |= {(f"Callback.{name}", "stage") for name in ("on_record", "on_evaluation", "on_images")}
+
+# The methods of these are given the name of a stage to write or to show it.
+LOGS = ("Callback", "TensorBoard", "Tracker", "Writer")
 
 # The modules that are made of these options check them.
 BASES = {"HybridQuantizerOptions"}
@@ -99,7 +101,10 @@ TAKERS = [
     pytest.param(name, found, parameter, id=f"{name}({parameter})")
     for name, found in public_callables()
     for parameter in takes_a_name(found)
-    if (name, parameter) not in REPEATED and name not in BASES and not getattr(found, "_is_protocol", False)
+    if (name, parameter) not in REPEATED
+    and name.partition(".")[0] not in LOGS
+    and name not in BASES
+    and not getattr(found, "_is_protocol", False)
 ]
 
 

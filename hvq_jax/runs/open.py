@@ -34,9 +34,11 @@ from hvq_jax.runs.workdir import (
     write_description,
     write_format,
 )
+from hvq_jax.runs.written import written
 from hvq_jax.training.callbacks import Callback, Callbacks
 from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.loop import FitOptions, RunContext, num_training_steps
+from hvq_jax.training.writers import check_installed
 
 
 def run_experiment(
@@ -64,7 +66,13 @@ def run_experiment(
     """
     preemption = Preemption()
     told = Callbacks(callbacks, fail=preemption.fail)
-    with preemption.noticed(), open_run(config, workdir, preemption, profile_steps, told) as run:
+    with (
+        preemption.noticed(),
+        open_run(config, workdir, preemption, profile_steps, told) as opened,
+        contextlib.ExitStack() as held,
+    ):
+        with agreed(), flags_named():
+            run = held.enter_context(written(opened))
         run.work()
         summary = read_summary(run.workdir)
         if is_first():
@@ -102,6 +110,8 @@ def open_run(
                 )
             held.enter_context(among_others(Path(workdir).name, parallel, profiled=profile_steps > 0))
             check_memory(options, parallel)
+            if is_first():
+                check_installed(options.logging)
         check_agreement(_shared(options))
         with agreed(), flags_named():
             folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)

@@ -29,6 +29,7 @@ from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, check_options, make_quantizer
 from hvq_jax.registry import check_choice
 from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.writers import LoggingOptions
 
 STAGES = ("all", "autoencoder", "prior")
 
@@ -79,6 +80,7 @@ class RunOptions(Options):
     autoencoder: FitOptions = section(FitOptions)
     prior: PriorStageOptions = section(PriorStageOptions)
     sampling: SampleSheetOptions = section(SampleSheetOptions)
+    logging: LoggingOptions = section(LoggingOptions)
 
     def __post_init__(self) -> None:
         """Check that the sections are compatible; raise ArgumentError."""

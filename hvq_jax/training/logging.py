@@ -1,10 +1,9 @@
-"""Logs of a run: `metrics.jsonl` for programs, TensorBoard events for people, and lines for the terminal."""
+"""Logs of a run: `metrics.jsonl`, the writers, the callbacks, and lines for the terminal."""
 
-import contextlib
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
@@ -15,11 +14,11 @@ from tqdm import tqdm
 
 from hvq_jax.errors import Preempted, UserError
 from hvq_jax.files import open_regular, parse_json, write_text
-from hvq_jax.layout import EVENTS, METRICS
+from hvq_jax.layout import METRICS
 from hvq_jax.progress import named, print_line, progress_bar
 from hvq_jax.schema import Count, check_json
 from hvq_jax.training.callbacks import Callbacks
-from hvq_jax.training.events import EventFile, summary
+from hvq_jax.training.writers import Writer
 
 
 def set_quiet() -> None:
@@ -97,15 +96,24 @@ class RunLog:
     """The log of one stage from `start_step` on; drops records that a resumed run will write again."""
 
     def __init__(
-        self, workdir: Path, stage: str, *, start_step: int, num_steps: int, callbacks: Callbacks | None = None
+        self,
+        workdir: Path,
+        stage: str,
+        *,
+        start_step: int,
+        num_steps: int,
+        writers: Sequence[Writer] = (),
+        callbacks: Callbacks | None = None,
     ) -> None:
         self.stage = stage
+        self._writers = writers
         self._callbacks = callbacks or Callbacks()
         kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
         write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
         # Unbuffered, so that a full disk is noticed here, and not again when the file is closed.
         self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
-        self._events = EventFile(workdir / EVENTS / stage, purge_step=start_step + 1)
+        for writer in writers:
+            writer.start_stage(stage, start_step)
         self._bar = progress_bar(
             desc=named(stage),
             total=num_steps,
@@ -116,11 +124,12 @@ class RunLog:
         )
 
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
-        """Append one line to `metrics.jsonl` and one point per curve to TensorBoard; tell the callbacks."""
+        """Append one line to `metrics.jsonl`, write it with the writers, and tell the callbacks."""
         row = {"stage": self.stage, "split": split, "step": step, **scalars}
         try:
             self._file.write(f"{json.dumps(row)}\n".encode())
-            self._events.write(step, *(summary.scalar(f"{split}/{name}", value) for name, value in scalars.items()))
+            for writer in self._writers:
+                writer.record(self.stage, split, step, scalars)
         except OSError as error:
             raise UserError(
                 f"cannot write {METRICS} and events in {Path(self._file.name).parent} at step {step}: "
@@ -142,37 +151,26 @@ class RunLog:
         sys.stdout.flush()
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
-        """Write uint8 grids `[H, W, C]` to TensorBoard; tell the callbacks."""
-        self._events.write(step, *(summary.image(name, image, dataformats="HWC") for name, image in images.items()))
+        """Write uint8 grids `[H, W, C]` with the writers, and tell the callbacks."""
+        for writer in self._writers:
+            writer.images(self.stage, step, images)
         self._callbacks.tell("on_images", self.stage, step, images)
 
     def usage(self, step: int, counts: np.ndarray) -> None:
-        """Write a histogram of assignments over codes: `counts` `[K]`, code k in the bucket (k − 1, k].
+        """Write the number of assignments to each code, `[K]`, with the writers.
 
         Several codebooks, `[depth, K]`, are concatenated.
         """
-        counts = counts.reshape(-1)
-        if counts.sum() == 0:
-            return
-        codes = np.arange(len(counts))
-        histogram = summary.histogram_raw(
-            "code_usage",
-            min=0.0,
-            max=float(len(counts) - 1),
-            num=int(counts.sum()),
-            sum=float(counts @ codes),
-            sum_squares=float(counts @ codes**2),
-            bucket_limits=codes.tolist(),
-            bucket_counts=counts.tolist(),
-        )
-        self._events.write(step, histogram)
+        if counts.sum() > 0:
+            for writer in self._writers:
+                writer.usage(self.stage, step, counts.reshape(-1))
 
     def close(self) -> None:
         """Flush and close everything."""
         self._bar.close()
         self._file.close()
-        with contextlib.suppress(OSError):  # a full disk has already been reported by the write
-            self._events.close()
+        for writer in self._writers:
+            writer.end_stage(self.stage)
 
 
 class SilentLog(RunLog):

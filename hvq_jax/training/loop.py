@@ -39,6 +39,7 @@ from hvq_jax.training.state import (
     train_step,
 )
 from hvq_jax.training.step_log import NotFiniteError, StepLog
+from hvq_jax.training.writers import Writer
 
 _FIRST_BATCHES = 4  # codes that start from data are made from these: enough vectors for a codebook of usual size
 
@@ -123,7 +124,7 @@ class FitOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """The context of training: workdir, seed, devices, preemption, profiling and callbacks."""
+    """The context of training: workdir, seed, devices, preemption, profiling, writers and callbacks."""
 
     workdir: Path
     seed: int
@@ -131,6 +132,7 @@ class RunContext:
     preemption: Preemption
     profile_steps: int = 0  # steps of each stage to trace, 0: none
     callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
+    writers: Sequence[Writer] = ()
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
@@ -308,7 +310,14 @@ def _train(
     schedule = _schedule(options, steps_per_epoch, num_steps)
     log: RunLog = SilentLog()
     if is_first():
-        log = RunLog(run.workdir, stage.name, start_step=start, num_steps=num_steps, callbacks=run.callbacks)
+        log = RunLog(
+            run.workdir,
+            stage.name,
+            start_step=start,
+            num_steps=num_steps,
+            writers=run.writers,
+            callbacks=run.callbacks,
+        )
     if start:
         log.say(f"resumes from the checkpoint of step {start}")
     validate = _Validation(stage, evaluator(stage, parallel), validation, options.part_size, checkpoints, log)
