@@ -1,4 +1,4 @@
-"""Studies: training runs compared. `train.py` trains the cells of a study, and `tables.py` shows their results."""
+"""Studies: training runs compared. `train.py` trains the cells of a study, `write_pages.py` shows their results."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -4,6 +4,7 @@ from studies.codebooks.page import PAGE as CODEBOOKS
 from studies.defaults.page import PAGE as DEFAULTS
 from studies.page import ROOT, Page
 from studies.rates.page import PAGE as RATES
+from studies.report.page import PAGE as REPORT
 from studies.samples.page import PAGE as SAMPLES
 from studies.stability.page import PAGE as STABILITY
 
@@ -13,6 +14,7 @@ STUDY_PAGES = {
     "defaults": DEFAULTS,
     "rates": RATES,
     "samples": SAMPLES,
+    "report": REPORT,
 }
 
 

@@ -1,29 +1,18 @@
-"""Write the table and the plots of a study, from the cells that have results.
+"""The table and the plots of a study's cells, from those that have results."""
 
-    python -m studies.tables stability
-
-Writes `table.md` and `losses-*.png` to the study's folder; `curves.png` and `reconstructions.png` instead of the latter
-if reconstructions are kept. --folder selects the folder of a trial, which has its own `results`.
-"""
-
-import argparse
 import math
 import statistics
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
 from hvq_jax.files import whole_file, write_text
-from studies import STUDIES, find_folder
 from studies.cells import Cell
-from studies.results import is_kept, read, read_curve, read_images
+from studies.results import is_kept, read, read_curve
 from studies.run_metrics import FIRST, spikes
 
 PLACE_HEAD = ("seeds", "device", "JAX")
@@ -121,51 +110,6 @@ def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:
     save_figure(figure, path)
 
 
-def plot_compared(cells: list[Cell], results: Path, path: Path) -> None:
-    """Plot the training loss and its reconstruction term, with one colour per latent.
-
-    One column of panels per value of the first label, one line per cell.
-    """
-    columns = list(dict.fromkeys(next(iter(cell.labels.values())) for cell in cells))
-    colors = {name: f"C{number}" for number, name in enumerate(dict.fromkeys(_name_line(cell) for cell in cells))}
-    figure = Figure(figsize=(7 * len(columns), 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(2, len(columns), squeeze=False, sharex=True, sharey="row")
-    for row, curve in zip(panels, ("loss", "reconstruction"), strict=True):
-        row[0].set_ylabel({"loss": "training loss", "reconstruction": "reconstruction term"}[curve])
-        for axes, column in zip(row, columns, strict=True):
-            axes.set_title(f"{next(iter(cells[0].labels))} {column}", fontsize="medium")
-            axes.grid(alpha=0.3)
-            for cell in (cell for cell in cells if column == next(iter(cell.labels.values()))):
-                steps, values = (read_curve(cell, results, name) for name in ("step", curve))
-                axes.loglog(steps, values, linewidth=0.7, color=colors[_name_line(cell)], label=_name_line(cell))
-    for axes in panels[0]:
-        axes.legend(loc="lower left", fontsize="small")
-    figure.supxlabel("step")
-    save_figure(figure, path)
-
-
-def _name_line(cell: Cell) -> str:
-    return ", ".join(list(cell.labels.values())[1:])
-
-
-def plot_reconstructions(cells: list[Cell], results: Path, path: Path) -> None:
-    """Plot one row of test images over one row of reconstructions per cell, of the same images."""
-    kept = [(", ".join(cell.labels.values()), images) for cell in cells if (images := read_images(cell, results))]
-    rows = [("test images", kept[0][1][0]), *((name, reconstructions) for name, (_, reconstructions) in kept)]
-    _, height, _, channels = rows[0][1].shape
-    whole = np.concatenate([np.concatenate(list(images), axis=1) for _, images in rows])
-    scale = 2 / 100  # inches per pixel of an image
-    figure = Figure(figsize=(scale * whole.shape[1] + 2, scale * whole.shape[0]), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    axes.imshow(whole if channels == 3 else whole[..., 0], cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axes.set_xticks([])
-    axes.set_yticks([height * (number + 0.5) for number in range(len(rows))], [name for name, _ in rows])
-    axes.tick_params(length=0)
-    save_figure(figure, path, bbox_inches="tight")
-
-
 def write(cells: list[Cell], folder: Path) -> str:
     """Write the table and the plots of those of `cells` that have results to `folder`; return the table.
 
@@ -179,26 +123,9 @@ def write(cells: list[Cell], folder: Path) -> str:
     groups = group_cells(kept)
     text = table(groups, results)
     write_text(folder / "table.md", text)
-    if any(read_images(cell, results) for cell in kept):
-        plot_compared(kept, results, folder / "curves.png")
-        plot_reconstructions(kept, results, folder / "reconstructions.png")
-        return text
     by_length = defaultdict(list)
     for group in groups:
         by_length[read(group[0], results)["num_steps"]].append(group)
     for length, alike in by_length.items():
         plot(alike, results, folder / f"losses-{length}.png")
     return text
-
-
-def main(arguments: list[str]) -> None:
-    """Write and print the table of one study."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
-    parser.add_argument("--folder", type=Path, help="folder that contains `results` (default: the study's)")
-    options = parser.parse_args(arguments)
-    print(write(STUDIES[options.study](), options.folder or find_folder(options.study)), end="")
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -13,16 +13,10 @@ from pathlib import Path
 
 from hvq_jax.command import exit_status
 from studies import find_folder
-from studies.report.cells import FULL, SMALL, cells
+from studies.report.cells import FULL, cells, name_size
 from studies.train import Limit, add_options, train_cells
 
 MOST_JOBS = 4
-
-
-def name_size(dim: int, num_epochs: int) -> str:
-    """Return the name of the folder of a size, in the study's folder and in that of the runs; "" for the full size."""
-    known = {FULL: "", SMALL: "small"}
-    return known.get((dim, num_epochs), f"trials/dim_{dim}-epochs_{num_epochs}")
 
 
 def main(arguments: list[str]) -> None:

@@ -25,6 +25,12 @@ MASSES = (0.25, 0.5, 0.75, 0.9)
 _Latent = tuple[str, str, tuple[str, ...]]  # mode, name in the table, options
 
 
+def name_size(dim: int, num_epochs: int) -> str:
+    """Return the name of the folder of a size, in the study's folder and in that of the runs; "" for the full size."""
+    known = {FULL: "", SMALL: "small"}
+    return known.get((dim, num_epochs), f"trials/dim_{dim}-epochs_{num_epochs}")
+
+
 def name_frequency(num_frequent: int) -> str:
     """Return the name of the latent `frequency` with S frequent codes; S = K is `vq`, bit for bit."""
     return "vq" if num_frequent == NUM_CODES else f"frequency S={num_frequent}"

@@ -16,7 +16,7 @@ from hvq_jax.runs.options import from_dict
 from studies import STUDIES
 from studies.cells import Cell
 from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, read_validation_curves, thinned
-from studies.tables import group_cells, plot, save_figure, table, write
+from studies.tables import group_cells, plot, save_figure, table
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -117,7 +117,7 @@ def test_means_of_several_steps_are_not_judged(tmp_path):
     assert (row["num_steps"], row["num_spikes"], row["peak"]) == (6600, None, None)
 
 
-def test_reconstructions_are_kept_and_shown(tmp_path):
+def test_reconstructions_are_kept(tmp_path):
     originals = np.arange(16 * 28 * 28, dtype=np.uint8).reshape(16, 28, 28, 1)
     cells = [Cell("c:vq", {"preset": preset, "latent": "vq"}, 0, (), num_images=16) for preset in ("a", "b")]
     for number, cell in enumerate(cells):
@@ -127,9 +127,6 @@ def test_reconstructions_are_kept_and_shown(tmp_path):
     kept = read_images(cells[1], tmp_path / "results")
     assert kept[0].dtype == np.uint8
     np.testing.assert_array_equal(kept, (originals, originals + 1))
-    assert "| b | vq | 1 | 1 × cpu | 0.10.2 | 0 | 0 | 0.5 |" in write(cells, tmp_path)
-    for name in ("curves.png", "reconstructions.png"):
-        assert (tmp_path / name).read_bytes()[1:4] == b"PNG"
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_earlier_one(tmp_path):

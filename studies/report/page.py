@@ -1,0 +1,100 @@
+"""The page of this study."""
+
+import math
+
+from hvq_jax.files import write_text
+from studies.page import Page, find_page
+from studies.report.cells import FULL, SEEDS, SMALL
+from studies.report.figures import FIGURES, Results, draw
+from studies.results import read
+from studies.tables import PLACE_HEAD, group_cells, markdown, split_by_place, spread, table
+
+_POSITIONS = 49  # of a latent of 28×28 images
+_SIZES = {"full": FULL, "small": SMALL}
+
+
+def _redraw() -> None:
+    for size in _SIZES.values():
+        found = Results(*size)
+        if found.kept:
+            write_text(found.folder / "table.md", table(group_cells(found.kept), found.results))
+            there = {cell.name for cell in found.kept}
+            begun = [name for name, shown in FIGURES.items() if any(c.name in there for c in shown.needed(found))]
+            draw(found, begun)
+
+
+def _tables() -> dict[str, str]:
+    tables = {}
+    for name, size in _SIZES.items():
+        found = Results(*size)
+        tables[f"{name}/trained"] = _trained(found)
+        tables[f"{name}/missing"] = _missing(found)
+    return tables
+
+
+def _trained(found: Results) -> str:
+    """Return the errors of all latents that have results, beside their rates."""
+    head = ["preset", "latent", *PLACE_HEAD, "bits of codes", "positions with z_e or P, %", "test MSE", "codes used, %"]
+    lines = []
+    for group in group_cells(found.kept):
+        for rows in split_by_place([read(cell, found.results) for cell in group]):
+            lines.append(
+                [
+                    f"`{group[0].labels['preset']}`",
+                    group[0].labels["latent"],
+                    str(len(rows)),
+                    rows[0]["devices"],
+                    rows[0]["jax"],
+                    spread([_POSITIONS * math.log2(row["perplexity"]) for row in rows]),
+                    spread([100 * row["share_outside"] for row in rows]),
+                    spread([row["mse"] for row in rows]),
+                    spread([100 * row["codes_used"] for row in rows]),
+                ]
+            )
+    return markdown(head, lines) if lines else "No cell has been trained at this size yet.\n"
+
+
+def _missing(found: Results) -> str:
+    """Return how many of the cells of each figure have a result."""
+    there = {cell.name for cell in found.kept}
+    lines = []
+    for name, shown in FIGURES.items():
+        needed = shown.needed(found)
+        trained = [cell for cell in needed if cell.name in there]
+        by_seed = ", ".join(str(sum(cell.seed == seed for cell in trained)) for seed in SEEDS)
+        lines.append([f"`{name}`", shown.title, str(len(needed)), str(len(trained)), by_seed])
+    return markdown(["figure", "shows", "cells", "with a result", "of seeds 0, 1, 2"], lines)
+
+
+PAGE = Page(
+    find_page("report"),
+    redraw=_redraw,
+    numbers=dict,
+    tables=_tables,
+    definitions=(
+        "28×28, K = 512, batch 128;",
+        "no revival | 1 | 2e-4, constant |",
+        "unused codes | 0.25 | 3e-3, cosine |",
+        "S = 502, 412 and 312 as in the report (S = 512 is",
+        "8 other values of S down to 0, and",
+        "up to 25, 50, 75 and 90 %",
+        "with S = 312. Three",
+        "seed 0 first",
+        "5,000 images",
+        "D = 256 and 100 epochs",
+        "D = 32 and one",
+        "at D = 32: 40 epochs",
+        "and 20 epochs with",
+        *(f"**Figure {number}**" for number in (1, 2, 3, 4, 5)),
+        *(f"![figure {number}]" for number in (1, 2, 3, 4, 5)),
+        "an H200;",
+        "45 seconds before",
+        "0.225 of its memory, and take 22 steps",
+        "seed 0 with 16 test images",
+        "on an H200, and",
+        "intervals of 22, and",
+        "1,950 points",
+        "2,000 steps",
+        "at most 8 files of at most 16 MiB",
+    ),
+)
