@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         RunOptions as RunOptions,
         SampleSheetOptions as SampleSheetOptions,
     )
+    from hvq_jax.runs.train import train as train
     from hvq_jax.runs.trained import TrainedRun as TrainedRun
     from hvq_jax.training.callbacks import Callback as Callback
     from hvq_jax.training.loop import FitOptions as FitOptions
@@ -118,6 +119,7 @@ _HOMES = {
     "run_experiment": "runs.open",
     "sample": "priors.sampling",
     "straight_through": "latents",
+    "train": "runs.train",
 }
 
 # Modules whose functions are called by their module's name: `hvq.autoencoder.encode`.

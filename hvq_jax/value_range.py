@@ -4,7 +4,7 @@ import math
 
 from hvq_jax.errors import ArgumentError
 
-ValueRange = tuple[float, float]
+ValueRange = tuple[float, ...]  # of black and white: (0, 1) or (-1, 1)
 
 _RANGES = ((0, 1), (-1, 1))
 

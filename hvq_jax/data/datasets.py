@@ -16,12 +16,14 @@ from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.data.options import DataOptions
 from hvq_jax.data.prepare import prepare
 from hvq_jax.data.streamed import StreamedSplit
+from hvq_jax.errors import UserError
 from hvq_jax.options import refuse_unused
 
 # Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 # Options of builders that other data sets have as well, or may be given for any.
 _OF_ALL = ("image_size", "channels", "skip_corrupt")
+GIVEN = "arrays"  # the name of the data set of a run on arrays that were given in Python
 _FINGERPRINTED = 1000  # images per split
 
 
@@ -131,6 +133,11 @@ def open_dataset(options: DataOptions) -> ImageDataset:
         UserError: the data set cannot be found, prepared or read, has an empty or missing split, or the sizes leave
             nothing to train on.
     """
+    if options.name == GIVEN:
+        raise UserError(
+            "the data set is arrays that were given in Python: give them again, with "
+            "hvq_jax.train(config, workdir, data=...)"
+        )
     taken = BUILDERS[options.name].OPTIONS if options.name in BUILDERS else ()
     refuse_unused(options, "name", (*taken, *_OF_ALL), {name: builder.OPTIONS for name, builder in BUILDERS.items()})
     if options.name in BUILDERS:

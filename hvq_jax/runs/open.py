@@ -1,6 +1,7 @@
 """Opening a run: check everything that can be checked, read the data, and lock the workdir."""
 
 import contextlib
+import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,8 @@ from typing import Any
 
 import jax
 
-from hvq_jax.data.datasets import AnySplit, ImageDataset, open_dataset
+from hvq_jax.data.datasets import GIVEN, AnySplit, ImageDataset, open_dataset
+from hvq_jax.data.given import Given, given_dataset
 from hvq_jax.devices.cluster import agreed, check_agreement, is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
@@ -47,6 +49,7 @@ def run_experiment(
     *,
     profile_steps: int = 0,
     callbacks: Iterable[Callback | Any] = (),
+    data: Given | None = None,
 ) -> Summary:
     """Run the stages named in `config.stage`, resuming from what `workdir` already holds; return its `summary.json`.
 
@@ -58,6 +61,7 @@ def run_experiment(
         workdir: the folder of the run.
         profile_steps: training steps of each stage to trace into the workdir; 0: none.
         callbacks: objects with some of the methods of `Callback`, called in this order.
+        data: images and labels, as for `given_dataset`; None: the data set that the config names.
 
     Raises:
         UserError: the config does not fit the workdir, the data or the devices; nothing in the workdir has changed.
@@ -68,7 +72,7 @@ def run_experiment(
     told = Callbacks(callbacks, fail=preemption.fail)
     with (
         preemption.noticed(),
-        open_run(config, workdir, preemption, profile_steps, told) as opened,
+        open_run(config, workdir, preemption, profile_steps, told, data) as opened,
         contextlib.ExitStack() as held,
     ):
         with agreed(), flags_named():
@@ -93,6 +97,7 @@ def open_run(
     preemption: Preemption,
     profile_steps: int = 0,
     callbacks: Callbacks | None = None,
+    data: Given | None = None,
 ) -> Iterator[Run]:
     """Yield the run of `config`, with `workdir` locked during the block; raise UserError for any mistake.
 
@@ -101,6 +106,8 @@ def open_run(
     with contextlib.ExitStack() as held:
         with agreed(), flags_named():
             options = config if isinstance(config, RunOptions) else from_dict(config)
+            if data is not None:
+                options = dataclasses.replace(options, data=dataclasses.replace(options.data, name=GIVEN))
             parallel = Parallel(options.parallel)
             parallel.check()
             for stage in _stages(options):
@@ -116,7 +123,7 @@ def open_run(
         with agreed(), flags_named():
             folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)
             options = with_sizes_of(folder, options)
-            dataset, description = _open_data(options, folder)
+            dataset, description = _open_data(options, folder, data)
             fitted = with_batches_of_at_most(len(dataset.train), options, _stages(options), parallel.num_devices)
             for stage in _stages(options):
                 with flags_named(f"{stage}."):
@@ -199,7 +206,9 @@ def _stages(options: RunOptions) -> tuple[str, ...]:
     return ("autoencoder", "prior") if options.stage == "all" else (options.stage,)
 
 
-def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLatents, dict[str, Any]]:
+def _open_data(
+    options: RunOptions, folder: Path, data: Given | None
+) -> tuple[ImageDataset | OwnLatents, dict[str, Any]]:
     """Return the data set and its description, after checking that `folder` was trained on it with these options."""
     free: tuple[str, ...] = (*CHANGEABLE, *RECORDED)
     if not (folder / CHECKPOINTS / "prior").exists():
@@ -215,7 +224,7 @@ def _open_data(options: RunOptions, folder: Path) -> tuple[ImageDataset | OwnLat
         dataset = own_latents(options.prior.latents, options.latent, options.codebook, options.prior, options.data)
     else:
         with flags_named("data."):
-            dataset = open_dataset(options.data)
+            dataset = open_dataset(options.data) if data is None else given_dataset(data, options.data)
     description = _describe(options, dataset)
     if trained_on not in (None, description):
         name = options.prior.latents or options.data.name

@@ -14,7 +14,7 @@ from PIL import Image
 from hvq_jax.data.builders.classes import Labelled, RawLabel, classify
 from hvq_jax.data.builders.collection import Collection, ImageShape, damage_named, digest_of
 from hvq_jax.data.builders.own_images import OwnImages
-from hvq_jax.data.decode import MODES, ImageError, as_array, fit_image
+from hvq_jax.data.decode import MODES, as_array, fit_image
 from hvq_jax.data.listing import describe, find_files
 from hvq_jax.errors import UserError
 from hvq_jax.files import open_regular
@@ -93,7 +93,7 @@ class ArrayCollection(Collection):
         """Shape (H, W, C) of the images."""
         return _image_shape(self.arrays["train"])
 
-    def read(self, split: str, image_shape: ImageShape) -> Generator[np.ndarray | ImageError, None, None]:
+    def read(self, split: str, image_shape: ImageShape) -> Generator[np.ndarray, None, None]:
         """Yield each image, converted to uint8 and resized."""
         with damage_named(self.root, _ADVICE), contextlib.closing(self.arrays[split].pieces()) as pieces:
             for piece in pieces:
