@@ -1,4 +1,4 @@
-"""Draws the figures of the explanations, `docs/explanation/*.svg`, by the library itself.
+"""Draws the figures of the site: the latents by the library itself, and curves from the results of a study.
 
     python docs/figures.py
 
@@ -18,7 +18,8 @@ from hvq_jax.evaluation.palette import BLUE, GREY, VERMILION, latent_color
 from hvq_jax.latents import CODE, LATENTS
 from hvq_jax.priors.bins import fit_bins
 
-FOLDER = Path(__file__).parent / "explanation"
+DOCS = Path(__file__).parent
+CODEBOOKS = DOCS.parent / "studies" / "codebooks" / "results"
 CODES = jnp.array([[1.5, 0.35], [0.75, 1.25], [-0.6, 1.45], [-1.4, 0.1], [-0.55, -1.05], [0.95, -1.0]])
 NUM_FREQUENT = 3
 
@@ -26,8 +27,14 @@ NUM_FREQUENT = 3
 def draw_all() -> None:
     """Write every figure."""
     mpl.rcParams.update({"svg.hashsalt": "hvq_jax", "svg.fonttype": "path", "font.size": 9})
-    for name, figure in (("projection", projection()), ("latents", latents()), ("bins", bins())):
-        FigureCanvasSVG(figure).print_svg(FOLDER / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    figures = {
+        "explanation/projection": projection(),
+        "explanation/latents": latents(),
+        "explanation/bins": bins(),
+        "images/curves": curves(),
+    }
+    for name, figure in figures.items():
+        FigureCanvasSVG(figure).print_svg(DOCS / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
 def projection() -> Figure:
@@ -89,6 +96,26 @@ def bins() -> Figure:
     axes.set(xlabel="signed length ρ of one code", ylabel="positions", yticks=[])
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.legend(frameon=False)
+    return figure
+
+
+def curves() -> Figure:
+    """The error and the perplexity of a codebook that is in use, and of one that has collapsed."""
+    runs = {
+        "moving averages, from data": "vq-ema_data_init-seed_0",
+        "gradient, uniform": "vq-gradient_uniform_init-seed_0",
+    }
+    figure = Figure(figsize=(8.4, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for (label, name), color in zip(runs.items(), (BLUE, VERMILION), strict=True):
+        with np.load(CODEBOOKS / f"{name}.npz") as arrays:
+            left.semilogy(arrays["reconstruction"], color=color, linewidth=0.8, label=label)
+            right.plot(arrays["perplexity"], color=color, linewidth=0.8)
+    left.set(xlabel="step", ylabel="reconstruction error")
+    right.set(xlabel="step", ylabel="perplexity, K = 512", ylim=(0, 512))
+    for axes in (left, right):
+        axes.grid(color="0.9", linewidth=0.6)
+    left.legend(frameon=False)
     return figure
 
 
