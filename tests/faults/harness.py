@@ -30,6 +30,7 @@ OPTIONS = (
     "--config.prior.num_steps=12",
     "--config.prior.eval_every_steps=4",
     "--config.prior.checkpoint_every_steps=1",
+    "--config.prior.coded_images=16",
     "--config.sampling.classify=False",
     "--config.sampling.per_class=2",
 )
