@@ -109,7 +109,8 @@ def image_codec_curve(codec: ImageCodec, images: np.ndarray, per_file: int, watc
         watch: a function that yields the settings that it is given, to show progress.
     """
     points = [_image_codec_point(codec, images, per_file, value) for value in watch(codec.values)]
-    return {"settings": codec.settings(mosaic=per_file > 1), "points": by_rate(points)}
+    fixed = codec.fixed(mosaic=per_file > 1, channels=images.shape[-1])
+    return {"settings": ", ".join(f"{name}={value}" for name, value in fixed.items()), "points": by_rate(points)}
 
 
 def _image_codec_point(codec: ImageCodec, images: np.ndarray, per_file: int, value: Any) -> Point:

@@ -23,6 +23,7 @@ class ImageCodec:
     options: Mapping[str, Any]  # of every file
     single: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and of files of one image
     mosaic: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and of mosaics
+    colour: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # and of either, of images with 3 channels
     feature: str = ""  # the name of its library among Pillow's features
     plugin: tuple[str, str] = ("", "")  # a module that adds the format to Pillow, and the package that has it
 
@@ -38,17 +39,17 @@ class ImageCodec:
                 return f"{package} is not installed: pip install -r requirements-bench.txt"
         return ""
 
-    def settings(self, *, mosaic: bool) -> str:
-        """Return the options that do not vary, for a table."""
-        options = {**self.options, **(self.mosaic if mosaic else self.single)}
-        return ", ".join(f"{name}={value}" for name, value in options.items())
+    def fixed(self, *, mosaic: bool, channels: int) -> dict[str, Any]:
+        """Return the options that do not vary with the quality."""
+        packing = self.mosaic if mosaic else self.single
+        return {**self.options, **packing, **(self.colour if channels == 3 else {})}
 
     def encode(self, image: np.ndarray, value: Any, *, mosaic: bool) -> bytes:
         """Return the content of a file of `image` `[H, W, C]` uint8, with C of 1 or 3."""
-        options = {**self.options, **(self.mosaic if mosaic else self.single), self.vary: value}
-        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        channels = image.shape[-1]
+        picture = Image.fromarray(image[..., 0] if channels == 1 else image)
         file = io.BytesIO()
-        picture.save(file, self.format, **options)
+        picture.save(file, self.format, **self.fixed(mosaic=mosaic, channels=channels), **{self.vary: value})
         return file.getvalue()
 
 
@@ -68,6 +69,7 @@ IMAGE_CODECS = {
         (2, 5, 10, 15, 20, 30, 50, 75),
         {"optimize": True},
         mosaic={"progressive": True},
+        colour={"subsampling": "4:4:4"},
         feature="jpg",
     ),
     "WebP": ImageCodec("WEBP", "quality", (0, 2, 5, 10, 20, 40, 60, 80), {"method": 6}, feature="webp"),
@@ -84,7 +86,7 @@ IMAGE_CODECS = {
         "JXL",
         "quality",
         (5, 10, 20, 30, 40, 50, 65, 80),
-        {"effort": 9},
+        {"effort": 9, "num_threads": 0},
         plugin=("pillow_jxl", "pillow-jxl-plugin"),
     ),
     "AVIF": ImageCodec(
@@ -92,9 +94,12 @@ IMAGE_CODECS = {
         "quality",
         (1, 5, 10, 15, 20, 30, 40, 55),
         {"advanced": {"tune": "psnr"}, "autotiling": False},
-        single={"speed": 6},
+        single={"speed": 6, "max_threads": 1},
         mosaic={"speed": 2},
+        colour={"subsampling": "4:4:4"},
         feature="avif",
     ),
-    "AVIF (Pillow's defaults)": ImageCodec("AVIF", "quality", (10, 15, 20, 25, 30, 40, 50, 60), {}, feature="avif"),
+    "AVIF (Pillow's defaults)": ImageCodec(
+        "AVIF", "quality", (10, 15, 20, 25, 30, 40, 50, 60), {}, single={"max_threads": 1}, feature="avif"
+    ),
 }
