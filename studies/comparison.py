@@ -35,9 +35,14 @@ class Difference:
         return abs(self.mean) > self.half_width
 
 
+def name_device() -> str:
+    """Return the devices of this process, as in "1 × cpu"."""
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+
+
 def name_place() -> dict[str, str]:
     """Return the fields of a result that is measured here."""
-    return {"devices": f"{jax.device_count()} × {jax.devices()[0].device_kind}", "jax": jax.__version__}
+    return {"devices": name_device(), "jax": jax.__version__}
 
 
 def check_same_place(rows: Iterable[Mapping[str, Any]]) -> None:

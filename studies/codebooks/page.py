@@ -32,6 +32,7 @@ def _revival_numbers(results: Results) -> dict[str, float]:
         for codes, of_codes in results.items()
         for threshold, metrics in of_codes.items()
         for metric, value in metrics.items()
+        if isinstance(value, float)
     }
     absolute = results["8192"]["one per step"]
     numbers["revival/commitment ratio"] = absolute["validation_commitment"] / absolute["train_commitment"]

@@ -9,7 +9,7 @@ Trains `vq` with 64 to 8,192 codes for two epochs of the embedded images, with 7
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import jax
 import numpy as np
@@ -28,6 +28,7 @@ from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import read_records, set_quiet
 from hvq_jax.training.loop import FitOptions, RunContext, fit
 from studies import find_folder
+from studies.comparison import name_device
 from studies.tables import markdown
 
 NUM_CODES = tuple(64 * 2**power for power in range(8))
@@ -44,10 +45,24 @@ _COLUMNS = {
 }
 
 
-Results = dict[str, dict[str, dict[str, float]]]  # by number of codes and threshold
+class Measured(TypedDict):
+    """The result of one training."""
+
+    devices: str
+    jax: str
+    train_mse: float
+    validation_mse: float
+    train_commitment: float
+    validation_commitment: float
+    codes_used: float
+    perplexity: float
+    revived: float
 
 
-_PATH = find_folder("codebooks") / "revival.json"
+Results = dict[str, dict[str, Measured]]  # by number of codes and threshold
+
+
+PATH = find_folder("codebooks") / "revival.json"
 
 
 class AbsoluteThreshold(MovingAverageRule):
@@ -75,7 +90,7 @@ class AbsoluteThreshold(MovingAverageRule):
 THRESHOLDS = {"default": "ema", "one per step": "studies.codebooks.revival:AbsoluteThreshold"}
 
 
-def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path) -> dict[str, float]:
+def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path) -> Measured:
     """Train with one codebook in `workdir`; return errors, codes in use and revived share at the end.
 
     Training errors are means over the last 100 steps, before each of them.
@@ -91,6 +106,8 @@ def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path
     last = {record["split"]: record for record in read_records(workdir)}
     train, validation = last["train"], last["validation"]
     return {
+        "devices": name_device(),
+        "jax": jax.__version__,
         "train_mse": train["reconstruction"],
         "validation_mse": validation["mse"],
         "train_commitment": train["commitment"],
@@ -101,20 +118,24 @@ def measured(num_codes: int, learning: str, dataset: ImageDataset, workdir: Path
     }
 
 
-def read_results() -> Results:
+def read_results(path: Path = PATH) -> Results:
     """Return the results so far; raise UserError if their file is damaged."""
-    return read_json(_PATH, Results, advice="delete it, and train again") or {}
+    return read_json(path, Results, advice="delete it, and train again") or {}
 
 
 def table(results: Results) -> str:
     """Return one row per number of codes and threshold."""
     rows = [
-        [f"{num_codes:,}", name, *(f"{results[str(num_codes)][name][key]:.3g}" for key in _COLUMNS)]
+        _row(num_codes, name, dict(results[str(num_codes)][name]))
         for num_codes in NUM_CODES
         for name in THRESHOLDS
         if name in results.get(str(num_codes), {})
     ]
-    return markdown(["codes", "threshold", *_COLUMNS.values()], rows)
+    return markdown(["codes", "threshold", "device", "JAX", *_COLUMNS.values()], rows)
+
+
+def _row(num_codes: int, threshold: str, found: dict[str, Any]) -> list[str]:
+    return [f"{num_codes:,}", threshold, found["devices"], found["jax"], *(f"{found[key]:.3g}" for key in _COLUMNS)]
 
 
 def main(arguments: list[str]) -> None:
@@ -132,9 +153,9 @@ def main(arguments: list[str]) -> None:
             if name not in of_codes:
                 workdir = runs / f"{num_codes}-{name.replace(' ', '_')}"
                 of_codes[name] = measured(num_codes, learning, dataset, workdir)
-                write_json(_PATH, results)
+                write_json(PATH, results)
     text = table(results)
-    write_text(_PATH.with_suffix(".md"), text)
+    write_text(PATH.with_suffix(".md"), text)
     print(text, end="")
 
 

@@ -126,9 +126,8 @@ def make_judge(dataset: ImageDataset, kept: Path) -> tuple[Judge, dict[str, floa
     }
 
 
-def read_baseline() -> dict[str, Any]:
+def read_baseline(path: Path) -> dict[str, Any]:
     """Return the kept metrics of the classifier; raise UserError if their file is damaged."""
-    path = find_results("samples") / "classifier.json"
     return dict(read_json(path, Baseline, advice="delete it, and run studies.samples.evaluate again") or {})
 
 

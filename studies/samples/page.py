@@ -37,7 +37,11 @@ _SETS = {
 def _numbers() -> dict[str, float]:
     found = [(cell, result) for cell in cells() if (result := judgement(cell))]
     rows = [(cell, _row(result)) for cell, result in found]
-    numbers = {f"classifier/{name}": value for name, value in read_baseline().items() if isinstance(value, float)}
+    numbers = {
+        f"classifier/{name}": value
+        for name, value in read_baseline(find_results("samples") / "classifier.json").items()
+        if isinstance(value, float)
+    }
     for cell, row in rows:
         name = "/".join([*cell.labels.values(), f"seed {cell.seed}"])
         numbers |= {f"{name}/{metric}": value for metric, value in row.items()}

@@ -1,18 +1,16 @@
 """The page of this study."""
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from hvq_jax.files import read_json
 from studies import STUDIES, find_results
 from studies.comparison import compare
 from studies.page import Page, find_page, numbers_of_cells, redraw_cells
 from studies.results import is_kept, read, read_curve
 from studies.run_metrics import FIRST, WINDOW, peaks
 from studies.stability.cells import GRADIENTS
-from studies.stability.probe import Probe
+from studies.stability.probe import read_probe
 
 _RESULTS = find_results("stability")
 _LAST = 10 * 429  # steps of ten epochs
@@ -82,10 +80,7 @@ def _late(gradient: str) -> dict[str, float]:
 
 
 def _probe() -> dict[str, float]:
-    path = _RESULTS / "probe-gradient-both-17160-seed_0.json"
-    found: dict[str, Any] = dict(
-        read_json(path, Probe, advice="delete it, and run studies.stability.probe again") or {}
-    )
+    found = read_probe(_RESULTS / "probe-gradient-both-17160-seed_0.json")
     worst = found["worst_steps"]
     gains = [step["largest_mean_gain"] for step in worst]
     return {

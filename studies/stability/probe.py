@@ -25,7 +25,7 @@ from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import UserError
-from hvq_jax.files import write_json
+from hvq_jax.files import read_json, write_json
 from hvq_jax.images import to_float
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
@@ -60,6 +60,15 @@ class Probe(TypedDict):
     jax: str
     steps: int
     worst_steps: list[WorstStep]
+
+
+def read_probe(path: Path) -> dict[str, Any]:
+    """Return the result of a probe; raise UserError if its file is damaged."""
+    advice = "delete it, and run studies.stability.probe again"
+    found = dict(read_json(path, Probe, advice=advice) or {})
+    if not found.get("worst_steps"):
+        raise UserError(f"{path} has no worst steps: {advice}")
+    return found
 
 
 def observe(model: Autoencoder, before: TrainState, after: TrainState, images: jax.Array) -> dict[str, jax.Array]:

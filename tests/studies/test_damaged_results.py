@@ -9,14 +9,20 @@ from hypothesis import given, settings
 from hvq_jax.errors import UserError
 from studies import find_results, tables
 from studies.cells import Cell
+from studies.codebooks import revival
 from studies.rates.report import SETTINGS, about, read_result, settings as settings_table
+from studies.samples.evaluate import read_baseline
 from studies.samples.report import read_judgement
 from studies.samples.sweep import read_sweep
+from studies.stability.probe import read_probe
 
 KEPT = {
     "rates": sorted(find_results("rates").glob("*.json")),
     "samples": sorted(find_results("samples").glob("judged-*.json")),
     "sweeps": sorted(find_results("samples").glob("sweep-*.json")),
+    "baseline": [find_results("samples") / "classifier.json"],
+    "probe": sorted(find_results("stability").glob("probe-*.json")),
+    "revival": [revival.PATH],
     "cells": sorted(find_results("codebooks").glob("*.json")),
 }
 VALUES = st.sampled_from([None, True, "x", [], {}, [1], 2**70, {"mse": "x"}])
@@ -31,6 +37,12 @@ def read_kept(kind: str, path) -> None:
             settings_table(found, names)
     elif kind == "sweeps":
         read_sweep(path)
+    elif kind == "baseline":
+        read_baseline(path)
+    elif kind == "probe":
+        read_probe(path)
+    elif kind == "revival":
+        revival.table(revival.read_results(path))
     elif kind == "samples":
         read_judgement(path)
     else:

@@ -19,6 +19,8 @@ def test_the_absolute_threshold_is_one_assignment_per_step():
 
 def test_the_table_has_a_row_for_each_result():
     found = {
+        "devices": "1 × cpu",
+        "jax": "0.10.2",
         "train_mse": 0.5,
         "validation_mse": 0.25,
         "train_commitment": 1.0,
@@ -28,5 +30,5 @@ def test_the_table_has_a_row_for_each_result():
         "revived": 0.125,
     }
     lines = table({"64": {"default": found}, "8192": {"one per step": found, "default": found}}).splitlines()
-    assert lines[2] == "| 64 | default | 0.5 | 0.25 | 1 | 2 | 0.75 | 30 | 0.125 |"
+    assert lines[2] == "| 64 | default | 1 × cpu | 0.10.2 | 0.5 | 0.25 | 1 | 2 | 0.75 | 30 | 0.125 |"
     assert [line.split(" | ")[1] for line in lines[3:]] == ["default", "one per step"]
