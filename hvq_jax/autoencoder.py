@@ -5,6 +5,7 @@ live in `Variables`. `axis_name` names the pmapped device axis; None means one d
 """
 
 import dataclasses
+from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
@@ -30,7 +31,7 @@ from hvq_jax.quantizers import (
     make_quantizer,
     weights_in_effect,
 )
-from hvq_jax.quantizers.bottleneck import QuantizerState
+from hvq_jax.quantizers.bottleneck import QuantizerState, frozen_step
 from hvq_jax.sharding import any_sharding, any_sharding_in
 
 
@@ -253,6 +254,7 @@ def training_loss(
     *,
     axis_name: str | None = None,
     num_parts: int = 1,
+    frozen: Collection[str] = (),
 ) -> tuple[jax.Array, tuple[ModelState, TrainingMetrics]]:
     """Return the loss of images `[B, H, W, C]` in [-1, 1], to be differentiated in `params`, and the state after it.
 
@@ -264,12 +266,24 @@ def training_loss(
     activations of one part only (gradient accumulation). The quantizer sees all encoder outputs at once, so codes,
     frequencies, masks, revived codes and moving averages are those of the whole batch. Only batch normalisation
     differs: it takes the mean and variance of a part, and its running statistics move by the means of the parts'.
+
+    The parts `frozen`, of "encoder", "decoder" and "quantizer", work as in evaluation, and their state stays as it is:
+    batch normalisation takes the running statistics, and codes, their averages and frequencies do not move. Do not
+    differentiate in their parameters.
     """
     images = jnp.asarray(images)
-    z_e, encoder_stats = encode_training(model, params, state, images, axis_name, num_parts)
-    latent, step = model.quantizer.step(params["quantizer"], state.quantizer, z_e, key, axis_name)
+    z_e, encoder_stats = encode_training(model, params, state, images, axis_name, num_parts, "encoder" in frozen)
+    if "quantizer" in frozen:
+        latent, step = frozen_step(model.quantizer, params["quantizer"], state.quantizer, z_e, axis_name)
+    else:
+        latent, step = model.quantizer.step(params["quantizer"], state.quantizer, z_e, key, axis_name)
     reconstructions, decoder_stats = _apply_training(
-        model.decoder(axis_name), params["decoder"], state.batch_stats["decoder"], latent.z_bar, num_parts
+        model.decoder(axis_name),
+        params["decoder"],
+        state.batch_stats["decoder"],
+        latent.z_bar,
+        num_parts,
+        "decoder" in frozen,
     )
     terms = losses_per_image(images, reconstructions, z_e, latent, commitment_target=model.loss.commitment_target)
     loss, entropy = jnp.mean(total_loss(terms, model.training_loss_options)), jnp.zeros((), jnp.float32)
@@ -297,21 +311,31 @@ def encode_training(
     images: ArrayLike,
     axis_name: str | None = None,
     num_parts: int = 1,
+    frozen: bool = False,
 ) -> tuple[jax.Array, Any]:
-    """Return z_e `[B, h, w, D]` as a training step sees it, by batch statistics, and the new running statistics."""
+    """Return z_e `[B, h, w, D]` as a training step sees it, by batch statistics, and the new running statistics.
+
+    A `frozen` encoder takes the running ones and returns them.
+    """
     images = jnp.asarray(images)
     encoder = model.encoder(axis_name)
-    z_e, batch_stats = _apply_training(encoder, params["encoder"], state.batch_stats["encoder"], images, num_parts)
+    stats = state.batch_stats["encoder"]
+    z_e, batch_stats = _apply_training(encoder, params["encoder"], stats, images, num_parts, frozen)
     return model.quantizer.normalise(z_e), batch_stats
 
 
-def _apply_training(network: Any, params: Any, batch_stats: Any, x: jax.Array, num_parts: int) -> tuple[jax.Array, Any]:
+def _apply_training(
+    network: Any, params: Any, batch_stats: Any, x: jax.Array, num_parts: int, frozen: bool
+) -> tuple[jax.Array, Any]:
     def apply(x: jax.Array) -> tuple[jax.Array, Any]:
         collections = {"params": params, "batch_stats": batch_stats}
+        if frozen:
+            return network.apply(collections, x, train=False), ()
         y, updates = network.apply(collections, x, train=True, mutable=["batch_stats"])
         return y, updates.get("batch_stats", {})
 
-    return in_parts(apply, num_parts, x)
+    y, updates = in_parts(apply, num_parts, x)
+    return y, batch_stats if frozen else updates
 
 
 @any_sharding_in(lambda result: ())

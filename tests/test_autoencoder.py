@@ -17,6 +17,7 @@ from hvq_jax.latents import latent_from_codes
 from hvq_jax.losses import LossOptions
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions
+from tests.methods import METHODS
 
 K, D, BATCH = 16, 4, 8
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (BATCH, 8, 12, 1)).astype(np.float32)
@@ -292,3 +293,40 @@ def test_evaluation_in_bfloat16_sees_the_stored_statistics(variables):
     )
     np.testing.assert_allclose(rounded.mse.value, exact.mse.value, rtol=0.02)
     assert dtypes(rounded.replace(counts=exact.loss)) == {"float32"}
+
+
+def test_frozen_parts_work_as_in_evaluation_and_stay(variables):
+    """Codes, masks and statistics are the stored ones, and the loss is that of an evaluation of the same images."""
+    model, parts = model_of("combined"), ("encoder", "decoder", "quantizer")
+    loss, (state, metrics) = jax.jit(partial(autoencoder.training_loss, model, frozen=parts))(
+        variables.params, variables.state, IMAGES, jax.random.key(1)
+    )
+    sums = jax.jit(partial(autoencoder.evaluation_sums, model))(variables, IMAGES, np.ones(BATCH, bool))
+    np.testing.assert_allclose(loss, sums.loss.value, rtol=1e-5)
+    np.testing.assert_array_equal(metrics.counts, sums.counts)
+    assert metrics.revived == 0
+    chex.assert_trees_all_equal(state, variables.state)
+
+
+def test_a_frozen_part_passes_gradients_on(variables):
+    model, codes = model_of("projected"), ("decoder", "quantizer")
+    gradients = jax.jit(jax.grad(partial(autoencoder.training_loss, model, frozen=codes), has_aux=True))(
+        variables.params, variables.state, IMAGES, jax.random.key(1)
+    )[0]
+    assert all((leaf != 0).any() for leaf in jax.tree.leaves(gradients["encoder"]["conv_down"]))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_quantizer_can_be_frozen(name):
+    model = METHODS[name]
+    if model.quantizer.has_entropy_loss:
+        model = dataclasses.replace(model, loss=dataclasses.replace(model.loss, entropy_weight=0.1))
+    variables = jax.eval_shape(partial(autoencoder.init, model), jax.random.key(0))
+    images = jax.ShapeDtypeStruct((BATCH, *model.image_shape), jnp.float32)
+    loss, (state, metrics) = jax.eval_shape(
+        partial(autoencoder.training_loss, model, frozen=("quantizer",)),
+        *(variables.params, variables.state, images, jax.random.key(1)),
+    )
+    assert loss.shape == ()
+    assert metrics.counts.shape[-1] == model.num_codes
+    assert jax.tree.structure(state) == jax.tree.structure(variables.state)

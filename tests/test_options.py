@@ -189,7 +189,7 @@ def test_options_that_a_stored_config_is_too_old_for_are_as_by_their_defaults_if
         name, _, short = key.rpartition(".")
         del (stored[name] if name else stored)[short]
     assert "autoencoder.accumulate_steps" in added
-    with pytest.raises(UserError, match=r"another version: .*autoencoder\.accumulate_steps.* is missing or unknown"):
+    with pytest.raises(UserError, match=r"another version: .* missing or unknown"):
         from_dict(stored)
     assert from_dict(with_added(stored)) == RunOptions()
     del stored["latent"]["estimator"]

@@ -14,7 +14,7 @@ padding: they get a latent, but are neither counted nor learned from, and no cod
 
 import dataclasses
 import math
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -154,6 +154,21 @@ def estimator_noise(
         return None
     noise = codebook.draw_noise(jax.random.fold_in(key, _NOISE), z_e.shape, axis_name)
     return math.sqrt(latent_options.direction_noise) * noise
+
+
+def frozen_step(
+    quantizer: Quantizer, params: Params, state: QuantizerState, z_e: jax.Array, axis_name: str | None
+) -> tuple[HybridLatent, Step]:
+    """Return what `Quantizer.step` does, of a quantizer that stays as it is: it gives gradients to z_e only.
+
+    No code is revived, and codes, frequencies and masks are those of `state`, as in `Quantizer.quantize`.
+    """
+    params, state = stop_gradient((params, state))
+    latent = quantizer.quantize(params, state, z_e)
+    count = partial(codebook.count_assignments, num_codes=quantizer.num_codes, axis_name=axis_name)
+    counts = jax.vmap(count, -1)(latent.indices) if quantizer.index_shape else count(latent.indices)
+    codes = quantizer.codes(params, state)
+    return latent, Step(state, codes, latent.indices, counts, jnp.zeros((), bool), latent.numbers)
 
 
 @dataclasses.dataclass(frozen=True)

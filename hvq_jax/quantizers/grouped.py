@@ -116,7 +116,8 @@ class GroupedQuantizer(SeveralCodebooks):
             vectors, codes = each
             return self.one.entropy(vectors, dataclasses.replace(step, codes=codes), temperature, axis_name, mask)
 
-        return jnp.sum(jax.lax.map(of_codebook, (self._split(z_e), step.codes)))
+        # A frozen codebook that groups share is listed once per group.
+        return jnp.sum(jax.lax.map(of_codebook, (self._split(z_e), step.codes[: self.num_codebooks])))
 
     def step(
         self,

@@ -41,7 +41,7 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
     Without `--config` the config is that of the run in the workdir. No component given by an import path is imported,
     so that nothing uses a device before the process has joined its cluster.
     """
-    arguments = _find_configs([_expand_home(argument) for argument in arguments])
+    arguments = _find_configs([_in_full(_expand_home(argument)) for argument in arguments])
     _check_names(arguments)
     workdir = _parse(_select(arguments, r"--?workdir(=|$)"), None).workdir
     if not workdir:
@@ -57,6 +57,11 @@ def parse_command_line(arguments: list[str]) -> CommandLine:
 def _expand_home(argument: str) -> str:
     flag, equals, path = argument.partition("=~")
     return f"{flag}={full_path('~' + path)}" if equals and re.fullmatch("--?(workdir|config)", flag) else argument
+
+
+def _in_full(argument: str) -> str:
+    """Return `argument` with the option in place of the section that is short for it."""
+    return re.sub(r"^(--?config\.init_from)(?==|$)", r"\1.run", argument)
 
 
 def _find_configs(arguments: list[str]) -> list[str]:

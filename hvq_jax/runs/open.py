@@ -19,6 +19,7 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, remove_unfinished, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
 from hvq_jax.runs.history import Change, in_words, read_history, with_changes, write_history
+from hvq_jax.runs.init_from import Start, start_from
 from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RECORDED, RunOptions, from_dict, to_dict
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
@@ -138,6 +139,8 @@ def open_run(
             else:
                 run = ImageRun(fitted, context, dataset, options.autoencoder_model(dataset.image_shape))
         check_agreement(description)
+        with flags_named():
+            start = _start(run, tuple(dataset.class_names))
         with agreed():
             if is_first():
                 remove_unfinished(folder / name for name in WHOLE)
@@ -149,12 +152,12 @@ def open_run(
         say(f"devices: {parallel.num_devices} × {kind}, {jax.process_count()} process(es), jax {jax.__version__}")
         say(f"data: {run.data_name}: {run.data_description}")
         say(f"data: {dataset.counts}")
-        for line in in_words(history, known):
+        for line in (*in_words(history, known), *start.lines):
             say(line)
         for stage in _stages(options):
             if (size := getattr(fitted, stage).batch_size) != getattr(options, stage).batch_size:
                 say(f"{stage}: batches of {size}, since there are only {len(dataset.train)} to train on")
-        yield run
+        yield dataclasses.replace(run, context=dataclasses.replace(run.context, given=start.given))
 
 
 @contextlib.contextmanager
@@ -212,7 +215,7 @@ def _open_data(
     """Return the data set and its description, after checking that `folder` was trained on it with these options."""
     free: tuple[str, ...] = (*CHANGEABLE, *RECORDED)
     if not (folder / CHECKPOINTS / "prior").exists():
-        free = (*free, "prior")  # nothing depends on them yet
+        free = (*free, "prior", "init_from")  # nothing depends on them yet, and an autoencoder has started
     check_format(folder)
     trained = (folder / CHECKPOINTS).exists()
     if trained:
@@ -251,6 +254,14 @@ def _continued(folder: Path, history: Sequence[Change], options: Mapping[str, An
     newest = {stage: newest_step(folder / CHECKPOINTS / stage) for stage in ("autoencoder", "prior")}
     steps = {stage: step for stage, step in newest.items() if step is not None}
     return with_changes(history, flatten(load_config(folder)), flatten(dict(options)), steps) if steps else []
+
+
+def _start(run: Run, class_names: tuple[str, ...]) -> Start:
+    """Return what the stages of `run` that have not been trained yet start from."""
+    names = [name for name in _stages(run.options) if newest_step(run.workdir / CHECKPOINTS / name) is None]
+    if run.options.init_from.run is None or not names:
+        return Start({}, ())
+    return start_from(run.options, [run.blank_stage(name) for name in names], class_names)
 
 
 def _describe(options: RunOptions, dataset: ImageDataset | OwnLatents) -> dict[str, Any]:

@@ -52,6 +52,52 @@ class PriorStageOptions(PriorOptions, FitOptions):
     clip_norm: float = redefault(FitOptions, "clip_norm", 1.0)
 
 
+PARTS = ("encoder", "decoder", "quantizer", "prior")
+
+
+def _named_parts(option_name: str, text: str | None, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the parts in a text such as "encoder,decoder"; raise ArgumentError if there is no such part."""
+    parts = tuple(part.strip() for part in text.split(",")) if text else ()
+    if unknown := [part for part in parts if part not in allowed]:
+        raise ArgumentError(
+            f"{option_name}={text}", f"there is no part {unknown[0]!r}: choose of {', '.join(allowed)}, with commas"
+        )
+    return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class InitOptions(Options):
+    """The run whose weights another starts from; see `init_from.py`."""
+
+    run: str | None = option(
+        None,
+        "folder of a run whose weights this one starts from where they fit, with --config.init_from=FOLDER for short; "
+        "its codes are kept; None: random weights",
+        added=True,
+    )
+    only: str | None = option(
+        None,
+        "parts of it that are taken, with commas: encoder,decoder,quantizer,prior; None: all that are there",
+        added=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options; raise ArgumentError."""
+        super().__post_init__()
+        if self.required and self.run is None:
+            raise ArgumentError(f"only={self.only}", "is of a run to start from: choose run=FOLDER")
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The parts that the run must have."""
+        return _named_parts("only", self.only, PARTS)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that are taken where the run has them."""
+        return self.required or PARTS
+
+
 @dataclasses.dataclass(frozen=True)
 class SampleSheetOptions(SamplingOptions):
     """Options of samples.png, which is drawn at the end of the second stage."""
@@ -71,6 +117,13 @@ class RunOptions(Options):
     seed: int = option(0, "seed of all randomness", low=0, high=2**32 - 1)
     stage: str = option("all", "which stages to run; all: both, one after the other", choices=STAGES, changeable=True)
     parallel: str = option("pmap", "all devices of all hosts share each batch, or one device", choices=FORMS)
+    freeze: str | None = option(
+        None,
+        "parts of the autoencoder, with commas, that stay as init_from gives them: neither their parameters nor their "
+        "statistics move; None: all are trained",
+        added=True,
+    )
+    init_from: InitOptions = section(InitOptions)
     data: DataOptions = section(DataOptions)
     augment: Augmentation = section(Augmentation)
     latent: LatentOptions = section(LatentOptions)
@@ -94,6 +147,7 @@ class RunOptions(Options):
             raise ArgumentError(
                 f"stage={self.stage}", "prior.latents=FILE is for a prior without an autoencoder: choose stage=prior"
             )
+        self._check_frozen()
         row = find_latent(self.latent.mode)
         if self.stage != "autoencoder" and self.quantizer.index_shape and (row.uses(PROJECTION) or row.uses(Z_E)):
             raise ArgumentError(
@@ -112,6 +166,24 @@ class RunOptions(Options):
             raise ArgumentError(
                 f"sampling.guidance={self.sampling.guidance}",
                 "needs a prior that does not always see the class: choose a positive prior.label_dropout",
+            )
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The parts of the autoencoder that are not trained."""
+        return _named_parts("freeze", self.freeze, PARTS[:-1])
+
+    def _check_frozen(self) -> None:
+        if not self.frozen:
+            return
+        if self.prior.latents:
+            raise ArgumentError(f"freeze={self.freeze}", "there is no autoencoder in a run of prior.latents: drop it")
+        if len(set(self.frozen)) == len(PARTS[:-1]):
+            raise ArgumentError(f"freeze={self.freeze}", "leaves nothing of the autoencoder to train: name fewer parts")
+        random = [part for part in self.frozen if self.init_from.run is None or part not in self.init_from.parts]
+        if random:
+            raise ArgumentError(
+                f"freeze={self.freeze}", f"the {random[0]} would stay random: take it from a run, with init_from.run"
             )
 
     @property

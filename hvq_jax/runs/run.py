@@ -66,6 +66,10 @@ class Run(abc.ABC):
         """A description of the training data in a sentence or two."""
 
     @abc.abstractmethod
+    def blank_stage(self, name: str) -> Stage:
+        """Return the stage `name` without data: it can be initialised, not trained."""
+
+    @abc.abstractmethod
     def work(self) -> None:
         """Run the stages named in the options, resuming from what the workdir already holds."""
 
@@ -192,9 +196,15 @@ class ImageRun(Run):
             self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), layout.SAMPLES)
         self.list_files()
 
+    def blank_stage(self, name: str) -> Stage:
+        """Return the first or the second stage."""
+        if name == AutoencoderStage.name:
+            return AutoencoderStage(self.model, np.zeros((0, *self.model.image_shape), np.uint8), self.options.frozen)
+        return _blank_prior_stage(self.options, len(self.dataset.class_names), self.model.latent_shape)
+
     def autoencoder_stage(self) -> AutoencoderStage:
         """Return the first stage."""
-        return AutoencoderStage(self.model, _images_to_show(self.dataset.validation))
+        return AutoencoderStage(self.model, _images_to_show(self.dataset.validation), self.options.frozen)
 
     def train_autoencoder(self, trained: TrainedRun) -> TrainedRun:
         """Train the autoencoder, or resume it; report on the test split."""
@@ -287,6 +297,11 @@ class LatentRun(Run):
 
     dataset: OwnLatents
 
+    def blank_stage(self, name: str) -> Stage:
+        """Return the second stage."""
+        del name
+        return _blank_prior_stage(self.options, len(self.dataset.class_names), self.dataset.latent_shape)
+
     @property
     def data_name(self) -> str:
         """The name of the file of latents."""
@@ -307,6 +322,10 @@ class LatentRun(Run):
         latents = self.dataset.data
         write_tables(self.workdir, latents.tables, 0)
         return trained.prior_stage(latents.tables), latents
+
+
+def _blank_prior_stage(options: RunOptions, num_classes: int, grid: tuple[int, int]) -> PriorStage:
+    return PriorStage(options.prior_model(num_classes=num_classes, grid=grid), grid)
 
 
 def _images_to_show(split: AnySplit) -> np.ndarray:

@@ -89,7 +89,7 @@ class StoredRun:
     @cached_property
     def autoencoder_stage(self) -> AutoencoderStage:
         """The first stage; it shows no images."""
-        return AutoencoderStage(self.model, np.zeros((1, *self.model.image_shape), np.uint8))
+        return AutoencoderStage(self.model, np.zeros((1, *self.model.image_shape), np.uint8), self.options.frozen)
 
     @cached_property
     def _autoencoder_state(self) -> TrainState:

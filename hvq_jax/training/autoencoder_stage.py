@@ -24,7 +24,10 @@ _REMEDIES = ("init", "learning", "revive_below", "levels", "bits")  # options th
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AutoencoderStage(Stage):
-    """The stage for `model`; `fixed_images` uint8 `[N, H, W, C]` are reconstructed at each evaluation."""
+    """The stage for `model`; `fixed_images` uint8 `[N, H, W, C]` are reconstructed at each evaluation.
+
+    The parts `frozen`, of encoder, decoder and quantizer, stay as they are.
+    """
 
     name: ClassVar[str] = "autoencoder"
     objective: ClassVar[str] = "mse"
@@ -32,6 +35,7 @@ class AutoencoderStage(Stage):
 
     model: Autoencoder
     fixed_images: np.ndarray
+    frozen: tuple[str, ...] = ()
 
     def init(self, key: jax.Array) -> tuple[Any, ModelState]:
         """Return fresh params and model state."""
@@ -44,7 +48,7 @@ class AutoencoderStage(Stage):
         """Return `autoencoder.training_loss` of uint8 images."""
         images = to_float(batch.items)
         return autoencoder.training_loss(
-            self.model, params, state, images, key, axis_name=axis_name, num_parts=num_parts
+            self.model, params, state, images, key, axis_name=axis_name, num_parts=num_parts, frozen=self.frozen
         )
 
     @property

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from hvq_jax.options import LARGEST_INTEGER, Options, option
 from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
+from hvq_jax.training.given_arrays import GivenArrays
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
 from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.stage import Stage
@@ -124,7 +125,7 @@ class FitOptions(Options):
 
 @dataclasses.dataclass(frozen=True)
 class RunContext:
-    """The context of training: workdir, seed, devices, preemption, profiling, writers and callbacks."""
+    """The context of training: workdir, seed, devices, preemption, profiling, callbacks, writers and first arrays."""
 
     workdir: Path
     seed: int
@@ -133,6 +134,7 @@ class RunContext:
     profile_steps: int = 0  # steps of each stage to trace, 0: none
     callbacks: Callbacks = dataclasses.field(default_factory=Callbacks)
     writers: Sequence[Writer] = ()
+    given: Mapping[str, GivenArrays] = dataclasses.field(default_factory=dict)  # by stage, to start from
 
 
 def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
@@ -143,8 +145,13 @@ def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
 def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
     """Return the state at step 0, from the run's seed."""
     params, model_state = stage.init(jax.random.key(seed))
+    return _state(stage, params, model_state, options, num_steps)
+
+
+def _state(stage: Stage, params: Any, model_state: Any, options: FitOptions, num_steps: int) -> TrainState:
+    """Return the state at step 0 of a stage with these arrays."""
     optimizer = options.make_optimizer(num_steps)
-    return create_state(params, model_state, optimizer, average_decay=options.average_decay)
+    return create_state(params, model_state, optimizer, average_decay=options.average_decay, frozen=stage.frozen)
 
 
 def first_state(
@@ -155,10 +162,18 @@ def first_state(
     run: RunContext,
     augmentation: Augmentation | None = None,
 ) -> TrainState:
-    """Return `initial_state` on the devices, with codes from the first batches where the stage starts from data."""
+    """Return `initial_state` on the devices, with codes from the first batches where the stage starts from data.
+
+    Arrays that `run.given` has for the stage take the place of random ones, and given codes are kept.
+    """
     parallel, num_steps = run.parallel, num_training_steps(options, train)
-    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, num_steps, run.seed))())
-    if not stage.starts_from_data:
+    state, given = jax.jit(partial(initial_state, stage, options, num_steps, run.seed))(), run.given.get(stage.name)
+    if given is not None:
+        params, model_state = given.fill(*jax.device_get((state.params, state.model_state)))
+        average = None if state.average_params is None else jax.tree.map(np.copy, params)
+        state = state.replace(params=params, model_state=model_state, average_params=average)
+    state = parallel.replicate(state)
+    if not stage.starts_from_data or (given is not None and given.has_codes):
         return state
     key = jax.random.fold_in(jax.random.key(run.seed), 2**32 - 1)  # not that of any step
     num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
@@ -168,8 +183,7 @@ def first_state(
         params, model_state = stage.start_from_data(
             state.params, state.model_state, batch, key, parallel.axis_name, num_parts
         )
-        optimizer = options.make_optimizer(num_steps)
-        return create_state(params, model_state, optimizer, average_decay=options.average_decay)
+        return _state(stage, params, model_state, options, num_steps)
 
     # As one large batch, of which every process has its share.
     batches = train_batches(
@@ -372,6 +386,7 @@ def _step_function(stage: Stage, options: FitOptions, rates: optax.Schedule, run
         seed=run.seed,
         average_decay=options.average_decay,
         axis_name=run.parallel.axis_name,
+        frozen=stage.frozen,
     )
 
 

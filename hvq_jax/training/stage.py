@@ -45,6 +45,11 @@ class Stage(abc.ABC):
         """Return the log record of a whole split."""
 
     @property
+    def frozen(self) -> tuple[str, ...]:
+        """The parts of the parameters that are not trained."""
+        return ()
+
+    @property
     def starts_from_data(self) -> bool:
         """Whether `start_from_data` has to be called before the first step."""
         return False
