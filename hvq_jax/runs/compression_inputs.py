@@ -56,12 +56,13 @@ def find_source(
         labels: whether the prior is given any.
 
     Raises:
-        UserError: the images cannot be found or read, or the label is none of the classes.
+        UserError: the images cannot be found or read, the label is none of the classes, or the run has no autoencoder.
     """
 
     def label_files(inputs: ImageInputs) -> np.ndarray | None:
         return labels_of_images(run, inputs, label) if labels else None
 
+    _ = run.model  # a clear error if there is no autoencoder
     if label is not None and not run.options.prior.conditional:
         raise UserError("--label: the prior of this run is not conditional on the class")
     source = of_split(run, split, most) if path is None else of_path(run, path, label_files)

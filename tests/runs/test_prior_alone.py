@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, strategies as st
 from sklearn.datasets import load_digits
 
+import evaluate
 import hvq_jax as hvq
 import sample
 import train
@@ -73,10 +74,11 @@ def test_digits_from_training_to_samples(digits, tmp_path, capsys):
     of_images = (f"--reconstruct={tmp_path}", "--vary=a.png", f"--decode={out}")
     for flags in (["--out=a.png"], *([flag, f"--out={tmp_path / 'a.npz'}"] for flag in of_images)):
         assert sample.main([f"--workdir={tmp_path / 'run'}", *flags]) == 1
+    assert evaluate.main([f"--workdir={tmp_path / 'run'}"]) == 1
     errors = capsys.readouterr().err.splitlines()
     assert "no autoencoder to make images" in errors[0]
     assert "no autoencoder, so no images" in errors[-1]
-    assert len(errors) == 4
+    assert len(errors) == 5
 
     run = hvq.load(tmp_path / "run")
     np.testing.assert_array_equal(run.sample_latents(1, 3).indices, np.load(out)["indices"][:3])
