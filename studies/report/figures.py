@@ -40,6 +40,7 @@ from studies.report.cells import (
 from studies.results import is_kept, read, read_curve, read_images, read_validation_curves
 from studies.tables import save_figure
 
+_INTERVALS = 60
 _COLORS = {
     "vq": "C0",
     "projected": "C1",
@@ -81,7 +82,7 @@ class Results:
 
 def draw_curves_of_projected(found: Results) -> Figure:
     """Return the report's figure 1: loss terms of `projected` on held-out images and in training."""
-    figure, panels = _panels(len(PRESETS), 4, width=4)
+    figure, panels = make_panels(len(PRESETS), 4, width=4)
     for row, preset in zip(panels, PRESETS, strict=True):
         cell = found.find(preset, "projected")
         for axes, (title, curve) in zip(
@@ -126,7 +127,7 @@ def draw_losses_of_all(found: Results) -> Figure:
 
 def draw_errors_over_frequent(found: Results) -> Figure:
     """Return the continuous graph that the report asks for: the test error over S, and over what S masks."""
-    figure, panels = _panels(len(PRESETS), 2, width=6.5)
+    figure, panels = make_panels(len(PRESETS), 2, width=6.5)
     by_count = {name_frequency(s): s for s in (*FREQUENT, NUM_CODES)}
     by_mass = {name_mass(m): m for m in MASSES}
     for (left, right), preset in zip(panels, PRESETS, strict=True):
@@ -176,13 +177,21 @@ FIGURES = {
 }
 
 
-def _panels(rows: int, columns: int, width: float) -> tuple[Figure, np.ndarray]:
+def make_panels(rows: int, columns: int, width: float) -> tuple[Figure, np.ndarray]:
+    """Return a figure with a grid of panels, `[rows, columns]`, each `width` inches wide."""
     figure = Figure(figsize=(width * columns, 3.4 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes in panels.ravel():
         axes.grid(alpha=0.3)
     return figure, panels
+
+
+def average(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means of a curve over up to 60 intervals of equal length, so that lines can be told apart."""
+    parts = min(_INTERVALS, len(steps))
+    first, second = (np.array([part.mean() for part in np.array_split(curve, parts)]) for curve in (steps, values))
+    return first, second
 
 
 def _say_missing(axes: Axes) -> None:
@@ -202,7 +211,7 @@ def _most(rows: list[dict[str, Any]]) -> float:
 
 
 def _draw_losses(found: Results, latents: list[str]) -> Figure:
-    figure, panels = _panels(len(PRESETS), 2, width=6.5)
+    figure, panels = make_panels(len(PRESETS), 2, width=6.5)
     for row, preset in zip(panels, PRESETS, strict=True):
         for axes, split in zip(row, ("training", "held out"), strict=True):
             axes.set_title(f"{preset}, {split}", fontsize="medium")
@@ -211,7 +220,9 @@ def _draw_losses(found: Results, latents: list[str]) -> Figure:
             for cell in cells_found:
                 name = cell.labels["latent"]
                 steps, values = (
-                    found.curve(cell, "reconstruction") if split == "training" else found.held_out(cell, "mse")
+                    average(*found.curve(cell, "reconstruction"))
+                    if split == "training"
+                    else found.held_out(cell, "mse")
                 )
                 style = "-" if split == "training" else "o-"
                 axes.loglog(steps, values, style, color=_COLORS[name], linewidth=0.8, markersize=3, label=name)

@@ -6,6 +6,7 @@ from hvq_jax.files import write_text
 from studies.page import Page, find_page
 from studies.report.cells import FULL, SEEDS, SMALL
 from studies.report.figures import FIGURES, Results, draw
+from studies.report.other_sizes import draw_all
 from studies.results import read
 from studies.tables import PLACE_HEAD, group_cells, markdown, split_by_place, spread, table
 
@@ -21,6 +22,7 @@ def _redraw() -> None:
             there = {cell.name for cell in found.kept}
             begun = [name for name, shown in FIGURES.items() if any(c.name in there for c in shown.needed(found))]
             draw(found, begun)
+    draw_all()
 
 
 def _tables() -> dict[str, str]:
@@ -83,10 +85,13 @@ PAGE = Page(
         "5,000 images",
         "D = 256 and 100 epochs",
         "D = 32 and one",
-        "at D = 32: 40 epochs",
+        "at D = 32, one training each on a CPU: 40 epochs",
         "and 20 epochs with",
+        "at D = 64 and two",
         *(f"**Figure {number}**" for number in (1, 2, 3, 4, 5)),
         *(f"![figure {number}]" for number in (1, 2, 3, 4, 5)),
+        "![figure 1, longer]",
+        "![figure 5, three seeds]",
         "an H200;",
         "45 seconds before",
         "0.225 of its memory, and take 22 steps",

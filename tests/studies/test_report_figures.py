@@ -8,7 +8,8 @@ import pytest
 from hvq_jax.errors import UserError
 from studies.report import figures, page
 from studies.report.cells import SMALL
-from studies.report.figures import FIGURES, Results, main
+from studies.report.figures import FIGURES, Results, average, main
+from studies.report.other_sizes import draw_longer_curves_of_projected, draw_losses_of_all_seeds
 from studies.results import CURVES
 from studies.run_metrics import Stability
 
@@ -78,3 +79,18 @@ def test_nothing_is_drawn_from_nothing(folder):
         main(["figure-1"])
     with pytest.raises(SystemExit):
         main(["figure-6"])
+
+
+def test_averaged_curves_keep_the_mean():
+    steps = np.arange(1.0, 601)
+    few, means = average(steps, steps**2)
+    assert (len(few), means.mean()) == (60, pytest.approx((steps**2).mean()))
+    assert few[:2].tolist() == [5.5, 15.5]
+    np.testing.assert_array_equal(average(steps[:7], steps[:7]), [steps[:7], steps[:7]])
+
+
+def test_the_trainings_of_other_studies_are_found():
+    assert [len(axes.lines) for axes in draw_longer_curves_of_projected().axes] == [1, 1, 1, 1]
+    (axes,) = draw_losses_of_all_seeds().axes
+    assert len(axes.lines) == 12
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["vq", "projected", "frequency", "combined"]
