@@ -13,12 +13,13 @@ from hvq_jax.losses import LossOptions, entropy_term, losses_per_image
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
 from hvq_jax.quantizers.assignment import code_costs, nearest_codes
 from hvq_jax.quantizers.binary import bits_to_indices, indices_to_bits
+from tests.quantizers.compiled import compiled
 
 D, BITS = 5, 4
 
 
 def quantizer(family, bits=BITS):
-    return make_quantizer(LatentOptions(mode="vq", dim=D), CodebookOptions(family=family, bits=bits))
+    return compiled(make_quantizer(LatentOptions(mode="vq", dim=D), CodebookOptions(family=family, bits=bits)))
 
 
 def corners(family, bits=BITS):
@@ -77,7 +78,7 @@ def test_the_numbers_are_a_linear_map_and_for_bsq_its_direction(family, z_e):
 @pytest.mark.parametrize("family", ["lfq", "bsq"])
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(family, z_e):
     """By all codes and by the vectors of a few indices, compiled or not."""
-    model = quantizer(family)
+    model = make_quantizer(quantizer(family).latent_options, quantizer(family).codebook_options)
     params, state = model.init(jax.random.key(0))
     params["up"]["bias"] = jax.random.normal(jax.random.key(3), (D,))
     latent = jax.jit(model.quantize)(params, state, z_e)
@@ -101,9 +102,9 @@ def test_gradients_pass_the_signs_as_they_are_and_reach_both_maps(family):
     if family == "bsq":
         direction = lowered / np.linalg.norm(lowered)
         tangent = (np.eye(BITS) - np.outer(direction, direction)) / np.linalg.norm(lowered)
-    jacobian = jax.jacobian(lambda z: model.quantize(params, state, z).z_bar)(vector)
+    jacobian = jax.jit(jax.jacobian(lambda z: model.quantize(params, state, z).z_bar))(vector)
     np.testing.assert_allclose(jacobian, (down @ tangent @ up).T, rtol=1e-4, atol=1e-5)
-    gradients = jax.grad(lambda params: jnp.sum(model.quantize(params, state, vector).z_bar))(params)
+    gradients = jax.jit(jax.grad(lambda params: jnp.sum(model.quantize(params, state, vector).z_bar)))(params)
     code = corners(family)[model.quantize(params, state, vector).indices]
     np.testing.assert_allclose(gradients["up"]["kernel"], np.outer(code, np.ones(D)), atol=1e-6)
 
@@ -113,6 +114,7 @@ def test_numbers_are_committed_to_their_codes(family, z_e):
     model = quantizer(family)
     params, state = model.init(jax.random.key(0))
 
+    @jax.jit
     def commitment(params):
         images = jnp.zeros((2, 4, 4, 1))
         return losses_per_image(images, images, z_e, model.quantize(params, state, z_e)).commitment
@@ -120,7 +122,7 @@ def test_numbers_are_committed_to_their_codes(family, z_e):
     latent = model.quantize(params, state, z_e)
     errors = np.square(latent.numbers - corners(family)[latent.indices])
     np.testing.assert_allclose(commitment(params), errors.mean(axis=(1, 2, 3)), rtol=1e-5)
-    gradients = jax.grad(lambda params: commitment(params).sum())(params)
+    gradients = jax.jit(jax.grad(lambda params: commitment(params).sum()))(params)
     assert np.abs(gradients["down"]["kernel"]).max() > 0
     assert not np.any(gradients["up"]["kernel"])
 

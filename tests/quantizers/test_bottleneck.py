@@ -1,7 +1,6 @@
 """One codebook in its variants: where codes are kept, what length they have, what they learn from."""
 
 import dataclasses
-import functools
 import re
 
 import jax
@@ -17,6 +16,7 @@ from hvq_jax.quantizers.bottleneck import CodebookQuantizer, QuantizerState
 from hvq_jax.quantizers.learning import LEARNING_RULES
 from hvq_jax.quantizers.options import CodebookOptions, LatentOptions
 from tests.methods import METHODS
+from tests.quantizers.compiled import compiled
 
 K, D = 6, 4
 
@@ -26,19 +26,17 @@ NEEDED_OF_LATENT = {name: {} for name in LEARNING_RULES} | {"diveq": {"estimator
 
 def quantizer(mode="projected", learning="ema", **codebook_options):
     latent_options = LatentOptions(mode=mode, num_codes=K, dim=D, **NEEDED_OF_LATENT[learning])
-    return CodebookQuantizer(latent_options, CodebookOptions(learning=learning, **codebook_options))
+    return compiled(CodebookQuantizer(latent_options, CodebookOptions(learning=learning, **codebook_options)))
 
 
 def vectors(seed=1, size=40):
     return 3 * jax.random.normal(jax.random.key(seed), (size, 2, D))
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def take_step(model, params, state, z_e):
     return model.step(params, state, z_e, jax.random.key(2), None)
 
 
-@functools.partial(jax.jit, static_argnums=0)
 def start_from_data(model, params, state, z_e):
     return model.start_from_data(params, state, z_e, jax.random.key(4), None)
 
@@ -114,7 +112,7 @@ def test_the_gradient_of_normalised_codes_is_tangent_to_the_sphere():
         latent = model.quantize({"codes": codes}, QuantizerState(jnp.zeros(K)), latents.unit(vectors()))
         return jnp.mean(jnp.square(latent.z_q - latents.unit(vectors())))
 
-    gradient = jax.grad(pull)(codes)
+    gradient = jax.jit(jax.grad(pull))(codes)
     assert np.abs(gradient).max() > 1e-4
     np.testing.assert_allclose(jnp.sum(gradient * codes, -1), np.zeros(K), atol=1e-6)
 
@@ -162,7 +160,7 @@ def test_a_gradient_moves_the_codes_in_use_and_by_a_learned_map_all_codes(learni
         latent, step = take_step(model, params, state, z_e)
         return jnp.mean(jnp.square(latent.z_q - z_e)), step
 
-    gradients, step = jax.grad(pull, has_aux=True)(params)
+    gradients, step = jax.jit(jax.grad(pull, has_aux=True))(params)
     after = jax.tree.map(lambda p, g: p - 0.5 * g, params, gradients)
     moved = (model.codes(after, step.state) != model.codes(params, state)).any(-1)
     used = step.counts > 0
@@ -213,7 +211,7 @@ NEEDED = {name: {"depth": 2} if "residual" in name else {} for name in QUANTIZER
 def two_steps(family, **options):
     """Return the shapes and the values of everything after two steps."""
     options = CodebookOptions(family=family, **NEEDED[family] | options)
-    model = make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options)
+    model = compiled(make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D), options))
     arrays = model.init(jax.random.key(0))
     if model.starts_from_data:
         arrays = start_from_data(model, *arrays, vectors())

@@ -8,6 +8,7 @@ from hypothesis import given, settings, strategies as st
 
 from hvq_jax import latents
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, codebook, make_quantizer
+from tests.quantizers.compiled import compiled
 
 K, D = 6, 4
 NUMBERS = st.lists(st.floats(-4, 4, width=32), min_size=D, max_size=D)
@@ -15,7 +16,7 @@ NUMBERS = st.lists(st.floats(-4, 4, width=32), min_size=D, max_size=D)
 
 def quantizer(noise=1e-3, learning="diveq", family="codebook", **options):
     latent_options = LatentOptions(mode="vq", num_codes=K, dim=D, estimator="diveq", direction_noise=noise)
-    return make_quantizer(latent_options, CodebookOptions(family=family, learning=learning, **options))
+    return compiled(make_quantizer(latent_options, CodebookOptions(family=family, learning=learning, **options)))
 
 
 def vectors(seed=1):
@@ -24,6 +25,9 @@ def vectors(seed=1):
 
 def unit(x):
     return x / np.linalg.norm(x)
+
+
+diveq, jacobians = jax.jit(latents.diveq), jax.jit(jax.jacobian(latents.diveq, argnums=(0, 1)))
 
 
 @settings(max_examples=20)
@@ -37,8 +41,8 @@ def test_value_and_gradients_are_the_papers(z_e, code, noise):
     direction = unit(error + noise)
     arguments = (jnp.float32(z_e), jnp.float32(code), jnp.float32(noise))
     expected = z_e + np.linalg.norm(error) * direction
-    np.testing.assert_allclose(latents.diveq(*arguments), expected, rtol=1e-3, atol=1e-3)
-    by_z_e, by_code = jax.jacobian(latents.diveq, argnums=(0, 1))(*arguments)
+    np.testing.assert_allclose(diveq(*arguments), expected, rtol=1e-3, atol=1e-3)
+    by_z_e, by_code = jacobians(*arguments)
     outer = np.outer(direction, unit(error))
     np.testing.assert_allclose(by_code, outer, atol=2e-3)
     np.testing.assert_allclose(by_z_e, np.eye(D) - outer, atol=2e-3)
@@ -88,10 +92,11 @@ def test_codes_learn_from_the_decoder_alone():
     params, state = model.init(jax.random.key(0))
     state = model.step(params, state, vectors(), jax.random.key(1), None)[1].state
 
+    @jax.jit
     def loss(params):
         return jnp.mean(jnp.square(model.quantize(params, state, vectors()).z_bar - target))
 
-    gradients = jax.grad(loss)(params)
+    gradients = jax.jit(jax.grad(loss))(params)
     used = np.unique(model.quantize(params, state, vectors()).indices)
     assert np.abs(gradients["codes"][used]).max(-1).min() > 0
     assert loss(jax.tree.map(lambda p, g: p - 0.1 * g, params, gradients)) < loss(params)

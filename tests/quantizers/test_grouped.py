@@ -9,6 +9,7 @@ import pytest
 
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, make_quantizer
 from hvq_jax.quantizers.assignment import nearest_codes
+from tests.quantizers.compiled import compiled
 
 K, D, G = 5, 6, 3
 METHODS = {
@@ -21,7 +22,7 @@ METHODS = {
 
 def quantizer(groups=G, estimator="straight_through", **options):
     latent_options = LatentOptions(mode="vq", num_codes=K, dim=D, estimator=estimator)
-    return make_quantizer(latent_options, CodebookOptions(family="grouped", groups=groups, **options))
+    return compiled(make_quantizer(latent_options, CodebookOptions(family="grouped", groups=groups, **options)))
 
 
 def vectors(seed=1, dim=D):
@@ -94,7 +95,7 @@ def test_a_shared_codebook_learns_from_the_groups_of_all_positions():
     params, state, latent, step = trained(model, z_e)
     groups = z_e.reshape(40, 2, G, D // G)
     options = dataclasses.replace(model.latent_options, dim=D // G)
-    *expected, alone, _ = trained(make_quantizer(options, CodebookOptions()), groups)
+    *expected, alone, _ = trained(compiled(make_quantizer(options, CodebookOptions())), groups)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x[0], y, rtol=1e-6), (params, state), tuple(expected))
     np.testing.assert_array_equal(latent.indices, alone.indices)
     codes = model.codes(params, state)
@@ -111,7 +112,7 @@ def test_the_entropy_term_is_the_sum_of_those_of_the_groups(shared):
     groups = z_e.reshape(40, 2, G, D // G)
     for group, codes in enumerate(step.codes):
         part = groups if shared else groups[..., group, :]
-        total += model.one.entropy(part, dataclasses.replace(step, codes=codes), 0.5, None)
+        total += compiled(model.one).entropy(part, dataclasses.replace(step, codes=codes), 0.5, None)
     np.testing.assert_allclose(model.entropy(z_e, step, 0.5, None), total, rtol=1e-5)
 
 
@@ -121,8 +122,8 @@ def test_the_gradient_of_a_group_is_that_of_one_codebook(estimator):
     params, state, *_ = trained(model, vectors())
     one = jax.tree.map(lambda leaf: leaf[1], (params, state))
     z_e = vectors(5)[0, 0]
-    jacobian = jax.jacobian(lambda z: model.quantize(params, state, z).z_bar)(z_e)
-    alone = jax.jacobian(lambda z: model.one.quantize(*one, z).z_bar)(z_e[2:4])
+    jacobian = jax.jit(jax.jacobian(lambda z: model.quantize(params, state, z).z_bar))(z_e)
+    alone = jax.jit(jax.jacobian(lambda z: model.one.quantize(*one, z).z_bar))(z_e[2:4])
     np.testing.assert_allclose(jacobian[2:4, 2:4], alone, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(jacobian[2:4, :2], np.zeros((2, 2)))
 

@@ -1,5 +1,6 @@
 """Codes from data: rows, cluster means, empty clusters, any number of devices."""
 
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,7 @@ from hvq_jax.quantizers.initialisation import codes_from_data
 K, D = 6, 3
 
 
+@functools.partial(jax.jit, static_argnames=("iterations", "num_codes", "axis_name"))
 def codes_of(vectors, iterations, seed=0, num_codes=K, axis_name=None):
     like = jnp.zeros((num_codes, D))
     key = jax.random.key(seed)

@@ -8,6 +8,7 @@ import pytest
 from hvq_jax import losses
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, codebook, make_quantizer
 from hvq_jax.quantizers.initialisation import codes_from_data
+from tests.quantizers.compiled import compiled
 
 K, D, N = 5, 4, 24
 MASK = np.arange(N) % 3 > 0  # False where a vector is padding
@@ -29,7 +30,7 @@ QUANTIZERS = {
 
 def made(options):
     estimator = "diveq" if options.learning == "diveq" else "straight_through"
-    return make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D, estimator=estimator), options)
+    return compiled(make_quantizer(LatentOptions(mode="vq", num_codes=K, dim=D, estimator=estimator), options))
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
