@@ -1,5 +1,6 @@
 """The identities of the mathematics: bit for bit where they are exact, to rounding where they are not."""
 
+import functools
 from fractions import Fraction
 
 import chex
@@ -34,6 +35,18 @@ def latent(mode, z_e, codes, frequent=None, gradient="straight_through"):
     return latents.hybrid_latent(z_e, codes, indices, frequent, mode=mode, projection_gradient=gradient)
 
 
+@functools.cache
+def value_and_pullback(function):
+    """Return `function`'s value and the cotangents of its two arguments, as a compiled function of these and that."""
+
+    @jax.jit
+    def compiled(z_e, other, cotangent):
+        value, pullback = jax.vjp(function, z_e, other)
+        return value, pullback(cotangent)
+
+    return compiled
+
+
 class ShapesAndTransforms(chex.TestCase):
     @chex.all_variants(with_pmap=True)
     def test_hybrid_latent_is_the_same_function_under_every_transform(self):
@@ -46,22 +59,26 @@ class ShapesAndTransforms(chex.TestCase):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", latents.LATENTS)
-def test_any_leading_shape(mode, shape):
+def test_any_leading_shape(shape):
     z_e, codes = inputs(shape)
-    whole = latent(mode, z_e, codes)
-    chex.assert_shape([whole.z_bar, whole.z_q, whole.projection], (*shape, D))
-    chex.assert_shape([whole.indices, whole.gain], shape)
-    chex.assert_shape([whole.discrete, whole.projected], (*shape, 1))
-    rows = jax.vmap(lambda z: latent(mode, z, codes).z_bar)(z_e.reshape(-1, D))
-    np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
+
+    @jax.jit
+    def whole_and_rows(z_e):
+        of_rows = {mode: jax.vmap(lambda z, mode=mode: latent(mode, z, codes).z_bar) for mode in latents.LATENTS}
+        return {mode: (latent(mode, z_e, codes), rows(z_e.reshape(-1, D))) for mode, rows in of_rows.items()}
+
+    for whole, rows in whole_and_rows(z_e).values():
+        chex.assert_shape([whole.z_bar, whole.z_q, whole.projection], (*shape, D))
+        chex.assert_shape([whole.indices, whole.gain], shape)
+        chex.assert_shape([whole.discrete, whole.projected], (*shape, 1))
+        np.testing.assert_allclose(whole.z_bar.reshape(-1, D), rows, rtol=1e-6, atol=1e-6)
 
 
 @given(vector, vector)
 def test_straight_through_has_the_value_exactly_and_the_gradient_of_z_e(z_e, value):
-    out, pullback = jax.vjp(latents.straight_through, jnp.asarray(z_e), jnp.asarray(value))
+    cotangent = np.arange(1.0, D + 1, dtype=np.float32)
+    out, (to_z_e, to_value) = value_and_pullback(latents.straight_through)(z_e, value, cotangent)
     np.testing.assert_array_equal(out, value)
-    to_z_e, to_value = pullback(jnp.arange(1.0, D + 1))
     np.testing.assert_array_equal(to_z_e, np.arange(1.0, D + 1))
     np.testing.assert_array_equal(to_value, np.zeros(D))
 
@@ -120,8 +137,7 @@ def test_projection_gradients_are_what_the_mathematics_says(z_e, code, g):
         "straight_through": (g, np.zeros(D)),
     }
     for name, (to_z_e_expected, to_code_expected) in expected.items():
-        value, pullback = jax.vjp(latents.PROJECTION_GRADIENTS[name], z_e, code)
-        to_z_e, to_code_found = pullback(jnp.asarray(g))
+        value, (to_z_e, to_code_found) = value_and_pullback(latents.PROJECTION_GRADIENTS[name])(z_e, code, g)
         # both_through_st rebuilds the code as z + (e - z), which costs |z|/|e| roundings.
         bound = 1e-5 * (1 + norm(g)) * (1 + norm(z_e) / norm(code)) ** 2
         np.testing.assert_allclose(value, alpha * code, atol=1e-5 * (1 + norm(z_e)) ** 2)
@@ -275,11 +291,15 @@ def test_reconstruction_never_reaches_the_codebook_through_plain_codes():
     def decoded(codes, mode, gradient):
         return jnp.sum(jnp.sin(latent(mode, z_e, codes, frequent, gradient).z_bar))
 
-    leak = {
-        (mode, gradient): np.abs(jax.grad(decoded)(codes, mode, gradient)).sum(1)
-        for mode in latents.LATENTS
-        for gradient in latents.PROJECTION_GRADIENTS
-    }
+    @jax.jit
+    def all_leaks(codes):
+        return {
+            (mode, gradient): jnp.abs(jax.grad(decoded)(codes, mode, gradient)).sum(1)
+            for mode in latents.LATENTS
+            for gradient in latents.PROJECTION_GRADIENTS
+        }
+
+    leak = jax.device_get(all_leaks(codes))
     used = np.isin(np.arange(K), nearest_codes(z_e, codes))
     assert used.sum() >= K - 1
     for (mode, gradient), size in leak.items():
@@ -302,19 +322,20 @@ def test_decoding_codes_is_the_forward_pass_of_vq():
 
 @given(vector, vector)
 def test_rotation_has_the_value_exactly(z_e, value):
-    out, pullback = jax.vjp(latents.rotation, jnp.asarray(z_e), jnp.asarray(value))
+    cotangent = np.arange(1.0, D + 1, dtype=np.float32)
+    out, (to_z_e, to_value) = value_and_pullback(latents.rotation)(z_e, value, cotangent)
     np.testing.assert_array_equal(out, value)
-    to_z_e, to_value = pullback(jnp.arange(1.0, D + 1))
     assert np.isfinite(to_z_e).all()
     np.testing.assert_array_equal(to_value, np.zeros(D))
 
 
+jacobian_of_rotation = jax.jit(jax.jacobian(latents.rotation))
 long_enough = vector.filter(lambda v: norm(v) > 0.1)
 
 
 @given(long_enough, long_enough)
 def test_the_jacobian_of_rotation_turns_and_scales_the_vector_onto_its_code(z_e, value):
-    jacobian = np.asarray(jax.jacobian(latents.rotation)(jnp.asarray(z_e), jnp.asarray(value)), np.float64)
+    jacobian = np.asarray(jacobian_of_rotation(z_e, value), np.float64)
     scale = norm(value) / norm(z_e)
     cosine = z_e @ value / norm(z_e) / norm(value)
     # Two vectors that are nearly opposite have no clear direction between them: its rounding is magnified.
@@ -350,7 +371,7 @@ def test_the_estimator_changes_gradients_only():
 
     np.testing.assert_array_equal(z_bar(z_e, "rotation"), z_bar(z_e, "straight_through"))
     gradients = [
-        np.asarray(jax.grad(lambda z, e=estimator: jnp.sum(jnp.sin(z_bar(z, e))))(z_e))
+        np.asarray(jax.jit(jax.grad(lambda z, e=estimator: jnp.sum(jnp.sin(z_bar(z, e)))))(z_e))
         for estimator in ("rotation", "straight_through")
     ]
     frequent = np.asarray(indices) < 3
@@ -358,6 +379,7 @@ def test_the_estimator_changes_gradients_only():
     assert (np.abs(gradients[0] - gradients[1])[frequent].max(-1) > 0).all()
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def in_groups_of(groups, mode="projected", gradient="both"):
     z_e, codes = inputs((4, 5))
     indices, frequent = nearest_codes(z_e, codes), jnp.arange(K) < 3

@@ -53,10 +53,12 @@ def gradient_of(term, mode="projected", gradient="encoder", target="code"):
     x, y, z_e, codes, latent_of = setup(mode, gradient)
 
     def loss(z_e, codes):
-        found = losses.losses_per_image(x, y, z_e, latent_of(z_e, codes), commitment_target=target)
-        return jnp.mean(getattr(found, term))
+        latent = latent_of(z_e, codes)
+        found = losses.losses_per_image(x, y, z_e, latent, commitment_target=target)
+        return jnp.mean(getattr(found, term)), latent
 
-    return (*jax.grad(loss, (0, 1))(z_e, codes), z_e, latent_of(z_e, codes))
+    gradients, latent = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(z_e, codes)
+    return *gradients, z_e, latent
 
 
 def test_the_codebook_term_moves_codes_only_and_the_commitment_term_the_encoder_only():
@@ -117,8 +119,9 @@ def test_the_entropy_term_is_least_where_vectors_are_sure_and_codes_used_alike()
     np.testing.assert_allclose(losses.entropy_term(sure, 1.0), -np.log(K), rtol=1e-6)
     np.testing.assert_allclose(losses.entropy_term(jnp.zeros((4, K)), 1.0), 0.0, atol=1e-6)
     unchoosable = sure.at[:, 0].set(jnp.inf)
-    for costs in (sure, unchoosable, jnp.zeros((4, K))):
-        value, gradient = jax.value_and_grad(losses.entropy_term)(costs, 1.0)
+    value_and_gradient = jax.jit(jax.value_and_grad(losses.entropy_term))
+    for costs in (sure, unchoosable, jnp.zeros((K, K))):
+        value, gradient = value_and_gradient(costs, 1.0)
         assert np.isfinite(value)
         assert np.isfinite(gradient).all()
 
@@ -132,9 +135,9 @@ def test_the_entropy_of_the_mean_is_that_of_the_global_batch_in_value_and_gradie
     def on_device(scale, costs):
         return jax.lax.pmean(jax.value_and_grad(term)(scale, costs, "devices"), "devices")
 
-    whole = jax.value_and_grad(term)(1.5, COSTS)
+    whole = jax.jit(jax.value_and_grad(term))(1.5, COSTS)
     many = jax.pmap(on_device, "devices", in_axes=(None, 0))(1.5, COSTS.reshape(4, 2, 3, K))
     np.testing.assert_allclose([leaf[0] for leaf in many], whole, rtol=1e-5)
     # Not the mean over the devices of their own entropies.
-    own = np.mean([term(1.5, part) for part in COSTS.reshape(4, 2, 3, K)])
+    own = np.mean(jax.jit(jax.vmap(term, (None, 0)))(1.5, COSTS.reshape(4, 2, 3, K)))
     assert abs(own - float(whole[0])) > 1e-3
