@@ -1,6 +1,7 @@
 """Results that a study keeps of a run: metrics, training curves, and reconstructions."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -14,7 +15,6 @@ from hvq_jax.runs.summary import read_summary
 from hvq_jax.schema import Array
 from hvq_jax.training.logging import read_records
 from studies.cells import Cell
-from studies.comparison import NOT_RECORDED, PLACE
 from studies.run_metrics import Stability, radial_share, stability
 
 CURVES = ("loss", "gradient_norm", "reconstruction", "codebook", "projection", "gain", "perplexity")
@@ -63,13 +63,16 @@ def is_finished(cell: Cell, runs: Path) -> bool:
     return "test" in summary.get("autoencoder", {}) and (cell.stage == "autoencoder" or "samples" in summary)
 
 
-def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray] | None = None) -> None:
+def collect(
+    cell: Cell, runs: Path, results: Path, place: Mapping[str, str], images: dict[str, np.ndarray] | None = None
+) -> None:
     """Keep the results of a run, even a diverged one, as NAME.json and NAME.npz in the folder `results`.
 
     Args:
         cell: the run.
         runs: the folder of the runs.
         results: the folder to write to.
+        place: `devices` and `jax` of the run.
         images: `originals` and `reconstructions`, `[N, H, W, C]` uint8 each.
     """
     of_stage = [record for record in read_records(cell.workdir(runs)) if record["stage"] == "autoencoder"]
@@ -88,7 +91,8 @@ def collect(cell: Cell, runs: Path, results: Path, images: dict[str, np.ndarray]
         "seed": cell.seed,
         **_test_metrics(cell, runs),
         **_stability(steps, curves["loss"], curves["gradient_norm"]),
-        **_device(cell, runs, records),
+        **place,
+        **_rate(records),
     }
     results.mkdir(parents=True, exist_ok=True)
     with whole_file(results / f"{cell.name}.npz") as path, path.open("wb") as file:
@@ -165,11 +169,9 @@ def _stability(steps: np.ndarray, losses: np.ndarray, gradient_norms: np.ndarray
     return found | dict.fromkeys(_OF_LOSSES) if (losses < 0).any() else found
 
 
-def _device(cell: Cell, runs: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
-    summary = read_summary(cell.workdir(runs))
+def _rate(records: list[dict[str, Any]]) -> dict[str, float]:
     rates = [record["images_per_second"] for record in records if "images_per_second" in record]
-    rate = {"images_per_second": float(np.median(rates))} if rates else {}
-    return {name: summary.get(name, NOT_RECORDED) for name in PLACE} | rate
+    return {"images_per_second": float(np.median(rates))} if rates else {}
 
 
 def _test_metrics(cell: Cell, runs: Path) -> dict[str, float | None]:

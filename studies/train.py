@@ -18,13 +18,14 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import itertools
+import json
 import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -80,16 +81,20 @@ class Machine:
 
     backend: str  # "cpu", "gpu" or "tpu"
     jobs: int  # runs at a time
+    place: Mapping[str, str]  # devices and version of JAX, as results keep them
 
     @classmethod
     def found(cls, jobs: int) -> "Machine":
         """Return the machine as JAX sees it from a separate process, so that this one takes no memory of the device."""
-        code = "import jax; print(jax.default_backend())"
-        asked = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        code = (
+            "import json, jax; from studies.comparison import name_place; "
+            "print(json.dumps([jax.default_backend(), name_place()]))"
+        )
+        asked = subprocess.run([sys.executable, "-c", code], cwd=_ROOT, capture_output=True, text=True, check=False)
         if asked.returncode:
             raise UserError(f"JAX finds no device: {(asked.stderr.strip().splitlines() or [''])[-1]}")
-        backend = asked.stdout.split()[-1]
-        return cls(backend, 1 if backend == "tpu" else jobs)  # only one process can use a TPU
+        backend, place = json.loads(asked.stdout.splitlines()[-1])
+        return cls(backend, 1 if backend == "tpu" else jobs, place)  # only one process can use a TPU
 
     def steps_per_dispatch(self, cell: Cell) -> int:
         """Return the steps per compiled dispatch, at most those between two logs."""
@@ -177,7 +182,7 @@ def _train(cell: Cell, runs: Path, results: Path, data: tuple[str, ...], machine
             finished = status == 0
             images = read_arrays(file, IMAGE_ARRAYS) if finished else None
     if finished or diverged:
-        collect(cell, runs, results, images)
+        collect(cell, runs, results, machine.place, images)
         print(f"{cell.name}: {'done' if finished else last_line(path)}", flush=True)
         return "done"
     killed = status == -signal.SIGKILL and limit.training() <= 0

@@ -24,6 +24,7 @@ from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
 from studies import find_folder
 from studies.cells import Cell
+from studies.comparison import check_same_place
 from studies.report.cells import (
     FREQUENT,
     FULL,
@@ -259,11 +260,17 @@ def _draw_images(found: Results, latents: tuple[str, ...]) -> Figure:
 
 
 def draw(found: Results, names: list[str]) -> list[Path]:
-    """Write the figures of these names, and return their paths."""
+    """Write the figures of these names, and return their paths.
+
+    Raises:
+        UserError: there are no results, or a figure would mix those of several devices or versions of JAX.
+    """
     if not found.kept:
         raise UserError(f"{found.results}: no results; train the cells with studies.report")
     paths = []
     for name in names:
+        there = [cell.name for cell in found.kept]
+        check_same_place(read(c, found.results) for c in FIGURES[name].needed(found) if c.name in there)
         paths.append(found.folder / f"{name}.png")
         save_figure(FIGURES[name].draw(found), paths[-1])
     return paths

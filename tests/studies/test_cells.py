@@ -41,7 +41,7 @@ def write_run(cell, runs, losses, test=None):
     records += [{"stage": "prior", "split": "train", "step": 1, "loss": 0.0}]
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if test:
-        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"step": 1, "test": test}, **PLACE}))
+        (workdir / "summary.json").write_text(json.dumps({"autoencoder": {"step": 1, "test": test}}))
 
 
 PLACE = {"devices": "1 × cpu", "jax": "0.10.2"}
@@ -53,7 +53,7 @@ def test_a_result_is_kept_and_shown(tmp_path):
     for cell, mse in zip(CELLS, (0.25, 0.75), strict=True):
         assert not is_kept(cell, results)
         write_run(cell, runs, [1.0] * 300, {"mse": mse, "psnr": 20.0, "projection": 0.1, "commitment": 0.4})
-        collect(cell, runs, results)
+        collect(cell, runs, results, PLACE)
         assert is_kept(cell, results)
     row = read(CELLS[0], results)
     assert (row["latent"], row["mse"], row["radial_share"], row["num_spikes"]) == ("projected", 0.25, 0.25, 0)
@@ -73,14 +73,15 @@ def test_a_result_is_kept_and_shown(tmp_path):
 
 def test_a_run_that_diverged_is_a_result(tmp_path):
     write_run(CELLS[0], tmp_path / "runs", [1.0] * 250 + [math.inf])
-    collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
+    collect(CELLS[0], tmp_path / "runs", tmp_path / "results", PLACE)
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["first_spike"], row["loss_ratio"], row["mse"]) == (1, 251, None, None)
+    assert PLACE.items() <= row.items()
 
 
 def test_spikes_of_negative_losses_are_not_judged(tmp_path):
     write_run(CELLS[0], tmp_path / "runs", [1.0] * 200 + [-1.0] * 100)
-    collect(CELLS[0], tmp_path / "runs", tmp_path / "results")
+    collect(CELLS[0], tmp_path / "runs", tmp_path / "results", PLACE)
     row = read(CELLS[0], tmp_path / "results")
     assert (row["num_spikes"], row["peak"], row["num_steps"]) == (None, None, 300)
 
@@ -101,7 +102,7 @@ def test_stability_is_of_every_step_although_a_curve_is_thinned(tmp_path):
     losses = [1.0] * 300
     losses[250] = 5.0
     write_run(cell, tmp_path / "runs", losses)
-    collect(cell, tmp_path / "runs", tmp_path / "results")
+    collect(cell, tmp_path / "runs", tmp_path / "results", PLACE)
     row = read(cell, tmp_path / "results")
     assert (row["num_steps"], row["num_spikes"], row["peak"]) == (300, 1, 5.0)
     steps = read_curve(cell, tmp_path / "results", "step")
@@ -112,7 +113,7 @@ def test_stability_is_of_every_step_although_a_curve_is_thinned(tmp_path):
 def test_means_of_several_steps_are_not_judged(tmp_path):
     cell = dataclasses.replace(CELLS[0], log_every_steps=22)
     write_run(cell, tmp_path / "runs", [1.0] * 300)
-    collect(cell, tmp_path / "runs", tmp_path / "results")
+    collect(cell, tmp_path / "runs", tmp_path / "results", PLACE)
     row = read(cell, tmp_path / "results")
     assert (row["num_steps"], row["num_spikes"], row["peak"]) == (6600, None, None)
 
@@ -123,7 +124,7 @@ def test_reconstructions_are_kept(tmp_path):
     for number, cell in enumerate(cells):
         write_run(cell, tmp_path / "runs", [1.0] * 3, {"mse": 0.5, "projection": 0.1, "commitment": 0.4})
         images = {"originals": originals, "reconstructions": originals + np.uint8(number)}
-        collect(cell, tmp_path / "runs", tmp_path / "results", images)
+        collect(cell, tmp_path / "runs", tmp_path / "results", PLACE, images)
     kept = read_images(cells[1], tmp_path / "results")
     assert kept[0].dtype == np.uint8
     np.testing.assert_array_equal(kept, (originals, originals + 1))

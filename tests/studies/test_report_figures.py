@@ -81,6 +81,15 @@ def test_nothing_is_drawn_from_nothing(folder):
         main(["figure-6"])
 
 
+def test_devices_are_not_mixed_in_a_figure(folder):
+    found = Results(*SMALL)
+    file = found.results / f"{found.kept[0].name}.json"
+    file.write_text(file.read_text().replace("1 \\u00d7 cpu", "1 \\u00d7 H200"))
+    main(["figure-2", "--dim=32", "--epochs=1"])  # shows one of the two
+    with pytest.raises(UserError, match="different devices or versions of JAX cannot be compared"):
+        main(["figure-5", "--dim=32", "--epochs=1"])
+
+
 def test_averaged_curves_keep_the_mean():
     steps = np.arange(1.0, 601)
     few, means = average(steps, steps**2)

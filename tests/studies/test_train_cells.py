@@ -16,6 +16,7 @@ from studies.cells import Cell
 from studies.results import CURVES, is_kept, read_images
 from studies.train import Limit, Machine, train_cells
 
+PLACE = {"devices": "1 × cpu", "jax": "0.10.2"}
 TEST = {"mse": 0.5, "projection": 0.1, "commitment": 0.4}
 SUMMARY = {"autoencoder": {"step": 1, "test": TEST}}
 PRIOR = {"step": 1, "autoencoder_step": 1, "test": {"nats_per_latent": 1.0}}
@@ -60,7 +61,7 @@ def fakes(monkeypatch):
         lambda cell, runs: [sys.executable, "-c", FAKE, str(cell.workdir(runs)), cell.labels["latent"]],
     )
     monkeypatch.setattr(train, "_reconstruct", lambda cell, runs, file: [sys.executable, "-c", IMAGES, str(file)])
-    monkeypatch.setattr(Machine, "found", classmethod(lambda cls, jobs: cls("cpu", jobs)))
+    monkeypatch.setattr(Machine, "found", classmethod(lambda cls, jobs: cls("cpu", jobs, PLACE)))
     monkeypatch.setattr(train, "START", 0.5)
 
 
@@ -159,7 +160,7 @@ def test_missing_data_is_one_line(trained, tmp_path):
 def test_runs_share_a_gpu_and_take_whole_intervals_on_it(monkeypatch):
     monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
     of_report = Cell("c:vq", {}, 0, (), log_every_steps=22)
-    gpu, cpu = Machine("gpu", 4), Machine("cpu", 2)
+    gpu, cpu = Machine("gpu", 4, PLACE), Machine("cpu", 2, PLACE)
     assert gpu.environment()["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.225"
     assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in cpu.environment()
     assert (gpu.steps_per_dispatch(of_report), cpu.steps_per_dispatch(of_report)) == (22, 1)
