@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from benchmarks.measuring.command import Parser, check_at_least
+from benchmarks.workloads.image_formats import write_files, write_formats
 from hvq_jax.command import exit_status
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, load_dataset
@@ -31,14 +31,14 @@ BATCH_SIZE = 128
 FLIP_AND_CROP = Augmentation(flip=True, crop_padding=4)
 RESIZED_CROP = Augmentation(flip=True, resized_crop_min_scale=0.5)
 FLAT_MIB = 32  # streaming counts as flat if memory grows by less than this after a tenth of the images
-FOLDER_IMAGE_SIZE = 128
+FORMATS_IMAGE_SIZE = 128
 
 
 def main(arguments: list[str]) -> None:
     """Measure everything and print a table."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=100_000, help="32×32×3 images to stream (default %(default)s)")
-    parser.add_argument("--files", type=int, default=2000, help="files in the image folder (default %(default)s)")
+    parser.add_argument("--files", type=int, default=2000, help="image files, in each format (default %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a repetition (default %(default)s)")
     parser.add_argument("--repetitions", type=int, default=5, help="repetitions per rate (default %(default)s)")
     options = parser.parse_args(arguments)
@@ -55,8 +55,11 @@ def main(arguments: list[str]) -> None:
         print_rates(options, "in memory 32×32×3, shuffled", kept, bar=50_000)
         print_rates(options, "  with flip and crop", kept, FLIP_AND_CROP, bar=50_000)
         print_rates(options, "  with flip and resized crop", kept, RESIZED_CROP)
-        write_files(pathlib.Path(folder) / "files", options.files)
-        print_folder_rates(options, folder)
+        files = pathlib.Path(folder) / "files"
+        write_files(files, options.files)
+        formats = write_formats(files, pathlib.Path(folder) / "formats", FORMATS_IMAGE_SIZE)
+        for words, (name, path) in formats.items():
+            print_format_rates(options, folder, words, name, path)
 
 
 class Noise(tfds.core.GeneratorBasedBuilder):
@@ -90,17 +93,6 @@ def write_noise(folder: str, count: int) -> None:
     with contextlib.redirect_stdout(None):
         Noise(count=count, data_dir=folder, file_format="array_record").download_and_prepare()
     print(f"wrote {count} 32×32×3 images in array_record format in {time.monotonic() - start:.0f} s")
-
-
-def write_files(folder: pathlib.Path, count: int) -> None:
-    """Write blurred noise of many sizes as JPEG and PNG files in two classes."""
-    random = np.random.default_rng(0)
-    for number in range(count):
-        width, height = random.integers(130, 400, 2).tolist()
-        grain = random.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
-        path = folder / ("ab"[number % 2]) / f"{number}.{('jpg', 'png')[number // 2 % 2]}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(grain).resize((width, height), Image.Resampling.BICUBIC).save(path)
 
 
 def print_memory(split: AnySplit) -> None:
@@ -153,15 +145,15 @@ def print_row(name: str, rates: list[float], bar: int | None) -> None:
     print(f"{name:40} {median:9,.0f} {min(rates):9,.0f} {max(rates):9,.0f}{verdict:18} (load {load:.1f})", flush=True)
 
 
-def print_folder_rates(options: argparse.Namespace, folder: str) -> None:
-    """Prepare the image folder, then print its rows, streamed and in memory."""
+def print_format_rates(options: argparse.Namespace, folder: str, words: str, name: str, path: pathlib.Path) -> None:
+    """Prepare the images of one format, then print its rows, streamed and in memory."""
 
     def load(**choices: Any) -> AnySplit:
         return load_dataset(
-            "image_folder",
+            name,
             data_dir=folder,
-            manual_dir=pathlib.Path(folder) / "files",
-            image_size=FOLDER_IMAGE_SIZE,
+            manual_dir=path,
+            image_size=FORMATS_IMAGE_SIZE,
             validation_size=options.files // 10,
             test_size=options.files // 10,
             **choices,
@@ -169,10 +161,12 @@ def print_folder_rates(options: argparse.Namespace, folder: str) -> None:
 
     start = time.monotonic()
     streamed = load(memory_gib=0)
-    print_row("image folder, prepared at 128×128", [options.files / (time.monotonic() - start)], 400)
+    side = FORMATS_IMAGE_SIZE
+    print_row(f"{words}, prepared at {side}×{side}", [options.files / (time.monotonic() - start)], 400)
     print_rates(options, "  streamed", streamed, bar=400)
     print_rates(options, "  in memory", load(), bar=400)
-    print_rates(options, "  in memory, flip and resized crop", load(), RESIZED_CROP, bar=400)
+    if name == "image_folder":
+        print_rates(options, "  in memory, flip and resized crop", load(), RESIZED_CROP, bar=400)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from own_files import everything, images, load, nothing_prepared, one_line, png
 
+from hvq_jax.data.builders.tables import ImageRows
+
 IMAGES = images(12)
 FILES = [png(image) for image in IMAGES]
 CELLS = [{"bytes": file, "path": f"{row}.png"} for row, file in enumerate(FILES)]
@@ -55,6 +57,7 @@ def test_a_parquet_file(tmp_path, cells, image, label):
     dataset = read(path)
     assert dataset.class_names == ("0", "1", "2")
     assert everything(dataset) == rows_of("a.parquet")
+    assert dataset.description == "Images of the file a.parquet, fitted to 8×8 pixels."
     assert dataset.counts.endswith("1 for testing; 8×8×3, 3 classes; validation and test taken from train")
 
 
@@ -126,6 +129,15 @@ def test_rows_without_an_image_are_left_out_only_if_asked_for(tmp_path):
     assert nothing_prepared(path)
     dataset = read(path, skip_corrupt=True)
     assert (everything(dataset), dataset.left_out) == (rows_of("a.parquet", 0, 9), "3 unreadable")
+
+
+@pytest.mark.parametrize("count", [0, 11, 13])
+def test_another_number_of_rows_than_of_labels_is_one_line(tmp_path, monkeypatch, count):
+    monkeypatch.setattr(ImageRows, "files", lambda rows, split: (FILES[row % 12] for row in range(count)))
+    path = write_parquet(tmp_path / "a.parquet", None, image=FILES, label=LABELS)
+    with one_line("the train split has more or fewer images than were listed: it is damaged, or was changed meanwhile"):
+        read(path)
+    assert nothing_prepared(path)
 
 
 SEVERAL = pa.array([[0, 1]] * 12)

@@ -3,6 +3,7 @@
 import abc
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import sys
@@ -41,7 +42,13 @@ class CollectionSplit:
     def __iter__(self) -> Generator[tuple[np.ndarray, int], None, None]:
         any_read = False
         with contextlib.closing(self.collection.read(self.split, self.image_shape)) as images:
-            for (name, label), image in zip(self.collection.splits[self.split], images, strict=True):
+            for listed, image in itertools.zip_longest(self.collection.splits[self.split], images):
+                if listed is None or image is None:
+                    raise UserError(
+                        f"{self.collection.root}: the {self.split} split has more or fewer images than were listed: "
+                        "it is damaged, or was changed meanwhile"
+                    )
+                name, label = listed
                 if isinstance(image, ImageError):
                     self.leave_out(name, image)
                 else:
@@ -134,9 +141,9 @@ class OwnImages(ImageBuilder):
     @property
     def description(self) -> str:
         """Description of the images."""
-        root, (height, width, _) = self._images.root, self._image_shape
-        name = root.name.encode(errors="replace").decode()  # TFDS stores it as UTF-8
-        return f"Images of the {'folder' if root.is_dir() else 'file'} {name}, fitted to {height}×{width} pixels."
+        path, (height, width, _) = pathlib.Path(self._manual_dir or ""), self._image_shape
+        name = path.name.encode(errors="replace").decode()  # TFDS stores it as UTF-8
+        return f"Images of the {'folder' if path.is_dir() else 'file'} {name}, fitted to {height}×{width} pixels."
 
     @property
     def left_out(self) -> str:
