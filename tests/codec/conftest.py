@@ -1,5 +1,8 @@
 """Latents of every kind under small priors with random parameters, and their codecs."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -66,13 +69,15 @@ class Case:
         self.condition = self.labels if self.prior.num_classes else None
         self.variables = random_variables(self.prior, self.tokens, self.condition, self.has_continuous)
 
+    @functools.cache  # noqa: B019 - cases live as long as the tests
     def codec(self, **options):
         with_labels = bool(self.prior.num_classes)
         return LatentCodec(self.prior, self.variables, *GRID, self.has_continuous, with_labels, **options)
 
+    @functools.cached_property
     def bits(self):
         """The information of each latent with its label, `[COUNT]`."""
-        nats = self.prior.apply(self.variables, self.tokens, self.condition, self.has_continuous)
+        nats = jax.jit(self.prior.apply)(self.variables, self.tokens, self.condition, self.has_continuous)
         of_label = np.log2(self.prior.num_classes + 1) if self.prior.num_classes else 0.0
         return np.asarray(nats.of_latents().total, np.float64) / np.log(2) + of_label
 

@@ -106,7 +106,7 @@ def test_on_accelerators_they_are_xlas_convolutions_and_on_cpu_they_dilate_nothi
 
 
 def in_bfloat16(*arrays):
-    return [jnp.asarray(array, jnp.bfloat16) for array in arrays]
+    return [array.astype(jnp.bfloat16) for array in arrays]
 
 
 def assert_rounded_once(ours, exact):
@@ -121,11 +121,11 @@ def assert_rounded_once(ours, exact):
 def test_in_bfloat16_every_form_rounds_a_float32_sum_once(inputs, outputs):
     large, small, kernel = in_bfloat16(*arrays(0, (8, 16, 16, inputs), (8, 8, 8, outputs), (4, 4, inputs, outputs)))
     exact = [array.astype(np.float32) for array in (large, small, kernel)]
-    halved = resampling._halve(exact[0], exact[2])
+    halved = jax.jit(resampling._halve)(exact[0], exact[2])
     for form in (resampling._halve, resampling._halve_padded, halve_resolution):
         assert_rounded_once(jax.jit(form)(large, kernel), halved)
     back = kernel.swapaxes(2, 3)
-    doubled = resampling._double(exact[1], exact[2].swapaxes(2, 3))
+    doubled = jax.jit(resampling._double)(exact[1], exact[2].swapaxes(2, 3))
     for form in (
         resampling._double,
         resampling._double_in_phases,
@@ -133,7 +133,7 @@ def test_in_bfloat16_every_form_rounds_a_float32_sum_once(inputs, outputs):
         double_resolution,
     ):
         assert_rounded_once(jax.jit(form)(small, back), doubled)
-    gradient = resampling._kernel_gradient(exact[0], exact[1])  # sums of 512 products
+    gradient = jax.jit(resampling._kernel_gradient)(exact[0], exact[1])  # sums of 512 products
     for form in (resampling._kernel_gradient, resampling._kernel_gradient_as_product, kernel_gradient):
         assert_rounded_once(jax.jit(form)(large, small), gradient)
 
@@ -146,5 +146,6 @@ def test_gradients_have_the_dtypes_of_what_they_are_of(function, side):
     def total(x, kernel):
         return function(x, kernel).astype(jnp.float32).sum()
 
-    for ours, theirs in zip(jax.grad(total, (0, 1))(x, kernel), jax.grad(total, (0, 1))(*exact), strict=True):
+    gradients = jax.jit(jax.grad(total, (0, 1)))
+    for ours, theirs in zip(gradients(x, kernel), gradients(*exact), strict=True):
         assert_rounded_once(ours, theirs)
