@@ -1,7 +1,7 @@
 """Starting a run from the weights of another: what fits is taken, and what does not is listed."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ class Start:
     lines: tuple[str, ...]
 
 
-def start_from(options: RunOptions, stages: Iterable[Stage], class_names: tuple[str, ...]) -> Start:
+def start_from(options: RunOptions, stages: Sequence[Stage], class_names: tuple[str, ...]) -> Start:
     """Read the weights of the run `options.init_from.run` for those `stages` of another run that start anew.
 
     An array fits where the same layer has arrays of the same names, shapes and dtypes. Of the quantizer all is taken or
@@ -58,9 +58,10 @@ def start_from(options: RunOptions, stages: Iterable[Stage], class_names: tuple[
     if not any(part.taken for part in parts.values()):
         raise ArgumentError(name, f"nothing in it fits this run: {'; '.join(said) or 'it has no such part'}")
     lines = [f"init_from: {source.workdir}, {', '.join(steps)}", *(f"init_from: {line}" for line in said)]
-    for part in options.frozen:
-        if part in parts and not parts[part].is_whole:
-            raise ArgumentError(f"freeze={options.freeze}", f"needs all of the {part}, but {parts[part].line}")
+    for part in options.frozen if any(stage.name != "prior" for stage in stages) else ():
+        if part not in parts or not parts[part].is_whole:
+            found = parts[part].line if part in parts else f"there is none in {source.workdir}"
+            raise ArgumentError(f"freeze={options.freeze}", f"needs all of the {part}, but {found}")
     if differing := _differences(options, source, with_prior="prior" in parts):
         lines.append(f"init_from: other options there: {', '.join(differing)}")
     if "prior" in parts and class_names != source.class_names:

@@ -245,7 +245,8 @@ def _check_length(options: FitOptions, train: AnySplit, newest: int | None) -> N
         name = "num_steps" if options.num_steps else "num_epochs"
         raise ArgumentError(
             f"{name}={getattr(options, name)}",
-            f"the run has taken {newest} steps, more than these {num_steps}: choose as many or more",
+            f"the run has taken {newest} steps, more than these {num_steps}: choose as many or more, or drop the "
+            "option and --config, to go on as it is",
         )
 
 

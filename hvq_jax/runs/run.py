@@ -94,12 +94,20 @@ class Run(abc.ABC):
     def fit(
         self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
     ) -> TrainState:
-        """Train a stage from where it was stopped; return its best state."""
+        """Train a stage from where it was stopped, and plot its losses; return its best state."""
         options = getattr(self.options, stage.name)
         earlier = earlier_options(self._history(stage), stage.name, options)
-        return fit(
+        folder = checkpoint_folder(stage, self.workdir)
+        before = newest_step(folder)
+        state = fit(
             stage, train, validation, options=options, run=self.context, augmentation=augmentation, earlier=earlier
         )
+        curves = self.workdir / layout.LOSS_CURVES
+        if is_first() and (newest_step(folder) != before or not curves.exists()):
+            records = read_records(self.workdir)
+            if plots.has_losses(records):  # a converted run has none
+                plots.save_loss_curves(curves, records)
+        return state
 
     def _history(self, stage: Stage) -> list[Change]:
         """Return the changes of the run's options; they hold from the start for a stage that starts over."""
@@ -112,9 +120,7 @@ class Run(abc.ABC):
         return history
 
     def test(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, Any]:
-        """Return the summary of a trained stage, its metrics on the test split; plot its losses."""
-        if is_first() and plots.has_losses(records := read_records(self.workdir)):  # a converted run has none
-            plots.save_loss_curves(self.workdir / layout.LOSS_CURVES, records)
+        """Return the summary of a trained stage, its metrics on the test split."""
         return {"test": self.evaluate(stage, state, split)}
 
     def evaluate(self, stage: Stage, state: TrainState, split: AnySplit) -> dict[str, float]:

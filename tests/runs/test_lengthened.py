@@ -13,6 +13,7 @@ from hvq_jax.evaluation import plots
 from hvq_jax.files import read_arrays
 from hvq_jax.runs.history import earlier_options, from_the_start, read_history, with_changes
 from hvq_jax.runs.options import RECORDED
+from hvq_jax.runs.outdated import set_outdated_aside
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import FitOptions
@@ -111,7 +112,7 @@ def test_a_longer_prior_keeps_its_latents(trained_run, tmp_path, capsys):
         ("autoencoder.clip_norm=1.0", "--config.autoencoder.clip_norm (0.0 there, 1.0 now), which cannot change"),
         (
             "autoencoder.num_steps=5",
-            "--config.autoencoder.num_steps=5: the run has taken 6 steps, more than these 5: choose as many or more",
+            "--config.autoencoder.num_steps=5: the run has taken 6 steps, more than these 5: choose as many or",
         ),
     ],
 )
@@ -120,6 +121,20 @@ def test_what_cannot_change_is_one_line_and_changes_nothing(trained_run, argumen
     assert says in error_of([f"--workdir={trained_run}", f"--config.{argument}"], capsys)
     assert (trained_run / "config.json").read_text() == before
     assert not (trained_run / "history.json").exists()
+
+
+@pytest.mark.parametrize("left", [("latents.npz", "tables.npz"), ("latents.npz",), ("tables.npz",)])
+def test_a_prior_is_set_aside_whatever_a_crash_has_left(tmp_path, left):
+    for name in left:
+        np.savez(tmp_path / name, checkpoint_step=np.array(6))
+    (tmp_path / "checkpoints" / "prior-of-autoencoder-6").mkdir(parents=True)  # of another time
+    (tmp_path / "checkpoints" / "prior" / "4").mkdir(parents=True)
+    set_outdated_aside(tmp_path, 6)
+    assert (tmp_path / "checkpoints" / "prior").exists()
+    set_outdated_aside(tmp_path, 10)
+    assert not [name for name in left if (tmp_path / name).exists()]
+    assert (tmp_path / "checkpoints" / "prior-of-autoencoder-6-2" / "4").is_dir()
+    assert not (tmp_path / "checkpoints" / "prior").exists()
 
 
 @pytest.mark.parametrize(
