@@ -2,6 +2,7 @@
 
 from studies.codebooks.page import PAGE as CODEBOOKS
 from studies.defaults.page import PAGE as DEFAULTS
+from studies.frontier.page import PAGE as FRONTIER
 from studies.page import ROOT, Page
 from studies.rates.page import PAGE as RATES
 from studies.report.page import PAGE as REPORT
@@ -12,6 +13,7 @@ STUDY_PAGES = {
     "stability": STABILITY,
     "codebooks": CODEBOOKS,
     "defaults": DEFAULTS,
+    "frontier": FRONTIER,
     "rates": RATES,
     "samples": SAMPLES,
     "report": REPORT,

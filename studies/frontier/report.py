@@ -37,7 +37,7 @@ class Study:
             rows.append(
                 [
                     name,
-                    ", ".join(dict.fromkeys(training.cell.labels["sizes"] for training in planned)),
+                    "; ".join(dict.fromkeys(training.cell.labels["sizes"] for training in planned)),
                     str(len(seeds)),
                     f"{len(made)} of {len(planned)}",
                     f"{len(results)} of {points}",
@@ -45,6 +45,17 @@ class Study:
                 ]
             )
         return markdown(["latent", "sizes", "seeds", "trainings", "points", "minutes of CPU so far"], rows)
+
+    def _minutes(self) -> dict[str, float]:
+        """Return the mean minutes of CPU of a training and of a point, and the hours that all would take at that."""
+        known = [about["cpu_seconds"] for each in self.trainings if (about := read_training(each, self.results))]
+        each = {"training/minutes": known, "point/minutes": [made.result["cpu_seconds"] for made in self.made]}
+        minutes = {name: statistics.mean(seconds) / 60 for name, seconds in each.items() if seconds}
+        if len(minutes) == len(each):
+            points = sum(len(training.points) for training in self.trainings)
+            in_all = len(self.trainings) * minutes["training/minutes"] + points * minutes["point/minutes"]
+            minutes["planned/hours"] = in_all / 60
+        return minutes
 
     def points(self) -> str:
         """Return a table with one row per place on a curve: means over seeds, and half the range."""
@@ -183,6 +194,7 @@ class Study:
             "made/trainings": sum(is_made(training, self.results) for training in self.trainings),
             "made/points": len(self.made),
             "seeds": len(SEEDS),
+            **self._minutes(),
             "prior/least parameters": min((each.result["prior_parameters"] for each in self.made), default=0),
             "prior/most parameters": max((each.result["prior_parameters"] for each in self.made), default=0),
         }
