@@ -20,6 +20,7 @@ class ImageInputs:
 
     root: pathlib.Path
     paths: list[str]  # below `root`, sorted
+    _said: list[str] = dataclasses.field(default_factory=list, init=False, repr=False, compare=False)
 
     @classmethod
     def find(cls, path: str) -> "ImageInputs":
@@ -61,7 +62,7 @@ class ImageInputs:
         return [path.removesuffix(".png") for path in self.paths]
 
     def read(self, image_shape: tuple[int, int, int]) -> Iterator[np.ndarray]:
-        """Yield each image, uint8 `[H, W, C]`; print at the end how many had another size.
+        """Yield each image, uint8 `[H, W, C]`; print at the end how many had another size, the first time.
 
         Raises:
             UserError: a file cannot be read or is no image.
@@ -78,5 +79,7 @@ class ImageInputs:
                 raise UserError(f"{where} cannot be read as an image: {printable(str(error))}") from None
             num_fitted += is_fitted
             yield image
-        if num_fitted:
-            print(f"{num_fitted:,} of {len(self):,} images fitted to {width}×{height}")
+        line = f"{num_fitted:,} of {len(self):,} images fitted to {width}×{height}"
+        if num_fitted and line not in self._said:
+            self._said.append(line)
+            print(line)

@@ -39,7 +39,9 @@ def test_an_image_is_the_same_in_training_and_in_use(tmp_path, side, ending):
 def test_images_of_another_size_are_counted_in_one_line(tmp_path, capsys):
     for number in range(5):
         write_image(tmp_path / f"{number}.png", side=16 + (number > 1))
-    assert len(list(ImageInputs.find(str(tmp_path)).read(SHAPE))) == 5
+    inputs = ImageInputs.find(str(tmp_path))
+    for _ in range(2):  # in one line however often they are read
+        assert len(list(inputs.read(SHAPE))) == 5
     assert capsys.readouterr().out == "3 of 5 images fitted to 16×16\n"
 
 
