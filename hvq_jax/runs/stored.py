@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Hashable
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -30,6 +30,12 @@ from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
 
 T = TypeVar("T")
+
+
+@lru_cache(maxsize=256)
+def _compiled(function: Callable[..., T], **fixed: Hashable) -> Callable[..., T]:
+    program: Callable[..., T] = jax.jit(partial(function, **fixed))
+    return program
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,13 +216,15 @@ class StoredRun:
     def compiled(self, function: Callable[..., T], **fixed: Hashable) -> Callable[..., T]:
         """Return `function` with some arguments fixed, compiled: once for each shape, however often it is asked for.
 
+        Other runs in this process that have the same models use the same programs.
+
         Args:
             function: one of `programs.py`.
             fixed: its arguments that are no arrays.
         """
         key = function, tuple(sorted(fixed.items(), key=lambda item: item[0]))
         if key not in self._programs:
-            self._programs[key] = jax.jit(partial(function, **fixed))
+            self._programs[key] = _compiled(function, **fixed)
         program: Callable[..., T] = self._programs[key]
         return program
 

@@ -12,6 +12,7 @@ import hvq_jax as hvq
 from hvq_jax.data.datasets import load_dataset
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.priors.sampling import top_rows
+from hvq_jax.runs import stored
 from hvq_jax.runs.trained import TrainedRun
 
 TOP = np.arange(7)[:, None] < np.full((1, 7), 3)  # the mask of the top three of seven rows
@@ -93,6 +94,7 @@ def whole(pieces):
 
 
 def test_each_shape_is_compiled_once(trained_run, images):
+    stored._compiled.cache_clear()
     run = hvq.load(trained_run)
 
     def use(count, seed):
@@ -111,6 +113,9 @@ def test_each_shape_is_compiled_once(trained_run, images):
     assert {key: program._cache_size() for key, program in programs.items()} == sizes
     use(2, 3)
     assert run.stream._programs == programs
+    again = hvq.load(trained_run)  # the same models: the same programs
+    again.encode(images)
+    assert programs.items() >= again.stream._programs.items()
 
 
 def test_images_of_any_form_are_the_same_images(run, images):
