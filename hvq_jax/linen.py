@@ -33,7 +33,7 @@ class HybridQuantizer(HybridQuantizerOptions, nn.Module):  # type: ignore[misc] 
 
     >>> import jax.numpy as jnp
     >>> quantizer, z_e = HybridQuantizer(dim=4, num_codes=8, mode="vq"), jnp.ones((2, 10, 4))
-    >>> variables = quantizer.init(jax.random.key(0), z_e)
+    >>> variables = jax.jit(quantizer.init)(jax.random.key(0), z_e)
     >>> latent, updates = quantizer.apply(
     ...     variables, z_e, train=True, mutable=["codebook"], rngs={"codebook": jax.random.key(1)}
     ... )

@@ -87,7 +87,7 @@ def sample_given_kept(
     >>> from hvq_jax.priors.pixelcnn import PixelCNN
     >>> prior = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1))
     >>> tokens, last = jnp.full((7, 2, 3, 1), 4), jnp.zeros((2, 3), bool).at[1, 2].set(True)
-    >>> variables, keys = prior.init(jax.random.key(0), tokens), jax.random.split(jax.random.key(1), 7)
+    >>> variables, keys = jax.jit(prior.init)(jax.random.key(0), tokens), jax.random.split(jax.random.key(1), 7)
     >>> chosen = sample_given_kept(prior, variables, None, keys, 2, 3, kept=Kept(tokens, last, last), proposals=8)
     >>> chosen.tokens[:, 1, 2, 0].tolist()
     [4, 4, 4, 4, 4, 4, 4]

@@ -53,8 +53,8 @@ class Prior(nn.Module):
 
     >>> from hvq_jax.priors.pixelcnn import PixelCNN
     >>> prior, tokens = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1)), jnp.zeros((7, 2, 3, 1), int)
-    >>> variables = prior.init(jax.random.key(0), tokens)
-    >>> prior.apply(variables, tokens).of_latents().total.shape
+    >>> variables = jax.jit(prior.init)(jax.random.key(0), tokens)
+    >>> jax.jit(prior.apply)(variables, tokens).of_latents().total.shape
     (7,)
     """
 

@@ -123,7 +123,7 @@ def sample(
 
     >>> from hvq_jax.priors.pixelcnn import PixelCNN
     >>> prior = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1))
-    >>> variables = prior.init(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
+    >>> variables = jax.jit(prior.init)(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
     >>> sample(prior, variables, None, jax.random.split(jax.random.key(1), 7), 2, 3).tokens.shape
     (7, 2, 3, 1)
 
@@ -188,7 +188,7 @@ def sample_naive(
 
     >>> from hvq_jax.priors.pixelcnn import PixelCNN
     >>> prior = Prior(num_codes=5, network=PixelCNN(width=4, num_layers=1))
-    >>> variables = prior.init(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
+    >>> variables = jax.jit(prior.init)(jax.random.key(0), jnp.zeros((1, 2, 3, 1), int))
     >>> arguments = prior, variables, None, jax.random.split(jax.random.key(1), 7), 2, 3
     >>> jnp.array_equal(sample_naive(*arguments).tokens, sample(*arguments).tokens).item()
     True

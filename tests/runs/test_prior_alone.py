@@ -50,7 +50,8 @@ def digits(tmp_path_factory):
 
 
 def test_digits_from_training_to_samples(digits, tmp_path, capsys):
-    command = arguments(digits, tmp_path / "run", "vq", 17, "--config.prior.num_steps=120")
+    briefly = ("--config.prior.num_steps=120", "--config.parallel=jit")
+    command = arguments(digits, tmp_path / "run", "vq", 17, *briefly)
     assert train.main(command) == 0
     assert "1397 latents to train on, from digits.npz" in capsys.readouterr().out
     nats = json.loads((tmp_path / "run" / "summary.json").read_text())["prior"]["test"]
