@@ -190,5 +190,9 @@ def test_other_paths_and_options_are_one_line(tmp_path):
     path = write(tmp_path / "a.npz", images=IMAGES, labels=LABELS)
     with one_line("^labels=folder: choose one of auto, none"):
         load("image_arrays", path, labels="folder")
+    with one_line(r"^value_range=\(0, 1\): is for float images, but those of .*/a.npz are uint8: omit it"):
+        load("image_arrays", path, value_range=(0, 1))
+    with one_line(r"^value_range=\(0, 1\): name=image_folder has no such option: choose name=image_arrays, or"):
+        load("image_folder", tmp_path / "in", image_size=8, value_range=(0, 1))
     with one_line("needs your file of arrays: set data.manual_dir=FILE"):
         load("image_arrays", path, manual_dir=None)

@@ -16,7 +16,7 @@ from hvq_jax.data.builders.collection import Collection, ImageShape, damage_name
 from hvq_jax.data.builders.own_images import OwnImages
 from hvq_jax.data.decode import MODES, as_array, fit_image
 from hvq_jax.data.listing import describe, find_files
-from hvq_jax.errors import UserError
+from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import open_regular
 from hvq_jax.npz import npz_names, stored_array, stored_arrays
 from hvq_jax.registry import check_choice
@@ -41,6 +41,7 @@ _NAMES = {
 }
 _CLASS_NAMES = "class_names"  # of the names of the classes that integer labels number
 _KNOWN = frozenset((_CLASS_NAMES, *(name for pairs in _NAMES.values() for pair in pairs for name in pair)))
+_ROWS_AT_ONCE = 1024  # of arrays in memory
 _ADVICE = "write it anew, without Python objects"
 _MAGIC = b"\x93NUMPY"  # an .npy begins with it
 
@@ -77,8 +78,9 @@ class InMemory:
         return self.array.dtype
 
     def pieces(self) -> Generator[np.ndarray, None, None]:
-        """Yield the array."""
-        yield self.array
+        """Yield the array in parts, since floats are copied."""
+        for start in range(0, len(self.array), _ROWS_AT_ONCE):
+            yield self.array[start : start + _ROWS_AT_ONCE]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +123,7 @@ class ArrayCollection(Collection):
 class ImageArrays(OwnImages):
     """Images and labels in an .npz, an .npy, or a folder of .npy files."""
 
+    OPTIONS = (*OwnImages.OPTIONS, "value_range")
     NEEDED = ("your file of arrays", "FILE")
     HAS_SIZE = True
 
@@ -201,6 +204,10 @@ def collect_arrays(
     for split, array in images.items():
         if _image_shape(array) != (shape := _image_shape(images["train"])):
             raise UserError(f"{where}: the {split} images are {_image_shape(array)}, but those of train are {shape}")
+    if value_range is not None and all(array.dtype == np.uint8 for array in images.values()):
+        raise ArgumentError(
+            f"value_range={value_range}", f"is for float images, but those of {where} are uint8: omit it"
+        )
     class_names = _read_class_names(arrays.get(_CLASS_NAMES), where) if labels == "auto" else None
     classified = classify(labelled, str(where), class_names)
     return ArrayCollection(

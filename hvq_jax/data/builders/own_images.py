@@ -67,7 +67,7 @@ class OwnImages(ImageBuilder):
     and the options. So files that have changed are prepared again, and unchanged ones are reused.
     """
 
-    OPTIONS = ("image_size", "channels", "skip_corrupt", "labels", "value_range")
+    OPTIONS: ClassVar[tuple[str, ...]] = ("image_size", "channels", "skip_corrupt", "labels")
     NEEDED: ClassVar[tuple[str, str]] = ("your folder of images", "FOLDER")  # for manual_dir, in words and in short
     HAS_SIZE: ClassVar[bool] = False  # whether the format stores images of one size
 
@@ -92,7 +92,7 @@ class OwnImages(ImageBuilder):
             channels: 1 for grey, 3 for colour; 0 for the number that the format stores, colour where it may vary.
             skip_corrupt: skip images that cannot be read instead of stopping at the first.
             labels: where the classes are from: "auto", "none", or what the format has besides.
-            value_range: the values of black and white of float images.
+            value_range: the values of black and white of float images, in formats that have them in their `OPTIONS`.
 
         Raises:
             UserError: an option is missing or out of range, or the files cannot be read.
