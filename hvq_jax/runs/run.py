@@ -236,8 +236,11 @@ class ImageRun(Run):
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
         """Return the second stage, and its data from the best autoencoder."""
-        if lost_best_step(trained.autoencoder_stage, self.workdir) is None:  # else the one of the prior was better
-            set_outdated_aside(self.workdir, trained.autoencoder_step)
+        # Where the best autoencoder was lost, the one of the prior was better.
+        lost = lost_best_step(trained.autoencoder_stage, self.workdir) is not None
+        if not lost and set_outdated_aside(self.workdir, trained.autoencoder_step):
+            for writer in self.context.writers:
+                writer.start_over(PriorStage.name)
         latents = latent_data(
             self.model,
             trained.variables,

@@ -38,9 +38,11 @@ def _catch_up(trackers: Sequence[Tracker], workdir: Path) -> None:
 
 
 def _test_records(workdir: Path) -> list[dict[str, Any]]:
+    """Return the metrics on the test split, but not of a prior of another autoencoder than that of now."""
     sections: dict[str, Any] = {**read_summary(workdir)}
+    step = sections.get("autoencoder", {}).get("step", 0)
     return [
         {"stage": name, "split": "test", "step": section["step"], **section["test"]}
         for name, section in sections.items()
-        if isinstance(section, dict) and "test" in section
+        if isinstance(section, dict) and "test" in section and section.get("autoencoder_step", step) == step
     ]

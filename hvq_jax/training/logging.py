@@ -73,6 +73,12 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
     return records
 
 
+def drop_records(workdir: Path, stage: str, *, after_step: int) -> None:
+    """Remove the records of the steps of a stage after `after_step`, and all lines that are no records."""
+    kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= after_step]
+    write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+
+
 def _parse_record(line: bytes) -> dict[str, Any]:
     """Return the record in a line; raise ValueError, with a message of one line, if there is none."""
     record: dict[str, Any] = parse_json(line)
@@ -108,8 +114,7 @@ class RunLog:
         self.stage = stage
         self._writers = writers
         self._callbacks = callbacks or Callbacks()
-        kept = [record for record in read_records(workdir) if record["stage"] != stage or record["step"] <= start_step]
-        write_text(workdir / METRICS, "".join(json.dumps(record) + "\n" for record in kept))
+        drop_records(workdir, stage, after_step=start_step)
         # Unbuffered, so that a full disk is noticed here, and not again when the file is closed.
         self._file = open(workdir / METRICS, "ab", buffering=0)  # noqa: SIM115 - closed in `close`
         for writer in writers:

@@ -180,6 +180,16 @@ def test_a_tracker_added_to_a_finished_run_receives_all_of_it_once(finished, tmp
     )
 
 
+def test_a_prior_that_is_trained_again_is_beside_the_first_one(finished):
+    workdir, arguments = finished
+    assert train.main(arguments) == 0
+    before = expected(workdir)
+    assert train.main([*arguments, "--config.autoencoder.num_steps=8"]) == 0
+    after = [(name.replace("prior/", "prior-2/"), step, value) for name, step, value in expected(workdir)]
+    assert {name.partition("/")[0] for name, _, _ in after} == {"autoencoder", "prior-2"}
+    assert sorted(in_trackio(workdir)[0]) == sorted(in_wandb(workdir)[0]) == sorted({*before, *after})
+
+
 def test_a_run_goes_on_without_a_tracker_that_fails_and_catches_up(finished, monkeypatch, capsys):
     pytest.importorskip("trackio")
     workdir, (_, argument) = finished

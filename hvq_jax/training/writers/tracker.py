@@ -29,6 +29,7 @@ class TrackerRun(TypedDict):
     run: str  # the run's identifier
     rows: Count  # written so far
     last: dict[str, Count]  # the last step written of "autoencoder/train", …
+    trainings: dict[str, Count]  # of a stage that was trained more than once: how often
 
 
 class Tracker(Writer):
@@ -44,7 +45,7 @@ class Tracker(Writer):
         self._file = workdir / TRACKERS
         known = self._known().get(self.name)
         if known is None or known["folder"] != str(workdir):
-            known = TrackerRun(folder=str(workdir), run=secrets.token_hex(4), rows=0, last={})
+            known = TrackerRun(folder=str(workdir), run=secrets.token_hex(4), rows=0, last={}, trainings={})
         self._known_run = known
         self._lost = False
         try:
@@ -80,8 +81,16 @@ class Tracker(Writer):
         """Write the images, unless they have been written."""
         self._write_once(stage, "images", step, images)
 
+    def start_over(self, stage: str) -> None:
+        """Name the stage's metrics "prior-2/…" from now on, beside those of its first training."""
+        self._known_run["trainings"][stage] = self._known_run["trainings"].get(stage, 1) + 1
+        self._remember()
+
     def _write_once(self, stage: str, kind: str, step: int, values: Mapping[str, Any]) -> None:
-        key, known = f"{stage}/{kind}", self._known_run
+        known = self._known_run
+        if stage in known["trainings"]:
+            stage = f"{stage}-{known['trainings'][stage]}"
+        key = f"{stage}/{kind}"
         if self._lost or step <= known["last"].get(key, -1):
             return
         try:
@@ -91,7 +100,10 @@ class Tracker(Writer):
             return
         known["rows"] += 1
         known["last"][key] = step
-        write_json(self._file, {**self._known(), self.name: known})
+        self._remember()
+
+    def _remember(self) -> None:
+        write_json(self._file, {**self._known(), self.name: self._known_run})
 
     def _lose(self, error: Exception) -> None:
         self._lost = True

@@ -20,6 +20,9 @@ class Writer(abc.ABC):
     def start_stage(self, stage: str, start_step: int) -> None:  # noqa: B027
         """Prepare for the records of a stage that is trained from `start_step` on."""
 
+    def start_over(self, stage: str) -> None:  # noqa: B027
+        """Expect the steps of a stage again, with other metrics, as it is trained once more from its first step."""
+
     @abc.abstractmethod
     def record(self, stage: str, split: str, step: int, scalars: Mapping[str, float]) -> None:
         """Write metrics; raise OSError if the disk is full."""
