@@ -5,6 +5,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 
 import pytest
 
@@ -71,6 +72,8 @@ def wandb_records(path):
         if _BLOCK - at % _BLOCK < 7:
             at += _BLOCK - at % _BLOCK
         length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        if at + 7 + length > len(content):  # it is being written
+            return
         whole += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):  # the only or the last part of a record
@@ -80,11 +83,20 @@ def wandb_records(path):
             whole = b""
 
 
+def whole_wandb_records(path):
+    """Return the records up to that of the end, which the process of Weights & Biases may write a little later."""
+    while True:
+        found = list(wandb_records(path))
+        if found and found[-1].HasField("exit"):
+            return found
+        time.sleep(0.1)
+
+
 def in_wandb(workdir):
     """Return the points (name, step, value) of the run's metrics, and its images, in all that was written offline."""
     points, images, rows, runs = [], [], [], set()
     for path in sorted(workdir.glob("wandb/offline-run-*/*.wandb")):
-        for record in wandb_records(path):
+        for record in whole_wandb_records(path):
             if record.HasField("run"):
                 runs.add((record.run.run_id, record.run.project, record.run.display_name))
             if record.HasField("history"):
