@@ -190,15 +190,19 @@ def _check_masks(arrays: Mapping[str, np.ndarray], row: Latent) -> None:
         raise ValueError("has_length and has_residual are not those of the run's latent")
 
 
-def check_latents(workdir: Path, checkpoint_step: int) -> None:
-    """Raise UserError if the workdir's latents or its prior belong to the autoencoder of another step."""
+def check_latents(workdir: Path, checkpoint_step: int, remedy: str = "") -> None:
+    """Raise UserError if the workdir's latents or its prior belong to the autoencoder of another step.
+
+    `remedy` says what to do; by default, what to delete.
+    """
+    made = f"{workdir / LATENTS}, {workdir / TABLES} and {workdir / CHECKPOINTS / 'prior'}"
+    advice = f"delete {made} and train the prior again"
     for path in (workdir / LATENTS, workdir / TABLES):
         made_by = step_of(path)
         if made_by not in (None, checkpoint_step):
             raise UserError(
                 f"{path} and the prior belong to the autoencoder of step {made_by}, but the best is now that of step "
-                f"{checkpoint_step}: delete {workdir / LATENTS}, {workdir / TABLES} and "
-                f"{workdir / CHECKPOINTS / 'prior'} and train the prior again"
+                f"{checkpoint_step}: {remedy or advice}"
             )
 
 

@@ -24,7 +24,7 @@ from hvq_jax.runs.programs import encoded_shapes
 from hvq_jax.runs.workdir import config_named, load_options, read_description
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.loop import checkpoint_folder, initial_state
+from hvq_jax.training.loop import checkpoint_folder, initial_state, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
@@ -163,7 +163,10 @@ class StoredRun:
                 f"python train.py --workdir={self.workdir} --config.stage=prior"
             )
         if self.image_shape:
-            check_latents(self.workdir, self.autoencoder_step)
+            # If a better one is damaged, training does not decide between it and the prior.
+            lost = lost_best_step(self.autoencoder_stage, self.workdir)
+            remedy = f"run python train.py --workdir={self.workdir} --config.stage=prior to train the prior again"
+            check_latents(self.workdir, self.autoencoder_step, remedy if lost is None else "")
         return self._best(stage)
 
     @property

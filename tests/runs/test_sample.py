@@ -285,6 +285,7 @@ def test_a_prior_does_not_sample_for_another_autoencoder(trained_run, tmp_path, 
         (copy / "latents.npz").unlink()
     line = error_of(capsys, f"--workdir={copy}", f"--out={tmp_path / 'a.png'}")
     assert f"{name} and the prior belong to the autoencoder of step 99" in line
+    assert f"run python train.py --workdir={copy} --config.stage=prior to train the prior again" in line
 
 
 def test_guidance_needs_a_class_and_a_prior_that_did_without_one(trained_run, tmp_path, capsys):
