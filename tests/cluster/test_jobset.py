@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
 
 from hvq_jax.devices.cluster import Membership, find_membership
 from hvq_jax.runs.flags import parse_command_line
@@ -38,6 +37,9 @@ def document(request):
 
 def as_the_api_reads(document):
     """Return `document` after a round trip through the types of the API, which drop unknown fields."""
+    # Not where every worker imports all tests: it has hundreds of classes.
+    from kubeflow_trainer_api.models.jobset_v1alpha2_job_set import JobsetV1alpha2JobSet
+
     return json.loads(JobsetV1alpha2JobSet.from_dict(document).to_json())
 
 

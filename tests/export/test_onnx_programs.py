@@ -9,12 +9,16 @@ from hvq_jax.export import onnx_programs
 from hvq_jax.export.parts import autoencoder_parts
 from tests.export.models import tiny_model
 
-onnxruntime = pytest.importorskip("onnxruntime")
-pytest.importorskip("jax2onnx")
+
+@pytest.fixture(autouse=True)
+def onnxruntime():
+    """The package, imported where a test runs: with jax2onnx it takes seconds."""
+    pytest.importorskip("jax2onnx")
+    return pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.parametrize("kind", ["frequency", "combined", "residual"])
-def test_models_give_the_same_codes_and_images(kind, tmp_path):
+def test_models_give_the_same_codes_and_images(kind, tmp_path, onnxruntime):
     model, variables = tiny_model(kind)
     _, note = onnx_programs.write_onnx_programs(tmp_path, model, variables)
     assert "onnxruntime gave 0 of" in note

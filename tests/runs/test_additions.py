@@ -46,7 +46,8 @@ ON_ONE_DEVICE = "--config.parallel=jit"
 
 
 def trained(tiny_arguments, workdir, *options):
-    assert train.main([*tiny_arguments, f"--workdir={workdir}", *options]) == 0
+    briefly = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2"]
+    assert train.main([*tiny_arguments, *briefly, f"--workdir={workdir}", *options]) == 0
     return TrainedRun.load(workdir)
 
 
@@ -54,18 +55,23 @@ def codes_of(run):
     return autoencoder.codes(run.model, run.variables)
 
 
-@pytest.mark.parametrize(("name", "row", "num_heads"), [("swapped", SWAPPED, 1), ("both", BOTH, 2)])
-def test_a_latent_of_one_row_trains_transmits_and_samples(
-    monkeypatch, tiny_arguments, data_dir, tmp_path, name, row, num_heads
+# One of them with a prior network from outside, which has to draw codes and lengths.
+@pytest.mark.parametrize(
+    ("name", "row", "num_heads", "network"),
+    [("swapped", SWAPPED, 1, "tests.plugins.gru:GRU"), ("both", BOTH, 2, "pixelcnn")],
+)
+def test_a_latent_of_one_row_and_a_prior_network_train_transmit_and_sample(
+    monkeypatch, tiny_arguments, data_dir, tmp_path, name, row, num_heads, network
 ):
     monkeypatch.setitem(latents.LATENTS, name, row)
     step = 0.25
-    options = ("latent.num_frequent=2", f"latent.mode={name}", f"prior.residual_step={step}")
+    options = ("latent.num_frequent=2", f"latent.mode={name}", f"prior.residual_step={step}", f"prior.name={network}")
     run = trained(tiny_arguments, tmp_path, ON_ONE_DEVICE, *(f"--config.{option}" for option in options))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (tmp_path / "samples.png").exists()
     assert summary["prior"]["test"]["nats_of_continuous"] > 0
     assert len(run.prior.heads) == num_heads
+    assert type(run.prior.network).__name__.lower() == network.rpartition(":")[2].lower()
 
     images, _ = load_dataset("fashion_mnist_mini", data_dir=data_dir).test.read(np.arange(5))
     (exact,), ((tokens, received),) = run.reconstruct(images), run.transmit(images)
@@ -88,21 +94,14 @@ def test_a_latent_of_one_row_trains_transmits_and_samples(
 
     again, _ = from_tokens(jnp.asarray(tokens), run.tables, jnp.asarray(codes_of(run)).__getitem__)
     np.testing.assert_allclose(again, received.latents, atol=1e-6)
-    (drawn,) = run.sample(np.array([0, 1, 2], np.int32))
-    assert drawn.images.shape == (3, *run.image_shape)
+    out = tmp_path / "drawn.npz"
+    assert sample.main([f"--workdir={tmp_path}", "--num_samples=3", f"--out={out}"]) == 0
+    assert np.load(out)["images"].shape == (3, *run.image_shape)
 
 
 def test_a_name_that_is_no_row_is_an_error_in_the_library_too():
     with pytest.raises(ValueError, match=r"mode=hybrid: choose one of vq, projected, frequency, combined"):
         hybrid("hybrid", 3)
-
-
-def test_a_prior_network_from_outside(tiny_arguments, tmp_path):
-    run = trained(tiny_arguments, tmp_path, ON_ONE_DEVICE, "--config.prior.name=tests.plugins.gru:GRU")
-    assert type(run.prior.network).__name__ == "GRU"
-    out = tmp_path / "drawn.npz"
-    assert sample.main([f"--workdir={tmp_path}", "--num_samples=3", f"--out={out}"]) == 0
-    assert np.load(out)["images"].shape == (3, 28, 28, 1)
 
 
 def test_an_encoder_and_a_decoder_from_outside(tiny_arguments, tmp_path):
