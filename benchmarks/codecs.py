@@ -153,7 +153,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--manual_dir", help="folder of the published files, or of image_folder")
     parser.add_argument("--image_size", type=int, default=0, help="side of the images; default 0, as stored")
     parser.add_argument("--channels", type=int, default=0, help="1: grey, 3: colour; default 0, as stored")
-    parser.add_argument("--codecs", default=",".join(CODECS), help="some of them; default %(default)s")
+    parser.add_argument("--codecs", default=",".join(CODECS), help="some of them, or none; default %(default)s")
     parser.add_argument("--images", type=int, default=10_000, help="test images at most; default %(default)s")
     parser.add_argument("--single_files", type=int, default=2000, help="images in files of their own; %(default)s")
     parser.add_argument("--per_mosaic", type=int, default=2000, help="images per mosaic; default %(default)s")
@@ -161,7 +161,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--draw", action="store_true", help="measure nothing; write tables and plot of STEM.json")
     options = parser.parse_args(arguments)
     check_at_least(options, images=1, single_files=1, per_mosaic=2)
-    options.codecs = chosen("--codecs", options.codecs, "codec", CODECS)
+    options.codecs = chosen("--codecs", options.codecs, "codec", CODECS) if options.codecs else []
     names = [Path(workdir).name for workdir in options.workdir]
     for name in names:
         if names.count(name) > 1:

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.measuring.codec_curves import MOSAICS, SINGLE_FILES, Curve, Report
 from hvq_jax.files import whole_file, write_text
 
-TARGETS = (0.04, 0.03, 0.02, 0.015, 0.01, 0.005)  # MSE
+TARGETS = (0.04, 0.03, 0.02, 0.015, 0.01, 0.005, 0.002, 0.001)  # MSE
 
 _SIZE = (9.6, 5.4)  # inches
 _PIXELS_PER_INCH = 100
@@ -33,29 +33,38 @@ def bits_at(curve: Curve, mse: float) -> float | None:
 
 def tables(report: Report) -> str:
     """Return a page of Markdown: the conditions, rates at equal error, and all points."""
-    curves, runs = _split(report)
-    lines = [
-        f"# {report['data']}",
-        "",
+    _, runs = _split(report)
+    parts = [
+        f"# Codecs on {report['data']}\n",
         f"{report['test_images']:,} test images of {'×'.join(map(str, report['image_shape']))}, "
         f"{report['train_images']:,} to fit k-means and PCA to, {report['images_per_mosaic']:,} images per mosaic. "
-        "MSE is of images in [−1, 1]; PSNR and SSIM are means over images.",
-        "",
-        f"{', '.join(map(' '.join, report['versions'].items()))}; {report['device']}; {report['date']}.",
-        "",
-        "Bits per image at equal MSE, between the measured points:",
-        "",
-        *_table(["", *(f"{mse:g}" for mse in TARGETS)], [_rates(name, curve) for name, curve in curves.items()]),
+        "MSE is of images in [−1, 1]; PSNR and SSIM are means over images.\n",
+        f"{', '.join(map(' '.join, report['versions'].items()))}; {report['device']}; {report['date']}.\n",
+        "Bits per image at equal MSE, between the measured points:\n",
+        rates_table(report),
+        *(["Runs, and the bits that the others need for the same MSE:\n", runs_table(report)] if runs else []),
+        "All points:\n",
+        _table(["", "setting", "images", "bits per image", "MSE", "PSNR, dB", "SSIM"], _points(report)),
+        "Settings that do not vary:\n",
+        "".join(f"* {name}: {curve['settings'] or 'none'}\n" for name, curve in report["curves"].items()),
     ]
-    if runs:
-        head = ["run", "bits per image", "MSE", "PSNR, dB", "SSIM", *(f"{name} needs" for name in curves)]
-        lines += ["", "Runs, and the bits that the others need for the same MSE:", ""]
-        lines += _table(head, [_run(name, run, curves) for name, run in runs.items()])
-    head = ["", "setting", "images", "bits per image", "MSE", "PSNR, dB", "SSIM"]
-    lines += ["", "All points:", "", *_table(head, _points(report))]
-    lines += ["", "Settings that do not vary:", ""]
-    lines += [f"* {name}: {curve['settings'] or 'as Pillow sets them'}" for name, curve in report["curves"].items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join(parts)
+
+
+def rates_table(report: Report) -> str:
+    """Return a table of the bits per image that each codec needs for those of the errors `TARGETS` that any has."""
+    curves = _split(report)[0]
+    reached = [mse for mse in TARGETS if any(bits_at(curve, mse) for curve in curves.values())]
+    rows = [[name, *(_bits(bits_at(curve, mse)) for mse in reached)] for name, curve in curves.items()]
+    return _table(["MSE", *(f"{mse:g}" for mse in reached)], rows)
+
+
+def runs_table(report: Report) -> str:
+    """Return a table of runs, and of what the codecs need for the same error; single files are left out."""
+    curves, runs = _split(report)
+    others = {name: curve for name, curve in curves.items() if not name.endswith(SINGLE_FILES)}
+    head = ["run", "bits per image", "MSE", "PSNR, dB", "SSIM", *others]
+    return _table(head, [_run(name, run, others) for name, run in runs.items()])
 
 
 def save_plot(report: Report, path: Path) -> None:
@@ -90,12 +99,8 @@ def _split(report: Report) -> tuple[dict[str, Curve], dict[str, Curve]]:
     return {name: curve for name, curve in report["curves"].items() if name not in runs}, runs
 
 
-def _table(head: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-
-
-def _rates(name: str, curve: Curve) -> list[str]:
-    return [name, *(_bits(bits_at(curve, mse)) for mse in TARGETS)]
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _run(name: str, run: Curve, curves: dict[str, Curve]) -> list[str]:

@@ -86,7 +86,7 @@ IMAGE_CODECS = {
         "JXL",
         "quality",
         (5, 10, 20, 30, 40, 50, 65, 80),
-        {"effort": 9, "num_threads": 0},
+        {"effort": 7, "num_threads": 0},  # 9 takes five times as long for 3 % fewer bits
         plugin=("pillow_jxl", "pillow-jxl-plugin"),
     ),
     "AVIF": ImageCodec(

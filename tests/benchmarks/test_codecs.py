@@ -120,9 +120,11 @@ def test_patches_are_those_of_the_image_and_fit_together_again():
     np.testing.assert_array_equal(from_patches(patches, (8, 8, 3)), images)
 
 
-def test_k_means_of_two_kinds_of_patches_takes_a_bit_per_patch():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_k_means_of_two_kinds_of_patches_takes_a_bit_per_patch(channels):
     kinds = np.random.default_rng(0).integers(0, 2, (800, 4))  # 4 patches of 4×4 in images of 8×8
-    images = from_patches(np.repeat(255 * kinds[..., None], 16, axis=-1).astype(np.uint8), (8, 8, 1))
+    patches = np.repeat(255 * kinds[..., None], 16 * channels, axis=-1).astype(np.uint8)
+    images = from_patches(patches, (8, 8, channels))
     code = PatchCode.fit(images, 2)
     data = code.encode(images)
     share = kinds.mean(axis=0)
@@ -148,11 +150,16 @@ def test_coefficients_are_rounded_with_a_wide_zero():
     np.testing.assert_array_equal(rounded(np.array([-2.7, -1.6, 0.6, 0.7, 3.3]), 2.0), [-1, -1, 0, 0, 1])
 
 
-def test_pca_takes_images_beyond_those_it_was_fitted_to():
-    images = noise(40)
-    code = ComponentCode.fit(Components.fit(images // 4), images // 4, step=20)
-    decoded = code.decode(code.encode(images), 40)
-    assert decoded.shape == images.shape
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pca_takes_images_beyond_those_it_was_fitted_to(channels):
+    images = noise(40, channels=channels)
+    components = Components.fit(images // 4)
+    np.testing.assert_allclose(components.basis.T @ components.basis, np.eye(64 * channels), atol=1e-5)
+    code = ComponentCode.fit(components, images // 4, step=5)
+    inside = code.decode(code.encode(images // 4), 40)
+    assert np.abs(inside.astype(int) - images // 4).max() < 10
+    beyond = code.encode(images)  # coefficients up to four times those that were seen
+    assert code.decode(beyond, 40).shape == images.shape
 
 
 def curve(*points):
@@ -178,6 +185,14 @@ def test_stored_tables_are_those_of_the_stored_results(path):
     assert path.with_suffix(".md").read_text() == codec_report.tables(report)
     for name, found in report["curves"].items():
         assert found["points"] == codec_curves.by_rate(found["points"]), name
+
+
+def test_the_page_has_the_stored_tables():
+    docs = Path(__file__).parents[2] / "docs"
+    report = codec_curves.read_report(docs / "performance" / "codecs_fashion_mnist.json")
+    page = (docs / "codecs.md").read_text()
+    assert codec_report.rates_table(report) in page
+    assert codec_report.runs_table(report) in page
 
 
 def test_results_are_kept_and_what_is_missing_is_one_line(tmp_path, data_dir, manual_dir, monkeypatch, capsys):
