@@ -23,6 +23,7 @@ def _numbers() -> dict[str, float]:
     short = {latent: [cell for cell in kept if cell.labels == _labels(latent, "64", "2")] for latent in LATENTS}
     rows = {latent: [read(cell, _RESULTS) for cell in cells] for latent, cells in short.items()}
     numbers = numbers_of_cells("defaults")
+    numbers["rates/projected/1 a code/mse"] = read_all()["projected"]["settings"]["1 a code"]["mse"]
     for latent, found in rows.items():
         numbers[f"{latent}/bits of codes"] = float(
             np.mean([_POSITIONS * math.log2(row["perplexity"]) for row in found])
@@ -86,6 +87,7 @@ PAGE = Page(
         "5,000 form",
         "49 positions",
         "95 % intervals",
+        "excludes 0)",
         "are 0.25 because",
         "the 101 before",
     ),

@@ -14,6 +14,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 from studies import STUDIES
+from studies.cell_numbers import cell_numbers
 from studies.cells import Cell
 from studies.results import CURVES, collect, is_kept, read, read_curve, read_images, read_validation_curves, thinned
 from studies.tables import group_cells, plot, save_figure, table
@@ -69,6 +70,24 @@ def test_a_result_is_kept_and_shown(tmp_path):
     held_out = read_validation_curves(CELLS[0], results)
     kept = {name: curve.tolist() for name, curve in held_out.items()}
     assert kept == {"step": [1], "mse": [0.5], "commitment": [0.25]}
+
+
+def test_rows_of_several_devices_are_split(tmp_path):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    cells = [dataclasses.replace(CELLS[0], seed=seed) for seed in (0, 1, 2)]
+    for cell, mse, device in zip(cells, (0.25, 0.5, 0.75), ("1 × H200", "1 × cpu", "1 × cpu"), strict=True):
+        write_run(cell, runs, [1.0] * 300, {"mse": mse, "projection": 0.1, "commitment": 0.4})
+        collect(cell, runs, results, {**PLACE, "devices": device})
+    lines = table(group_cells(cells), results).splitlines()[2:]
+    assert [line.split(" | ")[2:4] for line in lines] == [["1", "1 × H200"], ["2", "1 × cpu"]]
+    numbers, name = cell_numbers(cells, results), "projected/4 groups, a/b"
+    assert [numbers[f"{name} on 1 × {device}/mse"] for device in ("H200", "cpu")] == [0.25, 0.625]
+    assert (numbers[f"{name} on 1 × cpu/±/mse"], numbers[f"{name} on 1 × cpu/seeds"]) == (0.125, 2)
+    assert numbers[f"{name} on 1 × cpu/seed 2/mse"] == 0.75
+    for prefix in ("*", "projected/*"):
+        assert (numbers[f"{prefix}/least/mse"], numbers[f"{prefix}/most/mse"]) == (0.25, 0.75)
+    assert f"{name}/mse" not in numbers
+    assert f"{name}/mse" in cell_numbers(cells[1:], results)
 
 
 def test_a_run_that_diverged_is_a_result(tmp_path):
