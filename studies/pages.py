@@ -28,6 +28,20 @@ def _tables() -> dict[str, str]:
     return {f"{study}/{name}": text for study, page in STUDY_PAGES.items() for name, text in page.texts.items()}
 
 
+INDEX = Page(
+    ROOT / "studies" / "README.md",
+    redraw=lambda: None,
+    numbers=_numbers,
+    definitions=(
+        "from step 200 on",
+        "the 101 steps",
+        "95 % interval excludes 0",
+        "D = 64",
+        "JAX 0.10.2",
+        "the H200",
+        "the H200",
+    ),
+)
 README = Page(
     ROOT / "README.md",
     redraw=lambda: None,
@@ -50,4 +64,4 @@ README = Page(
         "length 1",
     ),
 )
-PAGES = {**STUDY_PAGES, "README": README}
+PAGES = {**STUDY_PAGES, "studies": INDEX, "README": README}

@@ -6,8 +6,9 @@ import re
 import pytest
 
 from hvq_jax.errors import UserError
+from studies import find_folder
 from studies.numbers import find_loose_numbers, format_number, rewrite
-from studies.pages import PAGES
+from studies.pages import PAGES, STUDY_PAGES
 from studies.write_pages import main
 
 NO_PROSE = r"^```.*?^```|(?<=\n\n)(?: {4}[^\n]*\n)+|`[^`]*`|<!--.*?-->|\]\([^)]*\)"  # code, comments and links
@@ -46,6 +47,10 @@ def test_no_number_of_a_page_can_be_changed(name):
     for place in places:
         changed = text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :]
         assert not is_stored(page, changed), text[max(place - 30, 0) : place + 30]
+
+
+def test_every_study_has_a_page():
+    assert {path.parent.name for path in find_folder("").glob("*/README.md")} == set(STUDY_PAGES)
 
 
 def test_numbers_and_tables_are_filled_in():
