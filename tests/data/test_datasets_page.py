@@ -1,5 +1,6 @@
 """The commands of docs/datasets.md, on the files that its program writes: every format holds the same data set."""
 
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
@@ -23,9 +24,11 @@ def test_every_format_of_the_page_holds_the_same_images(tmp_path, prepared_dir, 
     exec(program.replace("2000", "200").replace("1000", "100"), {})
     shell = 'python() { shift; echo "$@"; }\n' + commands.replace("configs/quickstart.py", config)
     lines = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
-    opened = [open_dataset(from_dict(parse_command_line(line.split()).config).data) for line in lines]
+    options = [from_dict(parse_command_line(line.split()).config).data for line in lines]
+    opened = [open_dataset(given) for given in options]
+    streamed = [open_dataset(dataclasses.replace(given, memory_gib=0)) for given in options]
     assert len(opened) == 5
-    assert len({dataset.fingerprint() for dataset in opened}) == 1
+    assert len({dataset.fingerprint() for dataset in opened + streamed}) == 1
     images, labels = mini.train.read(np.arange(200))
     stored = [(image.tobytes(), label) for image, label in zip(images, labels.tolist(), strict=True)]
     splits = (opened[0].train, opened[0].validation, opened[0].test)
