@@ -1,6 +1,4 @@
-"""Two processes of two devices, one of four, and one device with the whole batch train alike, with all parts of the
-latents and both kinds of codebook.
-"""
+"""Two processes of two devices, one of four, and one with the whole batch train alike, with both kinds of codebook."""
 
 import json
 import os

@@ -52,6 +52,7 @@ def test_the_prior_counts_nats_and_bits_of_the_same_thing(trained_run):
 
 ON_ONE_DEVICE = "--config.parallel=jit"  # the run of `trained_run` is on four
 IN_BFLOAT16 = ["--config.network.compute_dtype=bfloat16", "--config.prior.compute_dtype=bfloat16"]
+BRIEFLY = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2"]
 GROUPS = [
     "--config.latent.num_frequent=2",
     "--config.latent.projection_groups=2",
@@ -70,7 +71,8 @@ GROUPS = [
 )
 def test_the_masked_latents_from_training_to_samples(tmp_path, tiny_arguments, mode, overrides, capsys):
     workdir = tmp_path / mode
-    assert train.main([*tiny_arguments, f"--workdir={workdir}", f"--config.latent.mode={mode}", *overrides]) == 0
+    arguments = [*tiny_arguments, f"--workdir={workdir}", f"--config.latent.mode={mode}", *BRIEFLY, *overrides]
+    assert train.main(arguments) == 0
     assert "positions of rare codes" in capsys.readouterr().out
     summary = json.loads((workdir / "summary.json").read_text())
     assert 0 < summary["autoencoder"]["test"]["share_outside"] < 1
@@ -118,8 +120,7 @@ def test_every_config_is_valid_in_every_mode(name):
 def test_residual_codes_from_training_to_samples(tmp_path, tiny_arguments, capsys):
     workdir = tmp_path / "residual"
     residual = ["--config.latent.mode=vq", "--config.codebook.family=residual", "--config.codebook.depth=3"]
-    briefly = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2", ON_ONE_DEVICE]
-    assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *briefly]) == 0
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", *residual, *BRIEFLY, ON_ONE_DEVICE]) == 0
     nats = json.loads((workdir / "summary.json").read_text())["prior"]["test"]
     of_each = [nats[f"nats_of_code_{number}"] for number in (1, 2, 3)]
     assert sum(of_each) == pytest.approx(nats["nats_per_latent"])

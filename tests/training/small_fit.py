@@ -24,8 +24,8 @@ from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
 FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
-# With all that a latent can be made of: plain codes, projections, encoder outputs, and masks of frequent codes.
-TRAININGS = ("frequency", "combined", FROM_DATA)
+# With what devices have to agree on: moving averages, frequencies and the mask from them, and clusters.
+TRAININGS = ("combined", FROM_DATA)
 STEPS = 4
 BATCH_SIZE = 8
 
