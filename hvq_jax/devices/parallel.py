@@ -27,7 +27,9 @@ _BATCHES_AHEAD = 2  # kept on the device, so that a step never waits for a trans
 
 @dataclasses.dataclass(frozen=True)
 class Parallel:
-    """How to run: `form` is "pmap" (all devices) or "jit" (the first device of a single process).
+    """How to run: `form` is "pmap" (all devices) or "jit" (one device of a single process).
+
+    The one device is the first, or that of `jax.default_device`, which may be another one in each thread.
 
     >>> Parallel("vmap")
     Traceback (most recent call last):
@@ -63,7 +65,8 @@ class Parallel:
 
     def _placement(self, spec: PartitionSpec) -> Sharding:
         if self.form == "jit":
-            return SingleDeviceSharding(jax.local_devices()[0])
+            chosen = jax.config.jax_default_device  # type: ignore[attr-defined]  # that of this thread
+            return SingleDeviceSharding(chosen if isinstance(chosen, jax.Device) else jax.local_devices()[0])
         # Only this process's devices, but taken from the mesh of all: another mesh would compile the step twice.
         return NamedSharding(self.mesh.local_mesh, spec)
 

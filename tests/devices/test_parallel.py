@@ -1,5 +1,7 @@
 """The state's place on the devices, batches cut for them, and the check that all hold the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,3 +64,13 @@ def test_batches_that_devices_cannot_share():
             Parallel("pmap").check_batch_size("x.batch_size", size)
     Parallel("jit").check_batch_size("x.batch_size", 3)
     Parallel("pmap").check()
+
+
+def test_one_device_is_the_first_or_that_of_the_thread():
+    def place(device):
+        with jax.default_device(device):
+            return Parallel("jit").replicate(np.ones(2)).devices()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(place, jax.devices()[1:3])) == [{device} for device in jax.devices()[1:3]]
+    assert Parallel("jit").replicate(np.ones(2)).devices() == {jax.devices()[0]}
