@@ -61,8 +61,9 @@ CALLS = {
     "make_optimizer": lambda schedule: make_optimizer(learning_rate=1.0, num_steps=1, schedule=schedule),
 }
 
-# Parameters of such a name that any text will do for: it is only repeated in an error.
-REPEATED = {("require", "family"), ("form", "dtype")}
+# Parameters of such a name that any text will do for: it is only repeated in an error, or selects what has it.
+REPEATED = {("require", "family"), ("form", "dtype"), ("latent_color", "mode")}
+REPEATED |= {("drop_records", "stage"), ("earlier_options", "stage"), ("from_the_start", "stage")}
 
 # The methods of these are given the name of a stage to write or to show it.
 LOGS = ("Callback", "TensorBoard", "Tracker", "Writer")
