@@ -90,12 +90,12 @@ def _in_force(history: Sequence[Change], stored: Mapping[str, Any]) -> list[Chan
     ]
 
 
-def from_the_start(history: Sequence[Change], stage: str) -> list[Change]:
-    """Return `history` for a `stage` that is trained anew: with the options as they are now, from step 0."""
-    return [{**change, "step": 0} if change["option"].startswith(f"{stage}.") else change for change in history]
+def from_the_start(history: Sequence[Change], stage_name: str) -> list[Change]:
+    """Return `history` for a stage that is trained anew: with the options as they are now, from step 0."""
+    return [{**change, "step": 0} if change["option"].startswith(f"{stage_name}.") else change for change in history]
 
 
-def earlier_options(history: Sequence[Change], stage: str, options: FitOptions) -> list[tuple[int, FitOptions]]:
+def earlier_options(history: Sequence[Change], stage_name: str, options: FitOptions) -> list[tuple[int, FitOptions]]:
     """Return the options that a stage had before, each with the step until which it had them, oldest first.
 
     >>> history = [{"step": 750, "option": "autoencoder.num_epochs", "from": 6, "to": 9}]
@@ -104,10 +104,10 @@ def earlier_options(history: Sequence[Change], stage: str, options: FitOptions) 
 
     Args:
         history: the changes of the run, oldest first.
-        stage: the name of the stage.
+        stage_name: the name of the stage.
         options: its options now.
     """
-    of_stage = [change for change in history if change["option"].startswith(f"{stage}.") and change["step"]]
+    of_stage = [change for change in history if change["option"].startswith(f"{stage_name}.") and change["step"]]
     earlier: list[tuple[int, FitOptions]] = []
     for step, changes in itertools.groupby(reversed(of_stage), key=lambda change: change["step"]):
         before: dict[str, Any] = {change["option"].rpartition(".")[2]: change["from"] for change in changes}
