@@ -236,9 +236,10 @@ class ImageRun(Run):
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
         """Return the second stage, and its data from the best autoencoder."""
+        step = trained.autoencoder_step  # first, since it says in one line that there is none
         # Where the best autoencoder was lost, the one of the prior was better.
         lost = lost_best_step(trained.autoencoder_stage, self.workdir) is not None
-        if not lost and set_outdated_aside(self.workdir, trained.autoencoder_step):
+        if not lost and set_outdated_aside(self.workdir, step):
             for writer in self.context.writers:
                 writer.start_over(PriorStage.name)
         latents = latent_data(
@@ -246,13 +247,13 @@ class ImageRun(Run):
             trained.variables,
             self.dataset,
             workdir=self.workdir,
-            checkpoint_step=trained.autoencoder_step,
+            checkpoint_step=step,
             batch_size=self.options.prior.part_size,
             options=self.options.prior,
             parallel=self.context.parallel,
             preemption=self.context.preemption,
         )
-        write_tables(self.workdir, latents.tables, trained.autoencoder_step)
+        write_tables(self.workdir, latents.tables, step)
         return trained.prior_stage(latents.tables), latents
 
     def report_coded(self, trained: TrainedRun) -> None:
