@@ -3,7 +3,8 @@
     python -m studies.frontier --manual_dir=/usr/share/datasets/fashion-mnist --runs=runs/frontier --seconds=3600
 
 Run it again to resume. Each training is a process of its own, --jobs of them at a time; results are written as they
-come, to `studies/frontier/results/SIZE`. On a GPU choose --size=full and at most four jobs.
+come, to `studies/frontier/results/SIZE`. On a GPU choose --size=full and at most four jobs. --size=colour is for the
+file that `studies.frontier.photographs` writes.
 """
 
 import argparse
@@ -61,7 +62,9 @@ def main(arguments: list[str]) -> None:
     """Make them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="small", help="default: small")
-    parser.add_argument("--manual_dir", default="/usr/share/datasets/fashion-mnist", help="default: Debian's files")
+    parser.add_argument(
+        "--manual_dir", default="/usr/share/datasets/fashion-mnist", help="the data (default: Debian's Fashion-MNIST)"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/frontier"), help="default: runs/frontier")
     parser.add_argument("--results", type=Path, help="folder of the results (default: the study's)")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time (default: 1)")
@@ -70,8 +73,9 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.jobs < 1:
         raise UserError(f"--jobs={options.jobs}: must be at least 1")
-    if not os.path.isdir(options.manual_dir):
-        raise UserError(f"--manual_dir={options.manual_dir}: there is no such folder")
+    if not os.path.exists(options.manual_dir):
+        raise UserError(f"--manual_dir={options.manual_dir}: there is no such file or folder")
+    options.manual_dir = os.path.abspath(options.manual_dir)
     set_cpu_options()
     keep_compiled_programs()
     make_all(options, Limit(options.seconds))

@@ -32,7 +32,8 @@ class Size:
     autoencoder: tuple[str, ...]  # options of networks and training
     prior: tuple[str, ...]
     fine_tuning: FitOptions  # of the decoder
-    num_images: int  # test images that everything is measured on
+    num_images: int  # test images that everything is measured on, the first ones
+    is_thin: bool = False  # few points of each latent, one seed
 
 
 # Trainings of a minute or two on one core of a CPU.
@@ -74,7 +75,10 @@ FULL = Size(
     num_images=10_000,
 )
 
-SIZES = {size.name: size for size in (SMALL, FULL)}
+# Patches of colour photographs; see photographs.py.
+COLOUR = dataclasses.replace(SMALL, name="colour", data=("data.name=image_arrays",), num_images=10_000, is_thin=True)
+
+SIZES = {size.name: size for size in (SMALL, FULL, COLOUR)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +115,8 @@ class Training:
 
 def trainings(size: Size = SMALL) -> list[Training]:
     """Return all trainings of a size, the most important first."""
+    if size.is_thin:
+        return _thin(size)
     first = [
         training
         for seed in SEEDS
@@ -130,6 +136,19 @@ def trainings(size: Size = SMALL) -> list[Training]:
         *(_varied(size, seed, mode, s) for seed in SEEDS for mode in ("frequency", "combined") for s in _FREQUENT),
         *(_vq(size, seed, 8192) for seed in SEEDS),
         *(_projected(size, seed, num_codes=512) for seed in SEEDS),
+    ]
+
+
+def _thin(size: Size) -> list[Training]:
+    """Return three points of each latent of the report, with one seed, and the plain autoencoder."""
+    made = [_projected(size, 0), _frequency(size, 0), _combined(size, 0), _autoencoder(size)]
+    kept = ("G=1", "G=4", "G=16", "step=0.8", "step=0.4", "step=0.2")
+    return [
+        *(_vq(size, 0, k) for k in (64, 512, 4096)),
+        *(
+            dataclasses.replace(each, points=tuple(point for point in each.points if point.value in kept))
+            for each in made
+        ),
     ]
 
 

@@ -4,7 +4,8 @@ import functools
 
 from hvq_jax.files import write_text
 from studies import find_folder
-from studies.frontier.plots import plot_bits, plot_frontier
+from studies.frontier.cells import COLOUR, SMALL, Size
+from studies.frontier.plots import CODECS, plot_bits, plot_frontier
 from studies.frontier.report import Study
 from studies.page import Page, find_page
 
@@ -12,22 +13,30 @@ _SHOWN = (("vq", "K=128"), ("projected", "G=8"), ("combined", "G=16"), ("frequen
 
 
 @functools.cache
-def _study() -> Study:
-    return Study()
+def _study(size: Size = SMALL) -> Study:
+    return Study(size)
 
 
 def _redraw() -> None:
     study, folder = _study(), find_folder("frontier")
     write_text(folder / "table.md", study.points())
-    plot_frontier(study.made, study.trainings, study.results, folder / "frontier.png")
+    plot_frontier(study.made, study.trainings, study.results, folder / "frontier.png", codecs=CODECS)
+    colour = _study(COLOUR)
+    if colour.made:
+        plot_frontier(colour.made, colour.trainings, colour.results, folder / "colour.png")
     plot_bits(study.made, list(_SHOWN), study.results, folder / "bits.png")
+
+
+def _tables() -> dict[str, str]:
+    colour = {name: getattr(_study(COLOUR), name)() for name in ("progress", "points")}
+    return {**_study().tables(), **{f"colour {name}": text for name, text in colour.items()}}
 
 
 PAGE = Page(
     find_page("frontier"),
     redraw=_redraw,
     numbers=lambda: _study().numbers(),
-    tables=lambda: _study().tables(),
+    tables=_tables,
     definitions=(
         "from 64 to 8,192 codes",
         "with 1 to 64 gains",
@@ -42,5 +51,9 @@ PAGE = Page(
         "1,000 of 32 latents",
         "K = 4,096 or 8,192 codes",
         "2,048 of 10,000 test images",
+        "Patches of 32×32 pixels of 21 colour photographs",
+        "GPL 2 or later",
+        "LGPL 3",
+        "License 1.1",
     ),
 )

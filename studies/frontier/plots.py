@@ -24,11 +24,13 @@ _MARKERS = "osD^vPX*<>hd"
 _IMAGES = 4  # in the figure of bits by position
 
 
-def plot_frontier(made: list[Made], trainings: list[Training], results: Path, path: Path) -> None:
+def plot_frontier(
+    made: list[Made], trainings: list[Training], results: Path, path: Path, *, codecs: Path | None = None
+) -> None:
     """Plot the MSE against the bits per image: in files, and by static codes; one colour per latent.
 
-    Points are means over seeds, with the single seeds behind them; codecs are grey lines, and the plain autoencoder,
-    whose latent has no finite rate, is a horizontal one.
+    Points are means over seeds, with the single seeds behind them; the curves of the file `codecs` are grey lines, and
+    the plain autoencoder, whose latent has no finite rate, is a horizontal one.
     """
     figure = Figure(figsize=(13, 6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -39,7 +41,7 @@ def plot_frontier(made: list[Made], trainings: list[Training], results: Path, pa
             _plot_curve(axes, name, points, rate, marker)
         _plot_plain_autoencoder(axes, trainings, results)
         if rate == "coded":
-            _plot_codecs(axes, made)
+            _plot_codecs(axes, made, codecs)
         axes.set_xscale("log")
         axes.set_yscale("log")
         for axis in (axes.xaxis, axes.yaxis):
@@ -87,12 +89,12 @@ def _plot_plain_autoencoder(axes: Axes, trainings: list[Training], results: Path
         axes.axhline(statistics.mean(found), color="black", linewidth=1, linestyle=(0, (1, 3)), label="z_e unrounded")
 
 
-def _plot_codecs(axes: Axes, made: list[Made]) -> None:
+def _plot_codecs(axes: Axes, made: list[Made], path: Path | None) -> None:
     """Draw the codecs that are measured as lines, within the range of the errors that are shown."""
-    report: dict[str, Any] | None = dict(read_json(CODECS, dict, advice="measure with benchmarks.codecs") or {})
+    report: Any = None if path is None else read_json(path, dict, advice="measure with benchmarks.codecs")
+    curves = report["curves"] if report else {}
     for name, style in _SHOWN_CODECS.items():
-        curve = report["curves"].get(name) if report else None
-        if curve:
+        if curve := curves.get(name):
             bits = [point["bits_per_image"] for point in curve["points"]]
             errors = [point["mse"] for point in curve["points"]]
             axes.plot(bits, errors, style, color=GREY, linewidth=1.2, label=name)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from studies.comparison import Difference
-from studies.frontier.cells import BASE_CODES, SEEDS, SMALL, Training, trainings
+from studies.frontier.cells import BASE_CODES, SEEDS, SMALL, Size, Training, trainings
 from studies.frontier.curves import ANCHOR, DECODERS, RATES, Made, by_curve, compare, means, read_all
 from studies.frontier.results import is_made, read_training, results_folder
 from studies.numbers import format_number
@@ -18,9 +18,9 @@ _PAIRS = (("coded", "fine-tuned"), ("coded", "as trained"), ("static", "fine-tun
 class Study:
     """The results of one size, read once."""
 
-    def __init__(self, results: Path | None = None) -> None:
-        self.results = results_folder(SMALL.name) if results is None else results
-        self.trainings = trainings(SMALL)
+    def __init__(self, size: Size = SMALL, results: Path | None = None) -> None:
+        self.results = results_folder(size.name) if results is None else results
+        self.trainings = trainings(size)
         self.made = read_all(self.trainings, self.results)
         self.curves = by_curve(self.made)
 

@@ -104,7 +104,7 @@ def test_results_of_different_devices_are_not_compared(results, tmp_path):
 
 
 def test_tables_and_numbers_follow_from_the_results(results):
-    study = Study(results)
+    study = Study(results=results)
     tables, numbers = study.tables(), study.numbers()
     assert numbers["made/points"] == 9 + 1 + 12 + 5
     assert numbers["made/trainings"] == 9 + 1 + 1  # no `projected` has all of its points
@@ -118,13 +118,13 @@ def test_tables_and_numbers_follow_from_the_results(results):
     assert "| 128 × 2 | 3 | 204 ± 8.2 | 200 ± 0 |" in tables["controls"]
     assert "| projected | G=8 | 3 |" in tables["orders"]
     assert (
-        "| vq | K=64, K=128, K=256, K=512, K=1024, K=2048, K=4096, K=8192 | 3 | 10 of 24 | 10 of 24 |"
+        "| vq | K=64; K=128; K=256; K=512; K=1024; K=2048; K=4096; K=8192 | 3 | 10 of 24 | 10 of 24 |"
         in (tables["progress"])
     )
 
 
 def test_nats_of_both_orders_share_the_prior_over_codes_alone(results):
-    study = Study(results)
+    study = Study(results=results)
     (each,) = (made for made in study.made if made.point.codes_first and made.seed == 0)
     (alone,) = (made for made in study.made if made.training == each.training and made.point.value == "G=1")
     bits = each.result["coded_bits"]
@@ -133,14 +133,13 @@ def test_nats_of_both_orders_share_the_prior_over_codes_alone(results):
     assert study._nats_of_orders(each) == pytest.approx([math.log(2) * x for x in expected])
 
 
-def test_figures_are_drawn_from_results(results, tmp_path, monkeypatch):
-    study = Study(results)
+def test_figures_are_drawn_from_results(results, tmp_path):
+    study = Study(results=results)
     codecs = tmp_path / "codecs.json"
     points = [{"bits_per_image": 100.0, "mse": 0.03}, {"bits_per_image": 200.0, "mse": 0.02}]
     codecs.write_text(json.dumps({"curves": {"PCA": {"points": points}}}))
     for path in (codecs, tmp_path / "missing.json"):
-        monkeypatch.setattr(plots, "CODECS", path)
-        plots.plot_frontier(study.made, study.trainings, results, tmp_path / f"{path.stem}.png")
+        plots.plot_frontier(study.made, study.trainings, results, tmp_path / f"{path.stem}.png", codecs=path)
     drawn = [(tmp_path / f"{name}.png").read_bytes() for name in ("codecs", "missing")]
     assert drawn[0] != drawn[1]
     assert plots.plot_bits(study.made, [("vq", "K=128"), ("projected", "G=8")], results, tmp_path / "bits.png")
