@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 import jax
 import numpy as np
 
-from benchmarks.peers.image_codecs import ImageCodec, decode
+from benchmarks.peers.image_codecs import CODEC_ERRORS, ImageCodec, decode
 from benchmarks.peers.patch_codes import SIDE, PatchCode
 from benchmarks.peers.principal_components import ComponentCode, Components
 from benchmarks.workloads.mosaics import make_mosaic, split_mosaic
@@ -118,8 +118,13 @@ def _image_codec_point(codec: ImageCodec, images: np.ndarray, per_file: int, val
     files, decoded = [], []
     for start in range(0, len(images), per_file):
         tiles = images[start : start + per_file]
-        files.append(codec.encode(make_mosaic(tiles), value, mosaic=per_file > 1))
-        decoded.append(split_mosaic(decode(files[-1], channels), len(tiles), height, width))
+        picture = make_mosaic(tiles)
+        try:
+            files.append(codec.encode(picture, value, mosaic=per_file > 1))
+            decoded.append(split_mosaic(decode(files[-1], channels), len(tiles), height, width))
+        except CODEC_ERRORS as error:
+            size = f"{picture.shape[1]}×{picture.shape[0]}"
+            raise UserError(f"{codec.format} cannot hold {size} pixels ({error}): choose fewer --per_mosaic") from None
     return measure(f"{codec.vary}={value}", images, files, np.concatenate(decoded))
 
 

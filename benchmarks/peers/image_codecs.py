@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
+# What Pillow raises for an image beyond a format's limits, or its own.
+CODEC_ERRORS = (OSError, ValueError, RuntimeError, Image.DecompressionBombError)
+
 _MODES = {1: "L", 3: "RGB"}
 
 

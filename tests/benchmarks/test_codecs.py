@@ -91,6 +91,12 @@ def test_errors_are_on_the_scale_of_the_summary():
     assert point["psnr"] == pytest.approx(-20 * math.log10(0.2), rel=1e-4)
 
 
+def test_a_mosaic_beyond_the_limits_of_a_format_is_one_line():
+    wide = np.zeros((50, 1, 400, 1), np.uint8)  # WebP ends at 16,383
+    with pytest.raises(UserError, match=r"^WEBP cannot hold 20000×1 pixels \(.*\): choose fewer --per_mosaic$"):
+        codec_curves.image_codec_curve(IMAGE_CODECS["WebP"], wide, 50)
+
+
 def test_what_was_decoded_must_be_what_was_coded():
     with pytest.raises(ValueError, match=r"^decoded: must be uint8 \(3, 8, 8, 1\), not uint8 \(2, 8, 8, 1\)"):
         codec_curves.measure("one", noise(3), [b""], noise(2))
