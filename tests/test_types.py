@@ -50,12 +50,22 @@ hvq.nothing  # has no attribute "nothing"
 """
 
 
+# As a user's, but without what the program does not use: that imports Orbax, matplotlib and the loggers.
+CONFIG = """
+[mypy]
+explicit_package_bases = true
+ignore_missing_imports = true
+[mypy-hvq_jax.data.*,hvq_jax.export.*,hvq_jax.runs.*,hvq_jax.training.*]
+follow_imports = skip
+"""
+
+
 def test_mypy_agrees_with_the_comments(tmp_path):
     pytest.importorskip("mypy")
-    program = tmp_path / "program.py"
+    program, config = tmp_path / "program.py", tmp_path / "mypy.ini"
     program.write_text(PROGRAM)
-    # With the cache of `make lint`, if there is one.
-    command = [sys.executable, "-m", "mypy", "--config-file=pyproject.toml", str(program)]
+    config.write_text(CONFIG)
+    command = [sys.executable, "-m", "mypy", f"--config-file={config}", "--cache-dir=/dev/null", str(program)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     found = {}
     for line in done.stdout.splitlines():
