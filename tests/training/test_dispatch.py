@@ -80,6 +80,12 @@ def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
     return jax.tree.map(lambda *x: np.concatenate(x), *reports), jax.device_get(state)
 
 
+@pytest.fixture(scope="module")
+def alone():
+    """The reports of steps on four devices, each in a dispatch of its own, and the state after the last."""
+    return train("pmap", 1)
+
+
 def zero_means(path, leaf):
     return np.zeros_like(leaf) if getattr(path[-1], "key", None) == "mean" else leaf
 
@@ -87,10 +93,13 @@ def zero_means(path, leaf):
 # XLA fuses several steps otherwise than one, and float32 rounds by 6e-8 at each addition. Adam divides by the size of a
 # gradient: where a gradient is nothing but rounding, as of a bias before a normalisation, it moves a parameter by up to
 # the learning rate of 1e-3 per step in either direction, without an effect on anything but that normalisation's mean.
-def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone():
-    (ours, state), (alone, state_alone) = train("jit", 3), train("jit", 1)
+def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone_and_each_length_is_traced_once(alone):
+    chex.clear_trace_counter()
+    # One of each length, and one more of the body of the loop where that is not unrolled.
+    ours, state = train("pmap", 3, count_traces=lambda loss: chex.assert_max_traces(loss, n=3))
+    theirs, state_alone = alone
     assert ours.loss.shape == (7,)
-    chex.assert_trees_all_close(ours, alone, rtol=2e-5, atol=2e-5)
+    chex.assert_trees_all_close(ours, theirs, rtol=2e-5, atol=2e-5)
     moved = 2 * 7 * 1e-3
     chex.assert_trees_all_close(state.params, state_alone.params, rtol=0, atol=moved)
     chex.assert_trees_all_close(state.model_state, state_alone.model_state, rtol=2e-5, atol=moved)
@@ -99,16 +108,10 @@ def test_several_steps_in_a_dispatch_are_the_steps_that_they_are_alone():
     assert state.step == state_alone.step == 7
 
 
-def test_each_length_is_traced_once():
-    chex.clear_trace_counter()
-    # One of each length, and one more of the body of the loop where that is not unrolled.
-    train("pmap", 3, count_traces=lambda loss: chex.assert_max_traces(loss, n=3))
-
-
-def test_the_loop_of_accelerators_takes_the_same_steps(monkeypatch):
+def test_the_loop_of_accelerators_takes_the_same_steps(monkeypatch, alone):
     monkeypatch.setattr("hvq_jax.training.dispatch.unrolls_loops", lambda: False)
     reports, _ = train("pmap", 7)
-    chex.assert_trees_all_close(reports, train("pmap", 1)[0], rtol=2e-5, atol=2e-5)
+    chex.assert_trees_all_close(reports, alone[0], rtol=2e-5, atol=2e-5)
 
 
 def losses(workdir):
