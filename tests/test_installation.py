@@ -168,9 +168,25 @@ def installed(tmp_path_factory):
     return folder / "venv" / "bin"
 
 
-def test_the_installed_commands_train_and_sample(installed, data_dir, tmp_path):
+# Runs each command as its script does, all in one process.
+HELP = """
+import sys
+from importlib.metadata import entry_points
+
+for name in sys.argv[1:]:
+    (script,) = entry_points(group="console_scripts", name=name)
+    sys.argv = [name, "--help"]
+    try:
+        status = script.load()()
+    except SystemExit as done:
+        status = done.code
+    assert not status
+"""
+
+
+def test_the_installed_commands_train_and_sample(installed, trained_run, data_dir, tmp_path):
     """With the packaged quickstart, in few steps and in a folder without a checkout."""
-    briefly = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2", "--config.parallel=jit"]
+    briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=2", "--config.parallel=jit"]
 
     def run(command, *arguments):
         done = subprocess.run(
@@ -182,7 +198,10 @@ def test_the_installed_commands_train_and_sample(installed, data_dir, tmp_path):
     options = [*TINY, *briefly, f"--config.data.data_dir={data_dir}"]
     run("hvq-train", "--config=configs/quickstart.py:vq", "--workdir=run", *options)
     assert (tmp_path / "run" / "summary.json").exists()
-    run("hvq-sample", "--workdir=run", "--num_samples=3", "--out=drawn.npz")
+    run("hvq-sample", f"--workdir={trained_run}", "--num_samples=3", "--out=drawn.npz")
     assert np.load(tmp_path / "drawn.npz")["images"].shape == (3, 28, 28, 1)
-    assert run("hvq-convert", "--help").startswith("Convert checkpoints")
-    assert "Export a trained run" in run("hvq-export", "--help")
+    others = sorted(PROJECT["scripts"].keys() - {"hvq-train", "hvq-sample"})
+    assert all((installed / name).exists() for name in others)
+    said = run("python", "-c", HELP, *others)
+    for line in ("Compress images", "Convert checkpoints", "Export a trained run"):
+        assert line in said
