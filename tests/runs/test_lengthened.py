@@ -116,11 +116,12 @@ def test_a_longer_prior_keeps_its_latents(trained_run, tmp_path, capsys):
         ),
     ],
 )
-def test_what_cannot_change_is_one_line_and_changes_nothing(trained_run, argument, says, capsys):
-    before = (trained_run / "config.json").read_text()
-    assert says in error_of([f"--workdir={trained_run}", f"--config.{argument}"], capsys)
-    assert (trained_run / "config.json").read_text() == before
-    assert not (trained_run / "history.json").exists()
+def test_what_cannot_change_is_one_line_and_changes_nothing(trained_run, tmp_path, argument, says, capsys):
+    copy = copied(trained_run, tmp_path / "run")  # which no other test holds the lock of
+    before = (copy / "config.json").read_text()
+    assert says in error_of([f"--workdir={copy}", f"--config.{argument}"], capsys)
+    assert (copy / "config.json").read_text() == before
+    assert not (copy / "history.json").exists()
 
 
 @pytest.mark.parametrize("left", [("latents.npz", "tables.npz"), ("latents.npz",), ("tables.npz",)])

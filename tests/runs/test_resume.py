@@ -76,15 +76,21 @@ def test_asked_to_stop_it_saves_and_ends_bit_identical(tmp_path, tiny_arguments,
     assert digests(workdir, "autoencoder") == finished_autoencoder[0]
 
 
-def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, capsys):
-    before = {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")}
-    summary = (trained_run / "summary.json").read_text()
-    assert train.main([*tiny_arguments, f"--workdir={trained_run}"]) == 0
+def copy_of(trained_run, tmp_path):
+    """Return a copy, which no other test holds the lock of."""
+    return shutil.copytree(trained_run, tmp_path / "run")
+
+
+def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, tmp_path, capsys):
+    copy = copy_of(trained_run, tmp_path)
+    before = {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")}
+    summary = (copy / "summary.json").read_text()
+    assert train.main([*tiny_arguments, f"--workdir={copy}"]) == 0
     assert "step 1/" not in capsys.readouterr().out
-    assert {p: p.stat().st_mtime_ns for p in trained_run.glob("checkpoints/*/*/digests/*")} == before
-    assert (trained_run / "summary.json").read_text() == summary
+    assert {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")} == before
+    assert (copy / "summary.json").read_text() == summary
     # The run knows its own config.
-    assert train.main([f"--workdir={trained_run}"]) == 0
+    assert train.main([f"--workdir={copy}"]) == 0
 
 
 def test_a_relative_workdir_and_a_run_that_was_damaged(trained_run, tiny_arguments, tmp_path, monkeypatch, capsys):
@@ -106,14 +112,8 @@ def test_a_relative_workdir_and_a_run_that_was_damaged(trained_run, tiny_argumen
     assert (newest.parent / "bad-6").is_dir()
 
 
-def damaged_copy(trained_run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(trained_run, copy)
-    return copy
-
-
 def test_damaged_files_of_a_run_get_one_line(trained_run, tmp_path, capsys):
-    copy = damaged_copy(trained_run, tmp_path)
+    copy = copy_of(trained_run, tmp_path)
     (copy / "latents.npz").write_bytes((copy / "latents.npz").read_bytes()[:100])
     assert "latents.npz cannot be read" in error_of([f"--workdir={copy}"], capsys)
     config = json.loads((copy / "config.json").read_text())
@@ -125,7 +125,7 @@ def test_damaged_files_of_a_run_get_one_line(trained_run, tmp_path, capsys):
 
 
 def test_the_summary_says_that_the_best_checkpoint_was_damaged(trained_run, tmp_path, capsys):
-    copy = damaged_copy(trained_run, tmp_path)
+    copy = copy_of(trained_run, tmp_path)
     bad = copy / "checkpoints" / "autoencoder" / "bad-3"
     shutil.copytree(bad.with_name("6"), bad)
     (bad / "SHA256SUMS").unlink()
@@ -137,26 +137,27 @@ def test_the_summary_says_that_the_best_checkpoint_was_damaged(trained_run, tmp_
 
 
 def test_another_data_set_under_the_same_name_is_refused(trained_run, tmp_path, capsys):
-    copy = damaged_copy(trained_run, tmp_path)
+    copy = copy_of(trained_run, tmp_path)
     write_description(copy, {**read_description(copy), "fingerprint": "another"})
     assert "is not the data set" in error_of([f"--workdir={copy}"], capsys)
 
 
 def test_a_checkpoint_of_another_model_is_refused_and_kept(trained_run, tmp_path, capsys):
-    copy = damaged_copy(trained_run, tmp_path)
+    copy = copy_of(trained_run, tmp_path)
     shutil.rmtree(copy / "checkpoints" / "autoencoder")
     shutil.copytree(copy / "checkpoints" / "prior", copy / "checkpoints" / "autoencoder")
     assert "is of another model" in error_of([f"--workdir={copy}"], capsys)
     assert (copy / "checkpoints" / "autoencoder" / "4").is_dir()
 
 
-def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_arguments, capsys):
-    before = (trained_run / "config.json").read_text()
+def test_another_config_in_the_same_workdir_is_refused(trained_run, tiny_arguments, tmp_path, capsys):
+    copy = copy_of(trained_run, tmp_path)
+    before = (copy / "config.json").read_text()
     changed = ["--config.latent.dim=4", "--config.prior.width=4"]
-    line = error_of([*tiny_arguments, *changed, f"--workdir={trained_run}"], capsys)
+    line = error_of([*tiny_arguments, *changed, f"--workdir={copy}"], capsys)
     assert "latent.dim (8 there, 4 now)" in line
     assert "prior.width (8 there, 4 now)" in line
-    assert (trained_run / "config.json").read_text() == before
+    assert (copy / "config.json").read_text() == before
 
 
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, tiny_arguments, capsys):

@@ -311,6 +311,8 @@ def test_plain_codes_are_drawn_for_vq(tiny_arguments, tmp_path):
         "--config.parallel=jit",
         "--config.latent.mode=vq",
         "--config.prior.conditional=False",
+        "--config.autoencoder.num_steps=2",
+        "--config.prior.num_steps=2",
     ]
     scalars = ["--config.codebook.family=fsq", "--config.codebook.levels=(5,3)"]
     assert train.main([*arguments, *scalars, f"--workdir={workdir}"]) == 0
