@@ -69,8 +69,8 @@ def test_distortions_are_of_the_images_that_the_file_holds(run, images, metrics)
 def test_a_thousand_images_cost_at_most_half_a_percent_more_than_the_prior_says(run, images, labels):
     found = evaluate_coded(run.stream, images[..., None], labels)
     assert found["num_images"] == 1000
-    # Probabilities are rounded to a grid, which may suit the images better where a prior is hardly trained.
-    assert 0.995 < found["coded_ratio"] <= 1.005
+    # Zeros at the end of a stream are not written: with few codes in use, it may be shorter than its information.
+    assert 0.99 < found["coded_ratio"] <= 1.005
 
 
 def test_without_labels_the_prior_is_given_no_class_and_the_file_holds_none(run, images, labels, metrics):
