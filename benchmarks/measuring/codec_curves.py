@@ -141,8 +141,10 @@ def kmeans_curve(train: np.ndarray, images: np.ndarray, watch: Watch = iter) -> 
 def pca_curve(train: np.ndarray, images: np.ndarray, watch: Watch = iter) -> Curve:
     """Return the curve of PCA, arguments as in `kmeans_curve`."""
     components, points = Components.fit(train), []
+    coefficients = components.coefficients(train)
+    height, width, channels = train.shape[1:]
     for step in watch(STEPS):
-        code = ComponentCode.fit(components, train, step)
+        code = ComponentCode.fit(components, coefficients, (height, width, channels), step)
         data = code.encode(images)
         points.append(measure(f"step={step}", images, [data], code.decode(data, len(images))))
     return {"settings": "one step for all coefficients, frequencies by coefficient", "points": by_rate(points)}

@@ -50,17 +50,17 @@ class ComponentCode:
     probabilities: np.ndarray  # [P, K] float64
 
     @classmethod
-    def fit(cls, components: Components, images: np.ndarray, step: float) -> "ComponentCode":
-        """Return the code of `images` `[N, H, W, C]` uint8; `step` is on the scale of their pixels, [0, 255]."""
-        coefficients = components.coefficients(images)
+    def fit(
+        cls, components: Components, coefficients: np.ndarray, image_shape: tuple[int, int, int], step: float
+    ) -> "ComponentCode":
+        """Return the code of images with these coefficients `[N, P]`; `step` is in units of pixels in [0, 255]."""
         integers = rounded(coefficients, step)
         lowest, highest = integers.min(axis=0), integers.max(axis=0)
         symbols = integers - lowest
         num_symbols = int(symbols.max()) + 1
-        height, width, channels = images.shape[1:]
         levels = _means(symbols, coefficients, num_symbols, lowest, step)
         probabilities = frequencies(symbols, num_symbols)
-        return cls(components, (height, width, channels), step, lowest, highest, levels, probabilities)
+        return cls(components, image_shape, step, lowest, highest, levels, probabilities)
 
     def encode(self, images: np.ndarray) -> bytes:
         """Return `images` `[n, H, W, C]` uint8 as bytes; integers beyond those of the training images become theirs."""

@@ -143,8 +143,9 @@ def test_pca_of_two_kinds_of_images_takes_a_bit_per_image():
     levels = np.tile([60, 200], 2000)  # one component: 64 pixels, ±70 from the mean, so ±560
     images = np.broadcast_to(levels[:, None, None, None], (4000, 8, 8, 1)).astype(np.uint8)
     components = Components.fit(images)
-    assert np.abs(components.coefficients(images)[:, 0]) == pytest.approx(560)
-    code = ComponentCode.fit(components, images, step=560)
+    coefficients = components.coefficients(images)
+    assert np.abs(coefficients[:, 0]) == pytest.approx(560)
+    code = ComponentCode.fit(components, coefficients, (8, 8, 1), step=560)
     data = code.encode(images)
     # Symbols −1, 0, 1 with 2,000, 0 and 2,000 of 4,000 and a third more each; 63 coefficients that are always 0.
     bits = -4000 * math.log2((2000 + 1 / 3) / 4001) - 63 * 4000 * math.log2((4000 + 1 / 3) / 4001)
@@ -161,7 +162,7 @@ def test_pca_takes_images_beyond_those_it_was_fitted_to(channels):
     images = noise(40, channels=channels)
     components = Components.fit(images // 4)
     np.testing.assert_allclose(components.basis.T @ components.basis, np.eye(64 * channels), atol=1e-5)
-    code = ComponentCode.fit(components, images // 4, step=5)
+    code = ComponentCode.fit(components, components.coefficients(images // 4), images.shape[1:], step=5)
     inside = code.decode(code.encode(images // 4), 40)
     assert np.abs(inside.astype(int) - images // 4).max() < 10
     beyond = code.encode(images)  # coefficients up to four times those that were seen
