@@ -247,3 +247,7 @@ def test_a_writer_that_there_is_not_is_refused_before_anything_is_done(
 def test_a_tracker_that_cannot_be_started_ends_the_run(finished, capsys):
     arguments = ["--config.logging.writers=wandb", "--config.logging.project=no/such", finished[1][1]]
     assert error_of(arguments, capsys).startswith("error: --config.logging.writers=wandb: cannot be started (Invalid ")
+    file = finished[0] / "trackers.json"
+    file.write_text('{"wandb": {"folder": 3}}')
+    said = f"error: {file} cannot be read (wandb has no last): delete it and run train.py again\n"
+    assert error_of(arguments, capsys) == said
