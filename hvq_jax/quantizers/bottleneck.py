@@ -162,6 +162,12 @@ def frozen_step(
     """Return what `Quantizer.step` does, of a quantizer that stays as it is: it gives gradients to z_e only.
 
     No code is revived, and codes, frequencies and masks are those of `state`, as in `Quantizer.quantize`.
+
+    >>> quantizer = CodebookQuantizer(LatentOptions(num_codes=4, dim=2), CodebookOptions(init="uniform"))
+    >>> params, state = jax.jit(quantizer.init)(jax.random.key(0))
+    >>> _, step = frozen_step(quantizer, params, state, jnp.ones((3, 2)), None)
+    >>> step.counts.sum().item(), step.revived.item()
+    (3, False)
     """
     params, state = stop_gradient((params, state))
     latent = quantizer.quantize(params, state, z_e)
