@@ -163,10 +163,11 @@ class StoredRun:
                 f"python train.py --workdir={self.workdir} --config.stage=prior"
             )
         if self.image_shape:
+            best = self.autoencoder_step  # first, for the error if there is none
             # If a better one is damaged, training does not decide between it and the prior.
             lost = lost_best_step(self.autoencoder_stage, self.workdir)
             remedy = f"run python train.py --workdir={self.workdir} --config.stage=prior to train the prior again"
-            check_latents(self.workdir, self.autoencoder_step, remedy if lost is None else "")
+            check_latents(self.workdir, best, remedy if lost is None else "")
         return self._best(stage)
 
     @property
