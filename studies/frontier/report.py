@@ -75,10 +75,18 @@ class Study:
                         spread([each["prior_bits"]["continuous"] for each in found]),
                         *(spread([DECODERS[name](each)["mse"] for each in found]) for name in DECODERS),
                         *(spread([each["fine_tuned"][name] for each in found]) for name in ("psnr", "ssim")),
+                        "; ".join(dict.fromkeys(f"{each['devices']}, JAX {each['jax']}" for each in found)),
                     ]
                 )
         head = ["curve", "point", "seeds", "bits in a file", "under the prior", "by static codes"]
-        head += ["of these under the prior, continuous", "MSE, fine-tuned", "MSE, as trained", "PSNR, dB", "SSIM"]
+        head += [
+            "of these under the prior, continuous",
+            "MSE, fine-tuned",
+            "MSE, as trained",
+            "PSNR, dB",
+            "SSIM",
+            "device",
+        ]
         return markdown(head, rows)
 
     def bd_rates(self) -> str:
