@@ -71,6 +71,8 @@ Measure = Callable[[], Curve]
 def works(options: argparse.Namespace, dataset: ImageDataset) -> Iterator[tuple[str, Measure]]:
     """Yield the name of each curve to measure, and what measures it; print a line for each codec that is missing."""
     test = _items(dataset.test, options.images)
+    if options.shuffle:
+        test = test[np.random.default_rng(0).permutation(len(test))]
     train = _items(dataset.train, _MOST_TO_FIT)
     for codec in options.codecs:
         missing = _missing(codec, test.shape[1:])
@@ -79,12 +81,13 @@ def works(options: argparse.Namespace, dataset: ImageDataset) -> Iterator[tuple[
         elif codec in IMAGE_CODECS:
             measure = partial(image_codec_curve, IMAGE_CODECS[codec])
             yield f"{codec}, {MOSAICS}", partial(measure, test, options.per_mosaic, _watch(f"{codec}, {MOSAICS}"))
-            single = test[: options.single_files]
-            yield f"{codec}, {SINGLE_FILES}", partial(measure, single, 1, _watch(f"{codec}, {SINGLE_FILES}"))
+            if options.single_files:
+                single = test[: options.single_files]
+                yield f"{codec}, {SINGLE_FILES}", partial(measure, single, 1, _watch(f"{codec}, {SINGLE_FILES}"))
         else:
             yield codec, partial(kmeans_curve if codec == KMEANS else pca_curve, train, test, _watch(codec))
     for workdir in options.workdir:
-        yield f"run {Path(workdir).name}", partial(run_curve, workdir, dataset, test)
+        yield f"run {Path(workdir).name}", partial(run_curve, workdir, dataset, len(test))
 
 
 def _missing(codec: str, image_shape: tuple[int, ...]) -> str:
@@ -99,8 +102,8 @@ def _missing(codec: str, image_shape: tuple[int, ...]) -> str:
     return ""
 
 
-def run_curve(workdir: str, dataset: ImageDataset, images: np.ndarray) -> Curve:
-    """Return the one point of a trained run on images `[N, H, W, C]` uint8, the first of the test split.
+def run_curve(workdir: str, dataset: ImageDataset, num_images: int) -> Curve:
+    """Return the one point of a trained run on the first images of the test split.
 
     Raises UserError if the run has no prior, or was trained on other data.
     """
@@ -109,8 +112,9 @@ def run_curve(workdir: str, dataset: ImageDataset, images: np.ndarray) -> Curve:
         raise UserError(f"--workdir={workdir}: was trained on other data than --data: give the options that it had")
     if not run.has_prior:
         raise UserError(f"--workdir={workdir}: has no prior yet, and so no bits: train it with stage=prior")
-    labels = dataset.test.read(np.arange(len(images)))[1] if run.prior.num_classes else None
-    found = evaluate_coded(run, images, labels, watch=_watch(f"run {Path(workdir).name}"))
+    images, labels = dataset.test.read(np.arange(num_images))
+    given = labels if run.prior.num_classes else None
+    found = evaluate_coded(run, images, given, watch=_watch(f"run {Path(workdir).name}"))
     mode = run.options.latent.mode
     return {
         "settings": f"{mode}, prior {run.options.prior.name}",
@@ -149,18 +153,27 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     parser.add_argument("--out", required=True, metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
     parser.add_argument("--data", default="fashion_mnist", help="the data set, as data.name; default %(default)s")
+    parser.add_argument("--title", help="name of the data set in tables; default that of --data")
     parser.add_argument("--data_dir", help="folder of prepared data sets")
     parser.add_argument("--manual_dir", help="folder of the published files, or of image_folder")
     parser.add_argument("--image_size", type=int, default=0, help="side of the images; default 0, as stored")
     parser.add_argument("--channels", type=int, default=0, help="1: grey, 3: colour; default 0, as stored")
     parser.add_argument("--codecs", default=",".join(CODECS), help="some of them, or none; default %(default)s")
     parser.add_argument("--images", type=int, default=10_000, help="test images at most; default %(default)s")
-    parser.add_argument("--single_files", type=int, default=2000, help="images in files of their own; %(default)s")
+    parser.add_argument(
+        "--single_files",
+        type=int,
+        default=2000,
+        help="first images that also get their own files; default %(default)s",
+    )
     parser.add_argument("--per_mosaic", type=int, default=2000, help="images per mosaic; default %(default)s")
+    parser.add_argument(
+        "--shuffle", action="store_true", help="shuffle the test images, if those beside each other belong together"
+    )
     parser.add_argument("--workdir", action="append", default=[], help="a trained run to add; may be repeated")
     parser.add_argument("--draw", action="store_true", help="measure nothing; write tables and plot of STEM.json")
     options = parser.parse_args(arguments)
-    check_at_least(options, images=1, single_files=1, per_mosaic=2)
+    check_at_least(options, images=1, single_files=0, per_mosaic=2)
     options.codecs = chosen("--codecs", options.codecs, "codec", CODECS) if options.codecs else []
     names = [Path(workdir).name for workdir in options.workdir]
     for name in names:
@@ -188,11 +201,12 @@ def _open(options: argparse.Namespace) -> ImageDataset:
 def new_report(options: argparse.Namespace, dataset: ImageDataset) -> Report:
     """Return the report of a data set, without curves."""
     return {
-        "data": options.data,
+        "data": options.title or options.data,
         "image_shape": list(dataset.image_shape),
         "train_images": min(len(dataset.train), _MOST_TO_FIT),
         "test_images": min(len(dataset.test), options.images),
         "images_per_mosaic": options.per_mosaic,
+        "shuffled": options.shuffle,
         "versions": _versions(),
         "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores",
         "date": datetime.date.today().isoformat(),
@@ -219,7 +233,7 @@ def _continued(path: Path, report: Report) -> Report:
     if not path.exists():
         return report
     stored = read_report(path)
-    for key in ("data", "image_shape", "train_images", "test_images", "images_per_mosaic"):
+    for key in ("data", "image_shape", "train_images", "test_images", "images_per_mosaic", "shuffled"):
         if stored[key] != report[key]:
             raise UserError(f"{path}: has {key} {stored[key]}, not {report[key]}: choose another --out")
     return {**report, "curves": stored["curves"]}

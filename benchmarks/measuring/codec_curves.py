@@ -64,6 +64,7 @@ class Report(TypedDict):
     train_images: int
     test_images: int
     images_per_mosaic: int
+    shuffled: bool  # the test images, before they were laid into mosaics
     versions: dict[str, str]
     device: str
     date: str

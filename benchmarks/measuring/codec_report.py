@@ -37,7 +37,8 @@ def tables(report: Report) -> str:
     parts = [
         f"# Codecs on {report['data']}\n",
         f"{report['test_images']:,} test images of {'×'.join(map(str, report['image_shape']))}, "
-        f"{report['train_images']:,} to fit k-means and PCA to, {report['images_per_mosaic']:,} images per mosaic. "
+        f"{report['train_images']:,} to fit k-means and PCA to, {report['images_per_mosaic']:,} images per mosaic"
+        f"{', shuffled' if report['shuffled'] else ''}. "
         "MSE is of images in [−1, 1]; PSNR and SSIM are means over images.\n",
         f"{', '.join(map(' '.join, report['versions'].items()))}; {report['device']}; {report['date']}.\n",
         "Bits per image at equal MSE, between the measured points:\n",
@@ -133,7 +134,7 @@ def _bits(bits: float | None) -> str:
 def _dress(axes: Axes) -> None:
     for axis, scale in ((axes.xaxis, axes.set_xscale), (axes.yaxis, axes.set_yscale)):
         scale("log")
-        axis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter(FuncFormatter(lambda number, _: f"{number:,g}"))
         axis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("bits per image")
