@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -434,12 +434,7 @@ class _Validation:
 
 def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
     """Return a compiled `evaluate(state, split=..., batch_size=...)` that sums over a split, on the host."""
-
-    def evaluate_batch(state: tuple[Any, Any], batch: Batch) -> Any:
-        sums = stage.evaluate(*state, batch)
-        return jax.lax.psum(sums, parallel.axis_name) if parallel.axis_name else sums
-
-    compiled = parallel.compile(evaluate_batch)
+    compiled = _evaluation(stage, parallel)
 
     def evaluate(
         state: TrainState,
@@ -457,6 +452,17 @@ def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
         return jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
 
     return evaluate
+
+
+@lru_cache(maxsize=4)
+def _evaluation(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
+    """Return the compiled evaluation of a batch: the same one for the same stage, for all of its splits."""
+
+    def evaluate_batch(state: tuple[Any, Any], batch: Batch) -> Any:
+        sums = stage.evaluate(*state, batch)
+        return jax.lax.psum(sums, parallel.axis_name) if parallel.axis_name else sums
+
+    return parallel.compile(evaluate_batch)
 
 
 def _check_replicas(stage: Stage, parallel: Parallel, state: TrainState, step: int, checkpoints: Checkpoints) -> None:

@@ -210,6 +210,23 @@ def test_sums_are_exact_over_ragged_batches_and_devices():
     assert jax.tree.leaves(sums)[0].dtype == np.float64
 
 
+def test_all_splits_are_evaluated_by_one_program():
+    @dataclasses.dataclass(frozen=True, eq=False)
+    class Counted(ToyStage):
+        traced: list = dataclasses.field(default_factory=list)
+
+        def evaluate(self, params, state, batch):
+            self.traced.append(batch)
+            return super().evaluate(params, state, batch)
+
+    stage, parallel = Counted(), Parallel("pmap")
+    optimizer = make_optimizer(learning_rate=0.1, num_steps=1)
+    state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
+    for _ in ("validation", "test"):
+        evaluator(stage, parallel)(state, split=VALIDATION, batch_size=4)
+    assert len(stage.traced) == 1
+
+
 def test_an_evaluation_that_is_stopped_closes_its_reader(monkeypatch):
     opened = []
 
