@@ -40,7 +40,7 @@ NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE, WANDB))
 MADE = {
     SUMMARY: "metrics on the test split",
     LOSS_CURVES: "losses of both stages",
-    RECONSTRUCTIONS: "originals over reconstructions",
+    RECONSTRUCTIONS: "originals, reconstructions and errors",
     SAMPLES: "one row of samples per class",
     METRICS: "every logged metric",
     EVENTS: "the same for TensorBoard (pip install tensorboard)",

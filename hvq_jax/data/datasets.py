@@ -112,6 +112,17 @@ class ImageDataset:
         return digest.hexdigest()
 
 
+def data_title(name: str) -> str:
+    """Return the title of the data set `name`, for plots: in words where it is one of ours, else the name.
+
+    >>> data_title("fashion_mnist_mini"), data_title("tf_flowers")
+    ('Fashion-MNIST mini', 'tf_flowers')
+    """
+    if name == GIVEN:
+        return "own arrays"
+    return BUILDERS[name].TITLE if name in BUILDERS else name
+
+
 def load_dataset(name: str, **options: Any) -> ImageDataset:
     """Open the data set `name` with the other fields of `DataOptions`; see `open_dataset`."""
     given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in options.items()}

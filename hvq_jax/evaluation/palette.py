@@ -8,7 +8,11 @@ from hvq_jax.latents import LATENTS
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY_BLUE = "#E69F00", "#56B4E9"
+BLACK = "#000000"
 GREY = "#7F7F7F"  # of what is shown for comparison, such as image formats
+
+# Of several quantities of one run, such as the terms of a loss, in this order.
+QUANTITY_COLORS = (BLACK, BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE)
 
 LATENT_COLORS = {"vq": BLUE, "projected": VERMILION, "frequency": GREEN, "combined": PURPLE}
 _FURTHER = (ORANGE, SKY_BLUE)

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hvq_jax.errors import UserError
+from hvq_jax.evaluation.palette import QUANTITY_COLORS
 from hvq_jax.files import whole_file
 from hvq_jax.images import to_uint8
 
@@ -36,14 +38,36 @@ _MARGIN = 12
 _GAP = 4
 _LINE_HEIGHT = 20
 
+LARGEST_SHOWN_ERROR = 0.25  # of the range of values, in `error_map`
+
 _KEPT_COLOR = (230, 85, 13)  # of the bar beside the part of an image that was given
 
 _TITLE_FONT = FontProperties(size=9)  # points
 _LABEL_FONT = FontProperties(size=7.5)
 
 
+def error_map(originals: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
+    """Return the errors of images as colours: uint8 `[N, H, W, 3]`, light where there is none.
+
+    An error is the absolute difference, averaged over the channels. It becomes darker up to `LARGEST_SHOWN_ERROR` of
+    the range of values, and is black from there on: the colours of two figures can be compared.
+
+    >>> black, grey = np.zeros((1, 1, 2, 1), np.uint8), np.array([[[[0], [64]]]], np.uint8)
+    >>> error_map(black, grey)[0, 0].tolist()
+    [[251, 252, 191], [0, 0, 3]]
+
+    Args:
+        originals: `[N, H, W, C]`.
+        reconstructions: same shape.
+    """
+    shown, made = (_to_rgb(images).astype(np.float32) / 255 for images in (originals, reconstructions))
+    share = np.abs(shown - made).mean(axis=-1) / LARGEST_SHOWN_ERROR
+    colors: np.ndarray = colormaps["magma_r"](np.clip(share, 0, 1), bytes=True)
+    return colors[..., :3]
+
+
 def save_reconstructions(path: str | Path, originals: np.ndarray, reconstructions: np.ndarray, *, title: str) -> None:
-    """Save rows of originals, each above the row of its reconstructions.
+    """Save rows of originals, each above the rows of its reconstructions and of their errors (`error_map`).
 
     Args:
         path: PNG file to write.
@@ -61,12 +85,17 @@ def save_reconstructions(path: str | Path, originals: np.ndarray, reconstruction
             f"{np.shape(reconstructions)}"
         )
     tile_width = originals.shape[2] * _enlargement(originals.shape) + _GAP
-    num_pairs = math.ceil(len(originals) / max(1, _MAX_ROW_WIDTH // tile_width))
-    num_columns = math.ceil(len(originals) / num_pairs)
-    pairs = [_in_rows(images, num_columns) for images in (originals, reconstructions)]
-    tiles = np.stack(pairs, axis=1).reshape(2 * num_pairs, *pairs[0].shape[1:])
-    row_names = ["original", "reconstruction"] * num_pairs
-    _write(_tile_figure(tiles, row_names=row_names, rows_per_group=2, title=title), path)
+    num_groups = math.ceil(len(originals) / max(1, _MAX_ROW_WIDTH // tile_width))
+    num_columns = math.ceil(len(originals) / num_groups)
+    rows = {
+        "original": originals,
+        "reconstruction": reconstructions,
+        f"error (black: ≥ {100 * LARGEST_SHOWN_ERROR:.0f} %)": error_map(originals, reconstructions),
+    }
+    groups = [_in_rows(images, num_columns) for images in rows.values()]
+    tiles = np.stack(groups, axis=1).reshape(len(rows) * num_groups, *groups[0].shape[1:])
+    figure = _tile_figure(tiles, row_names=[*rows] * num_groups, rows_per_group=len(rows), title=title)
+    _write(figure, path)
 
 
 def save_samples(
@@ -218,22 +247,33 @@ def _curves(panel: _Panel, records: Sequence[dict[str, Any]]) -> _Curves:
     return curves
 
 
+def _names_of_curves(quantities: Sequence[str], curves: _Curves) -> dict[str, str]:
+    """Return the quantities to draw, each with its name in the legend; those of the same numbers are one curve."""
+    alike: dict[str, list[str]] = {}
+    for quantity in quantities:
+        own = {split: points for (name, split), points in curves.items() if name == quantity}
+        if own:
+            alike.setdefault(repr(own), []).append(quantity)
+    return {same[0]: " = ".join(same) for same in alike.values()}
+
+
 def _can_be_drawn(value: float, scale: str) -> bool:
     return math.isfinite(value) and (scale == "linear" or value > 0)
 
 
 def _draw_panel(axes: Axes, panel: _Panel, curves: _Curves) -> None:
-    colors = {quantity: f"C{i}" for i, quantity in enumerate(panel.quantities)}
+    colors = dict(zip(panel.quantities, QUANTITY_COLORS, strict=False))
+    names = _names_of_curves(panel.quantities, curves)
     for (quantity, split), (steps, values) in curves.items():
-        style = dict(_SPLIT_STYLES[split], color=colors[quantity])
-        if len(steps) > _MAX_MARKED_POINTS:
-            style["marker"] = None
-        axes.plot(steps, values, **style)
-    names = [name for name in panel.quantities if any(name == quantity for quantity, _ in curves)]
+        if quantity in names:
+            style = dict(_SPLIT_STYLES[split], color=colors[quantity])
+            if len(steps) > _MAX_MARKED_POINTS:
+                style["marker"] = None
+            axes.plot(steps, values, **style)
     splits = [split for split in _SPLIT_STYLES if any(split == other for _, other in curves)]
-    legend = [Line2D([], [], color=colors[name], label=name) for name in names if len(names) > 1]
+    legend = [Line2D([], [], color=colors[quantity], label=name) for quantity, name in names.items() if len(names) > 1]
     legend += [Line2D([], [], **_SPLIT_STYLES[split], color="0.3", label=split) for split in splits]
-    axes.legend(handles=legend, fontsize=8, frameon=False)
+    axes.legend(handles=legend, fontsize=8, edgecolor="none", framealpha=0.8)
     axes.set_title(panel.title, fontsize=10, loc="left")
     axes.set_xlabel("training step", fontsize=9)
     axes.set_ylabel(panel.unit, fontsize=9)

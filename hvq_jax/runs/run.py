@@ -15,7 +15,7 @@ from hvq_jax import layout
 from hvq_jax.autoencoder import Autoencoder
 from hvq_jax.codec import range_coder
 from hvq_jax.data.augment import Augmentation
-from hvq_jax.data.datasets import AnySplit, ImageDataset
+from hvq_jax.data.datasets import AnySplit, ImageDataset, data_title
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
@@ -226,7 +226,7 @@ class ImageRun(Run):
                     self.workdir / layout.RECONSTRUCTIONS,
                     originals,
                     reconstructions,
-                    title=f"{self.data_name}, test images, latent: {self.model.latent_options.mode}",
+                    title=f"{data_title(self.data_name)}: test images, {self.model.latent_options.mode} latent",
                 )
             return self.test(stage, state, self.dataset.test)
 
@@ -291,7 +291,7 @@ class ImageRun(Run):
                 self.workdir / layout.SAMPLES,
                 rows[:, : options.per_class],
                 trained.class_names if conditional else [""] * num_classes,
-                title=f"Samples, {self.data_name}, latent: {self.model.latent_options.mode}",
+                title=f"{data_title(self.data_name)}: samples, {self.model.latent_options.mode} latent",
             )
         metrics: dict[str, Any] = {"continuous_part": note or "none"}
         if classify:

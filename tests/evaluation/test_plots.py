@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hvq_jax.errors import UserError
@@ -83,6 +84,9 @@ def test_originals_stand_over_their_reconstructions(tmp_path):
     red, blue = block(plot, RED), block(plot, BLUE)
     assert red[1:] == blue[1:]
     assert red[0] < blue[0]
+    # The error is below: two thirds of the range, which is drawn black.
+    error = plot[blue[0] + blue[2] + 10, blue[1] + 5]
+    assert error.tolist() == plots.error_map(plain(RED), plain(BLUE))[0, 0, 0].tolist() == [0, 0, 3]
     # The names are to the left of the images.
     assert (plot[red[0] : red[0] + red[2], : red[1]] < 128).any()
     assert (plot[blue[0] : blue[0] + blue[2], : blue[1]] < 128).any()
@@ -99,6 +103,23 @@ def test_many_reconstructions_go_in_several_pairs_of_rows(tmp_path):
     assert bands == [tuple(RED), tuple(BLUE)] * (len(bands) // 2)
     assert len(bands) > 2
     assert (plot == RED).all(-1).sum() == 40 * 96 * 96
+
+
+def test_errors_of_colour_and_grey_images_and_of_floats_have_one_scale():
+    """Darker with the mean of the absolute differences of the channels, up to the largest error that is told apart."""
+    original = np.full((1, 1, 5, 1), 128, np.uint8)
+    differences = np.array([0, 10, -10, 64, 100])
+    grey = (original + differences[:, None]).astype(np.uint8)
+    colors = plots.error_map(original, grey)[0, 0].astype(int)
+    assert colors.shape == (5, 3)
+    assert colors[1].tolist() == colors[2].tolist()
+    assert colors[0].sum() > colors[1].sum() > colors[3].sum()
+    assert colors[3].tolist() == colors[4].tolist()  # beyond a quarter of the range
+    of_one_channel = np.repeat(original, 3, axis=-1)
+    of_one_channel[..., 0] += 30  # a third of which is 10
+    np.testing.assert_array_equal(plots.error_map(np.repeat(original, 3, -1), of_one_channel)[0, 0, 0], colors[1])
+    floats = (images / 127.5 - 1 for images in (original.astype(np.float32), grey.astype(np.float32)))
+    np.testing.assert_array_equal(plots.error_map(*floats)[0, 0], colors)
 
 
 def test_samples_are_one_row_per_class(tmp_path):
@@ -229,6 +250,20 @@ def test_loss_curves_leave_out_what_has_no_place_on_the_axis(tmp_path):
         record("autoencoder", "validation", 4, loss=float("inf")),
     ]
     np.testing.assert_array_equal(plot_of(tmp_path, finite), plot_of(tmp_path, spoilt))
+
+
+def test_quantities_of_the_same_numbers_are_one_curve_that_is_named_after_both():
+    rows = [record("autoencoder", "train", step, reconstruction=1.0, codebook=2 / step) for step in (1, 2, 3)]
+    panel = plots._PANELS[0]
+    for commitment, names in (
+        ({"commitment": 3.0}, ["reconstruction", "codebook", "commitment"]),
+        ({}, ["reconstruction", "codebook = commitment"]),
+    ):
+        curves = plots._curves(panel, [{**row, "commitment": row["codebook"], **commitment} for row in rows])
+        axes = Figure().subplots()
+        plots._draw_panel(axes, panel, curves)
+        assert len(axes.lines) == len(names)
+        assert [text.get_text() for text in axes.get_legend().get_texts()] == [*names, "train"]
 
 
 def test_of_two_records_of_a_step_the_later_counts_in_any_order(tmp_path):

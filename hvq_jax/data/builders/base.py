@@ -48,6 +48,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     OPTIONS: ClassVar[tuple[str, ...]] = ()  # keyword arguments of the constructor, besides the folders
     HOMEPAGE: ClassVar[str | None] = None
+    TITLE: ClassVar[str]  # of plots and for people
 
     def __init_subclass__(cls) -> None:
         # Most of our names are already taken in TFDS's registry, by builders that need TensorFlow.

@@ -85,6 +85,7 @@ def _upright(rows: np.ndarray) -> np.ndarray:
 class Cifar10(CifarBuilder):
     """Natural images of 10 classes: 50,000 for training, 10,000 for testing."""
 
+    TITLE = "CIFAR-10"
     DESCRIPTION = "CIFAR-10 (Krizhevsky, 2009), official splits."
     CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
     BINARY = PublishedFile(
@@ -107,6 +108,7 @@ class Cifar10(CifarBuilder):
 class Cifar100(CifarBuilder):
     """Natural images of 100 classes (the fine labels): 50,000 for training, 10,000 for testing."""
 
+    TITLE = "CIFAR-100"
     DESCRIPTION = "CIFAR-100 (Krizhevsky, 2009), official splits, fine labels."
     CLASS_NAMES = tuple(_FINE_LABELS.split())
     BINARY = PublishedFile(

@@ -22,6 +22,7 @@ class FashionMnistMini(ArrayBuilder):
     Results on these splits are not Fashion-MNIST results.
     """
 
+    TITLE = "Fashion-MNIST mini"
     DESCRIPTION = (
         "Fashion-MNIST's official test file (10,000 images) in new splits: results are not Fashion-MNIST results."
     )

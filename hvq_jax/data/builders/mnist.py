@@ -61,6 +61,7 @@ class IdxBuilder(ArrayBuilder):
 class Mnist(IdxBuilder):
     """Handwritten digits: 60,000 for training, 10,000 for testing."""
 
+    TITLE = "MNIST"
     DESCRIPTION = "MNIST handwritten digits (LeCun, Cortes and Burges), official splits."
     HOMEPAGE = "http://yann.lecun.com/exdb/mnist/"
     CLASS_NAMES = tuple("0123456789")
@@ -76,6 +77,7 @@ class Mnist(IdxBuilder):
 class FashionMnist(IdxBuilder):
     """Images of Zalando's clothing: 60,000 for training, 10,000 for testing."""
 
+    TITLE = "Fashion-MNIST"
     DESCRIPTION = "Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747), official splits."
     HOMEPAGE = FASHION_MNIST_HOMEPAGE
     CLASS_NAMES = FASHION_MNIST_CLASS_NAMES

@@ -67,6 +67,7 @@ class OwnImages(ImageBuilder):
     and the options. So files that have changed are prepared again, and unchanged ones are reused.
     """
 
+    TITLE = "own images"
     OPTIONS: ClassVar[tuple[str, ...]] = ("image_size", "channels", "skip_corrupt", "labels")
     NEEDED: ClassVar[tuple[str, str]] = ("your folder of images", "FOLDER")  # for manual_dir, in words and in short
     HAS_SIZE: ClassVar[bool] = False  # whether the format stores images of one size
