@@ -5,7 +5,6 @@ enlarged without smoothing. An existing file is replaced only once the new one i
 not writable raises UserError.
 """
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from hvq_jax.errors import UserError
+from hvq_jax.evaluation.curves import PANELS, Curves, Panel, find_curves, names_of_curves
 from hvq_jax.evaluation.palette import QUANTITY_COLORS
 from hvq_jax.files import whole_file
 from hvq_jax.images import to_uint8
@@ -156,7 +156,7 @@ def save_grid(
 
 def has_losses(records: Sequence[dict[str, Any]]) -> bool:
     """Return whether `save_loss_curves` has anything to draw."""
-    return any(_curves(panel, records) for panel in _PANELS)
+    return any(find_curves(panel, records) for panel in PANELS)
 
 
 def save_loss_curves(path: str | Path, records: Sequence[dict[str, Any]]) -> None:
@@ -170,48 +170,15 @@ def save_loss_curves(path: str | Path, records: Sequence[dict[str, Any]]) -> Non
     Raises:
         UserError: there is nothing to draw, or the file cannot be written.
     """
-    panels = [panel for panel in _PANELS if _curves(panel, records)]
+    panels = [panel for panel in PANELS if find_curves(panel, records)]
     if not panels:
         raise UserError(f"no losses to draw in {path}: the run has not logged any yet")
     layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08)  # inches
     figure = Figure((5.0 * len(panels), 3.6), dpi=_PIXELS_PER_INCH, layout=layout)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        _draw_panel(axes, panel, _curves(panel, records))
+        _draw_panel(axes, panel, find_curves(panel, records))
     _write(figure, path)
 
-
-@dataclasses.dataclass(frozen=True)
-class _Panel:
-    stage: str
-    title: str
-    unit: str
-    quantities: tuple[str, ...]  # their keys in the records
-    scale: str
-
-
-_PANELS = (
-    _Panel(
-        stage="autoencoder",
-        title="Autoencoder: loss and its terms",
-        unit="mean squared error",
-        quantities=("loss", "reconstruction", "codebook", "commitment", "projection"),
-        scale="log",
-    ),
-    _Panel(
-        stage="autoencoder",
-        title="Autoencoder: use of the codebook",
-        unit="perplexity (effective number of codes)",
-        quantities=("perplexity",),
-        scale="linear",
-    ),
-    _Panel(
-        stage="prior",
-        title="Prior: negative log-likelihood",
-        unit="nats per latent",
-        quantities=("nats_per_latent",),
-        scale="linear",
-    ),
-)
 
 # Validation is drawn over the noise of training; the two look different even if each is a single point.
 _SPLIT_STYLES: dict[str, dict[str, Any]] = {
@@ -228,42 +195,10 @@ _SPLIT_STYLES: dict[str, dict[str, Any]] = {
 # Up to this number every point has a marker; more markers would overlap.
 _MAX_MARKED_POINTS = 40
 
-_Curves = dict[tuple[str, str], tuple[list[int], list[float]]]  # (quantity, split) -> steps, values
 
-
-def _curves(panel: _Panel, records: Sequence[dict[str, Any]]) -> _Curves:
-    curves: _Curves = {}
-    for split, quantity in itertools.product(_SPLIT_STYLES, panel.quantities):
-        points = {
-            record["step"]: record[quantity]
-            for record in records
-            if record["stage"] == panel.stage
-            and record["split"] == split
-            and _can_be_drawn(record.get(quantity, math.nan), panel.scale)
-        }
-        if points:
-            steps = sorted(points)
-            curves[quantity, split] = steps, [points[step] for step in steps]
-    return curves
-
-
-def _names_of_curves(quantities: Sequence[str], curves: _Curves) -> dict[str, str]:
-    """Return the quantities to draw, each with its name in the legend; those of the same numbers are one curve."""
-    alike: dict[str, list[str]] = {}
-    for quantity in quantities:
-        own = {split: points for (name, split), points in curves.items() if name == quantity}
-        if own:
-            alike.setdefault(repr(own), []).append(quantity)
-    return {same[0]: " = ".join(same) for same in alike.values()}
-
-
-def _can_be_drawn(value: float, scale: str) -> bool:
-    return math.isfinite(value) and (scale == "linear" or value > 0)
-
-
-def _draw_panel(axes: Axes, panel: _Panel, curves: _Curves) -> None:
+def _draw_panel(axes: Axes, panel: Panel, curves: Curves) -> None:
     colors = dict(zip(panel.quantities, QUANTITY_COLORS, strict=False))
-    names = _names_of_curves(panel.quantities, curves)
+    names = names_of_curves(panel.quantities, curves)
     for (quantity, split), (steps, values) in curves.items():
         if quantity in names:
             style = dict(_SPLIT_STYLES[split], color=colors[quantity])
