@@ -10,6 +10,7 @@ from PIL import Image
 
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation import plots
+from hvq_jax.evaluation.curves import PANELS, find_curves
 
 RED, GREEN, BLUE = [255, 0, 0], [0, 255, 0], [0, 0, 255]
 WHITE = [255, 255, 255]
@@ -254,12 +255,12 @@ def test_loss_curves_leave_out_what_has_no_place_on_the_axis(tmp_path):
 
 def test_quantities_of_the_same_numbers_are_one_curve_that_is_named_after_both():
     rows = [record("autoencoder", "train", step, reconstruction=1.0, codebook=2 / step) for step in (1, 2, 3)]
-    panel = plots._PANELS[0]
+    panel = PANELS[0]
     for commitment, names in (
         ({"commitment": 3.0}, ["reconstruction", "codebook", "commitment"]),
         ({}, ["reconstruction", "codebook = commitment"]),
     ):
-        curves = plots._curves(panel, [{**row, "commitment": row["codebook"], **commitment} for row in rows])
+        curves = find_curves(panel, [{**row, "commitment": row["codebook"], **commitment} for row in rows])
         axes = Figure().subplots()
         plots._draw_panel(axes, panel, curves)
         assert len(axes.lines) == len(names)
