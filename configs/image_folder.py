@@ -9,7 +9,7 @@ multiples of network.factor, and choose grey with --config.data.channels=1. An u
 error that names it; with --config.data.skip_corrupt=True such files are skipped and listed.
 
 Images in other files are trained on in the same way, with --config.data.name=image_arrays, image_table, image_tar or
-image_zip: see docs/datasets.md.
+image_zip: see docs/howto/data.md.
 
 The images are prepared once, in data.data_dir (default: TFDS's folder), and again if the folder changes.
 """

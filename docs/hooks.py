@@ -1,18 +1,34 @@
 """Adds the pages, plots and results of `studies/` to the site, at their paths in the repository."""
 
+import re
 from pathlib import Path
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SHOWN = ("*.md", "*.png", "*.svg", "*.json")
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
+def on_files(files: Any, config: Any) -> Any:
     """Add the files of the studies; MkDocs calls this before it reads pages."""
+    from mkdocs.structure.files import File  # here, because tests of the links run without MkDocs
+
     for pattern in SHOWN:
         for path in sorted((ROOT / "studies").rglob(pattern)):
             name = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
+    """Let links lead where the site has the pages; MkDocs calls this before it renders a page."""
+    return links_of_site(markdown, page.file.src_uri)
+
+
+def links_of_site(markdown: str, page: str) -> str:
+    """Return a page with its links between docs/ and studies/, which are those of the repository, as those of the site.
+
+    There, docs/ is the root, and studies/ is in it.
+    """
+    if page.startswith("studies/"):
+        return re.sub(r"(\]\((?:\.\./)+)docs/", r"\1", markdown)
+    return re.sub(r"\]\(\.\./((?:\.\./)*studies/)", r"](\1", markdown)

@@ -1,7 +1,7 @@
-"""Redraw figures and tables of studies, and write the numbers in their pages and the README, from stored results.
+"""Redraw figures and tables of studies, and write the numbers in their pages, docs/results.md and the README.
 
     python -m studies.write_pages            # all, as `make report`
-    python -m studies.write_pages codebooks  # one study, and the README
+    python -m studies.write_pages codebooks  # one study, docs/results.md and the README
 
 Trains nothing, and changes nothing where the files already follow from the results.
 """
@@ -11,7 +11,7 @@ import sys
 
 from hvq_jax.command import exit_status
 from hvq_jax.files import write_text
-from studies.pages import PAGES, README
+from studies.pages import PAGES, SUMMARIES
 
 
 def main(arguments: list[str]) -> None:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     names = parser.parse_args(arguments).studies
     if unknown := [name for name in names if name not in PAGES]:
         parser.error(f"no study {unknown[0]}: choose from {', '.join(PAGES)}")
-    for page in dict.fromkeys([*(PAGES[name] for name in names or PAGES), README]):
+    for page in dict.fromkeys([*(PAGES[name] for name in names or PAGES), *SUMMARIES]):
         page.redraw()
         text = page.path.read_text()
         if (now := page.write(text)) != text:

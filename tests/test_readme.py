@@ -1,16 +1,11 @@
-"""The Python of the README does what its comments say."""
+"""The Python of the README and of how-to pages does what its comments say; the README has two screens."""
 
 import re
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-from flax import linen as nn
-
-import hvq_jax as hvq
-
-SNIPPETS = re.findall(r"```python\n(.*?)```", Path(__file__).parents[1].joinpath("README.md").read_text(), re.DOTALL)
-USUAL = {"hvq": hvq, "jax": jax, "jnp": jnp, "nn": nn}
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / name for name in ("README.md", "docs/start.md", "docs/howto/quantizer_layer.md")]
+SNIPPETS = {code for page in PAGES for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)}
 
 
 def executed(beginning, **replaced):
@@ -19,9 +14,13 @@ def executed(beginning, **replaced):
     for old, new in replaced.items():
         assert old in snippet
         snippet = snippet.replace(old, new)
-    names = dict(USUAL)
+    names = {}
     exec(snippet, names)
     return names
+
+
+def test_the_readme_has_two_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
 
 
 def test_a_trained_run_is_used_as_the_readme_says(trained_run):
@@ -31,7 +30,7 @@ def test_a_trained_run_is_used_as_the_readme_says(trained_run):
     assert found["codes"].indices.shape == found["codes"].gains.shape == (4, *grid)
 
 
-def test_a_quantizer_is_put_into_a_network_as_the_readme_says():
+def test_a_quantizer_is_put_into_a_network_as_its_page_says():
     found = executed("HybridQuantizer")
     assert found["reconstructions"].shape == found["images"].shape
     assert int(found["variables"]["codebook"]["HybridQuantizer_0"]["steps"]) == 1

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hvq_jax as hvq
 from docs.examples import fenced
+from docs.hooks import links_of_site
 
 REFERENCE = "\n".join(path.read_text() for path in sorted(Path("docs/reference").glob("*.md")))
 
@@ -21,3 +22,12 @@ def test_examples_in_docstrings_are_code():
     code = "```pycon\n>>> add(\n...     1, 2\n... )\n3\n>>> add(0, 0)\n0\n```"
     assert fenced(docstring).strip() == f"Add.\n\n{code}\n\nMore.\n\n```pycon\n>>> add(1, 1)\n2\n```"
     assert fenced("No examples.").strip() == "No examples."
+
+
+def test_links_of_the_repository_lead_to_the_same_pages_on_the_site():
+    assert links_of_site("[a](../studies/b/README.md#c)", "results.md") == "[a](studies/b/README.md#c)"
+    assert links_of_site("![a](../../studies/b.png)", "howto/data.md") == "![a](../studies/b.png)"
+    assert links_of_site("[a](../docs/results.md)", "studies/README.md") == "[a](../results.md)"
+    for page in (Path("README.md"), *Path("docs").rglob("*.md"), *Path("studies").rglob("*.md")):
+        for target in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"

@@ -45,7 +45,7 @@ def _numbers() -> dict[str, float]:
 
 
 def _tables() -> dict[str, str]:
-    """Return the latents at two epochs beside their rates, for the README."""
+    """Return the latents at two epochs beside their rates, for docs/results.md."""
     numbers, rates = _numbers(), read_all()
     head = ["latent", "trainings", "bits per image: codes", "continuous part", "test MSE on [−1, 1]", "PSNR, dB"]
     codes = {latent: f"{numbers[f'{latent}/bits of codes']:.0f}" for latent in LATENTS}

@@ -107,7 +107,7 @@ def _sweeps() -> dict[str, float]:
 
 
 def _tables() -> dict[str, str]:
-    """Return the latents with the default codebook, for the README."""
+    """Return the latents with the default codebook, for docs/results.md."""
     head = [
         "latent, prior",
         "trainings",

@@ -1,4 +1,4 @@
-"""The commands of docs/datasets.md, on the files that its program writes: every format holds the same data set."""
+"""The commands of docs/howto/data.md, on the files that its program writes: every format holds the same data set."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ from hvq_jax.data.datasets import open_dataset
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.options import from_dict
 
-PAGE = Path(__file__).parents[2].joinpath("docs", "datasets.md").read_text()
+PAGE = Path(__file__).parents[2].joinpath("docs", "howto", "data.md").read_text()
 
 
 def test_every_format_of_the_page_holds_the_same_images(tmp_path, prepared_dir, mini, monkeypatch):

@@ -1,4 +1,4 @@
-"""Every number in the pages of studies and in the README's results is a stored one."""
+"""Every number in the pages of studies, in docs/results.md and in the README's answer is a stored one."""
 
 import dataclasses
 import re
@@ -119,7 +119,7 @@ def test_the_command_writes_what_differs_and_nothing_else(tmp_path, monkeypatch,
     drawn = []
     of_study = type(PAGES["README"])(page, lambda: drawn.append(1), lambda: NUMBERS)
     monkeypatch.setattr("studies.write_pages.PAGES", {"a": of_study})
-    monkeypatch.setattr("studies.write_pages.README", of_study)
+    monkeypatch.setattr("studies.write_pages.SUMMARIES", (of_study,))
     monkeypatch.setattr("studies.page.ROOT", tmp_path)
     main(["a"])
     assert page.read_text() == "MSE 0.0236<!--vq/mse-->\n"
