@@ -1,6 +1,7 @@
 """`import hvq_jax`: what it offers, and what it does not load."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import hvq_jax
+from hvq_jax import commands
 
 HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "grain", "tensorboardX", "PIL", "flax", "jax")
 
@@ -32,10 +34,37 @@ def test_an_unknown_name_is_an_attribute_error():
         hvq_jax.nothing  # noqa: B018
 
 
-def test_the_import_alone_loads_nothing_heavy():
-    program = f"import sys, hvq_jax; print([name for name in {HEAVY} if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+# Then with the help text of each command, as its script prints it.
+LIGHT = f"""
+import contextlib, io, sys, hvq_jax
+
+print([name for name in {HEAVY} if name in sys.modules])
+from hvq_jax import commands
+
+for name in commands.NAMES:
+    sys.argv = [name, "--help"]
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO())) as text:
+        assert commands.run(name) == 0
+    assert b"--workdir" in text.buffer.getvalue()
+print([name for name in {(*HEAVY, "jaxlib", "numpy")} if name in sys.modules])
+"""
+
+
+def test_the_import_alone_and_help_texts_load_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", LIGHT], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n[]\n"
+
+
+@pytest.mark.parametrize("name", commands.NAMES)
+def test_the_stored_help_text_is_that_of_the_command(name):
+    command = importlib.import_module(f"hvq_jax.commands.{name}")
+    assert commands.help_file(name).read_text() == command.describe(), "run python -m hvq_jax.commands"
+
+
+def test_every_command_has_a_help_text():
+    folder = commands.help_file("train").parent
+    assert {path.stem for path in folder.iterdir()} == set(commands.NAMES)
+    assert {path.stem for path in folder.parent.glob("[!_]*.py")} == set(commands.NAMES)
 
 
 def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():

@@ -1,18 +1,32 @@
-"""The commands: each is a module with a function `run(arguments)`; its docstring is its help text.
+"""The commands: each is a module with a function `run(arguments)`, and with its help text from `describe()`.
 
 The command of the module `train` is `hvq-train` where the package is installed, and `python train.py` in a checkout.
+The help texts are stored beside the modules, so that `--help` does not wait for JAX: after changing an option, run
+
+    python -m hvq_jax.commands
 """
 
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 from hvq_jax.command import exit_status, start
 
+NAMES = ("compress", "convert", "evaluate", "export", "sample", "train")
+_HELP = frozenset({"--help", "-help", "-h"})
+
+
+def help_file(name: str) -> Path:
+    """Return the file with the help text of the command `name`."""
+    return Path(__file__).parent / "help" / f"{name}.txt"
+
 
 def main(name: str, arguments: Sequence[str]) -> int:
-    """Run the command `name` with these arguments; return the exit status."""
+    """Run the command `name` with these arguments, or print its help text; return the exit status."""
+    if _HELP & set(arguments):
+        return exit_status(lambda: print(help_file(name).read_text(encoding="utf-8"), end=""))
     command = importlib.import_module(f"hvq_jax.commands.{name}")
     from hvq_jax.training.logging import set_quiet
 
@@ -31,6 +45,8 @@ def run(name: str) -> int:
     except ImportError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    if _HELP & set(sys.argv[1:]):
+        return main(name, sys.argv[1:])
     from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
     set_cpu_options()  # before anything uses a device

@@ -23,7 +23,7 @@ from hvq_jax.runs.compress_files import compress_images, decompress_files, descr
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     what = options.add_mutually_exclusive_group(required=True)
     what.add_argument("--compress", type=path_argument, metavar="PATH", help="an image, a folder of images, or an .npz")
     what.add_argument("--split", choices=SPLITS, help="compress a split of the run's data set")
@@ -40,6 +40,11 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--bare", action="store_true", help="leave out headers and checksums, to measure the rate")
     return options
+
+
+def describe() -> str:
+    """Return the help text."""
+    return parser().format_help()
 
 
 def run(arguments: list[str]) -> None:

@@ -21,7 +21,7 @@ from hvq_jax.runs.evaluate_command import evaluate_run
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     options.add_argument("--workdir", type=path_argument, required=True, help="folder of a trained run")
     what = options.add_mutually_exclusive_group()
     what.add_argument("--split", choices=SPLITS, help="a split of the run's data set (default: test)")
@@ -32,6 +32,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--portable", action="store_true", help="make the file one that other machines can read")
     options.add_argument("--out", type=path_argument, help="a .json to write")
     return options
+
+
+def describe() -> str:
+    """Return the help text."""
+    return parser().format_help()
 
 
 def run(arguments: list[str]) -> None:

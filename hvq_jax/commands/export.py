@@ -31,7 +31,7 @@ _FLAGS = {"folder": "out"}
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     options.add_argument("--workdir", type=path_argument, required=True, help="folder of a trained run")
     options.add_argument("--out", type=path_argument, required=True, help="the folder to write, new or empty")
     options.add_argument("--format", required=True, metavar="|".join(FORMATS), help="what to write")
@@ -44,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         text = f"of jax's sampler: {field.metadata['rule'].help} (default: {field.default:g})"
         options.add_argument(f"--{field.name}", type=field.type, default=argparse.SUPPRESS, help=text)
     return options
+
+
+def describe() -> str:
+    """Return the help text."""
+    return parser().format_help()
 
 
 def run(arguments: list[str]) -> None:

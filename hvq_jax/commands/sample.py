@@ -23,6 +23,7 @@ how many of the M were effective. The more, the closer.
 
 import argparse
 import dataclasses
+from functools import partial
 
 from hvq_jax.devices.parallel import find_devices
 from hvq_jax.errors import UserError
@@ -46,8 +47,18 @@ DRAWING = {
 }
 
 
+_HELP_COLUMNS = 120
+
+
 class OneLineParser(argparse.ArgumentParser):
-    """An argument parser with one-line errors."""
+    """An argument parser with one-line errors, whose help text has the same lines everywhere."""
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description,
+            usage=argparse.SUPPRESS,  # the description has it, by examples
+            formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=_HELP_COLUMNS),
+        )
 
     def error(self, message: str) -> None:  # type: ignore[override]
         """Raise UserError instead of printing the usage."""
@@ -63,7 +74,7 @@ def path_argument(text: str) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     options.add_argument("--workdir", type=path_argument, required=True, help="folder of a trained run")
     options.add_argument(
         "--out", type=path_argument, required=True, help="a .png, a .npz, or a folder for one PNG per image"
@@ -89,6 +100,11 @@ def parser() -> argparse.ArgumentParser:
         # No default, to distinguish options that were given from those that were not.
         options.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
     return options
+
+
+def describe() -> str:
+    """Return the help text."""
+    return parser().format_help()
 
 
 def run(arguments: list[str]) -> None:

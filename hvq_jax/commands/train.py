@@ -20,18 +20,20 @@
 from hvq_jax.devices.cluster import join
 from hvq_jax.devices.parallel import find_devices
 from hvq_jax.devices.preemption import RESUMES
+from hvq_jax.runs import options
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.open import run_experiment
-from hvq_jax.runs.options import describe
 
 INTERRUPTED = f"interrupted: {RESUMES}"
 
 
+def describe() -> str:
+    """Return the help text."""
+    return f"{__doc__}\nEvery option with its default:\n\n{options.describe()}\n"
+
+
 def run(arguments: list[str]) -> None:
-    """Run the experiment given on the command line, or print the help text."""
-    if {"--help", "-h", "-help"} & set(arguments):
-        print(f"{__doc__}\nEvery option with its default:\n\n{describe()}")
-        return
+    """Run the experiment given on the command line."""
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
     find_devices()
