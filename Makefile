@@ -1,6 +1,6 @@
 # make quickstart: train, evaluate and sample on the embedded images; writes runs/quickstart.
 # make test: run all tests. Like every target, it first installs the pinned requirements into .venv.
-# make bench: compare the speed with PyTorch, which it installs; about nine minutes on two cores.
+# make bench: compare the speed with PyTorch, which it installs; a quarter of an hour on two cores with no other work.
 # make report: redraw the figures and tables of the studies, and write the numbers in their pages, from stored results.
 # make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
 # make lint: ruff and mypy.

@@ -5,45 +5,52 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from benchmarks.measuring.memory import forget_peak, peak_mib
+from benchmarks.measuring.quiet import read, share_of_others
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
-from benchmarks.workloads.rows import OURS, ROWS, TORCH, Subject
+from benchmarks.peers.torch_settings import TorchSettings
+from benchmarks.workloads.rows import TORCH, Subject
 from hvq_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4  # relative, of the number that all subjects compute
-SHORTEST = 0.5  # minimum seconds of a repetition
-PAUSE = 0.05  # seconds between repetitions, because threads of the previous one may still be spinning
-
-
-@dataclasses.dataclass(frozen=True)
-class Measurement:
-    """Times in seconds of all repetitions, for the whole work, and peak memory, by subject, for one row."""
-
-    seconds: dict[str, list[float]]
-    stepping_mib: dict[str, float]  # while the repetitions run
-    process_mib: dict[str, float]  # since the process started
+SHORTEST = 1.0  # minimum seconds of a repetition: 3 % of two cores are then six ticks of the kernel's clock
 
 
 class Process:
-    """A subject in a separate process, which performs a repetition on request over a pipe."""
+    """A subject in a separate process, which performs a repetition on request over a pipe.
 
-    def __init__(self, subject: str, name: str, folder: Path, *, check: bool):
+    In between it is stopped, because its threads may spin.
+    """
+
+    def __init__(
+        self,
+        subject: str,
+        name: str,
+        folder: Path,
+        *,
+        check: bool = False,
+        positions: int = 0,
+        settings: TorchSettings | None = None,
+    ):
         self.subject = subject
-        self._log: IO[str] = (folder / f"{subject}.log").open("w+")
+        self._log: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - until `close`
         command = [sys.executable, "-m", "benchmarks.measuring.subjects", subject, name, str(folder)]
+        command += ["--check"] if check else []
+        command += [f"--positions={positions}"] if positions else []
+        command += [f"--torch={json.dumps(dataclasses.asdict(settings))}"] if settings else []
         self._process = subprocess.Popen(
-            [*command, *(["--check"] if check else [])],
+            command,
             cwd=_ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu"},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **(settings.environment if settings else {})},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -52,17 +59,21 @@ class Process:
         self.number: float = self._answer()["number"]
 
     def repeat(self) -> dict[str, float]:
-        """Perform another repetition and return the answer of `serve`."""
+        """Perform another repetition and return the answer of `serve`, with the share of others as `others`."""
         assert self._process.stdin
+        self._process.send_signal(signal.SIGCONT)
+        before = read()
         with contextlib.suppress(BrokenPipeError):  # `_answer` then reports that the process has ended
             self._process.stdin.write("\n")
             self._process.stdin.flush()
-        return self._answer()
+        answer = self._answer()
+        return {**answer, "others": share_of_others(before, read())}
 
     def _answer(self) -> dict[str, float]:
         assert self._process.stdout
         if line := self._process.stdout.readline():
             answer: dict[str, float] = json.loads(line)
+            self._process.send_signal(signal.SIGSTOP)
             return answer
         self._log.seek(0)
         lines = self._log.read().split("\n")
@@ -70,23 +81,21 @@ class Process:
         raise UserError(f"the process of {self.subject} ended with status {self._process.wait()}: {last}")
 
     def close(self) -> None:
-        """Kill the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._log.close()
+        """Kill the process, unless that has been done."""
+        if not self._log.closed:
+            self._process.kill()
+            self._process.communicate()
+            self._log.close()
 
 
 @contextlib.contextmanager
-def started(name: str, *, check: bool = False) -> Iterator[list[Process]]:
-    """Start the processes of a row and check that they agree; ours is started first because it writes the weights."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        processes: list[Process] = []
-        for subject in (OURS, *ROWS[name].peers):
-            process = Process(subject, name, Path(folder), check=check)
-            stack.callback(process.close)
-            processes.append(process)
-        require_agreement(name, {process.subject: process.number for process in processes})
-        yield processes
+def started(subject: str, name: str, folder: Path, **options: Any) -> Iterator[Process]:
+    """Start a process that is killed at the end."""
+    process = Process(subject, name, folder, **options)
+    try:
+        yield process
+    finally:
+        process.close()
 
 
 def require_agreement(name: str, numbers: dict[str, float]) -> None:
@@ -97,24 +106,6 @@ def require_agreement(name: str, numbers: dict[str, float]) -> None:
                 f"{name}: {subject} computes {number:.7g} and PyTorch {numbers[TORCH]:.7g} from the same weights and "
                 f"batch; they may differ by at most {TOLERANCE:g} (relative), so they cannot be compared"
             )
-
-
-def measure(name: str, repetitions: int) -> Measurement:
-    """Measure all repetitions of a row."""
-    if ROWS[name].work == "sample":
-        with started(name, check=True):
-            pass
-    measurement = Measurement({}, {}, {})
-    with started(name) as processes:
-        for _ in range(repetitions):
-            for process in processes:
-                time.sleep(PAUSE)
-                subject, answer = process.subject, process.repeat()
-                factor = ROWS[name].extrapolation if subject == TORCH else 1.0
-                measurement.seconds.setdefault(subject, []).append(factor * answer["seconds"])
-                measurement.stepping_mib[subject] = answer["stepping_mib"]  # a peak, so the last is the largest
-                measurement.process_mib[subject] = answer["process_mib"]
-    return measurement
 
 
 def serve(subject: Subject) -> None:

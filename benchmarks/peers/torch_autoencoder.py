@@ -4,7 +4,6 @@ Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` ca
 Images are float NCHW in [-1, 1].
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from benchmarks.peers.torch_settings import TorchSettings
 
 LEARNING_RATE = 2e-4
 
@@ -41,6 +42,7 @@ class Codebook(nn.Module):
     def __init__(self, num_codes: int, dim: int):
         super().__init__()
         self.embedding = nn.Embedding(num_codes, dim)
+        self.memory_format = torch.contiguous_format
 
     @torch.no_grad()
     def nearest(self, z_e: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ class Codebook(nn.Module):
 
     def forward(self, indices: Tensor) -> Tensor:
         """Return the codes `[B, D, h, w]` of indices `[B, h, w]`."""
-        return self.embedding(indices).permute(0, 3, 1, 2).contiguous()
+        return self.embedding(indices).permute(0, 3, 1, 2).contiguous(memory_format=self.memory_format)
 
 
 class VQVAE(nn.Module):
@@ -116,7 +118,7 @@ def training_step(model: VQVAE, optimizer: torch.optim.Optimizer, images: Tensor
 
 
 def subject(
-    work: str, state_dict: dict[str, np.ndarray], images: np.ndarray, indices: np.ndarray
+    work: str, state_dict: dict[str, np.ndarray], images: np.ndarray, indices: np.ndarray, settings: TorchSettings
 ) -> tuple[Callable[[], Any], Callable[[Any], float]]:
     """Return the function that `benchmarks.speed` times, and a function from its result to the number to compare.
 
@@ -125,14 +127,21 @@ def subject(
         state_dict: the weights; they determine the sizes of the model.
         images: [B, H, W, C] uint8.
         indices: [B, h, w] int32, the codes to decode.
+        settings: how PyTorch is run.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(settings.threads)
     num_codes, dim = state_dict["codebook.embedding.weight"].shape
     model = VQVAE(images.shape[-1], dim, num_codes)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
-    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous()
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    model.to(memory_format=memory_format)
+    model.codebook.memory_format = memory_format
+    x = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=memory_format)
+    if settings.compiled:
+        for method in ("loss", "encode", "decode"):
+            setattr(model, method, torch.compile(getattr(model, method)))
     if work == "train":
-        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=settings.fused)
         return lambda: training_step(model, optimizer, x), float
     model.eval()
     if work == "encode":

@@ -4,7 +4,6 @@ Its state dict has the reference's keys, so `hvq_jax.torch_reference.weights` ca
 The sampler makes a full pass through the network for every position, like that of the reference.
 """
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from benchmarks.peers.torch_settings import TorchSettings
 
 LEARNING_RATE = 3e-4
 
@@ -59,6 +60,7 @@ class GatedPixelCNN(nn.Module):
     def __init__(self, num_codes: int, num_classes: int, *, width: int = 64, num_layers: int = 15, head: int = 512):
         super().__init__()
         self.embedding = nn.Embedding(num_codes, width)
+        self.memory_format = torch.contiguous_format
         self.layers = nn.ModuleList(GatedLayer(width, num_classes, first=i == 0) for i in range(num_layers))
         self.output_conv = nn.Sequential(
             nn.Conv2d(width, head, 1),
@@ -68,7 +70,8 @@ class GatedPixelCNN(nn.Module):
 
     def forward(self, indices: Tensor, labels: Tensor) -> Tensor:
         """Compute the logits of all positions in one pass."""
-        vertical = horizontal = self.embedding(indices).permute(0, 3, 1, 2).contiguous()
+        embedded = self.embedding(indices).permute(0, 3, 1, 2)
+        vertical = horizontal = embedded.contiguous(memory_format=self.memory_format)
         for layer in self.layers:
             vertical, horizontal = layer(vertical, horizontal, labels)
         logits: Tensor = self.output_conv(horizontal)
@@ -100,7 +103,12 @@ def sample(model: GatedPixelCNN, labels: Tensor, height: int, width: int, positi
 
 
 def subject(
-    work: str, state_dict: dict[str, np.ndarray], indices: np.ndarray, labels: np.ndarray, positions: int
+    work: str,
+    state_dict: dict[str, np.ndarray],
+    indices: np.ndarray,
+    labels: np.ndarray,
+    positions: int,
+    settings: TorchSettings,
 ) -> tuple[Callable[[], Any], Callable[[Any], float]]:
     """Return the function that `benchmarks.speed` times, and a function from its result to the number to compare.
 
@@ -110,17 +118,23 @@ def subject(
         indices: [B, h, w] int32.
         labels: [B] int32.
         positions: number of the h·w positions to draw.
+        settings: how PyTorch is run.
     """
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(settings.threads)
     num_codes, width = state_dict["embedding.weight"].shape
     num_classes, _ = state_dict["layers.0.class_cond_embedding.weight"].shape
     num_layers = sum(key.endswith("vert_stack.weight") for key in state_dict)
     head, *_ = state_dict["output_conv.0.weight"].shape
     model = GatedPixelCNN(num_codes, num_classes, width=width, num_layers=num_layers, head=head)
     model.load_state_dict({key: torch.from_numpy(array) for key, array in state_dict.items()})
+    if settings.channels_last:
+        model.memory_format = torch.channels_last
+        model.to(memory_format=torch.channels_last)
+    if settings.compiled:
+        model.compile()
     grids, classes = torch.from_numpy(indices).long(), torch.from_numpy(labels).long()
     if work == "train":
-        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
+        optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=settings.fused)
         return lambda: training_step(model, optimizer, grids, classes), float
     model.eval()
     if work == "loss":

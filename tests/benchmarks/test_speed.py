@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.measuring.turns import Measurement
-from benchmarks.speed import HEADER, cells, duration, pairwise_ratio, parse, record, verdict
+from benchmarks.measuring.comparison import Measurement
+from benchmarks.peers.torch_settings import TorchSettings
+from benchmarks.speed import HEADER, cells, duration, main, pairwise_ratio, parse, record, verdict
 from benchmarks.workloads.ours import make_options
-from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH, Row, make_indices
+from benchmarks.workloads.rows import OURS, ROWS, TORCH, Row, make_indices
 from hvq_jax.errors import UserError
+from hvq_jax.files import write_json
 
 ROOT = Path(__file__).parents[2]
-ROW = Row("work", "train", (28, 28, 1), 128, bar=1.25, peers=(TORCH, PLAIN))
 
 
 def test_the_ratio_is_that_of_neighbours_not_of_medians():
@@ -33,36 +34,53 @@ def test_durations(seconds, text):
     assert duration(seconds) == text
 
 
+def measurement(ours, torch, others, plain=None):
+    return Measurement(
+        {OURS: ours, TORCH: torch},
+        {OURS: 625.0, TORCH: 500.0},
+        {OURS: 1234.4, TORCH: 510.0},
+        others,
+        TorchSettings(threads=2, channels_last=True),
+        {"2 threads": 1.5, "2 threads, channels-last": 1.0},
+        plain,
+    )
+
+
+def test_disturbed_repetitions_count_for_nothing():
+    row = record("train28", measurement([1.5, 90.0, 2.0, 1.0], [1.0, 1.0, 1.0, 1.0], [0.0, 0.031, 0.01, 0.03]), 3)
+    assert row["ratio"] == {"median": 1.5, "min": 1.0, "max": 2.0}
+    assert row["median_seconds"] == {OURS: 1.5, TORCH: 1.0}
+    assert row["verdict"] == "MISSED"
+    assert row["discarded"] == 0.25
+    assert row["seconds"][OURS] == [1.5, 90.0, 2.0, 1.0]  # stored all the same, with
+    assert row["others"] == [0.0, 0.031, 0.01, 0.03]
+
+
+def test_nothing_is_judged_where_the_machine_was_not_quiet():
+    row = record("train28", measurement([0.5, 0.5, 0.5], [1.0, 1.0, 1.0], [0.0, 0.2, 0.4]), 2)
+    assert row["verdict"] == "not judged: the machine was not quiet"
+    assert row["ratio"] is None
+    assert cells(row)[1:6] == ["", "", "", "", "67% of 3"]
+
+
 def test_a_row_has_a_cell_for_every_column():
-    everyone = Measurement(
-        {OURS: [1.0, 1.5, 2.0], TORCH: [1.0, 1.0, 1.0], PLAIN: [12.0, 13.0, 14.0]},
-        {OURS: 625.0, TORCH: 500.0, PLAIN: 1000.0},
-        {OURS: 1234.4, TORCH: 510.0, PLAIN: 2000.0},
-    )
     memory = ["625 MiB", "500 MiB", "1.25", "1,234 MiB", "510 MiB"]
-    ratio = "1.50 (1.00–2.00)"
-    assert cells(ROW, everyone) == ["work", "1,500 ms", "1,000 ms", "13.0 s", ratio, *memory, "≤ 1.25", "MISSED"]
-    two = Measurement({OURS: [0.02], TORCH: [2.0]}, {OURS: 100.0, TORCH: 50.0}, {OURS: 200.0, TORCH: 60.0})
-    memory = ["100 MiB", "50 MiB", "2.00", "200 MiB", "60 MiB"]
-    without = ["work", "20 ms", "2,000 ms", "", "0.010 (0.010–0.010)", *memory, "≤ 1.25", "met"]
-    assert cells(ROW, two) == without
-    assert len(HEADER) == len(without)
+    with_plain = record("train28", measurement([1.0, 1.5, 2.0], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0], plain=13.0), 3)
+    times = ["1,500 ms", "1,000 ms", "13.0 s", "1.50 (1.00–2.00)", "0% of 3"]
+    end = ["≤ 1", "MISSED", "2 threads, channels-last"]
+    assert cells(with_plain) == [ROWS["train28"].title, *times, *memory, *end]
+    sampling = record("sample7", measurement([0.02], [2.0], [0.0]), 1)
+    times = ["20 ms", "2,000 ms", "", "0.010 (0.010–0.010)", "0% of 1"]
+    end = ["≤ 0.025", "met", "2 threads, channels-last"]
+    assert cells(sampling) == [ROWS["sample7"].title, *times, *memory, *end]
+    assert len(HEADER) == len(cells(sampling))
 
 
-def test_the_json_file_has_every_number():
-    measurement = Measurement(
-        {OURS: [3.0, 1.0], TORCH: [2.0, 2.0]}, {OURS: 100.0, TORCH: 50.0}, {OURS: 200.0, TORCH: 60.0}
-    )
-    assert record("train28", ROW, measurement) == {
-        "row": "train28",
-        "work": "work",
-        "bar": 1.25,
-        "verdict": "met",
-        "ratio": {"median": 1.0, "min": 0.5, "max": 1.5},
-        "seconds": {OURS: [3.0, 1.0], TORCH: [2.0, 2.0]},
-        "stepping_mib": {OURS: 100.0, TORCH: 50.0},
-        "process_mib": {OURS: 200.0, TORCH: 60.0},
-    }
+def test_a_stored_table_is_shown_without_measuring(tmp_path, capsys):
+    row = record("train28", measurement([1.0], [1.0], [0.0]), 1)
+    write_json(tmp_path / "speed.json", {"conditions": "two cores", "rows": [row]})
+    main([f"--show={tmp_path / 'speed.json'}"])
+    assert capsys.readouterr().out.splitlines()[2:] == [f"| {' | '.join(cells(row))} |", "", "two cores"]
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_table():
@@ -88,6 +106,8 @@ def test_grids_of_codes_are_those_of_our_network(factor):
         (["--rows=train28,typo"], "--rows=train28,typo: there is no row 'typo'; choose from train28, train32,"),
         (["--rows="], "--rows=: there is no row ''; choose from"),
         (["--repetitions=0"], "--repetitions=0: must be at least 1"),
+        (["--minutes=0"], "--minutes=0.0: must be at least 0.01"),
+        (["--minutes=nan"], "--minutes=nan: must be at least 0.01"),
         (["--repetitions=few"], "argument --repetitions: invalid int value: 'few'"),
         (["--unknown"], "unrecognized arguments: --unknown"),
         (["--json=/no/such/folder/a.json"], "--json=/no/such/folder/a.json: the folder does not exist or is not"),
