@@ -1,4 +1,4 @@
-"""The commands: each is a module with a function `run(arguments)`, and with its help text from `describe()`.
+"""The commands: each is a module with a function `run(arguments)`; its help text is made from its docstring.
 
 The command of the module `train` is `hvq-train` where the package is installed, and `python train.py` in a checkout.
 The help texts are stored beside the modules, so that `--help` does not wait for JAX: after changing an option, run
@@ -21,6 +21,14 @@ _HELP = frozenset({"--help", "-help", "-h"})
 def help_file(name: str) -> Path:
     """Return the file with the help text of the command `name`."""
     return Path(__file__).parent / "help" / f"{name}.txt"
+
+
+def make_help(name: str) -> str:
+    """Return the help text of the command `name` from its module: that of its parser, where it has one."""
+    command = importlib.import_module(f"hvq_jax.commands.{name}")
+    if hasattr(command, "parser"):
+        return str(command.parser().format_help())
+    return str(command.describe() if hasattr(command, "describe") else command.__doc__)
 
 
 def main(name: str, arguments: Sequence[str]) -> int:

@@ -42,11 +42,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def describe() -> str:
-    """Return the help text."""
-    return parser().format_help()
-
-
 def run(arguments: list[str]) -> None:
     """Compress, decompress or describe, depending on the command line."""
     options = parser().parse_args(arguments)

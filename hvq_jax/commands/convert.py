@@ -16,11 +16,6 @@ from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.torch_reference.convert import convert
 
 
-def describe() -> str:
-    """Return the help text."""
-    return __doc__ or ""
-
-
 def run(arguments: list[str]) -> None:
     """Convert the files named on the command line."""
     files = {"autoencoder": "", "prior": ""}

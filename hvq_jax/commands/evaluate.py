@@ -34,11 +34,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def describe() -> str:
-    """Return the help text."""
-    return parser().format_help()
-
-
 def run(arguments: list[str]) -> None:
     """Evaluate as the command line says."""
     options = parser().parse_args(arguments)

@@ -46,11 +46,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def describe() -> str:
-    """Return the help text."""
-    return parser().format_help()
-
-
 def run(arguments: list[str]) -> None:
     """Export the run that the command line names, and print what was written."""
     given = vars(parser().parse_args(arguments))

@@ -102,11 +102,6 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
-def describe() -> str:
-    """Return the help text."""
-    return parser().format_help()
-
-
 def run(arguments: list[str]) -> None:
     """Draw or reconstruct, depending on the command line."""
     options = parser().parse_args(arguments)
