@@ -52,8 +52,9 @@ from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.dispatch import compile_dispatch
-from hvq_jax.training.loop import FitOptions, initial_state
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import train_step
 

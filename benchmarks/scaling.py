@@ -41,7 +41,7 @@ from hvq_jax.latents import LATENTS
 from hvq_jax.quantizers.codebook import MovingAverages
 from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import initial_state
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState, train_step
 

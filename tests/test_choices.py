@@ -26,7 +26,8 @@ from hvq_jax.networks.layers import conv
 from hvq_jax.options import Options, members
 from hvq_jax.quantizers.assignment import code_costs, nearest_codes
 from hvq_jax.runs.options import KEYS, default_config
-from hvq_jax.training.state import continued_rates, learning_rates, make_optimizer
+from hvq_jax.training.learning_rates import continued_rates, learning_rates
+from hvq_jax.training.state import make_optimizer
 
 # Parameters that take one of a set of names: those called like an option with choices, and these. `name` is too common.
 NAMED = {key.rpartition(".")[2] for key, field in KEYS.items() if field.metadata["rule"].choices} - {"name"}

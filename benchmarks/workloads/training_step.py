@@ -7,7 +7,8 @@ import jax
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
-from hvq_jax.training.loop import FitOptions, initial_state
+from hvq_jax.training.options import FitOptions
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport, train_step
 

@@ -16,7 +16,7 @@ from hvq_jax.layout import HISTORY
 from hvq_jax.options import checked
 from hvq_jax.runs.options import KEYS, RECORDED
 from hvq_jax.schema import Count
-from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.options import FitOptions
 
 # A change: the step of the option's stage, its dotted name, and its values before and from that step on.
 Change = TypedDict("Change", {"step": Count, "option": str, "from": float | str, "to": float | str})

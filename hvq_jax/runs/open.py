@@ -40,7 +40,8 @@ from hvq_jax.runs.workdir import (
 from hvq_jax.runs.written import written
 from hvq_jax.training.callbacks import Callback, Callbacks
 from hvq_jax.training.checkpoint import newest_step
-from hvq_jax.training.loop import FitOptions, RunContext, num_training_steps
+from hvq_jax.training.loop import RunContext, num_training_steps
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.writers import check_installed
 
 

@@ -28,7 +28,7 @@ from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions, Quantizer, check_options, make_quantizer
 from hvq_jax.registry import check_choice
-from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.writers import LoggingOptions
 
 STAGES = ("all", "autoencoder", "prior")

@@ -33,8 +33,9 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.logging import in_one_line, read_records
-from hvq_jax.training.loop import RunContext, checkpoint_folder, evaluator, fit, lost_best_step
+from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import evaluator
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
 

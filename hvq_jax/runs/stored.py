@@ -24,8 +24,9 @@ from hvq_jax.runs.programs import encoded_shapes
 from hvq_jax.runs.workdir import config_named, load_options, read_description
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.loop import checkpoint_folder, initial_state, lost_best_step
+from hvq_jax.training.loop import checkpoint_folder, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
 

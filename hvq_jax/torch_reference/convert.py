@@ -22,7 +22,8 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.torch_reference.state_dict import read_state_dict
 from hvq_jax.torch_reference.weights import autoencoder_from_torch, pixelcnn_from_torch
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.loop import checkpoint_folder, initial_state
+from hvq_jax.training.loop import checkpoint_folder
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.stage import Stage
 
 

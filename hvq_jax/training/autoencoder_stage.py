@@ -37,6 +37,11 @@ class AutoencoderStage(Stage):
     fixed_images: np.ndarray
     frozen: tuple[str, ...] = ()
 
+    @property
+    def named_parts(self) -> tuple[Any, ...]:
+        """The latent, the quantizer and the networks that the model's options name."""
+        return self.model.row, self.model.quantizer, self.model.encoder(), self.model.decoder()
+
     def init(self, key: jax.Array) -> tuple[Any, ModelState]:
         """Return fresh params and model state."""
         variables = autoencoder.init(self.model, key)

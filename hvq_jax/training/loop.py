@@ -4,123 +4,38 @@ import contextlib
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
-from hvq_jax.data.pipeline import Batch, eval_batches, steps_per_epoch, train_batches
+from hvq_jax.data.pipeline import Batch, steps_per_epoch, train_batches
 from hvq_jax.devices.cluster import is_first, say
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.layout import CHECKPOINTS
-from hvq_jax.options import LARGEST_INTEGER, Options, option
+from hvq_jax.options import LARGEST_INTEGER
 from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.dispatch import Schedule, compile_dispatch, placed_groups
+from hvq_jax.training.dispatch import Schedule, placed_groups
 from hvq_jax.training.given_arrays import GivenArrays
+from hvq_jax.training.learning_rates import Stretches, rates_of
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.profiling import StepProfiler
+from hvq_jax.training.programs import compiled_initial_state, compiled_start, compiled_steps, evaluator
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import (
-    SCHEDULES,
-    TrainState,
-    adam,
-    continued_rates,
-    create_state,
-    learning_rates,
-    make_optimizer,
-    train_step,
-)
+from hvq_jax.training.state import TrainState
 from hvq_jax.training.step_log import NotFiniteError, StepLog
 from hvq_jax.training.writers import Writer
 
 _FIRST_BATCHES = 4  # codes that start from data are made from these: enough vectors for a codebook of usual size
-
-
-@dataclasses.dataclass(frozen=True)
-class FitOptions(Options):
-    """Options for training a stage."""
-
-    batch_size: int = option(128, "items per step, over all devices", low=1)
-    accumulate_steps: int = option(
-        1,
-        "equal parts of a batch that the networks see one after another, with the memory of a part; the gradient is "
-        "that of the batch, up to rounding, but for batch normalisation, which is by part; must divide batch_size",
-        low=1,
-        recorded=True,
-        added=True,
-    )
-    num_epochs: int = option(20, "passes over the training split", low=1, recorded=True)
-    num_steps: int = option(0, "training steps; 0: by num_epochs", low=0, recorded=True)
-    learning_rate: float = option(3e-3, "learning rate of Adam", low=0, recorded=True)
-    schedule: str = option(
-        "cosine", "learning rate: constant, or cosine to 0 at the last step", choices=SCHEDULES, recorded=True
-    )
-    warmup_steps: int = option(
-        100,
-        "steps until the learning rate is reached, linearly; at most half of all steps; 0: from the first",
-        low=0,
-        recorded=True,
-    )
-    clip_norm: float = option(0.0, "largest norm of the whole gradient; 0: off", low=0)
-    average_decay: float = option(
-        0.0, "decay of the moving average of parameters that is evaluated; 0: off", low=0, high=0.999999
-    )
-    log_every_steps: int = option(50, "steps per log record", low=1, changeable=True)
-    eval_every_steps: int = option(
-        0, "steps per evaluation on the validation split; 0: one epoch", low=0, recorded=True
-    )
-    checkpoint_every_steps: int = option(
-        0, "steps per checkpoint, besides those after evaluations; 0: only those", low=0, changeable=True
-    )
-    keep_checkpoints: int = option(
-        2, "newest checkpoints to keep, besides the best on validation", low=1, changeable=True
-    )
-    check_replicas_every_steps: int = option(
-        500,
-        "steps per check that all devices hold the same state, bit for bit; also after the first and the last step; "
-        "0: never",
-        low=0,
-        changeable=True,
-    )
-    steps_per_dispatch: int = option(
-        1,
-        "training steps per compiled dispatch; worth raising where a step is short, ideally to a divisor of every "
-        "..._every_steps; on CPU, compiling takes that many times as long",
-        low=1,
-        high=10_000,
-        changeable=True,  # within rounding
-    )
-
-    def __post_init__(self) -> None:
-        """Check the options, and that batches can be cut into parts."""
-        super().__post_init__()
-        if self.batch_size % self.accumulate_steps:
-            raise ArgumentError(
-                f"accumulate_steps={self.accumulate_steps}", f"must divide batch_size={self.batch_size}"
-            )
-
-    @property
-    def part_size(self) -> int:
-        """The items that the networks see at a time, over all devices."""
-        return self.batch_size // self.accumulate_steps
-
-    def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
-        """Return Adam with its schedule over `num_steps` steps."""
-        return make_optimizer(**self.rates(num_steps), clip_norm=self.clip_norm)
-
-    def rates(self, num_steps: int) -> dict[str, Any]:
-        """Return the arguments of `learning_rates` over `num_steps` steps."""
-        names = ("learning_rate", "schedule", "warmup_steps")
-        return {"num_steps": num_steps, **{name: getattr(self, name) for name in names}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,18 +57,6 @@ def checkpoint_folder(stage: Stage, workdir: Path) -> Path:
     return workdir / CHECKPOINTS / stage.name
 
 
-def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
-    """Return the state at step 0, from the run's seed."""
-    params, model_state = stage.init(jax.random.key(seed))
-    return _state(stage, params, model_state, options, num_steps)
-
-
-def _state(stage: Stage, params: Any, model_state: Any, options: FitOptions, num_steps: int) -> TrainState:
-    """Return the state at step 0 of a stage with these arrays."""
-    optimizer = options.make_optimizer(num_steps)
-    return create_state(params, model_state, optimizer, average_decay=options.average_decay, frozen=stage.frozen)
-
-
 def first_state(
     stage: Stage,
     train: AnySplit,
@@ -167,7 +70,8 @@ def first_state(
     Arrays that `run.given` has for the stage take the place of random ones, and given codes are kept.
     """
     parallel, num_steps = run.parallel, num_training_steps(options, train)
-    state, given = jax.jit(partial(initial_state, stage, options, num_steps, run.seed))(), run.given.get(stage.name)
+    state: Any = compiled_initial_state(stage, options, num_steps, run.seed)()
+    given = run.given.get(stage.name)
     if given is not None:
         params, model_state = given.fill(*jax.device_get((state.params, state.model_state)))
         average = None if state.average_params is None else jax.tree.map(np.copy, params)
@@ -175,16 +79,8 @@ def first_state(
     state = parallel.replicate(state)
     if not stage.starts_from_data or (given is not None and given.has_codes):
         return state
-    key = jax.random.fold_in(jax.random.key(run.seed), 2**32 - 1)  # not that of any step
     num_batches = min(_FIRST_BATCHES, steps_per_epoch(train, options.batch_size))
     num_parts = num_batches * options.accumulate_steps if options.accumulate_steps > 1 else 1
-
-    def start(state: TrainState, batch: Batch) -> TrainState:
-        params, model_state = stage.start_from_data(
-            state.params, state.model_state, batch, key, parallel.axis_name, num_parts
-        )
-        return _state(stage, params, model_state, options, num_steps)
-
     # As one large batch, of which every process has its share.
     batches = train_batches(
         train,
@@ -194,7 +90,8 @@ def first_state(
         augmentation=augmentation,
     )
     with contextlib.closing(batches):
-        started = parallel.compile(start)(state, parallel.shard(next(batches)))
+        start = compiled_start(stage, options, num_steps, run.seed, num_parts, parallel)
+        started = start(state, parallel.shard(next(batches)))
     return parallel.replicate(jax.device_get(started))
 
 
@@ -226,8 +123,7 @@ def fit(
     raised.
     """
     num_steps = num_training_steps(options, train)
-    create = partial(initial_state, stage, options, num_steps, run.seed)
-    abstract = jax.eval_shape(create)
+    abstract = jax.eval_shape(compiled_initial_state(stage, options, num_steps, run.seed))
     checkpoints = Checkpoints(
         checkpoint_folder(stage, run.workdir),
         objective=stage.objective,
@@ -251,9 +147,9 @@ def fit(
                 augmentation=augmentation,
             )
             epoch = steps_per_epoch(train, options.batch_size)
-            rates = _rates(stage, train, int(state.step), options, earlier)
+            stretches = _stretches(stage, train, int(state.step), options, earlier)
             with contextlib.closing(batches), run.preemption.deferred():
-                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run, rates)
+                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run, stretches)
         if best is None or best.step != checkpoints.best_step():
             best = checkpoints.restore_best(abstract)
         if (lost := checkpoints.lost_best_step()) is not None:
@@ -266,25 +162,20 @@ def fit(
         checkpoints.close()
 
 
-def _rates(
+def _stretches(
     stage: Stage, train: AnySplit, step: int, options: FitOptions, earlier: Sequence[tuple[int, FitOptions]]
-) -> optax.Schedule:
+) -> Stretches:
     """Return the learning rates of all steps; say how they go on where the options change at `step` or later."""
-    stretches = [(until, before.rates(num_training_steps(before, train))) for until, before in earlier]
-    stretches.append((0, options.rates(num_training_steps(options, train))))
-    rates = learning_rates(**stretches[0][1])
-    for (until, before), (_, after) in itertools.pairwise(stretches):
-        if after == before:
-            continue
-        rates = continued_rates(rates, until, **after)
-        if until >= step:
-            warmup = min(after["warmup_steps"], (after["num_steps"] - until) // 2)
+    stretches = tuple((until, held.rates(num_training_steps(held, train))) for until, held in (*earlier, (0, options)))
+    for number, ((until, before), (_, after)) in enumerate(itertools.pairwise(stretches), 1):
+        if after != before and until >= step:
+            last = float(rates_of(stretches[:number])(until - 1))
+            warmup = min(after.warmup_steps, (after.num_steps - until) // 2)
             say(
-                f"{stage.name}: from step {until} on the learning rate goes from {float(rates(until - 1)):.3g} to "
-                f"{after['learning_rate']:.3g} within {warmup} steps, then {after['schedule']} up to step "
-                f"{after['num_steps']}"
+                f"{stage.name}: from step {until} on the learning rate goes from {last:.3g} to "
+                f"{after.learning_rate:.3g} within {warmup} steps, then {after.schedule} up to step {after.num_steps}"
             )
-    return rates
+    return stretches
 
 
 def lost_best_step(stage: Stage, workdir: Path) -> int | None:
@@ -315,11 +206,11 @@ def _train(
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
-    rates: optax.Schedule,
+    stretches: Stretches,
 ) -> TrainState | None:
     """Take the remaining steps; return the best state among those evaluated here."""
     parallel, best = run.parallel, _Best()
-    dispatch = compile_dispatch(_step_function(stage, options, rates, run), parallel)
+    dispatch = compiled_steps(stage, options, stretches, run.seed, parallel)
     start = int(state.step)
     schedule = _schedule(options, steps_per_epoch, num_steps)
     log: RunLog = SilentLog()
@@ -377,19 +268,6 @@ def _train(
         log.close()
 
 
-def _step_function(stage: Stage, options: FitOptions, rates: optax.Schedule, run: RunContext) -> Callable[..., Any]:
-    """Return `train_step` of this stage: (state, batch) -> (state, report)."""
-    return partial(
-        train_step,
-        loss_function=partial(stage.loss, num_parts=options.accumulate_steps),
-        optimizer=adam(rates, options.clip_norm),
-        seed=run.seed,
-        average_decay=options.average_decay,
-        axis_name=run.parallel.axis_name,
-        frozen=stage.frozen,
-    )
-
-
 def _schedule(options: FitOptions, steps_per_epoch: int, num_steps: int) -> Schedule:
     return Schedule(
         num_steps=num_steps,
@@ -430,39 +308,6 @@ class _Validation:
         stage.show(log, step, state.eval_params, state.model_state, sums)
         self._warnings.say(stage.warnings(sums))
         return metrics
-
-
-def evaluator(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
-    """Return a compiled `evaluate(state, split=..., batch_size=...)` that sums over a split, on the host."""
-    compiled = _evaluation(stage, parallel)
-
-    def evaluate(
-        state: TrainState,
-        *,
-        split: AnySplit,
-        batch_size: int,
-        watch: Callable[[Iterable[Batch]], Iterable[Batch]] = iter,
-    ) -> Any:
-        """Return the sums over `split`; `watch` passes the batches on and may raise to stop."""
-        variables = (state.eval_params, state.model_state)
-        with contextlib.closing(eval_batches(split, batch_size=batch_size, **parallel.share)) as batches:
-            # One at a time: a split larger than the device's memory would otherwise be queued on it.
-            sums = [jax.device_get(compiled(variables, batch)) for batch in watch(parallel.prefetch(batches))]
-        # On the host in float64: counts of positions stay exact beyond 2**24.
-        return jax.tree.map(lambda *parts: np.sum(np.asarray(parts, np.float64), axis=0), *sums)
-
-    return evaluate
-
-
-@lru_cache(maxsize=4)
-def _evaluation(stage: Stage, parallel: Parallel) -> Callable[..., Any]:
-    """Return the compiled evaluation of a batch: the same one for the same stage, for all of its splits."""
-
-    def evaluate_batch(state: tuple[Any, Any], batch: Batch) -> Any:
-        sums = stage.evaluate(*state, batch)
-        return jax.lax.psum(sums, parallel.axis_name) if parallel.axis_name else sums
-
-    return parallel.compile(evaluate_batch)
 
 
 def _check_replicas(stage: Stage, parallel: Parallel, state: TrainState, step: int, checkpoints: Checkpoints) -> None:

@@ -1,9 +1,13 @@
 """The interface between the training loop and a stage."""
 
 import abc
-from typing import Any, ClassVar
+import dataclasses
+from collections.abc import Hashable
+from functools import cached_property
+from typing import Any, ClassVar, cast
 
 import jax
+import numpy as np
 
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.training.logging import RunLog
@@ -13,11 +17,32 @@ ModelState = Any  # what the loss updates without gradients
 
 
 class Stage(abc.ABC):
-    """A stage of a run. Subclasses are frozen dataclasses; `init`, `loss` and `evaluate` are pure and get compiled."""
+    """A stage of a run. Subclasses are frozen dataclasses with `eq=False`; their pure methods get compiled.
+
+    Stages are equal where all of their fields are, arrays by value, so that equal ones share what is compiled.
+    """
 
     name: ClassVar[str]
     objective: ClassVar[str]  # the validation metric whose smallest value makes the best checkpoint
     items: ClassVar[str]  # what a batch holds, in logs: "images" or "latents"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is a stage of the same class with equal fields."""
+        return type(other) is type(self) and self._values == other._values
+
+    def __hash__(self) -> int:
+        """Return a hash of the values of all fields."""
+        return hash(self._values)
+
+    @cached_property
+    def _values(self) -> tuple[Hashable, ...]:
+        fields = (getattr(self, field.name) for field in dataclasses.fields(cast(Any, self)))
+        return tuple(_by_value(value) for value in (*fields, *self.named_parts))
+
+    @property
+    def named_parts(self) -> tuple[Any, ...]:
+        """What fields only name, such as a row of `LATENTS` or a class of one's own, either of which may change."""
+        return ()
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
@@ -73,3 +98,14 @@ class Stage(abc.ABC):
 
     def show(self, log: RunLog, step: int, params: Params, state: ModelState, sums: Any) -> None:  # noqa: B027
         """Log images at an evaluation; nothing by default."""
+
+
+def _by_value(value: Any) -> Hashable:
+    """Return what stands for a value where it is compared; what cannot be compared equals nothing else."""
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype.str, value.tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        return object()
+    return cast(Hashable, value)

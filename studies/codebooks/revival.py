@@ -26,7 +26,8 @@ from hvq_jax.quantizers.codebook import MovingAverages
 from hvq_jax.quantizers.learning import MovingAverageRule
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.logging import read_records, set_quiet
-from hvq_jax.training.loop import FitOptions, RunContext, fit
+from hvq_jax.training.loop import RunContext, fit
+from hvq_jax.training.options import FitOptions
 from studies import find_folder
 from studies.comparison import name_device
 from studies.tables import markdown

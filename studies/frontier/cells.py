@@ -7,7 +7,7 @@ prior, and fine-tunes its decoder on what is transmitted. Cells are listed in th
 import dataclasses
 import re
 
-from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.options import FitOptions
 from studies.cells import Cell
 
 SEEDS = (0, 1, 2)

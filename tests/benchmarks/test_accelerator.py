@@ -22,7 +22,7 @@ from benchmarks.accelerator import (
 )
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from hvq_jax.training.loop import initial_state
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.state import make_optimizer, train_step
 
 

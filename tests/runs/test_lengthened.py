@@ -16,8 +16,8 @@ from hvq_jax.runs.options import RECORDED
 from hvq_jax.runs.outdated import set_outdated_aside
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.loop import FitOptions
-from hvq_jax.training.state import SCHEDULES, continued_rates, learning_rates
+from hvq_jax.training.learning_rates import SCHEDULES, continued_rates, learning_rates
+from hvq_jax.training.options import FitOptions
 from tests.workdirs import digests, error_of, records
 
 LONGER = ("--config.autoencoder.num_steps=10", "--config.autoencoder.learning_rate=0.001")

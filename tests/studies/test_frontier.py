@@ -10,7 +10,7 @@ import pytest
 from hvq_jax.data.datasets import Split
 from hvq_jax.priors.tokens import Tables
 from hvq_jax.runs.latent_data import LatentData
-from hvq_jax.training.loop import FitOptions
+from hvq_jax.training.options import FitOptions
 from studies.cells import Cell
 from studies.frontier import cells, make, measure, results
 from studies.frontier.cells import SIZES, Point, Size, Training, trainings

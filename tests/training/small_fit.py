@@ -19,7 +19,9 @@ from hvq_jax.devices import cluster
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import FitOptions, RunContext, evaluator, first_state, fit
+from hvq_jax.training.loop import RunContext, first_state, fit
+from hvq_jax.training.options import FitOptions
+from hvq_jax.training.programs import evaluator
 from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with

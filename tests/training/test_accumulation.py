@@ -20,7 +20,8 @@ from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.priors import make_prior
 from hvq_jax.priors.options import PriorOptions
 from hvq_jax.quantizers import CodebookOptions, LatentOptions
-from hvq_jax.training.loop import FitOptions, RunContext, first_state
+from hvq_jax.training.loop import RunContext, first_state
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.state import create_state, train_step
 from tests.training.small_fit import TRAIN, QuietStage, fit_options

@@ -14,8 +14,9 @@ from hvq_jax.priors.options import PriorOptions
 from hvq_jax.priors.sampling import SamplingOptions, sample
 from hvq_jax.quantizers import LatentOptions
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import FitOptions, initial_state
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import initial_state
 from hvq_jax.training.state import train_step
 from tests.methods import METHODS
 from tests.training.small_fit import small_training, stage_of

@@ -18,18 +18,12 @@ from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.metrics import Mean
-from hvq_jax.training import loop, saved_step
+from hvq_jax.training import programs, saved_step
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.logging import RunLog, read_records
-from hvq_jax.training.loop import (
-    FitOptions,
-    RunContext,
-    checkpoint_folder,
-    evaluator,
-    fit,
-    lost_best_step,
-    num_training_steps,
-)
+from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step, num_training_steps
+from hvq_jax.training.options import FitOptions
+from hvq_jax.training.programs import evaluator
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import create_state, make_optimizer
 from tests.training.saved_states import damage
@@ -238,7 +232,7 @@ def test_an_evaluation_that_is_stopped_closes_its_reader(monkeypatch):
         yield next(iter(batches))
         raise Preempted
 
-    monkeypatch.setattr(loop, "eval_batches", remembered)
+    monkeypatch.setattr(programs, "eval_batches", remembered)
     parallel, optimizer = Parallel("pmap"), make_optimizer(learning_rate=0.1, num_steps=1)
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
     with pytest.raises(Preempted):

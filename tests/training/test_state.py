@@ -12,7 +12,8 @@ from hypothesis import given, strategies as st
 
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.errors import ArgumentError
-from hvq_jax.training.state import create_state, learning_rates, make_optimizer, train_step
+from hvq_jax.training.learning_rates import learning_rates
+from hvq_jax.training.state import create_state, make_optimizer, train_step
 
 
 def rates_taken(num_steps, **options):
