@@ -57,12 +57,12 @@ def test_stages_of_the_prior_differ_by_where_there_are_continuous_parts():
 
 
 def test_a_row_that_changes_under_its_name_makes_another_stage(monkeypatch):
-    stages = []
+    stages = {}  # in a dictionary, as where programs are kept
     for row in (Latent(frequent=PROJECTION, rare=CODE), Latent(frequent=CODE, rare=PROJECTION)):
         monkeypatch.setitem(latents.LATENTS, "mine", row)
-        stages.append(stage("mine"))
-    assert stages[0].model == stages[1].model
-    assert stages[0] != stages[1]
+        stages[stage("mine")] = row
+    assert len({each.model for each in stages}) == 1
+    assert len(stages) == 2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
