@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from hvq_jax.runs.train import train as train
     from hvq_jax.runs.trained import TrainedRun as TrainedRun
     from hvq_jax.training.callbacks import Callback as Callback
-    from hvq_jax.training.loop import FitOptions as FitOptions
+    from hvq_jax.training.options import FitOptions as FitOptions
 
 # The module of each public name.
 _HOMES = {
@@ -79,7 +79,7 @@ _HOMES = {
     "DataOptions": "data.options",
     "ENCODERS": "networks",
     "ExportedRun": "export.exported",
-    "FitOptions": "training.loop",
+    "FitOptions": "training.options",
     "HybridLatent": "latents",
     "HybridQuantizer": "linen",
     "ImageDataset": "data.datasets",
