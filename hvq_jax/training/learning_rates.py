@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import jax
 import optax
 
-from hvq_jax.registry import choose
+from hvq_jax.registry import check_choice, choose
 
 # Learning rates by step, after warm-up. Each takes the rate and the number of steps.
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
@@ -24,6 +24,10 @@ class Rates:
     num_steps: int
     schedule: str
     warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Check that there is such a schedule; raise ArgumentError."""
+        check_choice("schedule", self.schedule, SCHEDULES)
 
     def by_step(self) -> optax.Schedule:
         """Return `learning_rates`."""
