@@ -85,6 +85,7 @@ PAGE = Page(
         "5,000 images",
         "D = 256 and 100 epochs",
         "D = 32 and one",
+        "of width 16 with one residual",
         "at D = 32, one training each on a CPU: 40 epochs",
         "and 20 epochs with",
         "at D = 64 and two",
