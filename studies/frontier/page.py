@@ -21,6 +21,7 @@ def _redraw() -> None:
     study, folder = _study(), find_folder("frontier")
     write_text(folder / "table.md", study.points())
     plot_frontier(study.made, study.trainings, study.results, folder / "frontier.png", codecs=CODECS)
+    plot_frontier(study.made, study.trainings, study.results, folder / "static.png", rate="static")
     colour = _study(COLOUR)
     if colour.made:
         plot_frontier(colour.made, colour.trainings, colour.results, folder / "colour.png")

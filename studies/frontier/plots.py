@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from hvq_jax.evaluation.palette import GREY, LATENT_COLORS
 from hvq_jax.files import read_json
 from studies.frontier.cells import Training
-from studies.frontier.curves import Made, by_curve, means
+from studies.frontier.curves import ANCHOR, RATES, Made, by_curve, means
 from studies.frontier.results import read_examples, read_training
 from studies.page import ROOT
 from studies.tables import save_figure
@@ -21,38 +21,71 @@ from studies.tables import save_figure
 CODECS = ROOT / "docs/performance/codecs_fashion_mnist.json"  # by benchmarks.codecs
 _SHOWN_CODECS = {"AVIF, mosaics": "-", "WebP, mosaics": "--", "k-means of patches": "-.", "PCA": ":"}
 _MARKERS = "osD^vPX*<>hd"
+_RATE_TITLES = {
+    "coded": "bits per image, in files",
+    "prior": "bits per image, under the prior",
+    "static": "bits per image, by static codes",
+}
 _IMAGES = 4  # in the figure of bits by position
 
 
 def plot_frontier(
-    made: list[Made], trainings: list[Training], results: Path, path: Path, *, codecs: Path | None = None
+    made: list[Made],
+    trainings: list[Training],
+    results: Path,
+    path: Path,
+    *,
+    rate: str = "coded",
+    codecs: Path | None = None,
 ) -> None:
-    """Plot the MSE against the bits per image: in files, and by static codes; one colour per latent.
+    """Plot the MSE against the bits per image: the report's latents on the left, `vq` and all others on the right.
 
-    Points are means over seeds, with the single seeds behind them; the curves of the file `codecs` are grey lines, and
-    the plain autoencoder, whose latent has no finite rate, is a horizontal one.
+    Points are means over seeds, with the single seeds behind them. The plain autoencoder, whose latent has no finite
+    rate, is a horizontal line.
+
+    Args:
+        made: the points that have results.
+        trainings: all trainings.
+        results: the folder of the results.
+        path: the file to write.
+        rate: a name of `RATES`.
+        codecs: a report of `benchmarks.codecs`, to be drawn as grey lines.
     """
     figure = Figure(figsize=(13, 6), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = {"coded": "bits per image of the file", "static": "bits per image by static codes"}
-    for axes, (rate, title) in zip(panels, titles.items(), strict=True):
+    panels = figure.subplots(1, 2, sharey=True, sharex=True)
+    sides = {
+        "the report's latents": lambda name: name in LATENT_COLORS,
+        "other ways to spend bits, beside vq": lambda name: name == ANCHOR or name not in LATENT_COLORS,
+    }
+    for axes, (title, is_shown) in zip(panels, sides.items(), strict=True):
         for (name, points), marker in zip(by_curve(made).items(), _MARKERS * 2, strict=False):
-            _plot_curve(axes, name, points, rate, marker)
+            if is_shown(name):
+                _plot_curve(axes, name, points, rate, marker)
         _plot_plain_autoencoder(axes, trainings, results)
-        if rate == "coded":
-            _plot_codecs(axes, made, codecs)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
-            axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-            axis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel(title)
+        axes.set_title(title)
+        axes.set_xlabel(_RATE_TITLES[rate])
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("MSE of test images on [-1, 1], decoder fine-tuned on what is transmitted")
-    panels[0].legend(fontsize="small")
+    _plot_codecs(panels[0], codecs)
+    _set_scales(panels[0], made, rate)
+    panels[0].set_ylabel("MSE of test images on [−1, 1]; decoder fine-tuned on what is sent")
+    for axes in panels:
+        axes.legend(fontsize="small", loc="upper right")
     save_figure(figure, path)
+
+
+def _set_scales(axes: Axes, made: list[Made], rate: str) -> None:
+    """Set logarithmic scales with plain numbers, and the range of the points, of axes that others share."""
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    errors = [each.result["fine_tuned"]["mse"] for each in made]
+    rates = [RATES[rate](each.result) for each in made]
+    axes.set_ylim(0.8 * min(errors), 1.3 * max(errors))
+    axes.set_xlim(0.8 * min(rates), 1.25 * max(rates))
 
 
 def _color(curve: str) -> str:
@@ -89,8 +122,8 @@ def _plot_plain_autoencoder(axes: Axes, trainings: list[Training], results: Path
         axes.axhline(statistics.mean(found), color="black", linewidth=1, linestyle=(0, (1, 3)), label="z_e unrounded")
 
 
-def _plot_codecs(axes: Axes, made: list[Made], path: Path | None) -> None:
-    """Draw the codecs that are measured as lines, within the range of the errors that are shown."""
+def _plot_codecs(axes: Axes, path: Path | None) -> None:
+    """Draw the codecs that are measured as lines."""
     report: Any = None if path is None else read_json(path, dict, advice="measure with benchmarks.codecs")
     curves = report["curves"] if report else {}
     for name, style in _SHOWN_CODECS.items():
@@ -98,10 +131,6 @@ def _plot_codecs(axes: Axes, made: list[Made], path: Path | None) -> None:
             bits = [point["bits_per_image"] for point in curve["points"]]
             errors = [point["mse"] for point in curve["points"]]
             axes.plot(bits, errors, style, color=GREY, linewidth=1.2, label=name)
-    shown = [each.result["fine_tuned"]["mse"] for each in made]
-    rates = [each.result["coded_bits"] for each in made]
-    axes.set_ylim(0.8 * min(shown), 1.6 * max(shown))
-    axes.set_xlim(0.6 * min(rates), 1.5 * max(rates))
 
 
 def plot_bits(made: list[Made], shown: list[tuple[str, str]], results: Path, path: Path) -> bool:
