@@ -65,15 +65,17 @@ def test_every_command_has_a_help_text():
     assert {path.stem for path in folder.parent.glob("[!_]*.py")} == set(commands.NAMES)
 
 
-def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
+def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots_and_training_starts_without_plots():
     program = (
         "import sys, hvq_jax as hvq\n"
         "hvq.hybrid_latent, hvq.HybridQuantizer, hvq.nnx.HybridQuantizer, hvq.Autoencoder\n"
         "hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
-        "print([name for name in ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain') if name in sys.modules])"
+        "print([name for name in ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain') if name in sys.modules])\n"
+        "import hvq_jax.commands.train\n"
+        "print([name for name in ('matplotlib', 'scipy', 'constriction', 'pyarrow') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "[]\n[]\n"
 
 
 def test_the_version_is_the_projects():

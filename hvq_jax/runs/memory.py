@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -18,8 +19,8 @@ _COPIES = 4  # of each parameter, at least: itself, its gradient and the two mom
 _STAND_IN_LATENTS = 8  # rows and columns of latents where the size of the images is not known yet
 
 
-def check_memory(options: RunOptions, parallel: Parallel) -> None:
-    """Raise UserError if the state of a stage, or a batch of images, is larger than the memory of a device.
+def check_memory(options: RunOptions, parallel: Parallel, stages: Collection[str]) -> None:
+    """Raise UserError if the state of one of `stages`, or a batch of images, is larger than the memory of a device.
 
     The models are only traced, so this takes a fraction of a second whatever their size. Activations are not counted.
     """
@@ -32,11 +33,12 @@ def check_memory(options: RunOptions, parallel: Parallel) -> None:
     if not options.prior.latents:
         what = f"a batch of {images} images of {height}×{width}"
         _require(what, 4 * images * int(np.prod(shape, dtype=object)), "data.image_size or autoencoder.batch_size")
+    if "autoencoder" in stages:
         model = options.autoencoder_model(shape)
         stage = AutoencoderStage(model, np.zeros((0, *shape), np.uint8))
         smaller = f"{number}, latent.dim or network.width"
         _require("the training state of the autoencoder", _state_bytes(stage.init), smaller)
-    if options.stage == "autoencoder":
+    if "prior" not in stages:
         return
     grid = (_STAND_IN_LATENTS, _STAND_IN_LATENTS)
     prior = PriorStage(options.prior_model(num_classes=1, grid=grid), grid)

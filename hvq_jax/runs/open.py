@@ -118,7 +118,7 @@ def open_run(
                     f"{stage}.batch_size", fit_options.batch_size, num_parts=fit_options.accumulate_steps
                 )
             held.enter_context(among_others(Path(workdir).name, parallel, profiled=profile_steps > 0))
-            check_memory(options, parallel)
+            check_memory(options, parallel, _to_initialise(options, full_path(workdir)))
             if is_first():
                 check_installed(options.logging)
         check_agreement(_shared(options))
@@ -208,6 +208,11 @@ def _shared(options: RunOptions) -> dict[str, Any]:
 def _stages(options: RunOptions) -> tuple[str, ...]:
     """Return the stages that this run trains or evaluates."""
     return ("autoencoder", "prior") if options.stage == "all" else (options.stage,)
+
+
+def _to_initialise(options: RunOptions, folder: Path) -> list[str]:
+    """Return the stages that start anew; the states of the others have fitted into memory."""
+    return [stage for stage in _stages(options) if newest_step(folder / CHECKPOINTS / stage) is None]
 
 
 def _open_data(

@@ -1,4 +1,8 @@
-"""Running an opened run: train the stages, evaluate them, draw samples, and report the results."""
+"""Running an opened run: train the stages, evaluate them, draw samples, and report the results.
+
+Plots and the codec are imported where they are used: training can start, and a finished run end, without waiting for
+matplotlib and SciPy.
+"""
 
 import abc
 import dataclasses
@@ -18,10 +22,8 @@ from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, ImageDataset, data_title
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.errors import UserError
-from hvq_jax.evaluation import plots
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.runs.batching import evenly_spaced
-from hvq_jax.runs.coded_evaluation import evaluate_coded
 from hvq_jax.runs.history import Change, earlier_options, from_the_start, read_history, write_history
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
@@ -105,6 +107,8 @@ class Run(abc.ABC):
         )
         curves = self.workdir / layout.LOSS_CURVES
         if is_first() and (newest_step(folder) != before or not curves.exists()):
+            from hvq_jax.evaluation import plots
+
             records = read_records(self.workdir)
             if plots.has_losses(records):  # a converted run has none
                 plots.save_loss_curves(curves, records)
@@ -223,6 +227,8 @@ class ImageRun(Run):
             originals = _images_to_show(self.dataset.test)
             reconstructions = next(trained.reconstruct(originals)).images
             if is_first():
+                from hvq_jax.evaluation import plots
+
                 plots.save_reconstructions(
                     self.workdir / layout.RECONSTRUCTIONS,
                     originals,
@@ -263,6 +269,8 @@ class ImageRun(Run):
         made_from = {**trained.steps, "most_images": most}
 
         def report() -> dict[str, Any]:
+            from hvq_jax.runs.coded_evaluation import evaluate_coded
+
             images, labels = _evenly_spaced(self.dataset.test, most)
             given = labels.astype(np.int32) if trained.prior.num_classes else None
             try:
@@ -288,6 +296,8 @@ class ImageRun(Run):
         images = np.concatenate([piece.images for piece in self.context.preemption.watch(pieces)])
         rows = images.reshape(num_classes, per_class, *images.shape[1:])
         if is_first():
+            from hvq_jax.evaluation import plots
+
             plots.save_samples(
                 self.workdir / layout.SAMPLES,
                 rows[:, : options.per_class],

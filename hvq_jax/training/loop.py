@@ -133,6 +133,7 @@ def fit(
         best, state = None, checkpoints.restore_latest(abstract)
         if state is not None and state.step >= num_steps:
             say(f"{stage.name}: was trained to its last step, {num_steps}")
+            best = state  # where it is the best one, which is the most frequent case, it is not read again
         else:
             if state is None:
                 state = first_state(stage, train, options=options, run=run, augmentation=augmentation)

@@ -12,6 +12,7 @@ import pytest
 
 import train
 from hvq_jax.runs.workdir import locked, read_description, write_description
+from hvq_jax.training import saved_step
 from hvq_jax.training.checkpoint import Checkpoints
 from tests.workdirs import digests, error_of, records
 
@@ -81,7 +82,9 @@ def copy_of(trained_run, tmp_path):
     return shutil.copytree(trained_run, tmp_path / "run")
 
 
-def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, tmp_path, capsys):
+def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, tmp_path, monkeypatch, capsys):
+    read, read_state = [], saved_step.read_state
+    monkeypatch.setattr(saved_step, "read_state", lambda folder, like: read.append(folder) or read_state(folder, like))
     copy = copy_of(trained_run, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")}
     summary = (copy / "summary.json").read_text()
@@ -89,6 +92,8 @@ def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_argument
     assert "step 1/" not in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")} == before
     assert (copy / "summary.json").read_text() == summary
+    assert {folder.parent.name for folder in read} == {"autoencoder", "prior"}
+    assert len(read) == len(set(read))  # the newest checkpoint is not read again where it is the best
     # The run knows its own config.
     assert train.main([f"--workdir={copy}"]) == 0
 
