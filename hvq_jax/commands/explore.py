@@ -20,7 +20,7 @@ PORT = 5006
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     options.add_argument("--workdir", type=path_argument, required=True, help="folder of a trained run")
     options.add_argument("--port", type=int, default=PORT, help=f"where to serve the page; 0: any (default: {PORT})")
     return options
