@@ -31,8 +31,7 @@ def test_every_module_at_the_top_is_a_command_that_is_listed():
         ("dispatch", "--repetitions=0", "--repetitions=0: must be at least 1"),
         ("scaling", "--devices=1,x", "--devices=1,x: must be integers of at least 1, separated by commas"),
         ("scaling", "--steps=0", "--steps=0: must be at least 1"),
-        ("startup", "--runs=0", "--runs=0: must be at least 1"),
-        ("startup", "--unknown", "unrecognized arguments: --unknown"),
+        ("waiting", "--unknown", "unrecognized arguments: --unknown"),
     ],
 )
 def test_bad_input_gets_one_line(command, argument, message, capsys):
