@@ -358,7 +358,7 @@ def reference_page() -> str:
     parts = [
         "# Options\n\nEvery option of a run, set with `--config.KEY=VALUE`. Options marked * may be changed when a run "
         "is resumed, and so may those marked †: what is learned depends on them, so each change is kept in the run's "
-        "`history.json` ([`howto/resume.md`](howto/resume.md)).\n\n"
+        "`history.json` ([Resume and extend a run](howto/resume.md)).\n\n"
         "This page is written by `python -m hvq_jax.runs.options > docs/options.md`.\n"
     ]
     sections: dict[str, list[str]] = {}
