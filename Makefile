@@ -1,4 +1,4 @@
-# make quickstart: train, evaluate and sample on the embedded images; writes runs/quickstart.
+# make quickstart: train, evaluate and sample on the embedded images, and write a report; writes runs/quickstart.
 # make test: run all tests. Like every target, it first installs the pinned requirements into .venv.
 # make bench: compare the speed with PyTorch, which it installs; a quarter of an hour on two cores with no other work.
 # make report: redraw the figures and tables of the studies, and write the numbers in their pages, from stored results.
@@ -15,6 +15,7 @@ KILLS ?= 20
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
+	$(BIN)/python report.py --workdir=runs/quickstart
 
 test: $(VENV)/requirements-dev.done
 	$(BIN)/python -m pytest

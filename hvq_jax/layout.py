@@ -10,6 +10,7 @@ SUMMARY = "summary.json"
 LOSS_CURVES = "loss_curves.png"
 RECONSTRUCTIONS = "reconstructions.png"
 SAMPLES = "samples.png"
+REPORT = "report.html"  # written by its own command
 METRICS = "metrics.jsonl"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"

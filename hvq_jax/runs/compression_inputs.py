@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hvq_jax.data.datasets import AnySplit, open_dataset
+from hvq_jax.data.datasets import AnySplit, ImageDataset, open_dataset
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, printable, read_arrays, read_names
 from hvq_jax.runs.batching import evenly_spaced
@@ -120,13 +120,22 @@ def of_split(run: TrainedRun, name: str, most: int | None = None) -> Source:
     Raises:
         UserError: the data set cannot be opened, or is no longer the same.
     """
+    return images_of_split(getattr(open_data(run), name), most)
+
+
+def open_data(run: TrainedRun) -> ImageDataset:
+    """Return the data set that the run was trained on; raise UserError if it cannot be, or is no longer the same."""
     dataset = open_dataset(run.options.data)
     if dataset.fingerprint() != read_description(run.workdir)["fingerprint"]:
         raise UserError(
-            f"--split={name}: the data set {printable(run.options.data.name)} is no longer that which the run was "
+            f"the data set {printable(run.options.data.name)} is no longer that which the run in {run.workdir} was "
             "trained on"
         )
-    split: AnySplit = getattr(dataset, name)
+    return dataset
+
+
+def images_of_split(split: AnySplit, most: int | None = None) -> Source:
+    """Return the images of an opened split, at most so many, evenly spaced."""
     rows = evenly_spaced(len(split), len(split) if most is None else most)
     pieces = [rows[start : start + _PIECE] for start in range(0, len(rows), _PIECE)]
 

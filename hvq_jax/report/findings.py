@@ -1,0 +1,230 @@
+"""Everything that a report says of a run, measured on its test images."""
+
+import dataclasses
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hvq_jax.data.datasets import ImageDataset
+from hvq_jax.errors import UserError
+from hvq_jax.files import full_path
+from hvq_jax.latents import PROJECTION, Z_E, find_latent
+from hvq_jax.progress import print_line
+from hvq_jax.report.codebook import Atlas, CodeUse, find_use, make_atlas
+from hvq_jax.report.examples import Examples, find_examples, joined_codes
+from hvq_jax.report.samples import Nearest, Quality, find_nearest, judge
+from hvq_jax.runs.batching import evenly_spaced, joined
+from hvq_jax.runs.compression_inputs import Source, images_of_split, open_data
+from hvq_jax.runs.evaluate_command import measure
+from hvq_jax.runs.history import Change, read_history
+from hvq_jax.runs.loaded import LoadedRun
+from hvq_jax.runs.summary import Summary, read_summary
+from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.runs.workdir import read_description
+from hvq_jax.training.logging import read_records
+
+MOST_EXAMPLES = 12
+MOST_TILES = 1024
+_MOST_NEIGHBOURS = 100  # test images that are compared with the training images
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Samples, one per test image and of its class, with the training images nearest to some of them."""
+
+    images: np.ndarray  # [N, H, W, C] uint8
+    labels: np.ndarray  # [N] int32, -1 for no class
+    shown: np.ndarray  # the numbers of those that are shown
+    nearest: Nearest  # to those shown
+    nearest_to_test: np.ndarray  # distances of test images to theirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Detail:
+    """How much of the findings a report shows of each run, so that its file does not get too large."""
+
+    examples: int
+    tiles: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a report says of one run; what cannot be known is None, with the reason in `left_out`."""
+
+    name: str
+    run: LoadedRun
+    summary: Summary
+    records: list[dict[str, Any]]
+    history: list[Change]
+    metrics: dict[str, float]  # of `num_images` test images, or those of the summary
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reasons by what is missing
+    data: ImageDataset | None = None
+    examples: Examples | None = None
+    use: CodeUse | None = None
+    atlas: Atlas | None = None
+    drawn: Drawn | None = None
+    quality: Quality | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """What identifies the data that the run was trained on."""
+        return str(read_description(self.run.stream.workdir)["fingerprint"])
+
+    @property
+    def mode(self) -> str:
+        """The latent."""
+        return str(self.run.stream.options.latent.mode)
+
+    @property
+    def is_discrete(self) -> bool:
+        """Whether the decoder sees plain codes only."""
+        row = find_latent(self.mode)
+        return not (row.uses(PROJECTION) or row.uses(Z_E))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes; of one, there is nothing to say."""
+        names = self.run.class_names
+        return names if len(names) > 1 else ()
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a class, "" where there are none."""
+        return self.class_names[label] if self.class_names and label >= 0 else ""
+
+    @property
+    def num_images(self) -> int:
+        """The number of test images that were measured; 0 if the metrics are those of the summary."""
+        return int(self.metrics.get("num_images", 0))
+
+
+def find(stream: TrainedRun, name: str, *, num_images: int, seed: int) -> Findings:
+    """Return the findings on a run.
+
+    Args:
+        stream: the run.
+        name: what it is called in the report.
+        num_images: test images to measure, evenly spaced, and samples to draw, at most.
+        seed: of the samples and of the classifier.
+
+    Raises:
+        UserError: files of the run are damaged.
+    """
+    read = Findings(
+        name=name,
+        run=LoadedRun(stream),
+        summary=read_summary(stream.workdir),
+        records=read_records(stream.workdir),
+        history=read_history(stream.workdir),
+        metrics={},
+    )
+    read = dataclasses.replace(read, metrics=_metrics_of_summary(read.summary))
+    if stream.image_shape is None:
+        return dataclasses.replace(read, left_out={"images": "this run is a prior over given latents"})
+    try:
+        data = open_data(stream)
+    except UserError as error:
+        return dataclasses.replace(read, left_out={"images": str(error)})
+    return _with_images(read, data, num_images, seed)
+
+
+def _metrics_of_summary(summary: Summary) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for section in ("prior", "autoencoder"):  # `loss` is the autoencoder's
+        found |= summary.get(section, {}).get("test", {})  # type: ignore[attr-defined]
+    return found
+
+
+def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int) -> Findings:
+    run, left_out = read.run, dict(read.left_out)
+    source = images_of_split(data.test, num_images)
+    images, labels = np.stack(list(source)), source.labels
+    assert labels is not None
+    given = labels if run.stream.prior.num_classes else None
+    print_line(f"{read.name}: metrics of {len(images):,} test images")
+    metrics = read.metrics
+    try:
+        told = dataclasses.replace(source, labels=given) if run.stream.has_prior else source
+        metrics = {**measure(run.stream, told, portable=False), "png_bits_per_image": _png_bits(images)}
+    except UserError as error:  # as where this device computes other probabilities twice
+        left_out["rates"] = str(error)
+    print_line(f"{read.name}: codes, and examples of images")
+    shown = evenly_spaced(len(images), MOST_EXAMPLES)
+    examples = find_examples(run, images[shown], labels[shown])
+    use = find_use(run, joined_codes(run, images))
+    drawn = None
+    if run.stream.has_prior:
+        print_line(f"{read.name}: {len(images):,} samples, and the training images nearest to some")
+        drawn = _draw(run, data, source, seed)
+    else:
+        left_out["samples"] = "this run has no prior to draw from"
+    quality = None
+    try:
+        print_line(f"{read.name}: a classifier to judge images")
+        quality = judge(
+            data,
+            (images, labels),
+            joined(run.stream.reconstruct(images)).images,
+            None if drawn is None else drawn.images,
+            None if drawn is None or given is None else drawn.labels,
+            seed=seed,
+        )
+    except UserError as error:
+        left_out["classifier"] = str(error)
+    return dataclasses.replace(
+        read,
+        metrics=metrics,
+        left_out=left_out,
+        data=data,
+        examples=examples,
+        use=use,
+        atlas=make_atlas(run, use, MOST_TILES),
+        drawn=drawn,
+        quality=quality,
+    )
+
+
+def _draw(run: LoadedRun, data: ImageDataset, source: Source, seed: int) -> Drawn:
+    """Return one sample per test image, of its class, drawn as those of samples.png."""
+    assert source.labels is not None
+    labels = source.labels if run.stream.prior.num_classes else np.full(len(source), -1, np.int32)
+    pieces = run.stream.sample(labels, seed=seed, options=run.stream.options.sampling)
+    images = np.concatenate([piece.images for piece in pieces])
+    firsts = np.unique(labels, return_index=True)[1]  # one of each class
+    order = np.concatenate([firsts, np.setdiff1d(np.arange(len(images)), firsts)])
+    shown = order[:MOST_EXAMPLES]
+    some = np.stack(list(images_of_split(data.test, _MOST_NEIGHBOURS)))
+    return Drawn(
+        images, labels, shown, find_nearest(images[shown], data.train), find_nearest(some, data.train).distances
+    )
+
+
+def _png_bits(images: np.ndarray) -> float:
+    """Return the mean size of the images as PNG files, in bits."""
+
+    def num_bytes(image: np.ndarray) -> int:
+        stream = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG", optimize=True)
+        return len(stream.getvalue())
+
+    return 8 * float(np.mean([num_bytes(image) for image in images]))
+
+
+def names_of(workdirs: list[str]) -> list[str]:
+    """Return a short name of each workdir: the end of its path that tells it from the others.
+
+    >>> names_of(["runs/a", "runs/b", "more/b"])
+    ['a', 'runs/b', 'more/b']
+    """
+    paths = [full_path(workdir).parts for workdir in workdirs]
+
+    def ends(length: int) -> list[str]:
+        return [str(Path(*parts[-length:])) for parts in paths]
+
+    names = ends(1)
+    for length in range(2, max(map(len, paths), default=1) + 1):
+        longer = ends(length)
+        names = [longer[i] if names.count(name) > 1 else name for i, name in enumerate(names)]
+    return names

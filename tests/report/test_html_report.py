@@ -1,0 +1,212 @@
+"""The report of runs: what it measures on the tiny trained run, how it is written, and how it reads in a browser."""
+
+import base64
+import dataclasses
+import io
+import re
+import shutil
+import xml.etree.ElementTree as ET
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import report as command
+from hvq_jax.errors import UserError
+from hvq_jax.report import findings, page
+from hvq_jax.report.findings import find
+from hvq_jax.report.page import make_page
+from hvq_jax.report.write import write_report
+from hvq_jax.runs.loaded import LoadedRun
+from hvq_jax.runs.trained import TrainedRun
+from tests.browser import needs_chromium, opened
+from tests.readability import faults_by_view
+
+NUM_IMAGES = 70  # more than the features of the classifier
+
+
+@pytest.fixture(scope="module")
+def found(trained_run):
+    """The findings on the tiny run, under a name that has to be escaped."""
+    return find(TrainedRun.load(trained_run), "a<b>", num_images=NUM_IMAGES, seed=0)
+
+
+@pytest.fixture(scope="module")
+def html(found):
+    return make_page([found])
+
+
+@pytest.fixture(scope="module")
+def side_by_side(found):
+    """The report on the run and on one without a prior, of another seed."""
+    names = ("num_images", "mse", "psnr", "ssim", "perplexity", "codes_used")
+    options = dataclasses.replace(found.run.stream.options, seed=7)
+    without_prior = dataclasses.replace(
+        found,
+        name="b",
+        run=LoadedRun(dataclasses.replace(found.run.stream, options=options)),
+        metrics={name: found.metrics[name] for name in names},
+        examples=dataclasses.replace(found.examples, bits=None),
+        quality=dataclasses.replace(found.quality, samples=None, accuracy=None, confusion=None),
+        records=[row for row in found.records if row["stage"] == "autoencoder"],
+        drawn=None,
+        left_out={"samples": "this run has no prior to draw from"},
+    )
+    return make_page([found, without_prior])
+
+
+def headings(html):
+    return re.findall("<h2>(.*?)</h2>", html)
+
+
+def test_it_has_every_section_and_loads_nothing(html):
+    assert headings(html) == [
+        "Training", "Reconstructions", "Samples", "As a classifier sees them", "Rates", "Inside the latent", "Codebook",
+        "Data", "Settings", "Versions and times",
+    ]  # fmt: skip
+    assert len(html) < page.MOST_BYTES
+    addresses = re.findall(r"""(?:src|href)="([^"]*)"|url\(["']?([^"')]*)""", html)
+    assert all(re.match("data:image/png;|#", one or other) for one, other in addresses)
+    assert "<script" not in html
+    assert "a<b>" not in html
+    assert "Report of a&lt;b&gt;" in html
+
+
+def test_its_numbers_are_those_of_the_run(found, html):
+    metrics, quality = found.metrics, found.quality
+    shown = [f"{metrics['psnr']:.2f} dB", f"{metrics['coded_bytes']:,} for {NUM_IMAGES} images"]
+    shown += [f"{metrics[name]:,.1f}" for name in ("bits_per_image", "static_bits_of_codes", "coded_bits_per_image")]
+    for text in (*shown, *found.class_names):
+        assert text in html
+    assert quality.confusion.sum() == NUM_IMAGES
+    assert quality.accuracy == pytest.approx(np.trace(quality.confusion) / NUM_IMAGES)
+    # The bits of the maps are those of the rates, here of some of the images.
+    assert found.examples.bits.shape == (findings.MOST_EXAMPLES, 7, 7)
+    assert found.examples.bits.sum((1, 2)).mean() == pytest.approx(metrics["bits_per_image"], rel=0.2)
+    assert found.use.counts.sum() == NUM_IMAGES * 7 * 7
+
+
+def test_options_that_differ_from_their_defaults_come_first(html):
+    first, _, rest = html.partition("All other options, at their defaults")
+    assert "<code>latent.num_codes</code> = <b>16</b><small> default 512</small>" in first
+    assert "K, number of codes per codebook" in first
+    assert "<code>codebook.decay</code>" in rest
+    assert "<code>codebook.decay</code>" not in first
+
+
+def test_all_images_can_be_decoded_and_are_those_of_the_run(found, html):
+    sources = re.findall('src="data:image/png;base64,([^"]*)"', html)
+    images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
+    for image in (found.examples.originals[0], found.examples.reconstructions[-1], found.drawn.nearest.images[0]):
+        assert any(np.array_equal(image[..., 0], other) for other in images)
+
+
+def test_runs_side_by_side(side_by_side):
+    assert headings(side_by_side)[:6] == [
+        "Side by side", "Rate and distortion", "Training of all runs", "The same images through each run",
+        "Differences", "Training",
+    ]  # fmt: skip
+    differences = side_by_side.partition("<h2>Differences</h2>")[2].partition("</section>")[0]
+    assert re.findall("<code>(.*?)</code>", differences) == ["seed"]
+    assert re.findall("<td>(.*?)</td>", differences) == ["0", "7"]
+
+
+def test_it_shows_less_rather_than_being_too_large(found, html, monkeypatch):
+    monkeypatch.setattr(page, "MOST_BYTES", len(html) - 1)
+    monkeypatch.setattr(page, "_DETAILS", (page._DETAILS[0], page._DETAILS[-1]))
+    smaller = make_page([found])
+    assert len(smaller) < len(html)
+    assert headings(smaller) == headings(html)
+    assert smaller.count("<img") < html.count("<img")
+
+
+def test_without_the_data_it_says_so_and_shows_what_is_stored(trained_run, monkeypatch):
+    def gone(run):
+        raise UserError("the data set is gone")
+
+    monkeypatch.setattr(findings, "open_data", gone)
+    found = find(TrainedRun.load(trained_run), "a", num_images=3, seed=0)
+    html = make_page([found])
+    assert headings(html) == ["Training", "Rates", "Data", "Settings", "Versions and times"]
+    assert "the data set is gone" in html
+    assert f"{found.summary['autoencoder']['test']['psnr']:.2f} dB" in html
+
+
+def test_of_a_prior_over_given_latents(found):
+    stream = dataclasses.replace(found.run.stream, image_shape=None, own_latent_shape=(7, 7))
+    missing = dict.fromkeys(("data", "examples", "use", "atlas", "drawn", "quality"))
+    metrics = {"nats_per_latent": found.metrics["nats_per_latent"]}
+    alone = dataclasses.replace(found, run=LoadedRun(stream), metrics=metrics, **missing)
+    html = make_page([alone])
+    assert headings(html) == ["Training", "Data", "Settings", "Versions and times"]
+    assert "Bits per latent" in html
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out=a.txt"], "a.txt: must end in .html"),
+        (["--out=none/a.html"], "none/a.html: the folder does not exist"),
+        (["--num_images=0"], "--num_images=0: must be at least 1"),
+        (["--seed=-1"], "--seed=-1: must be from 0"),
+        (["--workdir={run}"], "is named more than once"),
+        (["--workdir=other"], "--out is required for a report of several runs"),
+        (["--workdir=other", "--out=a.html"], "no run in"),
+    ],
+)
+def test_bad_commands_are_one_line(trained_run, arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    given = [argument.replace("{run}", str(trained_run)) for argument in arguments]
+    assert command.main([f"--workdir={trained_run}", *given]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: ")
+    assert line.count("\n") == 1, line
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_by_default_it_is_written_beside_the_run(found, trained_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("hvq_jax.report.write.find", lambda *given, **options: found)
+    monkeypatch.setattr("hvq_jax.report.write.make_page", lambda runs: "".join(run.name for run in runs))
+    run = shutil.copytree(trained_run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    path = write_report([str(run)])
+    assert path == run / "report.html"
+    assert path.read_text() == "a<b>"
+    assert command.main([f"--workdir={trained_run}", f"--out={tmp_path / 'a.html'}"]) == 0
+    assert capsys.readouterr().out == f"wrote {tmp_path / 'a.html'}\n"
+
+
+def test_charts_are_well_formed_and_can_be_seen_on_a_dark_page(html):
+    charts = re.findall("<svg.*?</svg>", html, re.DOTALL)
+    for chart in charts:
+        assert ET.fromstring(chart).tag == "svg"
+        used = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', chart))
+        assert used == set(re.findall(r'\bid="([\w-]+)"', chart))
+    assert "#000000" not in "".join(charts)
+
+
+@needs_chromium
+def test_it_reads_well_in_a_browser(found, html, side_by_side, tmp_path):
+    """On a phone and on a desktop, light and dark; in one browser for everything, since starting one takes seconds."""
+    one, two = tmp_path / "one.html", tmp_path / "two.html"
+    one.write_text(html)
+    two.write_text(side_by_side)
+    with opened() as watched:
+        browser = watched.page
+        browser.goto(two.as_uri())
+        browser.locator("details").evaluate_all("all => all.forEach(each => { each.open = true; })")
+        assert faults_by_view(browser) == {}
+        browser.goto(one.as_uri())
+        assert faults_by_view(browser) == {}
+        assert browser.locator("svg.chart").count() == 5
+        assert browser.locator("svg.chart use > title").first.text_content().startswith("loss")
+        tile = browser.locator(".tile").first
+        about = tile.locator(".about")
+        assert not about.is_visible()
+        tile.hover()
+        assert about.is_visible()
+        uses = found.atlas.tiles[0].count
+        assert f"rank 1: {uses:,} use" in about.inner_text()
+        browser.evaluate("document.body.insertAdjacentHTML('beforeend', '<p style=\"width:9999px;color:#777\">bad')")
+        assert faults_by_view(browser)["dark", 390].keys() == {"overflow", "low contrast"}  # they would be noticed
+        assert (watched.errors, watched.elsewhere) == ([], [])
