@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hvq_jax.command import exit_status, start
 
-NAMES = ("compress", "convert", "evaluate", "explore", "export", "sample", "train")
+NAMES = ("compress", "convert", "evaluate", "explore", "export", "report", "sample", "train")
 _HELP = frozenset({"--help", "-help", "-h"})
 
 

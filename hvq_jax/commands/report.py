@@ -18,7 +18,7 @@ from hvq_jax.report.write import write_report
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = OneLineParser(description=__doc__)
     options.add_argument(
         "--workdir", type=path_argument, required=True, action="append", help="folder of a trained run; may be repeated"
     )

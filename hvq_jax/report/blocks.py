@@ -55,9 +55,9 @@ def percent(share: float) -> str:
 
 
 def number(value: float, digits: int = 4) -> str:
-    """Return a number as people write it: of so many significant digits, whole ones with all of theirs.
+    """Return a number as people write it: with so many digits, or decimals below 1, and an integer with all of its own.
 
-    >>> number(0.031234, 3), number(1234567), number(1234.56), number(12.0)
+    >>> number(0.031234), number(1234567), number(1234.56), number(12.0)
     ('0.0312', '1,234,567', '1,235', '12.00')
     """
     if isinstance(value, int):

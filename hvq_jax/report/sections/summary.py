@@ -19,7 +19,7 @@ def card_texts(found: Findings) -> Iterator[tuple[str, str, str]]:
     if "psnr" in metrics:
         yield "PSNR of reconstructions", f"{metrics['psnr']:.2f} dB", "higher is better"
         yield "SSIM of reconstructions", f"{metrics['ssim']:.3f}", "1 is identical"
-        yield "MSE on [−1, 1]", number(metrics["mse"], 3), "lower is better"
+        yield "MSE on [−1, 1]", number(metrics["mse"]), "lower is better"
     if "perplexity" in metrics:
         used = f"{percent(metrics['codes_used'])} of {stream.num_codes:,} codes occur"
         yield "Codes in effect", f"{metrics['perplexity']:.0f}", used
