@@ -68,6 +68,7 @@ README = Page(
     redraw=lambda: None,
     numbers=_numbers,
     sections=("The answer so far",),
+    definitions=(": 95 % intervals",),
 )
 SUMMARIES = (RESULTS, README)  # of all studies: written whichever is named
 PAGES = {**STUDY_PAGES, "studies": INDEX, "results": RESULTS, "README": README}

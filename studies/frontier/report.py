@@ -193,7 +193,8 @@ class Study:
     def numbers(self) -> dict[str, float]:
         """Return the numbers of the page.
 
-        "CURVE/POINT/mse" and, of rates, "CURVE/POINT/coded" are means over seeds; "CURVE/bd/RATE DECODER/change" is a
+        "CURVE/POINT/mse" and, of rates, "CURVE/POINT/coded" are means over seeds, as is "CURVE/POINT/continuous", the bits
+        under the prior of the continuous part; "CURVE/bd/RATE DECODER/change" is a
         BD-rate, with "interval", "seeds", "low" and "high"; "made/points" and the like count what is made.
         """
         numbers: dict[str, float] = {
@@ -212,6 +213,9 @@ class Study:
                     numbers[f"{curve}/{each.value}/{rate}"] = each.bits
                     numbers[f"{curve}/{each.value}/mse"] = each.mse
                     numbers[f"{curve}/{each.value}/psnr"] = each.psnr
+            for value in dict.fromkeys(each.point.value for each in made):
+                sent = [each.result["prior_bits"]["continuous"] for each in made if each.point.value == value]
+                numbers[f"{curve}/{value}/continuous"] = statistics.mean(sent)
             for each in means(made, "coded", "as trained"):
                 numbers[f"{curve}/{each.value}/as trained/mse"] = each.mse
             for rate, decoder in _PAIRS:
