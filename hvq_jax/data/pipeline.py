@@ -7,11 +7,10 @@ same images as without the interruption.
 
 import functools
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import flax.struct
-import grain
 import numpy as np
 
 from hvq_jax.data.augment import Augmentation, augment
@@ -89,7 +88,7 @@ def train_batches(
         return Batch(images, labels, np.ones(len(rows), bool))
 
     order(start // steps)  # raises here, and not in a thread, if the seed is invalid
-    return _read_ahead(grain.MapDataset.range(start, sys.maxsize).map(batch), split)
+    return _read_ahead(range(start, sys.maxsize), batch, split)
 
 
 def eval_batches(
@@ -117,7 +116,7 @@ def eval_batches(
         rows = np.minimum(positions, len(split) - 1)
         return Batch(*split.read(rows), positions < len(split))
 
-    return _read_ahead(grain.MapDataset.range(0, len(split), batch_size).map(batch), split)
+    return _read_ahead(range(0, len(split), batch_size), batch, split)
 
 
 def _local_slice(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -128,7 +127,11 @@ def _local_slice(batch_size: int, process_index: int, process_count: int) -> sli
     return slice(process_index * size, (process_index + 1) * size)
 
 
-def _read_ahead(batches: grain.MapDataset, split: AnySplit) -> Generator[Batch, None, None]:
+def _read_ahead(numbers: range, make: Callable[[int], Batch], split: AnySplit) -> Generator[Batch, None, None]:
+    """Yield `make` of each number, a few ahead."""
+    import grain  # here, since sampling from a run needs no batches, and should not wait for it
+
+    batches = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(make)
     options = grain.ReadOptions(
         num_threads=split.num_threads, prefetch_buffer_size=max(_BATCHES_AHEAD, split.num_threads)
     )
