@@ -45,6 +45,7 @@ from configs import reference
 from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
+from hvq_jax.devices.programs import program_bytes
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
 from hvq_jax.files import write_json
@@ -157,9 +158,7 @@ def measure_memory(compiled: Any) -> tuple[int, str]:
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in of_device for of_device in stats):
         return max(of_device["peak_bytes_in_use"] for of_device in stats), "peak"
-    plan = compiled.memory_analysis()
-    held = plan.argument_size_in_bytes + plan.output_size_in_bytes + plan.temp_size_in_bytes
-    return held - plan.alias_size_in_bytes, "planned"
+    return program_bytes(compiled) or 0, "planned"
 
 
 def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:

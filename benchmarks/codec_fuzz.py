@@ -45,7 +45,7 @@ def count_outcomes(workdir: str, count: int, *, portable: bool, seed: int) -> di
     files = [compress(run, image[None], portable=portable) for image in images]
     expected = [decompress(run, data).images for data in files]
     found = collections.Counter(noticed=0, unchanged=0, silent=0)
-    with progress_bar(total=count, desc="Damages", disable=None) as progress:
+    with progress_bar(total=count, desc="Damages") as progress:
         for number in range(count):
             which = number % len(files)
             try:

@@ -140,7 +140,7 @@ def _watch(title: str) -> Callable[[Iterable[Any]], Iterator[Any]]:
     """Return a function that shows how many of the items it is given are done."""
 
     def watch(items: Iterable[Any]) -> Iterator[Any]:
-        with progress_bar(total=operator.length_hint(items) or None, desc=title, disable=None) as progress:
+        with progress_bar(total=operator.length_hint(items) or None, desc=title) as progress:
             for item in items:
                 yield item
                 progress.update()

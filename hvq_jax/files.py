@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shlex
 import shutil
 import stat
 import tempfile
@@ -132,6 +133,19 @@ def printable(path: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_typed(path: Path) -> str:
+    """Return a path as it is typed in the current folder, in quotes where a shell needs them.
+
+    >>> as_typed(Path.cwd() / "runs" / "my run")
+    "'runs/my run'"
+    """
+    try:
+        relative = os.path.relpath(path)
+    except OSError:  # the current folder was removed
+        relative = ".."
+    return shlex.quote(printable(path if relative.startswith("..") else relative))
 
 
 def home_folder() -> Path | None:

@@ -37,17 +37,8 @@ WHOLE = (
 # Everything of a run.
 NAMES = frozenset((*WHOLE, EVENTS, CHECKPOINTS, PROFILE, WANDB))
 
-# The outputs of a run that are listed when it ends.
-MADE = {
-    SUMMARY: "metrics on the test split",
-    LOSS_CURVES: "losses of both stages",
-    RECONSTRUCTIONS: "originals, reconstructions and errors",
-    SAMPLES: "one row of samples per class",
-    METRICS: "every logged metric",
-    EVENTS: "the same for TensorBoard (pip install tensorboard)",
-    WANDB: "the run for Weights & Biases (wandb sync sends what is not sent yet)",
-    CHECKPOINTS: "the newest and the best of each stage",
-}
+# The pictures of a run.
+PICTURES = (LOSS_CURVES, RECONSTRUCTIONS, SAMPLES)
 
 # Version of config.json, checkpoints, latents.npz and tables.npz together. 1 had no number; in 2, codes were counted in
 # assignments per step, and codebook.revive_below too.

@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks.workloads.training_step import TrainingStep
 from configs import default
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.programs import program_bytes
 from hvq_jax.priors.prior import Prior
 from hvq_jax.priors.sampling import sample
 from hvq_jax.quantizers.assignment import nearest_codes
@@ -43,10 +44,8 @@ class Program:
 
 
 def planned_mib(compiled: Any) -> float:
-    """Return the memory of arguments, outputs and temporaries as planned by XLA, with donated ones counted once."""
-    plan = compiled.memory_analysis()
-    outputs = plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return float(plan.argument_size_in_bytes + outputs + plan.temp_size_in_bytes) / 2**20
+    """Return `program_bytes` in MiB; 0 where the backend does not say."""
+    return (program_bytes(compiled) or 0) / 2**20
 
 
 def _options(sizes: Sizes, latent: str = "projected") -> RunOptions:

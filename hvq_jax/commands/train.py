@@ -4,6 +4,7 @@
   python train.py --config=configs/fashion_mnist.py:projected --workdir=runs/a
   python train.py --config=configs/fashion_mnist.py:frequency --config.latent.num_frequent=312 --workdir=runs/b
   python train.py --workdir=runs/a
+  python train.py --config=configs/fashion_mnist.py --workdir=runs/c --plan
 
 --config=FILE[:LATENT]   a file of configs/; LATENT is vq, projected, frequency or combined.
                          May be omitted if the workdir already holds a run: its config is used.
@@ -14,6 +15,8 @@
                          HVQ_COORDINATOR, HVQ_NUM_PROCESSES and HVQ_PROCESS_ID in the environment.
 --profile=N              traces N training steps of each stage into WORKDIR/profile, for TensorBoard or Perfetto,
                          from the eleventh step after this launch.
+--plan                   says what would be trained, with the time and the memory of a step, and trains nothing.
+--quiet                  prints warnings and errors only.
 --help                   this text and every option.
 """
 
@@ -23,6 +26,7 @@ from hvq_jax.devices.preemption import RESUMES
 from hvq_jax.runs import options
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.open import run_experiment
+from hvq_jax.runs.plan import plan_experiment
 
 INTERRUPTED = f"interrupted: {RESUMES}"
 
@@ -37,4 +41,7 @@ def run(arguments: list[str]) -> None:
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
     find_devices()
-    run_experiment(line.config, line.workdir, profile_steps=line.profile)
+    if line.plan:
+        plan_experiment(line.config, line.workdir)
+    else:
+        run_experiment(line.config, line.workdir, profile_steps=line.profile, quiet=line.quiet)

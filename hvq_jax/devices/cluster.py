@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from hvq_jax.devices.rendezvous import meet
 from hvq_jax.errors import UserError
-from hvq_jax.progress import print_line
+from hvq_jax.progress import print_line, print_warning
 
 # A process that has not responded for this long counts as dead, and the other processes exit.
 HEARTBEAT_SECONDS = 30
@@ -146,6 +146,12 @@ def say(line: str) -> None:
     """Print a line on process 0 only."""
     if is_first():
         print_line(line)
+
+
+def warn(line: str) -> None:
+    """Print a line on process 0 only, even if it is quiet."""
+    if is_first():
+        print_warning(line)
 
 
 def wait_for_all(name: str) -> None:

@@ -53,7 +53,7 @@ def compress_images(
         check_out(out, 1, workdir=workdir, endings=(ENDING,), inputs=source.files)
         codec = RunCodec(run, with_labels=source.labels is not None, portable=portable)
         given = np.full(source.count, NO_CLASS, np.int32) if source.labels is None else source.labels
-        with progress_bar(total=source.count, desc="Images", unit=" images", disable=None) as progress:
+        with progress_bar(total=source.count, desc="Images", unit=" images") as progress:
             pieces = _counted(codec.tokens_of(source.read()), progress)
             save = _write_file if Path(out).suffix else _write_folder
             num_bytes = save(full_path(out), codec, pieces, given, source, bare)

@@ -98,7 +98,7 @@ def measure(run: TrainedRun, source: Source, *, portable: bool) -> dict[str, flo
         print(f"bits: left out, since {run.workdir} has no prior")
     labels = source.labels if source.labels is not None else np.full(len(source), NO_CLASS, np.int32)
     total = (1 + run.has_prior + has_frequencies + 2 * coded) * len(source) + coded * min(BATCH, len(source))
-    with progress_bar(total=total, desc="Images", unit=" images", disable=None) as progress:
+    with progress_bar(total=total, desc="Images", unit=" images") as progress:
         images = _Counted(source, progress.update)
         metrics = {"num_images": len(source), **evaluate(run, images, labels if run.has_prior else None)}
         if has_frequencies:

@@ -30,9 +30,11 @@ class CommandLine:
     num_processes: int | None
     process_id: int | None
     profile: int  # training steps of each stage to trace; 0: none
+    plan: bool  # say what would be trained, and train nothing
+    quiet: bool  # print warnings only
 
 
-FLAGS = ("workdir", "config", "coordinator", "num_processes", "process_id", "profile", "help")
+FLAGS = ("workdir", "config", "coordinator", "num_processes", "process_id", "profile", "plan", "quiet", "help")
 
 
 def parse_command_line(arguments: list[str]) -> CommandLine:
@@ -191,6 +193,8 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     flags.DEFINE_integer("num_processes", None, "Processes of the cluster.", flag_values=values)
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", flag_values=values)
     flags.DEFINE_integer("profile", None, "Steps to trace.", lower_bound=1, flag_values=values)
+    flags.DEFINE_bool("plan", False, "Train nothing.", flag_values=values)
+    flags.DEFINE_bool("quiet", False, "Print warnings only.", flag_values=values)
     argv = ["train.py", *arguments]
     if config is None:
         config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
@@ -208,7 +212,7 @@ def _parse(arguments: list[str], config: ConfigDict | None) -> CommandLine:
     if left_over:
         raise UserError(f"{' '.join(left_over)}: not understood; options start with -- (see --help)")
     cluster = (values.coordinator, values.num_processes, values.process_id)
-    return CommandLine(parsed, values.workdir, *cluster, values.profile or 0)
+    return CommandLine(parsed, values.workdir, *cluster, values.profile or 0, values.plan, values.quiet)
 
 
 def _reason(error: BaseException) -> str:

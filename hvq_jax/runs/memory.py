@@ -3,6 +3,7 @@
 import os
 import warnings
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -13,9 +14,10 @@ from hvq_jax.errors import UserError
 from hvq_jax.quantizers import options_in_use
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.stage import Stage
 
-_COPIES = 4  # of each parameter, at least: itself, its gradient and the two moments of Adam
 _STAND_IN_LATENTS = 8  # rows and columns of latents where the size of the images is not known yet
 
 
@@ -34,25 +36,38 @@ def check_memory(options: RunOptions, parallel: Parallel, stages: Collection[str
         what = f"a batch of {images} images of {height}×{width}"
         _require(what, 4 * images * int(np.prod(shape, dtype=object)), "data.image_size or autoencoder.batch_size")
     if "autoencoder" in stages:
-        model = options.autoencoder_model(shape)
-        stage = AutoencoderStage(model, np.zeros((0, *shape), np.uint8))
+        state = trace(AutoencoderStage(options.autoencoder_model(shape), np.zeros((0, *shape), np.uint8)))
         smaller = f"{number}, latent.dim or network.width"
-        _require("the training state of the autoencoder", _state_bytes(stage.init), smaller)
+        needed = state_bytes(*state, options.autoencoder, options.frozen)
+        _require("the training state of the autoencoder", needed, smaller)
     if "prior" not in stages:
         return
     grid = (_STAND_IN_LATENTS, _STAND_IN_LATENTS)
-    prior = PriorStage(options.prior_model(num_classes=1, grid=grid), grid)
+    state = trace(PriorStage(options.prior_model(num_classes=1, grid=grid), grid))
     smaller = f"{number}, prior.width, prior.head_width or prior.num_components"
-    _require("the training state of the prior", _state_bytes(prior.init), smaller)
+    _require("the training state of the prior", state_bytes(*state, options.prior), smaller)
 
 
-def _state_bytes(init: Any) -> int:
+@lru_cache(maxsize=8)
+def trace(stage: Stage) -> tuple[Any, Any]:
+    """Return the parameters of a stage and the rest of its model's state, as shapes and dtypes."""
     with warnings.catch_warnings(action="ignore"):  # of sizes that will be refused
-        params, state = jax.eval_shape(init, jax.random.key(0))
-    return _COPIES * _bytes(params) + _bytes(state)
+        traced: tuple[Any, Any] = jax.eval_shape(stage.init, jax.random.key(0))
+    return traced
 
 
-def _bytes(tree: Any) -> int:
+def state_bytes(params: Any, model_state: Any, options: FitOptions, frozen: Collection[str] = ()) -> int:
+    """Return the memory of training a stage, without activations and batches.
+
+    It holds the parameters and, of those that are trained, the gradients and the two moments of Adam.
+    """
+    trained = {part: params[part] for part in params if part not in frozen} if frozen else params
+    averaged = tree_bytes(params) if options.average_decay else 0
+    return tree_bytes(params) + 3 * tree_bytes(trained) + averaged + tree_bytes(model_state)
+
+
+def tree_bytes(tree: Any) -> int:
+    """Return the memory of the arrays in `tree`, or of arrays of these shapes and dtypes."""
     return sum(int(np.prod(leaf.shape, dtype=object)) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 

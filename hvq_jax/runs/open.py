@@ -18,10 +18,12 @@ from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, remove_unfinished, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
+from hvq_jax.progress import quietly
 from hvq_jax.runs.history import Change, in_words, read_history, with_changes, write_history
 from hvq_jax.runs.init_from import Start, start_from
 from hvq_jax.runs.memory import check_memory
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RECORDED, RunOptions, from_dict, to_dict
+from hvq_jax.runs.overview import overview
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
 from hvq_jax.runs.run import ImageRun, LatentRun, Run
 from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
@@ -52,6 +54,7 @@ def run_experiment(
     profile_steps: int = 0,
     callbacks: Iterable[Callback | Any] = (),
     data: Given | None = None,
+    quiet: bool = False,
 ) -> Summary:
     """Run the stages named in `config.stage`, resuming from what `workdir` already holds; return its `summary.json`.
 
@@ -64,6 +67,7 @@ def run_experiment(
         profile_steps: training steps of each stage to trace into the workdir; 0: none.
         callbacks: objects with some of the methods of `Callback`, called in this order.
         data: images and labels, as for `given_dataset`; None: the data set that the config names.
+        quiet: print warnings only, and show no progress.
 
     Raises:
         UserError: the config does not fit the workdir, the data or the devices; nothing in the workdir has changed.
@@ -73,13 +77,14 @@ def run_experiment(
     preemption = Preemption()
     told = Callbacks(callbacks, fail=preemption.fail)
     with (
+        quietly(quiet),
         preemption.noticed(),
         open_run(config, workdir, preemption, profile_steps, told, data) as opened,
         contextlib.ExitStack() as held,
     ):
         with agreed(), flags_named():
             run = held.enter_context(written(opened))
-        run.work()
+        run.run()
         summary = read_summary(run.workdir)
         if is_first():
             told.tell("on_end", summary)
@@ -100,10 +105,13 @@ def open_run(
     profile_steps: int = 0,
     callbacks: Callbacks | None = None,
     data: Given | None = None,
+    *,
+    writes: bool = True,
 ) -> Iterator[Run]:
     """Yield the run of `config`, with `workdir` locked during the block; raise UserError for any mistake.
 
-    With `prior.latents` it is a `LatentRun`, without an autoencoder.
+    With `prior.latents` it is a `LatentRun`, without an autoencoder. Where it `writes` nothing, the folder is neither
+    made nor locked.
     """
     with contextlib.ExitStack() as held:
         with agreed(), flags_named():
@@ -112,7 +120,7 @@ def open_run(
                 options = dataclasses.replace(options, data=dataclasses.replace(options.data, name=GIVEN))
             parallel = Parallel(options.parallel)
             parallel.check()
-            for stage in _stages(options):
+            for stage in options.stages:
                 fit_options = getattr(options, stage)
                 parallel.check_batch_size(
                     f"{stage}.batch_size", fit_options.batch_size, num_parts=fit_options.accumulate_steps
@@ -123,11 +131,11 @@ def open_run(
                 check_installed(options.logging)
         check_agreement(_shared(options))
         with agreed(), flags_named():
-            folder = held.enter_context(locked(workdir)) if is_first() else full_path(workdir)
+            folder = held.enter_context(locked(workdir)) if writes and is_first() else full_path(workdir)
             options = with_sizes_of(folder, options)
             dataset, description = _open_data(options, folder, data)
-            fitted = with_batches_of_at_most(len(dataset.train), options, _stages(options), parallel.num_devices)
-            for stage in _stages(options):
+            fitted = with_batches_of_at_most(len(dataset.train), options, options.stages, parallel.num_devices)
+            for stage in options.stages:
                 with flags_named(f"{stage}."):
                     _check_length(getattr(fitted, stage), dataset.train, newest_step(folder / CHECKPOINTS / stage))
             options_to_store = to_dict(with_sizes(options, dataset.carved_sizes))
@@ -143,19 +151,15 @@ def open_run(
         with flags_named():
             start = _start(run, tuple(dataset.class_names))
         with agreed():
-            if is_first():
+            if writes and is_first():
                 remove_unfinished(folder / name for name in WHOLE)
                 write_format(folder)
                 write_history(folder, history)  # before the config, so that a crash loses no change
                 write_json(folder / CONFIG, options_to_store)
                 write_description(folder, description)
-        kind = jax.devices()[0].device_kind
-        say(f"devices: {parallel.num_devices} × {kind}, {jax.process_count()} process(es), jax {jax.__version__}")
-        say(f"data: {run.data_name}: {run.data_description}")
-        say(f"data: {dataset.counts}")
-        for line in (*in_words(history, known), *start.lines):
+        for line in (*overview(run), *in_words(history, known), *start.lines):
             say(line)
-        for stage in _stages(options):
+        for stage in options.stages:
             if (size := getattr(fitted, stage).batch_size) != getattr(options, stage).batch_size:
                 say(f"{stage}: batches of {size}, since there are only {len(dataset.train)} to train on")
         yield dataclasses.replace(run, context=dataclasses.replace(run.context, given=start.given))
@@ -205,14 +209,9 @@ def _shared(options: RunOptions) -> dict[str, Any]:
     }
 
 
-def _stages(options: RunOptions) -> tuple[str, ...]:
-    """Return the stages that this run trains or evaluates."""
-    return ("autoencoder", "prior") if options.stage == "all" else (options.stage,)
-
-
 def _to_initialise(options: RunOptions, folder: Path) -> list[str]:
     """Return the stages that start anew; the states of the others have fitted into memory."""
-    return [stage for stage in _stages(options) if newest_step(folder / CHECKPOINTS / stage) is None]
+    return [stage for stage in options.stages if newest_step(folder / CHECKPOINTS / stage) is None]
 
 
 def _open_data(
@@ -265,7 +264,7 @@ def _continued(folder: Path, history: Sequence[Change], options: Mapping[str, An
 
 def _start(run: Run, class_names: tuple[str, ...]) -> Start:
     """Return what the stages of `run` that have not been trained yet start from."""
-    names = [name for name in _stages(run.options) if newest_step(run.workdir / CHECKPOINTS / name) is None]
+    names = [name for name in run.options.stages if newest_step(run.workdir / CHECKPOINTS / name) is None]
     if run.options.init_from.run is None or not names:
         return Start({}, ())
     return start_from(run.options, [run.blank_stage(name) for name in names], class_names)

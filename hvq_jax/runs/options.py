@@ -169,6 +169,11 @@ class RunOptions(Options):
             )
 
     @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages that a run trains or evaluates."""
+        return ("autoencoder", "prior") if self.stage == "all" else (self.stage,)
+
+    @property
     def frozen(self) -> tuple[str, ...]:
         """The parts of the autoencoder that are not trained."""
         return _named_parts("freeze", self.freeze, PARTS[:-1])

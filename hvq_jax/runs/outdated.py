@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hvq_jax.devices.cluster import agreed, is_first, say, wait_for_all
+from hvq_jax.devices.cluster import agreed, is_first, wait_for_all, warn
 from hvq_jax.layout import CHECKPOINTS, LATENTS, TABLES
 from hvq_jax.runs.latent_files import step_of
 from hvq_jax.training.checkpoint import free_name
@@ -26,7 +26,7 @@ def set_outdated_aside(workdir: Path, autoencoder_step: int) -> bool:
         if is_first():
             _set_aside(workdir, min(made_by - {autoencoder_step}))
     wait_for_all("the outdated prior is set aside")
-    say(
+    warn(
         f"prior: the best autoencoder is now that of step {autoencoder_step}: latents are encoded again, and the prior "
         "is trained again on these"
     )
@@ -38,7 +38,7 @@ def _set_aside(workdir: Path, step: int) -> None:
     if folder.exists():
         target = free_name(folder.with_name(f"{PriorStage.name}-of-autoencoder-{step}"))
         folder.rename(target)
-        say(f"prior: that of the autoencoder of step {step} is kept in {target}, which you may delete")
+        warn(f"prior: that of the autoencoder of step {step} is kept in {target}, which you may delete")
     drop_records(workdir, PriorStage.name, after_step=0)
     for name in (TABLES, LATENTS):
         (workdir / name).unlink(missing_ok=True)

@@ -148,7 +148,7 @@ def write(
         arrays: what an .npz holds besides images and latents.
     """
     path = full_path(out)
-    with progress_bar(total=count, desc="Images", unit=" images", disable=None) as progress:  # on a terminal
+    with progress_bar(total=count, desc="Images", unit=" images") as progress:  # on a terminal
         pieces = _counted(pieces, progress)
         if is_png(out):
             save_png(np.concatenate([piece.images for piece in pieces]))

@@ -8,6 +8,7 @@ import abc
 import dataclasses
 import math
 import platform
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from hvq_jax.data.datasets import AnySplit, ImageDataset, data_title
 from hvq_jax.devices.cluster import is_first, say, wait_for_all
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
+from hvq_jax.files import printable
 from hvq_jax.runs.batching import evenly_spaced
+from hvq_jax.runs.ending import ending
 from hvq_jax.runs.history import Change, earlier_options, from_the_start, read_history, write_history
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
@@ -34,7 +37,7 @@ from hvq_jax.runs.summary import read_summary, write_summary
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import newest_step
-from hvq_jax.training.logging import in_one_line, read_records
+from hvq_jax.training.logging import read_records
 from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import evaluator
@@ -65,8 +68,28 @@ class Run(abc.ABC):
 
     @property
     @abc.abstractmethod
+    def data_title(self) -> str:
+        """The title of the training data, for people."""
+
+    @property
+    @abc.abstractmethod
     def data_description(self) -> str:
         """A description of the training data in a sentence or two."""
+
+    @property
+    @abc.abstractmethod
+    def data_counts(self) -> str:
+        """The number of items of each split, and what was left out, in a line."""
+
+    @property
+    @abc.abstractmethod
+    def train_split(self) -> AnySplit:
+        """The items to train on; of a second stage on latents, the images that these are of."""
+
+    @property
+    @abc.abstractmethod
+    def latent_shape(self) -> tuple[int, int]:
+        """The sides (h, w) of the latents."""
 
     @abc.abstractmethod
     def blank_stage(self, name: str) -> Stage:
@@ -152,7 +175,6 @@ class Run(abc.ABC):
         if up_to_date and (plot is None or (self.workdir / plot).exists()):
             return
         metrics = {**made_from, **make()}
-        say(f"{section}  {in_one_line(metrics)}")
         if is_first():
             self._write(summary | {section: metrics})
         wait_for_all(f"{section} is reported")
@@ -170,12 +192,13 @@ class Run(abc.ABC):
         }
         write_summary(self.workdir, {**summary, **context})
 
-    def list_files(self) -> None:
-        """Print what is in the workdir."""
-        say(f"Everything is in {self.workdir}:")
-        for name, what in layout.MADE.items():
-            if (self.workdir / name).exists():
-                say(f"  {name:22}{what}")
+    def run(self) -> None:
+        """Run the stages, and print the results and what to do next."""
+        start = time.monotonic()
+        self.work()
+        if is_first():
+            for line in ending(self.workdir, self.options.stages, time.monotonic() - start):
+                say(line)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -191,9 +214,29 @@ class ImageRun(Run):
         return self.options.data.name
 
     @property
+    def data_title(self) -> str:
+        """The data set's title."""
+        return data_title(self.options.data.name)
+
+    @property
     def data_description(self) -> str:
         """The data set's description."""
         return self.dataset.description
+
+    @property
+    def data_counts(self) -> str:
+        """The number of images of each split."""
+        return self.dataset.counts
+
+    @property
+    def train_split(self) -> AnySplit:
+        """The images to train on."""
+        return self.dataset.train
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """The sides (h, w) of the latents."""
+        return self.model.latent_shape
 
     def work(self) -> None:
         """Run the stages named in the options, then draw samples."""
@@ -205,7 +248,6 @@ class ImageRun(Run):
             self.report_coded(trained)
             options = {**dataclasses.asdict(self.options.sampling), "seed": self.options.seed}
             self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), layout.SAMPLES)
-        self.list_files()
 
     def blank_stage(self, name: str) -> Stage:
         """Return the first or the second stage."""
@@ -233,7 +275,7 @@ class ImageRun(Run):
                     self.workdir / layout.RECONSTRUCTIONS,
                     originals,
                     reconstructions,
-                    title=f"{data_title(self.data_name)}: test images, {self.model.latent_options.mode} latent",
+                    title=f"{self.data_title}: test images, {self.model.latent_options.mode} latent",
                 )
             return self.test(stage, state, self.dataset.test)
 
@@ -302,7 +344,7 @@ class ImageRun(Run):
                 self.workdir / layout.SAMPLES,
                 rows[:, : options.per_class],
                 trained.class_names if conditional else [""] * num_classes,
-                title=f"{data_title(self.data_name)}: samples, {self.model.latent_options.mode} latent",
+                title=f"{self.data_title}: samples, {self.model.latent_options.mode} latent",
             )
         metrics: dict[str, Any] = {"continuous_part": note or "none"}
         if classify:
@@ -329,14 +371,33 @@ class LatentRun(Run):
         return str(self.options.prior.latents)
 
     @property
+    def data_title(self) -> str:
+        """The name of the file of latents, without its folder."""
+        return printable(Path(self.data_name).name)
+
+    @property
     def data_description(self) -> str:
         """The number of latents and their file."""
         return self.dataset.description
 
+    @property
+    def data_counts(self) -> str:
+        """The number of latents of each split."""
+        return self.dataset.counts
+
+    @property
+    def train_split(self) -> AnySplit:
+        """The latents to train on."""
+        return self.dataset.train
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """The sides (h, w) of the latents."""
+        return self.dataset.latent_shape
+
     def work(self) -> None:
         """Train the prior."""
         self.train_prior(TrainedRun.load(self.workdir))
-        self.list_files()
 
     def prior_stage(self, trained: TrainedRun) -> tuple[PriorStage, LatentData]:
         """Return the second stage and its data."""

@@ -17,6 +17,7 @@ def train(
     data: Given | None = None,
     *,
     callbacks: Iterable[Callback | Any] = (),
+    quiet: bool = False,
 ) -> LoadedRun:
     """Train a run, or resume it, and open it.
 
@@ -30,10 +31,11 @@ def train(
             in an .npz: see `given_dataset`. A run on arrays is resumed with the same arrays. None: the data set that
             the config names.
         callbacks: as for `run_experiment`.
+        quiet: print warnings only, and show no progress.
 
     Raises:
         UserError: as `run_experiment`, or for arrays that cannot be used.
         Preempted: as `run_experiment`.
     """
-    run_experiment(config, str(workdir), callbacks=callbacks, data=data)
+    run_experiment(config, str(workdir), callbacks=callbacks, data=data, quiet=quiet)
     return load(workdir)

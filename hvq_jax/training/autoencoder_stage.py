@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -78,6 +79,11 @@ class AutoencoderStage(Stage):
     def _reconstruct(self, params: Any, state: ModelState) -> jax.Array:
         x = to_float(jnp.asarray(self.fixed_images))
         return to_uint8(autoencoder.reconstruct(self.model, Variables(params, state), x))
+
+    @staticmethod
+    def in_words(metrics: Mapping[str, float]) -> str:
+        """Return the error of images and the use of the codes."""
+        return f"MSE {metrics['mse']:.4f}, PSNR {metrics['psnr']:.2f} dB, {metrics['codes_used']:.0%} of codes in use"
 
     def show(self, log: RunLog, step: int, params: Any, state: ModelState, sums: EvaluationSums) -> None:
         """Log originals over reconstructions, and the histogram of code usage."""

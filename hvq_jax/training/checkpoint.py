@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from hvq_jax.devices.cluster import agreed, is_first, say, true_on_all, wait_for_all
+from hvq_jax.devices.cluster import agreed, is_first, true_on_all, wait_for_all, warn
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
-from hvq_jax.progress import print_line
+from hvq_jax.progress import print_warning
 from hvq_jax.training import saved_step
 from hvq_jax.training.saved_step import DamagedError, DeletedError, first_line
 
@@ -87,7 +87,7 @@ class Checkpoints:
                 continue
             if not saved_step.is_complete(path):
                 if path.is_dir():  # it was not deleted meanwhile
-                    say(f"checkpoint {path} is incomplete and passed over: run train.py on this workdir again")
+                    warn(f"checkpoint {path} is incomplete and passed over: run train.py on this workdir again")
                 continue
             try:
                 self._objectives[int(path.name)] = saved_step.read_metric(path, self.objective)
@@ -100,7 +100,7 @@ class Checkpoints:
     def _warn_unranked(self, path: Path, reason: str) -> None:
         if int(path.name) not in self._unranked:
             self._unranked.add(int(path.name))
-            say(f"checkpoint {path}: its metrics are damaged ({reason}): it is kept but cannot count as the best")
+            warn(f"checkpoint {path}: its metrics are damaged ({reason}): it is kept but cannot count as the best")
 
     def steps(self) -> list[int]:
         """Return the saved steps, ascending."""
@@ -297,4 +297,4 @@ def _reason(error: Exception) -> str:
 def _rename_bad(path: Path, reason: str) -> None:
     target = free_name(path.with_name(f"{_BAD}{path.name}"))
     path.rename(target)
-    print_line(f"checkpoint {path} is not usable ({reason}): moved to {target.name}")
+    print_warning(f"checkpoint {path} is not usable ({reason}): moved to {target.name}")

@@ -10,12 +10,11 @@ from typing import Any, TypedDict
 
 import absl.logging
 import numpy as np
-from tqdm import tqdm
 
 from hvq_jax.errors import Preempted, UserError
 from hvq_jax.files import open_regular, parse_json, write_text
 from hvq_jax.layout import METRICS
-from hvq_jax.progress import named, print_line, progress_bar
+from hvq_jax.progress import is_quiet, named, print_line, print_warning, progress_bar
 from hvq_jax.schema import Count, check_json
 from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.writers import Writer
@@ -69,7 +68,7 @@ def read_records(workdir: Path) -> list[dict[str, Any]]:
             if number < len(lines):  # behind the last newline there is nothing, or what a crash left
                 problems.append(f"{number} ({error})")
     if problems:
-        print_line(f"{path}: left out {len(problems)} lines that are no records, the first is line {problems[0]}")
+        print_warning(f"{path}: left out {len(problems)} lines that are no records, the first is line {problems[0]}")
     return records
 
 
@@ -85,17 +84,6 @@ def _parse_record(line: bytes) -> dict[str, Any]:
     check_json(record, Record)
     check_json({name: value for name, value in record.items() if name not in Record.__annotations__}, dict[str, float])
     return record
-
-
-def in_one_line(metrics: dict[str, Any]) -> str:
-    """Format metrics for the terminal, as in "mse 0.0382  psnr 20.78"; nested ones follow their name."""
-    parts = []
-    for name, value in metrics.items():
-        if isinstance(value, dict):
-            parts.append(f"{name}: {in_one_line(value)}")
-        else:
-            parts.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
-    return "  ".join(parts)
 
 
 class RunLog:
@@ -123,8 +111,7 @@ class RunLog:
             desc=named(stage),
             total=num_steps,
             initial=start_step,
-            unit="step",
-            disable=not sys.stderr.isatty(),
+            bar_format="{desc}  {bar}  {n_fmt}/{total_fmt}{postfix}",
             dynamic_ncols=True,
         )
 
@@ -142,18 +129,28 @@ class RunLog:
             ) from None
         self._callbacks.tell("on_record" if split == "train" else "on_evaluation", self.stage, step, scalars)
 
+    def advance(self, step: int) -> None:
+        """Advance the progress bar, if there is one, to `step`."""
+        self._bar.update(max(step - self._bar.n, 0))
+
     def progress(self, step: int, line: str) -> None:
-        """Advance the progress bar, or print a line if stderr is not a terminal."""
-        self._bar.update(step - self._bar.n)
+        """Advance the progress bar and show `line` beside it, or print a line if stderr is not a terminal."""
+        self.advance(step)
         if self._bar.disable:
-            print_line(f"{self.stage} step {step}/{self._bar.total}  {line}")
+            print_line(f"{self.stage} step {step}/{self._bar.total}: {line}")
         else:
             self._bar.set_postfix_str(line)
 
     def say(self, line: str) -> None:
-        """Print a line without breaking the progress bar."""
-        tqdm.write(named(f"{self.stage} {line}"), file=sys.stdout)
-        sys.stdout.flush()
+        """Print a line without breaking the progress bar, unless this thread is quiet."""
+        if not is_quiet():
+            self.warn(line)
+
+    def warn(self, line: str) -> None:
+        """Print a line without breaking the progress bar, even if this thread is quiet."""
+        self._bar.clear()
+        print_warning(f"{self.stage} {line}")
+        self._bar.refresh()
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None:
         """Write uint8 grids `[H, W, C]` with the writers, and tell the callbacks."""
@@ -186,9 +183,13 @@ class SilentLog(RunLog):
     def record(self, split: str, step: int, scalars: dict[str, float]) -> None:
         """Do nothing, like all methods of this class."""
 
+    def advance(self, step: int) -> None: ...  # noqa: D102
+
     def progress(self, step: int, line: str) -> None: ...  # noqa: D102
 
     def say(self, line: str) -> None: ...  # noqa: D102
+
+    def warn(self, line: str) -> None: ...  # noqa: D102
 
     def images(self, step: int, images: dict[str, np.ndarray]) -> None: ...  # noqa: D102
 
@@ -208,5 +209,5 @@ class Warnings:
         """Say the lines of the faults `found` now, by kind, that were not found the last time."""
         for kind, line in found.items():
             if kind not in self._lasting:
-                self._log.say(f"warning: {line}")
+                self._log.warn(f"warning: {line}")
         self._lasting = frozenset(found)

@@ -15,7 +15,7 @@ import numpy as np
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, steps_per_epoch, train_batches
-from hvq_jax.devices.cluster import is_first, say
+from hvq_jax.devices.cluster import is_first, say, warn
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.errors import ArgumentError, UserError
@@ -26,7 +26,7 @@ from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, placed_groups
 from hvq_jax.training.given_arrays import GivenArrays
 from hvq_jax.training.learning_rates import Stretches, rates_of
-from hvq_jax.training.logging import RunLog, SilentLog, Warnings, in_one_line
+from hvq_jax.training.logging import RunLog, SilentLog, Warnings
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.profiling import StepProfiler
 from hvq_jax.training.programs import compiled_initial_state, compiled_start, compiled_steps, evaluator
@@ -154,7 +154,7 @@ def fit(
         if best is None or best.step != checkpoints.best_step():
             best = checkpoints.restore_best(abstract)
         if (lost := checkpoints.lost_best_step()) is not None:
-            say(
+            warn(
                 f"{stage.name} warning: the best checkpoint, that of step {lost}, is damaged and was set aside: "
                 f"step {best.step} takes its place"
             )
@@ -305,7 +305,7 @@ class _Validation:
             what = f"the validation {stage.objective} is {metrics[stage.objective]}"
             raise _diverged(stage, what, step, self._checkpoints)
         log.record("validation", step, metrics)
-        log.say(f"validation at step {step}: {in_one_line(metrics)}")
+        log.say(f"validation at step {step}: {stage.in_words(metrics)}")
         stage.show(log, step, state.eval_params, state.model_state, sums)
         self._warnings.say(stage.warnings(sums))
         return metrics

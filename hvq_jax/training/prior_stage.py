@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import jax
@@ -115,6 +115,13 @@ class PriorStage(Stage):
         if self.model.heads:
             parts |= {"nats_of_codes": float(nats.codes), "nats_of_continuous": float(nats.continuous)}
         return {"nats_per_latent": float(nats.codes) + float(nats.continuous), **parts}
+
+    @staticmethod
+    def in_words(metrics: Mapping[str, float]) -> str:
+        """Return the rate: bits per image where there are images, else nats per latent."""
+        if "bits_per_image" not in metrics:
+            return f"{metrics['nats_per_latent']:.1f} nats per latent"
+        return f"{metrics['bits_per_image']:.1f} bits per image, {metrics['bits_per_pixel']:.3f} per pixel"
 
     def summarise_steps(self, metrics: NatsPerLatent) -> dict[str, float]:
         """Return mean nats per latent."""

@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar, cast
 
@@ -68,6 +68,11 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def summarise(self, sums: Any) -> dict[str, float]:
         """Return the log record of a whole split."""
+
+    @staticmethod
+    def in_words(metrics: Mapping[str, float]) -> str:
+        """Return the metrics of a split that matter most, for people; all of them by default."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
 
     @property
     def frozen(self) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
 """Reports of training steps, summarised per interval while the devices are running later steps."""
 
-import datetime
+import collections
 import time
 from typing import Any
 
 import jax
 import numpy as np
 
+from hvq_jax.progress import duration
 from hvq_jax.training.logging import RunLog, Warnings
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport
@@ -48,6 +49,9 @@ class StepLog:
         self._open: list[StepReport] = []
         self._closed: tuple[int, list[StepReport]] | None = None
         self._written, self._clock = start_step, time.monotonic()
+        self._first: tuple[int, float] | None = None  # when the first interval was written: its last step, and the time
+        self._done = start_step  # steps that are known to be complete
+        self._waiting: collections.deque[StepReport] = collections.deque()  # reports of steps that may not be
         self._warnings = Warnings(log)
 
     def add(self, reports: StepReport) -> None:
@@ -56,8 +60,16 @@ class StepLog:
         Each leaf has a leading axis of steps.
         """
         self._open.append(reports)
+        self._waiting.append(reports)
         if len(self._open) > _MOST_AHEAD:
             jax.block_until_ready(self._open[-1 - _MOST_AHEAD])
+        self._advance()
+
+    def _advance(self) -> None:
+        """Show how many steps are complete."""
+        while self._waiting and self._waiting[0].loss.is_ready():  # type: ignore[attr-defined]  # of concrete arrays
+            self._done += len(self._waiting.popleft().loss)
+        self._log.advance(self._done)
 
     def close_interval(self, step: int) -> None:
         """Close the interval of the reports added since the last one; it will be logged at `step`."""
@@ -69,6 +81,9 @@ class StepLog:
         if self._closed is None:
             return
         (step, reports), self._closed = self._closed, None
+        for report in reports:
+            jax.block_until_ready(report)
+            self._advance()
         stacked = jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(reports))
         now = time.monotonic()
         _require_finite(stacked, step)
@@ -82,8 +97,17 @@ class StepLog:
         }
         self._log.record("train", step, scalars)
         self._warn(step, stacked.metrics)
-        left = datetime.timedelta(seconds=round((self._num_steps - step) * self._batch_size / rate))
-        self._log.progress(step, f"loss {scalars['loss']:.4f}  {rate:.0f} {self._stage.items}/s  {left} left")
+        left = duration(self._seconds_left(step, now, self._batch_size / rate))
+        self._log.progress(step, f"loss {scalars['loss']:.4f}, {rate:.0f} {self._stage.items}/s, {left} left")
+
+    def _seconds_left(self, step: int, now: float, of_a_step: float) -> float:
+        """Return the time that the remaining steps will take, evaluations and checkpoints included once there are any.
+
+        The first interval does not count: it includes compilation.
+        """
+        self._first = self._first or (step, now)
+        first, then = self._first
+        return (self._num_steps - step) * ((now - then) / (step - first) if step > first else of_a_step)
 
     def _warn(self, last_step: int, metrics: Any) -> None:
         """Say what the stage warns of in the steps up to the last, except the first ones of the run."""

@@ -53,7 +53,7 @@ def test_digits_from_training_to_samples(digits, tmp_path, capsys):
     briefly = ("--config.prior.num_steps=120", "--config.parallel=jit")
     command = arguments(digits, tmp_path / "run", "vq", 17, *briefly)
     assert train.main(command) == 0
-    assert "1397 latents to train on, from digits.npz" in capsys.readouterr().out
+    assert "data      digits.npz: 1,397 latents to train on, " in capsys.readouterr().out
     nats = json.loads((tmp_path / "run" / "summary.json").read_text())["prior"]["test"]
     with np.load(digits) as stored:
         shares = np.bincount(stored["train_indices"].ravel()) / stored["train_indices"].size

@@ -39,7 +39,7 @@ def test_a_run_on_arrays_is_that_on_a_data_set_and_is_resumed_with_them(tmp_path
     assert summary["data"] == "arrays"
     assert run.reconstruct(arrays["test_images"][:2]).images.shape == (2, 28, 28, 1)
     counts = "512 images to train on, 128 for validation, 128 for testing; 28×28×1, 10 classes"
-    assert f"data: {counts}; validation taken from train" in capsys.readouterr().out
+    assert f"data      own arrays: {counts}; validation taken from train" in capsys.readouterr().out
     assert hvq.run_experiment(config, str(workdir), data=arrays) == summary
     with pytest.raises(UserError, match="arrays that were given in Python: give them again"):
         hvq.run_experiment(json.loads((workdir / "config.json").read_text()), str(workdir))

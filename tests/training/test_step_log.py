@@ -20,8 +20,11 @@ class Recorder:
     def record(self, split, step, scalars):
         self.records.append((split, step, scalars))
 
-    def say(self, line):
+    def warn(self, line):
         self.said.append(line)
+
+    def advance(self, step):
+        self.advanced = step
 
     def progress(self, step, line):
         self.lines.append((step, line))
@@ -73,8 +76,8 @@ def test_an_interval_is_summarised_when_it_is_written_and_not_before(items):
     assert len(scalars) == 4
     log.write()
     assert len(recorder.records) == 1
-    assert recorder.lines[0][1].startswith("loss 3.0000  ")
-    assert f" {items}/s  " in recorder.lines[0][1]
+    assert recorder.lines[0][1].startswith("loss 3.0000, ")
+    assert f" {items}/s, " in recorder.lines[0][1]
 
 
 def test_what_is_added_after_an_interval_belongs_to_the_next():

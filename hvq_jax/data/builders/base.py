@@ -149,7 +149,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder):
 
     def _examples(self, split: str, images: SplitImages) -> Generator[tuple[int, dict[str, Any]], None, None]:
         progress = self._opened.enter_context(
-            progress_bar(total=len(images), desc=f"Preparing {self.name} ({split})", unit=" images")
+            progress_bar(announced=True, total=len(images), desc=f"Preparing {self.name} ({split})", unit=" images")
         )
         with contextlib.closing(iter(images)) as read:
             for index, (image, label) in enumerate(read):

@@ -80,7 +80,7 @@ def _fetch(file: PublishedFile, path: pathlib.Path) -> str:
     with (
         urllib.request.urlopen(file.url, timeout=_TIMEOUT_SECONDS) as response,
         path.open("wb") as output,
-        progress_bar(desc=f"Downloading {file.name}", unit="B", unit_scale=True) as progress,
+        progress_bar(announced=True, desc=f"Downloading {file.name}", unit="B", unit_scale=True) as progress,
     ):
         length = str(response.headers.get("Content-Length", ""))
         progress.total = int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None

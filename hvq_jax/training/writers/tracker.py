@@ -17,7 +17,7 @@ import numpy as np
 from hvq_jax.errors import UserError
 from hvq_jax.files import MADE_AGAIN, read_json, write_json
 from hvq_jax.layout import TRACKERS
-from hvq_jax.progress import print_line
+from hvq_jax.progress import print_warning
 from hvq_jax.schema import Count
 from hvq_jax.training.writers.writer import Writer
 
@@ -107,7 +107,7 @@ class Tracker(Writer):
 
     def _lose(self, error: Exception) -> None:
         self._lost = True
-        print_line(
+        print_warning(
             f"warning: {self.name} failed ({_first_line(error)}): this run goes on without it; what it lacks is "
             "written when the run is started again"
         )

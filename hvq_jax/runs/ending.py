@@ -1,0 +1,73 @@
+"""The lines at the end of a run: the metrics that matter, the pictures, and the next command."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hvq_jax import layout
+from hvq_jax.files import as_typed
+from hvq_jax.progress import duration
+from hvq_jax.runs.summary import read_summary
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.prior_stage import PriorStage
+
+
+def section_in_words(section: str, metrics: Mapping[str, Any]) -> str | None:
+    """Return what matters most in a section of the summary; None where nothing was measured.
+
+    >>> section_in_words("prior", {"test": {"nats_per_latent": 222.4}})
+    '222.4 nats per latent, on the test split'
+    """
+    if section == "samples":
+        return _samples(metrics)
+    if section == "coded":
+        return _coded(metrics)
+    stage = AutoencoderStage if section == AutoencoderStage.name else PriorStage
+    return f"{stage.in_words(metrics['test'])}, on the test split"
+
+
+def _coded(metrics: Mapping[str, Any]) -> str:
+    if "test" not in metrics:
+        return f"left out: {metrics['left_out']}"
+    test = metrics["test"]
+    return f"{test['coded_bits_per_image']:.1f} bits per image, in a file of {test['num_images']:.0f} test images"
+
+
+def _samples(metrics: Mapping[str, Any]) -> str | None:
+    if "class_accuracy" not in metrics:
+        return None
+    return (
+        f"{metrics['class_accuracy']:.0%} of the class that was asked for, by a classifier that is right on "
+        f"{metrics['classifier_test_accuracy']:.0%} of test images"
+    )
+
+
+def ending(workdir: Path, stages: Sequence[str], seconds: float) -> list[str]:
+    """Return the lines at the end of a run of these stages, which took so many seconds."""
+    summary: Mapping[str, Any] = read_summary(workdir)
+    sections = [name for name in ("autoencoder", "prior", "coded", "samples") if name in summary]
+    found = {name: text for name in sections if (text := section_in_words(name, summary[name]))}
+    pictures = [name for name in layout.PICTURES if (workdir / name).exists()]
+    return [
+        f"finished in {duration(seconds)}; everything is in {as_typed(workdir)}",
+        *(f"  {name:13}{text}" for name, text in found.items()),
+        *([f"  {'pictures':13}{', '.join(pictures)}"] if pictures else []),
+        f"next: {next_command(workdir, stages, has_images='autoencoder' in summary)}",
+    ]
+
+
+def next_command(workdir: Path, stages: Sequence[str], *, has_images: bool) -> str:
+    """Return what to type after a run of these stages, in the way in which this process was started.
+
+    >>> next_command(Path("runs/a"), ["autoencoder", "prior"], has_images=True)
+    "hvq_jax.load('runs/a')"
+    """
+    program, folder = Path(sys.argv[0]).name, as_typed(workdir)
+    commands = {"train.py": "python {}.py", "hvq-train": "hvq-{}"}
+    if program not in commands:
+        return f"hvq_jax.load({str(workdir)!r})"
+    if PriorStage.name not in stages:
+        return f"{commands[program].format('train')} --workdir={folder} --config.stage=prior"
+    out = "samples.png" if has_images else "latents.npz"
+    return f"{commands[program].format('sample')} --workdir={folder} --num_samples=64 --out={out}"

@@ -1,0 +1,131 @@
+"""What a run would take: the time and the memory of the compiled training steps, without training.
+
+Each stage's step is compiled as for training. Its memory is that which XLA has planned for the program. Its time is
+measured: the program runs a few times on noise, from a fresh state, and what it computes is thrown away. A training
+step takes the same time whatever the images and the parameters are.
+"""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from hvq_jax.data.given import Given
+from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.cluster import say
+from hvq_jax.devices.preemption import Preemption
+from hvq_jax.devices.programs import program_bytes
+from hvq_jax.files import as_typed
+from hvq_jax.progress import duration, num_bytes_in_words
+from hvq_jax.runs.open import open_run
+from hvq_jax.runs.options import RunOptions
+from hvq_jax.runs.overview import steps_left
+from hvq_jax.runs.run import Run
+from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.loop import num_training_steps
+from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import compiled_initial_state, compiled_steps
+from hvq_jax.training.stage import Stage
+
+_SECONDS = 2.0  # of measuring a stage, at most, unless a single dispatch takes longer
+_MOST_DISPATCHES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class StagePlan:
+    """What the training of a stage would take."""
+
+    stage: str
+    steps_left: int
+    seconds_per_step: float  # measured
+    num_bytes: int | None  # of the compiled step on a device; None where the backend does not say
+
+    def __str__(self) -> str:
+        """Return the plan as a line."""
+        memory = "unknown" if self.num_bytes is None else num_bytes_in_words(self.num_bytes)
+        return (
+            f"{self.stage:14}{self.steps_left:,} steps of about {duration(self.seconds_per_step)}: "
+            f"{duration(self.steps_left * self.seconds_per_step)}; memory {memory} per device"
+        )
+
+
+def plan_experiment(
+    config: Mapping[str, Any] | RunOptions, workdir: str, *, data: Given | None = None
+) -> list[StagePlan]:
+    """Say what `run_experiment` would train with these arguments; train nothing, and write nothing to `workdir`.
+
+    The data set is opened as for training, and so prepared in its own folder where it has not been before.
+
+    Returns:
+        The plan of each stage.
+
+    Raises:
+        UserError: as `run_experiment`.
+    """
+    with open_run(config, workdir, Preemption(), data=data, writes=False) as run:
+        plans = []
+        for name in run.options.stages:
+            plans.append(plan_stage(run, _stage(run, name)))
+            say(str(plans[-1]))
+        seconds = sum(plan.steps_left * plan.seconds_per_step for plan in plans)
+        say(
+            f"in all {duration(seconds)} on this device as it is now, and besides that compilation, evaluations and "
+            "checkpoints; a step was timed on noise"
+        )
+        say(f"nothing was trained, and nothing was written to {as_typed(run.workdir)}")
+    return plans
+
+
+def plan_stage(run: Run, stage: Stage) -> StagePlan:
+    """Return what the training of `stage` would take, from its compiled step."""
+    options, parallel = getattr(run.options, stage.name), run.context.parallel
+    num_steps = num_training_steps(options, run.train_split)
+    stretches, seed = ((0, options.rates(num_steps)),), run.options.seed
+    dispatch: Any = compiled_steps(stage, options, stretches, seed, parallel)
+    state = parallel.replicate(compiled_initial_state(stage, options, num_steps, seed)())
+    batch = _noise(stage, options.batch_size // jax.process_count())
+    group = parallel.shard_steps([batch] * options.steps_per_dispatch)
+    compiled = dispatch.lower(state, group).compile()
+    seconds = _seconds_per_dispatch(compiled, state, group)
+    left = steps_left(run, stage)
+    return StagePlan(stage.name, left, seconds / options.steps_per_dispatch, program_bytes(compiled))
+
+
+def _stage(run: Run, name: str) -> Stage:
+    """Return the stage `name` as it trains: of a prior, all codes have all continuous parts."""
+    stage = run.blank_stage(name)
+    if not isinstance(stage, PriorStage):
+        return stage
+    has_continuous = np.ones((len(stage.model.heads), stage.model.num_codes), bool)
+    return dataclasses.replace(stage, has_continuous=has_continuous, label_dropout=run.options.prior.label_dropout)
+
+
+def _noise(stage: Stage, count: int) -> Batch:
+    """Return a batch of `count` random items, the same every time."""
+    random, num_classes = np.random.default_rng(0), 0
+    if isinstance(stage, AutoencoderStage):
+        items = random.integers(0, 256, (count, *stage.model.image_shape), np.uint8)
+    else:
+        assert isinstance(stage, PriorStage)
+        shape = (count, *stage.latent_shape, stage.model.num_channels)
+        items, num_classes = random.integers(0, 2, shape, np.int16), stage.model.num_classes
+    labels = random.integers(0, max(num_classes, 1), count, np.int32)
+    return Batch(items, labels, np.ones(count, bool))
+
+
+def _seconds_per_dispatch(compiled: Any, state: Any, group: Any) -> float:
+    """Return the median time of a dispatch, after a first one that is not counted."""
+    times: list[float] = []
+    for number in itertools.count():
+        start = time.monotonic()
+        state, reports = compiled(state, group)
+        jax.block_until_ready(reports)
+        if number:
+            times.append(time.monotonic() - start)
+        if times and (sum(times) > _SECONDS or len(times) == _MOST_DISPATCHES):
+            return float(np.median(times))
+    raise AssertionError("unreachable")

@@ -1,0 +1,112 @@
+"""What a run says at its start and its end, what a plan says in advance, and that a quiet run says nothing."""
+
+import re
+import shutil
+
+import jax
+import pytest
+
+import train
+from hvq_jax.quantizers import LatentOptions
+from hvq_jax.runs.ending import next_command
+from hvq_jax.runs.memory import state_bytes
+from hvq_jax.runs.options import RunOptions
+from hvq_jax.runs.overview import model_in_words
+from hvq_jax.runs.trained import TrainedRun
+
+
+def files_of(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_a_plan_says_what_a_run_would_take_and_writes_nothing(trained_run, tiny_arguments, tmp_path, capsys):
+    workdir = tmp_path / "new"
+    assert train.main([*tiny_arguments, f"--workdir={workdir}", "--plan"]) == 0
+    assert not workdir.exists()
+    *block, autoencoder, prior, _, end = capsys.readouterr().out.splitlines()
+    trained = TrainedRun.load(trained_run)
+    sizes = {"autoencoder": count(trained.variables.params), "prior": count(trained.prior_params)}
+    assert len(block) == 8
+    assert re.fullmatch(r"device    4 × cpu, JAX \S+", block[0], re.IGNORECASE)
+    assert block[1] == (
+        "data      Fashion-MNIST: 512 images to train on, 128 for validation, 128 for testing; 28×28×1, 10 classes; "
+        "validation taken from train"
+    )
+    assert block[3] == (  # 49 positions with 16 codes and 16 gains, 4 bits each
+        "model     projected latent, 7×7 positions of 16 codes and 16 gains: at most 392 bits per image"
+    )
+    assert block[4].split() == (
+        f"autoencoder of {sizes['autoencoder']:,} parameters, prior of {sizes['prior']:,} parameters".split()
+    )
+    assert block[5] == "training  autoencoder 6 steps of 64 images, prior 4 steps of 64 latents"
+    assert re.fullmatch(r"memory    at least \S+ [KMG]iB of \S+ GiB per device, for .*", block[6])
+    assert block[7] == f"output    {workdir}"
+    for line, name, steps in ((autoencoder, "autoencoder", 6), (prior, "prior", 4)):
+        found = re.fullmatch(rf"{name} +{steps} steps of about .+: .+; memory (\S+) ([KM])iB per device", line)
+        num_bytes = float(found[1]) * {"K": 2**10, "M": 2**20}[found[2]]
+        options = getattr(trained.options, name)
+        params = trained.variables.params if name == "autoencoder" else trained.prior_params
+        assert state_bytes(params, (), options) / 2 < num_bytes < 2**30  # half: gradients may be used as they arise
+    assert end == f"nothing was trained, and nothing was written to {workdir}"
+    before = files_of(trained_run)
+    assert train.main([f"--workdir={trained_run}", "--plan"]) == 0
+    assert files_of(trained_run) == before
+    assert re.search(r"^prior +0 steps of about", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_run_ends_with_what_matters_and_a_quiet_one_in_silence(trained_run, tmp_path, capsys):
+    copy = shutil.copytree(trained_run, tmp_path / "a run")
+    assert train.main([f"--workdir={copy}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    ending = lines[next(number for number, line in enumerate(lines) if line.startswith("finished in")) :]
+    assert ending[0].endswith(f"everything is in '{copy}'")
+    assert re.fullmatch(
+        r"  autoencoder +MSE 0\.\d{4}, PSNR \d+\.\d\d dB, \d+% of codes in use, on the test split", ending[1]
+    )
+    assert re.fullmatch(r"  prior +\d+\.\d bits per image, \d\.\d{3} per pixel, on the test split", ending[2])
+    assert ending[3].split() == ["pictures", "loss_curves.png,", "reconstructions.png,", "samples.png"]
+    assert ending[4] == f"next: hvq_jax.load({str(copy)!r})"
+    assert len(ending) == 5
+    assert train.main([f"--workdir={copy}", "--quiet"]) == 0
+    assert tuple(capsys.readouterr()) == ("", "")
+
+
+def test_the_next_command_is_called_as_this_one_was(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = ("autoencoder", "prior")
+    monkeypatch.setattr("sys.argv", ["/somewhere/train.py"])
+    assert next_command(tmp_path / "a b", both, has_images=True) == (
+        "python sample.py --workdir='a b' --num_samples=64 --out=samples.png"
+    )
+    assert next_command(tmp_path / "a", both[:1], has_images=True) == (
+        "python train.py --workdir=a --config.stage=prior"
+    )
+    monkeypatch.setattr("sys.argv", ["/bin/hvq-train"])
+    assert next_command(tmp_path / "a", both[1:], has_images=False) == (
+        "hvq-sample --workdir=a --num_samples=64 --out=latents.npz"
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "more", "says"),
+    [
+        ("vq", {}, "vq latent, 2×3 positions of 512 codes: at most 54 bits per image"),
+        (
+            "combined",
+            {"projection_groups": 4},
+            "combined latent, 2×3 positions of 512 codes and 4 × 16 gains: at most 150 bits per image",
+        ),
+        (
+            "frequency",
+            {},
+            "frequency latent, 2×3 positions of 512 codes and residuals in steps of 0.1: at most 54 bits per image, "
+            "residuals not counted",
+        ),
+    ],
+)
+def test_the_most_bits_are_those_of_all_that_is_transmitted(mode, more, says):
+    assert model_in_words(RunOptions(latent=LatentOptions(mode=mode, **more)), (2, 3)) == says
