@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -82,9 +83,11 @@ def markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:
-    """Write a figure as a PNG, with `options` of `Figure.savefig`; the same figure gives the same bytes."""
-    with whole_file(path) as unfinished:
-        figure.savefig(unfinished, format="png", dpi=100, metadata={"Software": None}, **options)
+    """Write a figure as a PNG or SVG, with `options` of `Figure.savefig`; the same figure gives the same bytes."""
+    kind = path.suffix.removeprefix(".")
+    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+    with mpl.rc_context({"svg.hashsalt": "hvq_jax", "svg.fonttype": "path"}), whole_file(path) as unfinished:
+        figure.savefig(unfinished, format=kind, dpi=100, metadata=metadata, **options)
 
 
 def plot(groups: list[list[Cell]], results: Path, path: Path) -> None:

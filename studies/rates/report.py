@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from hvq_jax.errors import UserError
+from hvq_jax.evaluation.palette import curve_colors
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.rates.measure import NUM_BINS, STEPS, Measurement
@@ -27,6 +28,7 @@ SETTINGS = _PER_CODE, _FOR_ALL, _STEPS = (
     [f"{g} for all" for g in NUM_BINS],
     [f"step {s:g}" for s in STEPS],
 )
+_MARKERS = "osD^vPX"
 
 
 def read_all() -> dict[str, dict[str, Any]]:
@@ -81,16 +83,16 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
     figure = Figure(figsize=(13, 5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for number, (name, result) in enumerate(found.items()):
-        color = f"C{number}"
+    colors = curve_colors([result["latent"] for result in found.values()])
+    for (name, result), color, marker in zip(found.items(), colors, _MARKERS * len(found), strict=False):
         keys = _PER_CODE if _PER_CODE[0] in result["settings"] else _STEPS
         rows = [result["settings"][key] for key in keys]
         mse = [row["mse"] for row in rows]
         if keys is _PER_CODE:
-            left.plot(NUM_BINS, mse, "o-", color=color, label=f"{name}, {result['devices']}")
+            left.plot(NUM_BINS, mse, "-", marker=marker, color=color, label=f"{name}, {result['devices']}")
             left.axhline(result["mse_not_rounded"], color=color, linestyle=":", linewidth=1)
         bits = [result["bits_of_codes"] + row["bits_of_continuous"] for row in rows]
-        right.plot(bits, mse, "o-", color=color, label=f"{name}, {result['devices']}")
+        right.plot(bits, mse, "-", marker=marker, color=color, label=f"{name}, {result['devices']}")
     left.set_xscale("log", base=2)
     left.set_xticks(NUM_BINS, [str(g) for g in NUM_BINS])
     left.set_xlabel("G, bins per code (dotted: not rounded)")
@@ -110,7 +112,7 @@ def plot(found: dict[str, dict[str, Any]], path: Any) -> None:
 
 
 def redraw() -> None:
-    """Write `studies/rates/table.md` and `studies/rates/rates.png`."""
+    """Write `studies/rates/table.md` and `studies/rates/rates.svg`."""
     found = read_all()
     parts = [about(found)]
     for names in SETTINGS:
@@ -118,4 +120,4 @@ def redraw() -> None:
             parts.append(settings(found, names))
     folder = find_folder("rates")
     write_text(folder / "table.md", "\n".join(parts))
-    plot(found, folder / "rates.png")
+    plot(found, folder / "rates.svg")

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.evaluation.palette import curve_colors
 from studies import find_folder
 from studies.cells import Cell
 from studies.comparison import check_same_place
@@ -42,14 +43,8 @@ from studies.results import is_kept, read, read_curve, read_images, read_validat
 from studies.tables import save_figure
 
 _INTERVALS = 60
-_COLORS = {
-    "vq": "C0",
-    "projected": "C1",
-    "frequency S=502": "C2",
-    "frequency S=412": "C3",
-    "frequency S=312": "C4",
-    "combined S=312": "C5",
-}
+_NAMES = ["vq", "projected", *(name_frequency(s) for s in REPORTED), "combined S=312"]
+_COLORS = dict(zip(_NAMES, curve_colors([name.partition(" ")[0] for name in _NAMES]), strict=True))
 
 
 class Results:
@@ -123,7 +118,7 @@ def draw_losses_of_frequency(found: Results) -> Figure:
 
 def draw_losses_of_all(found: Results) -> Figure:
     """Return the report's figure 5: the reconstruction loss of all latents, `combined` included."""
-    return _draw_losses(found, list(_COLORS))
+    return _draw_losses(found, _NAMES)
 
 
 def draw_errors_over_frequent(found: Results) -> Figure:
@@ -160,6 +155,7 @@ class Shown:
     draw: Callable[[Results], Figure]
     latents: tuple[str, ...]
     seeds: tuple[int, ...] = SEEDS[:1]
+    kind: str = "svg"  # of its file; "png" where it has images
 
     def needed(self, found: Results) -> list[Cell]:
         """Return the cells of a size that the figure needs."""
@@ -170,11 +166,11 @@ _REPORTED = tuple(name_frequency(s) for s in (NUM_CODES, *REPORTED))
 _VARIED = tuple([*(name_frequency(s) for s in (*FREQUENT, NUM_CODES)), *map(name_mass, MASSES)])
 FIGURES = {
     "figure-1": Shown("loss terms of `projected`", draw_curves_of_projected, ("projected",)),
-    "figure-2": Shown("reconstructions of `projected`", draw_reconstructions_of_projected, ("projected",)),
-    "figure-3": Shown("reconstructions of `frequency`", draw_reconstructions_of_frequency, _REPORTED),
+    "figure-2": Shown("reconstructions of `projected`", draw_reconstructions_of_projected, ("projected",), kind="png"),
+    "figure-3": Shown("reconstructions of `frequency`", draw_reconstructions_of_frequency, _REPORTED, kind="png"),
     "figure-4": Shown("losses of `frequency` for four S", draw_losses_of_frequency, _REPORTED),
     "figure-4-continuous": Shown("errors of `frequency` over S", draw_errors_over_frequent, _VARIED, SEEDS),
-    "figure-5": Shown("losses of all latents", draw_losses_of_all, tuple(_COLORS)),
+    "figure-5": Shown("losses of all latents", draw_losses_of_all, tuple(_NAMES)),
 }
 
 
@@ -271,7 +267,7 @@ def draw(found: Results, names: list[str]) -> list[Path]:
     for name in names:
         there = [cell.name for cell in found.kept]
         check_same_place(read(c, found.results) for c in FIGURES[name].needed(found) if c.name in there)
-        paths.append(found.folder / f"{name}.png")
+        paths.append(found.folder / f"{name}.{FIGURES[name].kind}")
         save_figure(FIGURES[name].draw(found), paths[-1])
     return paths
 

@@ -2,7 +2,7 @@
 
     python -m studies.report.other_sizes
 
-Writes `figure-1-longer.png` and `figure-5-seeds.png` to `studies/report`.
+Writes `figure-1-longer.png` and `figure-5-seeds.svg` to `studies/report`.
 """
 
 import sys
@@ -10,6 +10,7 @@ import sys
 from matplotlib.figure import Figure
 
 from hvq_jax.command import exit_status
+from hvq_jax.evaluation.palette import latent_color
 from studies import STUDIES, find_folder, find_results
 from studies.cells import Cell
 from studies.defaults.cells import LATENTS
@@ -49,12 +50,12 @@ def draw_longer_curves_of_projected() -> Figure:
 def draw_losses_of_all_seeds() -> Figure:
     """Return the reconstruction loss of all latents at D = 64 and two epochs, one line per seed."""
     figure, ((axes,),) = make_panels(1, 1, width=8)
-    for number, latent in enumerate(LATENTS):
+    for latent in LATENTS:
         for cell in find_cells("defaults", (latent, "64", "2")):
             results = find_results("defaults")
             steps, values = average(*(read_curve(cell, results, name) for name in ("step", "reconstruction")))
             label = latent if cell.seed == 0 else None
-            axes.semilogy(steps, values, color=f"C{number}", linewidth=0.8, label=label)
+            axes.semilogy(steps, values, color=latent_color(latent), linewidth=0.8, label=label)
     axes.set_xlabel("step")
     axes.set_ylabel("reconstruction loss, training")
     axes.set_ylim(0.015, 0.08)
@@ -66,7 +67,7 @@ def draw_all() -> None:
     """Write both figures."""
     folder = find_folder("report")
     save_figure(draw_longer_curves_of_projected(), folder / "figure-1-longer.png")
-    save_figure(draw_losses_of_all_seeds(), folder / "figure-5-seeds.png")
+    save_figure(draw_losses_of_all_seeds(), folder / "figure-5-seeds.svg")
 
 
 if __name__ == "__main__":

@@ -44,11 +44,12 @@ def folder(tmp_path, monkeypatch):
 
 def test_every_figure_is_drawn_from_what_there_is(folder):
     main(["--dim=32", "--epochs=1"])
-    drawn = sorted(path.name for path in (folder / "small").glob("*.png"))
-    assert drawn == sorted(f"{name}.png" for name in FIGURES)
-    first = (folder / "small" / "figure-2.png").read_bytes()
-    main(["figure-2", "--dim=32", "--epochs=1"])
-    assert (folder / "small" / "figure-2.png").read_bytes() == first
+    drawn = sorted(path.name for path in (folder / "small").glob("figure-*"))
+    assert drawn == sorted(f"{name}.{'png' if name in ('figure-2', 'figure-3') else 'svg'}" for name in FIGURES)
+    for name in ("figure-2.png", "figure-4.svg"):
+        first = (folder / "small" / name).read_bytes()
+        main([name.partition(".")[0], "--dim=32", "--epochs=1"])
+        assert (folder / "small" / name).read_bytes() == first
 
 
 def test_curves_and_errors_are_those_of_the_results(folder):
