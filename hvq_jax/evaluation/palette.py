@@ -37,7 +37,7 @@ def curve_colors(modes: Sequence[str]) -> list[str]:
     """Return a colour for each of several curves, given their latents: shades, from light to dark, of the same latent.
 
     >>> curve_colors(["vq", "frequency", "frequency"])
-    ['#0072B2', '#72CBB3', '#00573F']
+    ['#0072B2', '#73CAB2', '#00573F']
     """
     shades = {mode: iter(_shades(latent_color(mode), list(modes).count(mode))) for mode in set(modes)}
     return [next(shades[mode]) for mode in modes]
