@@ -28,6 +28,7 @@ PAGES += sorted((ROOT / "docs" / "howto").glob("*.md"))
 ELSEWHERE = {
     "make quickstart": ".ci/run",  # its one command, shortened
     "make test": ".ci/run",
+    "python train.py * --plan": "tests/runs/test_overview.py",
     "git clone *": ".ci/run",  # works from a clean clone
     "pip install *": "tests/test_installation.py",
     "tfds build *": "tests/data/test_datasets.py",  # reads data sets of that form; there is no TensorFlow here

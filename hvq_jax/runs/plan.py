@@ -72,11 +72,11 @@ def plan_experiment(
             plans.append(plan_stage(run, _stage(run, name)))
             say(str(plans[-1]))
         seconds = sum(plan.steps_left * plan.seconds_per_step for plan in plans)
+        say(f"{'in all':14}{duration(seconds)}, and compilation, evaluations and checkpoints besides")
         say(
-            f"in all {duration(seconds)} on this device as it is now, and besides that compilation, evaluations and "
-            "checkpoints; a step was timed on noise"
+            "Steps were timed on noise, on this device as it is now; nothing was trained, and nothing written to "
+            f"{as_typed(run.workdir)}."
         )
-        say(f"nothing was trained, and nothing was written to {as_typed(run.workdir)}")
     return plans
 
 
