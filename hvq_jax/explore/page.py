@@ -36,7 +36,7 @@ def add_page(document: Document, run: LoadedRun) -> None:
         tabs = [TabPanel(title=tab.title, child=tab.layout()) for tab in (draw, complete)] + tabs
         left.append(column(Div(text="<b>How to draw</b>"), *drawing.models))
         draw.draw()
-    name, description = html.escape(run.stream.workdir.name), html.escape(repr(run)[1:-1])
+    name, description = html.escape(run.stream.workdir.name), html.escape(run.description)
     heading = Div(text=f"<h2 style='margin:0'>{name}</h2>{description}", sizing_mode="stretch_width")
     heading.stylesheets = [GlobalInlineStyleSheet(css=_STYLE)]
     body = row(column(*left, width=280), Tabs(tabs=tabs), spacing=24)

@@ -70,13 +70,18 @@ class LoadedRun:
     stream: TrainedRun
 
     def __repr__(self) -> str:
+        return f"<run {str(self.stream.workdir)!r}: {self.description}>"
+
+    @property
+    def description(self) -> str:
+        """The data, the latent and the number of classes, in one line."""
         run, options = self.stream, self.stream.options
         seen = f"{'×'.join(map(str, run.image_shape))} images" if run.image_shape else "latents of one's own"
         grid = "×".join(map(str, run.latent_shape))
         classes = f", {len(run.class_names)} classes" if options.prior.conditional and run.class_names else ""
         return (
-            f"<run {str(run.workdir)!r}: {options.data.name if run.image_shape else options.prior.latents}, {seen}; "
-            f"latent {options.latent.mode} {grid}, {run.num_codes} codes{classes}>"
+            f"{options.data.name if run.image_shape else options.prior.latents}, {seen}; "
+            f"latent {options.latent.mode} {grid}, {run.num_codes} codes{classes}"
         )
 
     @property
