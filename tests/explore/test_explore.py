@@ -5,6 +5,7 @@ import contextlib
 import importlib.util
 import socket
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ from tests.browser import needs_chromium, opened
 pytest.importorskip("bokeh", reason='needs the extra: pip install "hvq_jax[explore]"')
 
 from hvq_jax.explore.drawing import IN_TURN, NO_CLASS, labels
-from hvq_jax.explore.server import HOST, open_server
+from hvq_jax.explore.server import HOST, open_server, serve
 from hvq_jax.explore.sheets import Sheet, rgba
 from hvq_jax.runs.loaded import load
 
-TIMEOUT = 300_000  # milliseconds, for what is compiled on a machine with other work
-IDLE = "() => window.Bokeh?.documents[0] && !Bokeh.documents[0].get_model_by_name('status').text.includes('…')"
+SECONDS = 300  # to wait for what is compiled on a machine with other work
+DRAWN = "() => window.Bokeh?.documents[0]?.get_model_by_name('status')?.text === ''"
 
 
 @contextlib.contextmanager
@@ -29,17 +30,15 @@ def served(workdir):
     """Yield the address of the page, which another thread serves."""
     ready, servers = threading.Event(), []
 
-    def serve():
+    def run():
         asyncio.set_event_loop(asyncio.new_event_loop())
         try:
             servers.append(open_server(workdir, 0))
-            servers[0].start()
         finally:
             ready.set()
-        servers[0].io_loop.start()
-        servers[0].stop()
+        serve(servers[0])
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=run)
     thread.start()
     ready.wait()
     try:
@@ -50,16 +49,10 @@ def served(workdir):
 
 
 class Reader:
-    """A person at the page."""
+    """A person at the page, who waits to see what comes of a click: the server may be slow to answer."""
 
     def __init__(self, page):
         self.page = page
-
-    def wait(self):
-        """Wait until nothing is being computed and everything is drawn."""
-        self.page.wait_for_timeout(150)
-        self.page.wait_for_function(IDLE)
-        self.page.wait_for_timeout(150)
 
     def figure(self, name):
         """The element of the figure with this name."""
@@ -75,25 +68,38 @@ class Reader:
         size = {side: box[side] - 2 * border for side in ("width", "height")}
         return self.page.screenshot(clip={**inside, **size})
 
+    def sees_at_last(self, name):
+        """The pixels of a figure that is no longer changing."""
+        before, now = None, self.sees(name)
+        while now != before:
+            self.page.wait_for_timeout(200)
+            before, now = now, self.sees(name)
+        return now
+
+    def waits(self, condition):
+        end = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < end, "nothing came of it"
+            self.page.wait_for_timeout(100)
+
     def click(self, name, x, y):
         """Click on the point of a figure at these shares of its width and height."""
         box = self.figure(name).bounding_box()
         self.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-        self.wait()
 
     def press(self, name):
         self.page.get_by_role("button", name=name, exact=True).click()
-        self.wait()
 
     def open_tab(self, title):
         self.page.locator(".bk-tab").get_by_text(title, exact=True).click()
-        self.wait()
 
     def enter(self, label, value):
         field = self.page.get_by_label(label)
         field.fill(value)
         field.press("Enter")
-        self.wait()
+
+    def reads(self, text):
+        self.page.get_by_text(text).wait_for()
 
 
 @needs_chromium
@@ -101,44 +107,41 @@ def test_a_person_draws_and_changes_a_code(trained_run, tmp_path):
     Image.fromarray(np.tile(np.arange(40, dtype=np.uint8), (40, 1)) * 6).save(tmp_path / "ramp.png")
     (tmp_path / "text.png").write_text("no image")
     with served(trained_run) as address, opened(1100, 960) as watched:
-        page = watched.page
-        page.set_default_timeout(TIMEOUT)
+        page, reader = watched.page, Reader(watched.page)
+        page.set_default_timeout(SECONDS * 1000)
         page.goto(address)
-        reader = Reader(page)
-        reader.wait()
-        first = reader.sees("draw_sheet")
+        page.wait_for_function(DRAWN)
+        first, in_hand = reader.sees_at_last("draw_sheet"), reader.sees_at_last("in_hand")
         reader.enter("Seed", "1")
         reader.press("Draw")
-        assert reader.sees("draw_sheet") != first
-
-        in_hand = reader.sees("in_hand")
+        reader.waits(lambda: reader.sees("draw_sheet") != first)
         reader.click("draw_sheet", 0.5, 0.1)
-        assert reader.sees("in_hand") != in_hand
+        reader.waits(lambda: reader.sees("in_hand") != in_hand)
 
         reader.open_tab("Edit")
         reader.click("edited", 2.5 / 7, 1.5 / 7)
-        assert page.get_by_text("Position: row 2, column 3").is_visible()
-        before = reader.sees("edited")
-        assert reader.sees("edited") == before
+        reader.reads("Position: row 2, column 3")
+        before = reader.sees_at_last("edited")
         code = int(page.get_by_label("Code, 0 to 15").input_value())
         reader.enter("Code, 0 to 15", str((code + 8) % 16))
-        assert reader.sees("edited") != before
+        reader.waits(lambda: reader.sees("edited") != before)
         reader.press("Undo all")
-        assert reader.sees("edited") == before
-        page.locator(".noUi-handle:visible").last.press("End")
-        reader.wait()
-        assert reader.sees("edited") != before
+        reader.waits(lambda: reader.sees("edited") == before)
+        page.locator(".noUi-handle:visible").last.press("End")  # of the gain
+        reader.waits(lambda: reader.sees("edited") != before)
 
+        in_hand = reader.sees_at_last("in_hand")
         page.locator("input[type=file]").set_input_files(tmp_path / "text.png")
-        reader.wait()
-        assert page.get_by_text("not a PNG, JPEG, WebP, BMP or GIF image").is_visible()
+        reader.reads("not a PNG, JPEG, WebP, BMP or GIF image")
         page.locator("input[type=file]").set_input_files(tmp_path / "ramp.png")
-        reader.wait()
-        uploaded = reader.sees("in_hand")
+        reader.waits(lambda: reader.sees("in_hand") != in_hand)
+        uploaded = reader.sees_at_last("in_hand")
         reader.open_tab("Complete")
+        empty = reader.sees_at_last("complete_sheet")
         reader.press("Complete")
+        reader.waits(lambda: reader.sees("complete_sheet") != empty)
         reader.click("complete_sheet", 0.5, 0.1)
-        assert reader.sees("in_hand") != uploaded
+        reader.waits(lambda: reader.sees("in_hand") != uploaded)
     assert watched.errors == []
     assert watched.elsewhere == []
 
