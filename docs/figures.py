@@ -1,10 +1,13 @@
 """Draws the figures of the site: the latents by the library itself, and curves from the results of a study.
 
-    python docs/figures.py
+    python -m docs.figures                     # those of the pages; the same out of every start, to the byte
+    python -m docs.figures runs/quickstart     # and the pictures of this run, after `make quickstart`
 
-The same figures come out of every run, to the byte.
+Run it in the repository's folder.
 """
 
+import shutil
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -12,10 +15,12 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from PIL import Image
 
 import hvq_jax as hvq
 from hvq_jax.evaluation.palette import BLUE, GREY, VERMILION, latent_color
 from hvq_jax.latents import CODE, LATENTS
+from hvq_jax.layout import LOSS_CURVES, RECONSTRUCTIONS, SAMPLES
 from hvq_jax.priors.bins import fit_bins
 
 DOCS = Path(__file__).parent
@@ -35,6 +40,18 @@ def draw_all() -> None:
     }
     for name, figure in figures.items():
         FigureCanvasSVG(figure).print_svg(DOCS / f"{name}.svg", metadata={"Date": None, "Creator": None})
+
+
+def show_run(workdir: Path) -> None:
+    """Copy the plots of a run, and draw a strip of its samples: two per class, three times as large as they are."""
+    for name in (SAMPLES, RECONSTRUCTIONS, LOSS_CURVES):
+        shutil.copy(workdir / name, DOCS / "images" / name)
+    run = hvq.load(workdir)
+    num_classes = len(run.class_names)
+    images = run.sample(np.arange(2 * num_classes) % num_classes, seed=1, guidance=0.5).images
+    tiles = np.pad(images[..., 0].repeat(3, 1).repeat(3, 2), ((0, 0), (2, 2), (2, 2)), constant_values=255)
+    rows = tiles.reshape(2, num_classes, *tiles.shape[1:]).swapaxes(1, 2)
+    Image.fromarray(rows.reshape(2 * tiles.shape[1], -1)).save(DOCS / "images" / "strip.png", optimize=True)
 
 
 def projection() -> Figure:
@@ -121,3 +138,5 @@ def curves() -> Figure:
 
 if __name__ == "__main__":
     draw_all()
+    for given in sys.argv[1:]:
+        show_run(Path(given))

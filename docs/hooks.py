@@ -1,10 +1,11 @@
-"""Adds the pages, plots and results of `studies/` to the site, at their paths in the repository."""
+"""Adds the pages, plots and results of `studies/` to the site, at their paths in the repository, and checks it."""
 
 import re
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
+LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
 SHOWN = ("*.md", "*.png", "*.svg", "*.json")
 
 
@@ -22,6 +23,20 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Let links lead where the site has the pages; MkDocs calls this before it renders a page."""
     return links_of_site(markdown, page.file.src_uri)
+
+
+def on_post_build(config: Any) -> None:
+    """Fail if a page would load something from elsewhere; MkDocs calls this at the end."""
+    from mkdocs.exceptions import PluginError
+
+    for path in sorted(Path(config.site_dir).rglob("*.html")):
+        if found := loaded_from_elsewhere(path.read_text()):
+            raise PluginError(f"{path}: loads from elsewhere: {found[0]}")
+
+
+def loaded_from_elsewhere(html: str) -> list[str]:
+    """Return the elements of a page that a browser loads from another host."""
+    return LOADED.findall(html)
 
 
 def links_of_site(markdown: str, page: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import hvq_jax as hvq
 from docs.examples import fenced
-from docs.hooks import links_of_site
+from docs.hooks import links_of_site, loaded_from_elsewhere
 
 REFERENCE = "\n".join(path.read_text() for path in sorted(Path("docs/reference").glob("*.md")))
 
@@ -31,3 +31,14 @@ def test_links_of_the_repository_lead_to_the_same_pages_on_the_site():
     for page in (Path("README.md"), *Path("docs").rglob("*.md"), *Path("studies").rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_what_a_page_loads_from_elsewhere_is_found():
+    links = '<a href="https://a.org">a</a><img src="a/b.png"><link rel="stylesheet" href="../c.css">'
+    assert not loaded_from_elsewhere(links)
+    for loaded in (
+        '<script src="https://a.org/b.js">',
+        '<link rel="icon" href=//a.org/b>',
+        "<img alt='' src='http://a'>",
+    ):
+        assert loaded_from_elsewhere(links + loaded) == [loaded]
