@@ -1,5 +1,6 @@
 """The figures of the frontier: rate and distortion of every latent, and where the bits of an image go."""
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ def plot_frontier(
 ) -> None:
     """Plot the MSE against the bits per image: the report's latents on the left, `vq` and all others on the right.
 
-    Points are means over seeds, with the single seeds behind them. The plain autoencoder, whose latent has no finite
+    Points are means over seeds, with the single seeds behind them; lines leave out, and empty markers show, points that
+    cost more than others and are no better. The plain autoencoder, whose latent has no finite
     rate, is a horizontal line.
 
     Args:
@@ -58,33 +60,34 @@ def plot_frontier(
         "the report's latents": lambda name: name in LATENT_COLORS,
         "other ways to spend bits, beside vq": lambda name: name == ANCHOR or name not in LATENT_COLORS,
     }
+    plain = _find_plain_error(trainings, results)
     for axes, (title, is_shown) in zip(panels, sides.items(), strict=True):
         for (name, points), marker in zip(by_curve(made).items(), _MARKERS * 2, strict=False):
             if is_shown(name):
                 _plot_curve(axes, name, points, rate, marker)
-        _plot_plain_autoencoder(axes, trainings, results)
+        if plain is not None:
+            axes.axhline(plain, color="black", linewidth=1, linestyle=(0, (1, 3)), label="z_e unrounded")
         axes.set_title(title)
         axes.set_xlabel(_RATE_TITLES[rate])
         axes.grid(alpha=0.3)
     _plot_codecs(panels[0], codecs)
-    _set_scales(panels[0], made, rate)
+    errors = [each.result["fine_tuned"]["mse"] for each in made] + ([] if plain is None else [plain])
+    _set_scales(panels[0], [RATES[rate](each.result) for each in made], errors)
     panels[0].set_ylabel("MSE of test images on [−1, 1]; decoder fine-tuned on what is sent")
     for axes in panels:
         axes.legend(fontsize="small", loc="upper right")
     save_figure(figure, path)
 
 
-def _set_scales(axes: Axes, made: list[Made], rate: str) -> None:
-    """Set logarithmic scales with plain numbers, and the range of the points, of axes that others share."""
+def _set_scales(axes: Axes, rates: list[float], errors: list[float]) -> None:
+    """Set logarithmic scales with plain numbers, and the range of the data, of axes that others share."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(10, subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
         axis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axis.set_minor_formatter(NullFormatter())
-    errors = [each.result["fine_tuned"]["mse"] for each in made]
-    rates = [RATES[rate](each.result) for each in made]
-    axes.set_ylim(0.8 * min(errors), 1.3 * max(errors))
+    axes.set_ylim(0.9 * min(errors), 1.3 * max(errors))
     axes.set_xlim(0.8 * min(rates), 1.25 * max(rates))
 
 
@@ -96,30 +99,27 @@ def _color(curve: str) -> str:
 
 
 def _plot_curve(axes: Axes, name: str, points: list[Made], rate: str, marker: str) -> None:
-    for seed in sorted({each.seed for each in points}):
+    seeds = sorted({each.seed for each in points})
+    for seed in seeds if len(seeds) > 1 else []:
         single = means([each for each in points if each.seed == seed], rate, "fine-tuned")
         axes.plot([x.bits for x in single], [x.mse for x in single], color=_color(name), linewidth=0.4, alpha=0.6)
     together = means(points, rate, "fine-tuned")
     style = "-" if "," not in name else "--"
-    axes.plot(
-        [x.bits for x in together],
-        [x.mse for x in together],
-        style,
-        marker=marker,
-        markersize=4,
-        color=_color(name),
-        label=name,
-    )
+    better = [x for i, x in enumerate(together) if x.mse < min((y.mse for y in together[:i]), default=math.inf)]
+    look: Any = {"marker": marker, "markersize": 4, "color": _color(name)}
+    axes.plot([x.bits for x in better], [x.mse for x in better], style, label=name, **look)
+    worse = [x for x in together if x not in better]
+    axes.plot([x.bits for x in worse], [x.mse for x in worse], "", linestyle="none", markerfacecolor="none", **look)
 
 
-def _plot_plain_autoencoder(axes: Axes, trainings: list[Training], results: Path) -> None:
+def _find_plain_error(trainings: list[Training], results: Path) -> float | None:
+    """Return the MSE of the plain autoencoder, the mean over its trainings; None if there are none."""
     found = [
         about["mse"]
         for training in trainings
         if training.cell.labels["latent"] == "autoencoder" and (about := read_training(training, results))
     ]
-    if found:
-        axes.axhline(statistics.mean(found), color="black", linewidth=1, linestyle=(0, (1, 3)), label="z_e unrounded")
+    return statistics.mean(found) if found else None
 
 
 def _plot_codecs(axes: Axes, path: Path | None) -> None:

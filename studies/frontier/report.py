@@ -193,9 +193,9 @@ class Study:
     def numbers(self) -> dict[str, float]:
         """Return the numbers of the page.
 
-        "CURVE/POINT/mse" and, of rates, "CURVE/POINT/coded" are means over seeds, as is "CURVE/POINT/continuous", the bits
-        under the prior of the continuous part; "CURVE/bd/RATE DECODER/change" is a
-        BD-rate, with "interval", "seeds", "low" and "high"; "made/points" and the like count what is made.
+        "CURVE/POINT/mse" and, of rates, "CURVE/POINT/coded" are means over seeds, as is "CURVE/POINT/continuous", the
+        bits under the prior of the continuous part; "CURVE/bd/RATE DECODER/change" is a BD-rate, with "interval",
+        "seeds", "low" and "high"; "made/points" and the like count what is made.
         """
         numbers: dict[str, float] = {
             "planned/trainings": len(self.trainings),
