@@ -206,16 +206,15 @@ def cells(row: dict[str, Any]) -> list[str]:
 def compared_cells(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """Return a row of the table of two files: CPU time before and after, and their ratio."""
     medians = [statistics.median(row["cpu"]) for row in (before, after)]
-    both = [" ".join(_in_words(row["cpu"])) for row in (before, after)]
+    both = [" ".join(_in_words(row["cpu"])).strip() for row in (before, after)]
     return [after["title"], f"`{after['command']}`", *both, f"{medians[1] / medians[0]:.2f}"]
 
 
 def _in_words(seconds: list[float]) -> tuple[str, str]:
+    """Return the median, and the range where there are several."""
     digits = 2 if max(seconds) < 1 else 1
-    return (
-        f"{statistics.median(seconds):.{digits}f}",
-        f"({min(seconds):.{digits}f}–{max(seconds):.{digits}f})",
-    )
+    spread = f"({min(seconds):.{digits}f}–{max(seconds):.{digits}f})" if len(seconds) > 1 else ""
+    return f"{statistics.median(seconds):.{digits}f}", spread
 
 
 def table(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
