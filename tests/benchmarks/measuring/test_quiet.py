@@ -1,12 +1,18 @@
 """The share of other processes, from readings of /proc as the kernel writes them."""
 
+import contextlib
+import math
+
 import psutil
 import pytest
 
-from benchmarks.measuring import comparison
+from benchmarks.measuring import comparison, torch_trials
 from benchmarks.measuring.comparison import Measurement
 from benchmarks.measuring.quiet import QUIET, read, share_of_others
-from benchmarks.workloads.rows import OURS, TORCH
+from benchmarks.peers import torch_settings
+from benchmarks.peers.torch_settings import TorchSettings
+from benchmarks.workloads.rows import OURS, ROWS, TORCH
+from hvq_jax.errors import UserError
 
 
 class Proc:
@@ -92,6 +98,8 @@ def test_time_of_guests_is_not_counted_twice_and_no_time_is_no_share(proc):
 class Turn:
     """A process that answers with the next of the given shares of others."""
 
+    number = 0.5
+
     def __init__(self, subject, shares):
         self.subject, self.shares = subject, iter(shares)
 
@@ -121,3 +129,63 @@ def test_turns_end_where_the_machine_does_not_become_quiet_or_time_is_up():
 
 def test_a_measurement_without_repetitions_has_discarded_none():
     assert Measurement({}, {}, {}, [], None, {}).discarded == 0
+
+
+@pytest.mark.parametrize(("name", "checks"), [("train28", []), ("sample32", [OURS, TORCH])])
+def test_a_row_is_measured_with_the_settings_that_were_found(monkeypatch, name, checks):
+    started = []
+
+    @contextlib.contextmanager
+    def start(subject, name, folder, check=False, settings=None):
+        started.append((subject, check, settings))
+        yield Turn(subject, [0.0] * 9)
+
+    fastest = TorchSettings(threads=2, compiled=True)
+    monkeypatch.setattr(comparison, "started", start)
+    monkeypatch.setattr(comparison, "find_settings", lambda name, folder: (fastest, {"2 threads": 3.0}))
+    measurement = comparison.measure(name, 2, plain=True)
+    assert [subject for subject, check, _ in started if check] == checks
+    assert {settings for subject, _, settings in started if subject == TORCH} == {fastest}
+    assert measurement.seconds == {OURS: [1.0, 1.0], TORCH: [ROWS[name].extrapolation] * 2}
+    assert (measurement.torch, measurement.trials) == (fastest, {"2 threads": 3.0})
+    assert measurement.plain_seconds == (1.0 if name == "train28" else None)
+
+
+class Torch:
+    """A process of PyTorch that takes the time of its settings."""
+
+    closed = 0
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def repeat(self):
+        return {"seconds": self.seconds}
+
+    def close(self):
+        Torch.closed += 1
+
+
+def test_each_setting_of_torch_is_tried_on_top_of_those_that_helped(monkeypatch):
+    @contextlib.contextmanager
+    def start(subject, name, folder, positions, settings):
+        if settings.wait_policy == "ACTIVE":
+            raise UserError("it does not start")
+        gains = {"channels_last": 0.5, "fused": 1.0, "compiled": 0.8}
+        seconds = [gain for key, gain in gains.items() if getattr(settings, key)]
+        yield Torch(math.prod(seconds) * (1.2 if settings.wait_policy else 1.0) * (2 / settings.threads))
+
+    monkeypatch.setattr(torch_trials, "started", start)
+    monkeypatch.setattr(torch_settings.os, "sched_getaffinity", lambda process: {0, 1})
+    best, trials = torch_trials.find_settings("train28", None)
+    assert best == TorchSettings(threads=2, channels_last=True, compiled=True)
+    assert trials == {
+        "2 threads": 1.0,
+        "2 threads, channels-last": 0.5,
+        "2 threads, channels-last, fused Adam": 0.5,
+        "2 threads, channels-last, torch.compile": 0.4,
+        "2 threads, channels-last, torch.compile, OMP_WAIT_POLICY=ACTIVE": None,
+        "2 threads, channels-last, torch.compile, OMP_WAIT_POLICY=PASSIVE": 0.48,
+        "1 thread, channels-last, torch.compile": 0.8,
+    }
+    assert Torch.closed == 5  # the slower of each pair
