@@ -1,7 +1,9 @@
 """Tables and a plot of `benchmarks.codecs`, from the file of its results."""
 
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from benchmarks.measuring.codec_curves import MOSAICS, SINGLE_FILES, Curve, Report
+from hvq_jax.evaluation.palette import BLACK, LATENT_COLORS
 from hvq_jax.files import whole_file, write_text
 
 TARGETS = (0.04, 0.03, 0.02, 0.015, 0.01, 0.005, 0.002, 0.001)  # MSE
@@ -81,11 +84,18 @@ def save_plot(report: Report, path: Path) -> None:
         axes.plot(*xy, _DASHES.get(packing, "-"), marker="o", markersize=3, color=colour, label=name)
     for marker, (name, run) in zip(_MARKERS * len(runs), runs.items(), strict=False):
         (point,) = run["points"]
-        axes.plot([point["bits_per_image"]], [point["mse"]], marker, color="black", markersize=9, label=name)
+        style: dict[str, Any] = {"color": _run_colour(name), "markeredgecolor": BLACK, "markersize": 9}
+        axes.plot([point["bits_per_image"]], [point["mse"]], marker, **style, label=name)
     _dress(axes)
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
     with whole_file(path) as unfinished:
         figure.savefig(unfinished, format="png", facecolor="white")
+
+
+def _run_colour(name: str) -> str:
+    """Return the colour of the latent after which a run is called, as in "run vq-longer", or black."""
+    latent = re.split(r"\W", name.removeprefix("run "))[0]
+    return LATENT_COLORS.get(latent, BLACK)
 
 
 def write_report(report: Report, stem: Path) -> None:
