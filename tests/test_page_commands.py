@@ -40,6 +40,7 @@ ELSEWHERE = {
     "python sample.py --workdir=runs/digits *": "tests/runs/test_prior_alone.py",
     "python evaluate.py --workdir=runs/vq": "tests/runs/test_evaluate_command.py",
     "python -m hvq_jax.explore *": "tests/explore/test_explore.py",
+    "python report.py *": "tests/report/test_html_report.py",
     "python export.py *": "tests/export/test_export_run.py",
     "python convert.py *": "tests/torch_reference/test_convert.py",
     "python train.py --workdir=runs/reference": "tests/torch_reference/test_convert.py",

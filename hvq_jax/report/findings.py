@@ -138,39 +138,29 @@ def _metrics_of_summary(summary: Summary) -> dict[str, float]:
 
 
 def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int) -> Findings:
+    """Return the findings with all that is measured on images."""
     run, left_out = read.run, dict(read.left_out)
     source = images_of_split(data.test, num_images)
     images, labels = np.stack(list(source)), source.labels
     assert labels is not None
-    given = labels if run.stream.prior.num_classes else None
     print_line(f"{read.name}: metrics of {len(images):,} test images")
     metrics = read.metrics
     try:
-        told = dataclasses.replace(source, labels=given) if run.stream.has_prior else source
-        metrics = {**measure(run.stream, told, portable=False), "png_bits_per_image": _png_bits(images)}
-    except UserError as error:  # as where this device computes other probabilities twice
+        metrics = {**_measure(run, source), "png_bits_per_image": _png_bits(images)}
+    except UserError as error:  # as where this device computes a probability in two ways
         left_out["rates"] = str(error)
     print_line(f"{read.name}: codes, and examples of images")
     shown = evenly_spaced(len(images), MOST_EXAMPLES)
-    examples = find_examples(run, images[shown], labels[shown])
     use = find_use(run, joined_codes(run, images))
-    drawn = None
+    drawn = quality = None
     if run.stream.has_prior:
         print_line(f"{read.name}: {len(images):,} samples, and the training images nearest to some")
         drawn = _draw(run, data, source, seed)
     else:
         left_out["samples"] = "this run has no prior to draw from"
-    quality = None
+    print_line(f"{read.name}: a classifier to judge images")
     try:
-        print_line(f"{read.name}: a classifier to judge images")
-        quality = judge(
-            data,
-            (images, labels),
-            joined(run.stream.reconstruct(images)).images,
-            None if drawn is None else drawn.images,
-            None if drawn is None or given is None else drawn.labels,
-            seed=seed,
-        )
+        quality = _judge(run, data, images, labels, drawn, seed)
     except UserError as error:
         left_out["classifier"] = str(error)
     return dataclasses.replace(
@@ -178,12 +168,28 @@ def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int)
         metrics=metrics,
         left_out=left_out,
         data=data,
-        examples=examples,
+        examples=find_examples(run, images[shown], labels[shown]),
         use=use,
         atlas=make_atlas(run, use, MOST_TILES),
         drawn=drawn,
         quality=quality,
     )
+
+
+def _measure(run: LoadedRun, source: Source) -> dict[str, float]:
+    """Return the metrics of test images; their classes are given to a prior that knows them."""
+    if not run.stream.prior.num_classes:
+        source = dataclasses.replace(source, labels=None)
+    return measure(run.stream, source, portable=False)
+
+
+def _judge(
+    run: LoadedRun, data: ImageDataset, images: np.ndarray, labels: np.ndarray, drawn: Drawn | None, seed: int
+) -> Quality:
+    reconstructions = joined(run.stream.reconstruct(images)).images
+    samples = None if drawn is None else drawn.images
+    drawn_for = None if drawn is None or not run.stream.prior.num_classes else drawn.labels
+    return judge(data, (images, labels), reconstructions, samples, drawn_for, seed=seed)
 
 
 def _draw(run: LoadedRun, data: ImageDataset, source: Source, seed: int) -> Drawn:

@@ -1,7 +1,6 @@
 """The parts of a report on arrays, and on models of every family that are not trained."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from hvq_jax.report.samples import find_nearest
 from hvq_jax.runs.loaded import LoadedRun
 from hvq_jax.runs.options import default_config, from_dict
 from hvq_jax.runs.trained import TrainedRun
-from hvq_jax.training.loop import initial_state
+from hvq_jax.training.programs import compiled_initial_state
 
 FAMILIES = {
     "combined": ("combined", {}),
@@ -38,7 +37,7 @@ def untrained(folder, mode="projected", **codebook):
     config.codebook.update(codebook)
     options = from_dict(config)
     run = TrainedRun(folder, options, (8, 8, 3), None, ("image",))
-    create = jax.jit(partial(initial_state, run.autoencoder_stage, options.autoencoder, 1, 0))
+    create = compiled_initial_state(run.autoencoder_stage, options.autoencoder, 1, 0)
     return LoadedRun(dataclasses.replace(run, given_autoencoder=jax.device_get(create())))
 
 
