@@ -1,5 +1,6 @@
 """How `benchmarks/speed.py` reports its measurements."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -7,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import speed
 from benchmarks.measuring.comparison import Measurement
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.speed import HEADER, cells, duration, main, pairwise_ratio, parse, record, verdict
 from benchmarks.workloads.ours import make_options
 from benchmarks.workloads.rows import OURS, ROWS, TORCH, Row, make_indices
 from hvq_jax.errors import UserError
-from hvq_jax.files import write_json
+from hvq_jax.files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +83,38 @@ def test_a_stored_table_is_shown_without_measuring(tmp_path, capsys):
     write_json(tmp_path / "speed.json", {"conditions": "two cores", "rows": [row]})
     main([f"--show={tmp_path / 'speed.json'}"])
     assert capsys.readouterr().out.splitlines()[2:] == [f"| {' | '.join(cells(row))} |", "", "two cores"]
+
+
+def test_rows_are_written_as_they_come_and_those_that_do_not_fit_are_named(tmp_path, monkeypatch, capsys):
+    clock = iter([0.0, 10.0, 50.0, 60.0])  # the start, and before each row
+    monkeypatch.setattr(speed.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(speed, "versions", lambda packages: {})
+    monkeypatch.setattr(speed, "conditions", lambda packages, repetitions: "two cores")
+    earlier = {"rows": [{"row": "train32", "torch": dataclasses.asdict(TorchSettings(threads=1))}]}
+    write_json(tmp_path / "earlier.json", earlier)
+    given = {}
+
+    def measure(name, repetitions, *, settings, plain, deadline):
+        written = read_json(tmp_path / "speed.json", dict, advice="")
+        assert len(written["rows"] if written else []) == len(given)  # the rows before it
+        given[name] = (repetitions, settings, plain, deadline)
+        return measurement([1.0], [1.0], [0.0])
+
+    monkeypatch.setattr(speed, "measure", measure)
+    rows, files = "--rows=train28,train32,encode,sample7", [tmp_path / "earlier.json", tmp_path / "speed.json"]
+    options = ["--minutes=1", "--repetitions=1", "--no-plain"]
+    main([rows, *options, f"--settings={files[0]}", f"--json={files[1]}"])
+    assert given == {"train28": (1, None, False, 60.0), "train32": (1, TorchSettings(threads=1), False, 60.0)}
+    assert "Not measured within --minutes=1: encode, sample7\n" in capsys.readouterr().out
+    assert [row["row"] for row in speed.stored(str(files[1]))["rows"]] == ["train28", "train32"]
+
+
+def test_a_file_without_results_is_named(tmp_path):
+    write_json(tmp_path / "other.json", {"a": 1})
+    for file in ("other.json", "absent.json"):
+        with pytest.raises(UserError, match=f"{file}: holds no results of benchmarks.speed"):
+            speed.stored(str(tmp_path / file))
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_table():
