@@ -15,7 +15,7 @@ KILLS ?= 20
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
-	$(BIN)/python report.py --workdir=runs/quickstart
+	test runs/quickstart/report.html -nt runs/quickstart/summary.json || $(BIN)/python report.py --workdir=runs/quickstart
 
 test: $(VENV)/requirements-dev.done
 	$(BIN)/python -m pytest
