@@ -4,14 +4,16 @@
 # make report: redraw the figures and tables of the studies, and write the numbers in their pages, from stored results.
 # make faults: kill and preempt runs and fill their disk, and check that they resume; as root, it mounts a tmpfs.
 # make lint: ruff and mypy.
-# make docs: build the site from docs/ and studies/, and check its links; open build/site/index.html.
+# make notebook: execute notebooks/tutorial.py into build/notebooks/tutorial.ipynb; fails where a cell fails.
+# make docs: the same, unless it is up to date; build the site from docs/ and studies/, and check its links; open
+#   build/site/index.html.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
 KILLS ?= 20
 
-.PHONY: quickstart test bench report faults lint docs
+.PHONY: quickstart test bench report faults lint notebook docs
 
 quickstart: $(VENV)/requirements.done
 	$(BIN)/python train.py --config=configs/quickstart.py --workdir=runs/quickstart
@@ -37,8 +39,20 @@ lint: $(VENV)/requirements-dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+NOTEBOOK := build/notebooks/tutorial
+
+notebook: $(NOTEBOOK).md
+
+$(NOTEBOOK).md: export PYTHONPATH := $(CURDIR)
+$(NOTEBOOK).md: export TQDM_DISABLE := 1
+$(NOTEBOOK).md: notebooks/tutorial.py $(VENV)/requirements-docs.done
+	mkdir -p $(@D)
+	$(BIN)/jupytext --quiet --to ipynb --output $(NOTEBOOK).ipynb $<
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --to notebook --inplace $(NOTEBOOK).ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --CoalesceStreamsPreprocessor.enabled=True --to markdown $(NOTEBOOK).ipynb
+
 docs: export NO_MKDOCS_2_WARNING := 1
-docs: $(VENV)/requirements-docs.done
+docs: $(VENV)/requirements-docs.done $(NOTEBOOK).md
 	$(BIN)/mkdocs build
 
 $(VENV)/%.done: %.txt requirements.txt

@@ -1,4 +1,8 @@
-"""Adds the pages, plots and results of `studies/` to the site, at their paths in the repository, and checks it."""
+"""Adds pages to the site that are not in docs/, and checks it.
+
+Those of `studies/`, with their plots and results, and those of `notebooks/`, executed by `make notebook`, are at their
+paths in the repository.
+"""
 
 import re
 from pathlib import Path
@@ -6,16 +10,16 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 LOADED = re.compile(r"""<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
-SHOWN = ("*.md", "*.png", "*.svg", "*.json")
+SHOWN = ("*.md", "*.png", "*.svg", "*.json", "*.ipynb")
 
 
 def on_files(files: Any, config: Any) -> Any:
     """Add the files of the studies; MkDocs calls this before it reads pages."""
     from mkdocs.structure.files import File  # here, because tests of the links run without MkDocs
 
-    for pattern in SHOWN:
-        for path in sorted((ROOT / "studies").rglob(pattern)):
-            name = path.relative_to(ROOT).as_posix()
+    for root, folder in ((ROOT, "studies"), (ROOT / "build", "notebooks")):
+        for path in sorted(path for pattern in SHOWN for path in (root / folder).rglob(pattern)):
+            name = path.relative_to(root).as_posix()
             files.append(File.generated(config, name, abs_src_path=str(path)))
     return files
 
@@ -40,10 +44,13 @@ def loaded_from_elsewhere(html: str) -> list[str]:
 
 
 def links_of_site(markdown: str, page: str) -> str:
-    """Return a page with its links between docs/ and studies/, which are those of the repository, as those of the site.
+    """Return a page with its links between docs/, studies/ and notebooks/ as those of the site, not of the repository.
 
-    There, docs/ is the root, and studies/ is in it.
+    There, docs/ is the root, and the others are in it.
     """
-    if page.startswith("studies/"):
+    if page.startswith("notebooks/"):
+        markdown = re.sub(r"\]\((\w+)\.py\)", r"](\1.ipynb)", markdown)
+    if page.startswith(("studies/", "notebooks/")):
         return re.sub(r"(\]\((?:\.\./)+)docs/", r"\1", markdown)
+    markdown = re.sub(r"\]\(\.\./((?:\.\./)*notebooks/\w+)\.py", r"](\1.md", markdown)
     return re.sub(r"\]\(\.\./((?:\.\./)*studies/)", r"](\1", markdown)

@@ -28,7 +28,10 @@ def test_links_of_the_repository_lead_to_the_same_pages_on_the_site():
     assert links_of_site("[a](../studies/b/README.md#c)", "results.md") == "[a](studies/b/README.md#c)"
     assert links_of_site("![a](../../studies/b.png)", "howto/data.md") == "![a](../studies/b.png)"
     assert links_of_site("[a](../docs/results.md)", "studies/README.md") == "[a](../results.md)"
-    for page in (Path("README.md"), *Path("docs").rglob("*.md"), *Path("studies").rglob("*.md")):
+    assert links_of_site("[a](../../notebooks/tutorial.py)", "howto/index.md") == "[a](../notebooks/tutorial.md)"
+    assert links_of_site("[a](../docs/howto/data.md)", "notebooks/tutorial.md") == "[a](../howto/data.md)"
+    pages = [page for folder in ("docs", "studies") for page in Path(folder).rglob("*.md")]
+    for page in (Path("README.md"), *pages, *Path("notebooks").glob("*.py")):
         for target in re.findall(r"\]\((?!https?:|mailto:)([^)#\s]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
 
