@@ -69,5 +69,6 @@ def next_command(workdir: Path, stages: Sequence[str], *, has_images: bool) -> s
         return f"hvq_jax.load({str(workdir)!r})"
     if PriorStage.name not in stages:
         return f"{commands[program].format('train')} --workdir={folder} --config.stage=prior"
-    out = "samples.png" if has_images else "latents.npz"
-    return f"{commands[program].format('sample')} --workdir={folder} --num_samples=64 --out={out}"
+    if has_images:
+        return f"{commands[program].format('report')} --workdir={folder}"
+    return f"{commands[program].format('sample')} --workdir={folder} --out=latents.npz"

@@ -79,16 +79,12 @@ def test_the_next_command_is_called_as_this_one_was(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     both = ("autoencoder", "prior")
     monkeypatch.setattr("sys.argv", ["/somewhere/train.py"])
-    assert next_command(tmp_path / "a b", both, has_images=True) == (
-        "python sample.py --workdir='a b' --num_samples=64 --out=samples.png"
-    )
+    assert next_command(tmp_path / "a b", both, has_images=True) == ("python report.py --workdir='a b'")
     assert next_command(tmp_path / "a", both[:1], has_images=True) == (
         "python train.py --workdir=a --config.stage=prior"
     )
     monkeypatch.setattr("sys.argv", ["/bin/hvq-train"])
-    assert next_command(tmp_path / "a", both[1:], has_images=False) == (
-        "hvq-sample --workdir=a --num_samples=64 --out=latents.npz"
-    )
+    assert next_command(tmp_path / "a", both[1:], has_images=False) == ("hvq-sample --workdir=a --out=latents.npz")
 
 
 @pytest.mark.parametrize(
