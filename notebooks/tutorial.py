@@ -110,7 +110,7 @@ print(np.asarray(indices))
 # %% [markdown]
 r"""
 What does a code leave out? The vector $z_e$ rarely points exactly along its code, and it has another length. Its
-*projection* onto the line of the code keeps the length:
+*projection* onto the line of the code makes up for the length:
 
 $$P(z_e, e) = \alpha e, \qquad \alpha = \frac{\langle z_e, e \rangle}{\Vert e \Vert^2}$$
 
@@ -229,7 +229,7 @@ r"""
 ## Count the bits
 
 The prior gives every latent a probability $p$, and $-\log_2 p$ is the number of bits that an ideal code needs for it.
-Where is the information of an image? Positions that the prior foresees, such as the background, cost almost nothing.
+Where is the information of an image? Positions that the prior foresees, such as the background, cost the fewest bits.
 """
 
 # %%
