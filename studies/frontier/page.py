@@ -52,6 +52,8 @@ PAGE = Page(
         "with 128 codes has",
         "with a step of 1.6",
         ": 95 % intervals",
+        "% with 2 groups",
+        "% with 8.",
         "95 % interval",
         "trainings of 20 epochs",
         "D = 32",
