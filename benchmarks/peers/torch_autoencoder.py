@@ -90,7 +90,7 @@ class VQVAE(nn.Module):
         reconstruction = functional.mse_loss(self.decoder(straight_through), images)
         return reconstruction + functional.mse_loss(z_q, z_e.detach()) + functional.mse_loss(z_e, z_q.detach())
 
-    @torch.inference_mode()
+    @torch.no_grad()  # torch.compile cannot trace `nearest` in inference mode
     def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return `z_e` `[B, D, h, w]` and indices `[B, h, w]`."""
         z_e = self.encoder(images)
