@@ -71,7 +71,6 @@ TINY = (
     "--config.autoencoder.batch_size=64",
     "--config.autoencoder.num_steps=6",
     "--config.autoencoder.eval_every_steps=3",
-    "--config.autoencoder.checkpoint_every_steps=1",
     "--config.prior.width=8",
     "--config.prior.num_layers=2",
     "--config.prior.head_width=8",

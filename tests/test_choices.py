@@ -65,7 +65,13 @@ CALLS = {
 
 # Parameters of such a name that any text will do for: it is only repeated in an error, or selects what has it.
 REPEATED = {("require", "family"), ("form", "dtype"), ("latent_color", "mode")}
-REPEATED |= {("drop_records", "stage"), ("Panel", "stage"), ("earlier_options", "stage"), ("from_the_start", "stage")}
+REPEATED |= {
+    ("drop_records", "stage"),
+    ("Panel", "stage"),
+    ("StagePlan", "stage"),
+    ("earlier_options", "stage"),
+    ("from_the_start", "stage"),
+}
 
 # The methods of these are given the name of a stage to write or to show it.
 LOGS = ("Callback", "TensorBoard", "Tracker", "Writer")

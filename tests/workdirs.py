@@ -4,6 +4,9 @@ import json
 
 import train
 
+# For tests that need more checkpoints of a tiny run than those after evaluations.
+EVERY_STEP = "--config.autoencoder.checkpoint_every_steps=1"
+
 
 def digests(workdir, stage):
     """Return the digests of the newest checkpoint's leaves: equal exactly if the states are, bit for bit."""

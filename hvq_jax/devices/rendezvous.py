@@ -60,9 +60,16 @@ def _receive_others(port: int, num_processes: int, seconds: float) -> None:
                     connection.sendall(f"error {problem}\n".encode())
             return UserError(problem)
 
+        def all_are_here() -> bool:
+            if len(connections) < num_processes - 1:
+                return False
+            for index in [i for i, connection in connections.items() if not _is_open(connection)]:
+                del connections[index]  # it ended: started again, it comes with a connection of its own
+            return len(connections) == num_processes - 1
+
         start = time.monotonic()
         announced = False
-        while len(connections) < num_processes - 1:
+        while not all_are_here():
             waited = time.monotonic() - start
             if waited >= seconds:
                 raise stop(f"processes that have not started within {seconds:g} s: {missing()} of {num_processes}")

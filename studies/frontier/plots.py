@@ -109,7 +109,7 @@ def _plot_curve(axes: Axes, name: str, points: list[Made], rate: str, marker: st
     look: Any = {"marker": marker, "markersize": 4, "color": _color(name)}
     axes.plot([x.bits for x in better], [x.mse for x in better], style, label=name, **look)
     worse = [x for x in together if x not in better]
-    axes.plot([x.bits for x in worse], [x.mse for x in worse], "", linestyle="none", markerfacecolor="none", **look)
+    axes.plot([x.bits for x in worse], [x.mse for x in worse], linestyle="none", markerfacecolor="none", **look)
 
 
 def _find_plain_error(trainings: list[Training], results: Path) -> float | None:

@@ -18,7 +18,7 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.learning_rates import SCHEDULES, continued_rates, learning_rates
 from hvq_jax.training.options import FitOptions
-from tests.workdirs import digests, error_of, records
+from tests.workdirs import EVERY_STEP, digests, error_of, records
 
 LONGER = ("--config.autoencoder.num_steps=10", "--config.autoencoder.learning_rate=0.001")
 
@@ -87,7 +87,7 @@ def test_interrupted_it_ends_bit_identical(lengthened, trained_run, tmp_path, mo
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", save_then_crash)
-        assert train.main([f"--workdir={workdir}", *LONGER]) == 130
+        assert train.main([f"--workdir={workdir}", *LONGER, EVERY_STEP]) == 130
     assert train.main([f"--workdir={workdir}", "--config.stage=autoencoder"]) == 0
     assert digests(workdir, "autoencoder") == digests(lengthened[0], "autoencoder")
 
