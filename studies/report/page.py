@@ -1,6 +1,7 @@
 """The page of this study."""
 
 import math
+import statistics
 
 from hvq_jax.files import write_text
 from studies.page import Page, find_page
@@ -68,10 +69,24 @@ def _missing(found: Results) -> str:
     return markdown(["figure", "shows", "cells", "with a result", "of seeds 0, 1, 2"], lines)
 
 
+def _numbers() -> dict[str, float]:
+    """Return the means over seeds of each latent: "small/PRESET/LATENT/mse" and the like."""
+    numbers = {}
+    for name, size in _SIZES.items():
+        found = Results(*size)
+        for group in group_cells(found.kept):
+            rows = [read(cell, found.results) for cell in group]
+            labels = group[0].labels
+            for key in ("mse", "codes_used", "share_outside"):
+                mean = statistics.mean(row[key] for row in rows)
+                numbers[f"{name}/{labels['preset']}/{labels['latent']}/{key}"] = mean
+    return numbers
+
+
 PAGE = Page(
     find_page("report"),
     redraw=_redraw,
-    numbers=dict,
+    numbers=_numbers,
     tables=_tables,
     definitions=(
         "28×28, K = 512, batch 128;",
@@ -88,6 +103,9 @@ PAGE = Page(
         "of width 16 with one residual",
         "at D = 32, one training each on a CPU: 40 epochs",
         "and 20 epochs with",
+        "S = 312 and more",
+        "with S = 312 it",
+        "with S = 0, where",
         "at D = 64 and two",
         *(f"**Figure {number}**" for number in (1, 2, 3, 4, 5)),
         *(f"![figure {number}]" for number in (1, 2, 3, 4, 5)),
