@@ -36,3 +36,14 @@ class Preempted(BaseException):
         """Give the command's exit `status`: 0 if a scheduler may go on, 130 if the user pressed ctrl-C."""
         super().__init__(message)
         self.status = status
+
+
+def stop_behind(error: BaseException) -> BaseException | None:
+    """Return the Preempted or KeyboardInterrupt during whose handling `error` was raised; None if there is none.
+
+    A stop within a library's clean-up can make that fail in turn, such as `threading`'s with "release unlocked lock".
+    """
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, Preempted | KeyboardInterrupt):
+        behind = behind.__context__
+    return behind

@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from hvq_jax.data.examples import ExampleParser
-from hvq_jax.errors import UserError
+from hvq_jax.errors import UserError, stop_behind
 from hvq_jax.files import shows_damage
 from hvq_jax.progress import progress_bar
 
@@ -121,13 +121,16 @@ class StreamedSplit:
 def damage_named(what: str) -> Iterator[None]:
     """Convert any error while reading `what` to UserError: TFDS, array_record and protobuf have no common class.
 
-    Only where the error may come from damage, the message says how to replace what is damaged.
+    Only where the error may come from damage, the message says how to replace what is damaged. A stop stays one, also
+    where another error came of it.
     """
     try:
         yield
     except (UserError, MemoryError):
         raise
     except Exception as error:
+        if (stop := stop_behind(error)) is not None:
+            raise stop from None
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         advice = ": if it is damaged, delete the data set's folder and prepare it again" if shows_damage(error) else ""
         raise UserError(f"{what} cannot be read ({reason}){advice}") from error

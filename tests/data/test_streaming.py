@@ -17,8 +17,8 @@ from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import Split
 from hvq_jax.data.open_tfds import open_prepared, open_split
 from hvq_jax.data.pipeline import eval_batches, train_batches
-from hvq_jax.data.streamed import StreamedSplit
-from hvq_jax.errors import UserError
+from hvq_jax.data.streamed import StreamedSplit, damage_named
+from hvq_jax.errors import Preempted, UserError
 from tests.stops import SIGNALS, count_calls, is_stopped
 
 EVERYTHING = Augmentation(flip=True, crop_padding=2, resized_crop_min_scale=0.3)
@@ -174,3 +174,15 @@ def test_a_stop_at_any_moment_of_reading_is_a_stop(streamed):
     calls = count_calls(read)
     for number, call in enumerate(np.linspace(1, 0.9 * calls, 30, dtype=int)):
         assert is_stopped(read, call, SIGNALS[number % 2]), call
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Preempted])
+def test_an_error_that_came_of_a_stop_is_the_stop(stop):
+    def read():
+        try:
+            raise stop
+        finally:
+            threading.Lock().release()  # raises RuntimeError
+
+    with pytest.raises(stop), damage_named("the data set"):
+        read()
