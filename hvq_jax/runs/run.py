@@ -55,6 +55,7 @@ class Run(abc.ABC):
 
     options: RunOptions
     context: RunContext
+    dataset: ImageDataset | OwnLatents
 
     @property
     def workdir(self) -> Path:
@@ -72,19 +73,19 @@ class Run(abc.ABC):
         """The title of the training data, for people."""
 
     @property
-    @abc.abstractmethod
     def data_description(self) -> str:
         """A description of the training data in a sentence or two."""
+        return self.dataset.description
 
     @property
-    @abc.abstractmethod
     def data_counts(self) -> str:
         """The number of items of each split, and what was left out, in a line."""
+        return self.dataset.counts
 
     @property
-    @abc.abstractmethod
     def train_split(self) -> AnySplit:
-        """The items to train on; of a second stage on latents, the images that these are of."""
+        """The items to train on: images, or the latents that a second stage alone is given."""
+        return self.dataset.train
 
     @property
     @abc.abstractmethod
@@ -217,21 +218,6 @@ class ImageRun(Run):
     def data_title(self) -> str:
         """The data set's title."""
         return data_title(self.options.data.name)
-
-    @property
-    def data_description(self) -> str:
-        """The data set's description."""
-        return self.dataset.description
-
-    @property
-    def data_counts(self) -> str:
-        """The number of images of each split."""
-        return self.dataset.counts
-
-    @property
-    def train_split(self) -> AnySplit:
-        """The images to train on."""
-        return self.dataset.train
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -374,21 +360,6 @@ class LatentRun(Run):
     def data_title(self) -> str:
         """The name of the file of latents, without its folder."""
         return printable(Path(self.data_name).name)
-
-    @property
-    def data_description(self) -> str:
-        """The number of latents and their file."""
-        return self.dataset.description
-
-    @property
-    def data_counts(self) -> str:
-        """The number of latents of each split."""
-        return self.dataset.counts
-
-    @property
-    def train_split(self) -> AnySplit:
-        """The latents to train on."""
-        return self.dataset.train
 
     @property
     def latent_shape(self) -> tuple[int, int]:
