@@ -52,6 +52,8 @@ PAGE = Page(
         "with 128 codes has",
         "with a step of 1.6",
         ": 95 % intervals",
+        "with 16 or 64 lengths per code",
+        "with 256 codes, and has",
         "% with 2 groups",
         "% with 8.",
         "95 % interval",
