@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--portable",
         action="store_true",
-        help="make a file that can be read on other machines and with other versions of JAX (slower, hardly more bytes)",
+        help="make a file that other machines and versions of JAX can read (slower, hardly more bytes)",
     )
     options.add_argument("--bare", action="store_true", help="leave out headers and checksums, to measure the rate")
     return options
