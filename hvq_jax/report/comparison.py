@@ -48,9 +48,9 @@ def _metrics(runs: Sequence[Findings]) -> Element:
         for name in names
     ]
     header = ["", *(_named(found) for found in runs)]
-    counts = sorted({found.num_images for found in runs} - {0})
+    counts = sorted({found.num_images for found in runs if found.is_measured})
     measured = f"measured on {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
-    stored = [found.name for found in runs if not found.num_images]
+    stored = [found.name for found in runs if not found.is_measured]
     reasons = f"as stored with {' and '.join(stored)}" if stored else ""
     return section(
         "Side by side",

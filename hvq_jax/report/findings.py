@@ -59,7 +59,8 @@ class Findings:
     summary: Summary
     records: list[dict[str, Any]]
     history: list[Change]
-    metrics: dict[str, float]  # of `num_images` test images, or those of the summary
+    metrics: dict[str, float]  # of these test images if `is_measured`, else those of the summary
+    num_images: int = 0  # test images that all else is measured on; 0 without the data
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reasons by what is missing
     data: ImageDataset | None = None
     examples: Examples | None = None
@@ -95,9 +96,9 @@ class Findings:
         return self.class_names[label] if self.class_names and label >= 0 else ""
 
     @property
-    def num_images(self) -> int:
-        """The number of test images that were measured; 0 if the metrics are those of the summary."""
-        return int(self.metrics.get("num_images", 0))
+    def is_measured(self) -> bool:
+        """Whether the metrics are of `num_images` test images, and not those of the summary."""
+        return "num_images" in self.metrics
 
 
 def find(stream: TrainedRun, name: str, *, num_images: int, seed: int) -> Findings:
@@ -146,7 +147,7 @@ def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int)
     print_line(f"{read.name}: metrics of {len(images):,} test images")
     metrics = read.metrics
     try:
-        metrics = {**_measure(run, source), "png_bits_per_image": _png_bits(images)}
+        metrics = _measure(run, source)
     except UserError as error:  # as where this device computes a probability in two ways
         left_out["rates"] = str(error)
     print_line(f"{read.name}: codes, and examples of images")
@@ -165,7 +166,8 @@ def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int)
         left_out["classifier"] = str(error)
     return dataclasses.replace(
         read,
-        metrics=metrics,
+        metrics={**metrics, "png_bits_per_image": _png_bits(images)},
+        num_images=len(images),
         left_out=left_out,
         data=data,
         examples=find_examples(run, images[shown], labels[shown]),

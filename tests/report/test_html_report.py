@@ -39,7 +39,7 @@ def html(found):
 @pytest.fixture(scope="module")
 def side_by_side(found):
     """The report on the run and on one without a prior, of another seed."""
-    names = ("num_images", "mse", "psnr", "ssim", "perplexity", "codes_used")
+    names = ("num_images", "mse", "psnr", "ssim", "perplexity", "codes_used", "png_bits_per_image")
     options = dataclasses.replace(found.run.stream.options, seed=7)
     without_prior = dataclasses.replace(
         found,
@@ -127,16 +127,33 @@ def test_without_the_data_it_says_so_and_shows_what_is_stored(trained_run, monke
     monkeypatch.setattr(findings, "open_data", gone)
     found = find(TrainedRun.load(trained_run), "a", num_images=3, seed=0)
     html = make_page([found])
-    assert headings(html) == ["Training", "Rates", "Data", "Settings", "Versions and times"]
+    assert headings(html) == ["Training", "Data", "Settings", "Versions and times"]
     assert "the data set is gone" in html
     assert f"{found.summary['autoencoder']['test']['psnr']:.2f} dB" in html
+
+
+def test_where_rates_cannot_be_measured_all_else_is_of_the_images(trained_run, monkeypatch):
+    def fails(*given):
+        raise UserError("a block does not come back")
+
+    monkeypatch.setattr(findings, "_measure", fails)
+    monkeypatch.setattr(findings, "_judge", fails)
+    monkeypatch.setattr(findings, "_draw", lambda *given: None)
+    found = find(TrainedRun.load(trained_run), "a", num_images=3, seed=0)
+    html = make_page([found])
+    assert "in the latents of 3 test images" in html
+    rates = html.partition("<h2>Rates</h2>")[2].partition("</section>")[0]
+    assert re.findall('<th scope="row">(.*?)</th>', rates) == ["raw pixels", "as PNG", "codes, each of the same length"]
+    assert " dB" not in rates  # that of the summary is of all test images
+    assert f"{found.summary['autoencoder']['test']['psnr']:.2f} dB" in html
+    assert "The main numbers of each run, as stored with a and a." in make_page([found, found])
 
 
 def test_of_a_prior_over_given_latents(found):
     stream = dataclasses.replace(found.run.stream, image_shape=None, own_latent_shape=(7, 7))
     missing = dict.fromkeys(("data", "examples", "use", "atlas", "drawn", "quality"))
     metrics = {"nats_per_latent": found.metrics["nats_per_latent"]}
-    alone = dataclasses.replace(found, run=LoadedRun(stream), metrics=metrics, **missing)
+    alone = dataclasses.replace(found, run=LoadedRun(stream), metrics=metrics, num_images=0, **missing)
     html = make_page([alone])
     assert headings(html) == ["Training", "Data", "Settings", "Versions and times"]
     assert "Bits per latent" in html

@@ -9,13 +9,13 @@ from hvq_jax.report.markup import Element, table
 
 
 def rates(found: Findings) -> Element | None:
-    """Return the section of rates; None where not even the latent's grid is known to be of images."""
-    rows = list(_rows(found))
-    if not rows or found.run.stream.image_shape is None:
+    """Return the section of rates; None without images to count them on."""
+    if not found.num_images:
         return None
     pixels = found.run.stream.num_pixels
     cells = [
-        [name, f"{bits:,.1f}", f"{bits / 8:,.1f}", f"{bits / pixels:.3f}", quality] for name, bits, quality in rows
+        [name, f"{bits:,.1f}", f"{bits / 8:,.1f}", f"{bits / pixels:.3f}", quality]
+        for name, bits, quality in _rows(found)
     ]
     content = [table(["", "bits per image", "bytes", "bits per pixel", "PSNR"], cells)]
     return section(
@@ -37,16 +37,13 @@ def rates(found: Findings) -> Element | None:
 
 def _rows(found: Findings) -> Iterator[tuple[str, float, str]]:
     """Yield the name, the bits per image and the quality of each way."""
-    metrics, stream = found.metrics, found.run.stream
-    if stream.image_shape is None:
-        return
-    yield "raw pixels", 8.0 * math.prod(stream.image_shape), "exact"
-    if "png_bits_per_image" in metrics:
-        yield "as PNG", metrics["png_bits_per_image"], "exact"
-    if not found.num_images:
-        return
-    psnr = f"{metrics['psnr']:.2f} dB"
+    metrics = found.metrics
+    yield "raw pixels", 8.0 * math.prod(found.run.stream.model.image_shape), "exact"
+    yield "as PNG", metrics["png_bits_per_image"], "exact"
+    psnr = f"{metrics['psnr']:.2f} dB" if found.is_measured else "–"
     yield "codes, each of the same length", bits_of_equal_length(found), psnr if found.is_discrete else "–"
+    if not found.is_measured:
+        return
     if "static_bits_of_codes" in metrics:
         yield "codes, by their frequencies", metrics["static_bits_of_codes"], "–"
     if "bits_per_image" in metrics:
