@@ -83,12 +83,12 @@ def _frontier(runs: Sequence[Findings]) -> Element | None:
         if "coded_psnr" in metrics:
             files.append((metrics["coded_bits_per_image"], metrics["coded_psnr"]))
             points.append(Point(f"{found.name}, file", *files[-1], **form))
-        if "bits_per_image" in metrics and "psnr" in metrics:
-            rate = metrics["bits_per_image"], metrics["psnr"]
-            points.append(Point(f"{found.name}, prior", *rate, **form, hollow=True))
-        elif "psnr" in metrics and found.is_discrete:
-            rate = bits_of_equal_length(found), metrics["psnr"]
-            points.append(Point(f"{found.name}, no prior", *rate, **form, hollow=True))
+        if (psnr := found.psnr_of_rounded) is None:
+            continue
+        if "bits_per_image" in metrics:
+            points.append(Point(f"{found.name}, prior", metrics["bits_per_image"], psnr, **form, hollow=True))
+        else:
+            points.append(Point(f"{found.name}, no prior", bits_of_equal_length(found), psnr, **form, hollow=True))
     if not points:
         return None
     best = frontier(files)

@@ -100,6 +100,11 @@ class Findings:
         """Whether the metrics are of `num_images` test images, and not those of the summary."""
         return "num_images" in self.metrics
 
+    @property
+    def psnr_of_rounded(self) -> float | None:
+        """The PSNR of images from rounded latents, which are what the prior's bits are of; None if it is not known."""
+        return self.metrics.get("coded_psnr", self.metrics.get("psnr") if self.is_discrete else None)
+
 
 def find(stream: TrainedRun, name: str, *, num_images: int, seed: int) -> Findings:
     """Return the findings on a run.

@@ -14,8 +14,12 @@ from PIL import Image
 import report as command
 from hvq_jax.errors import UserError
 from hvq_jax.report import findings, page
-from hvq_jax.report.findings import find
+from hvq_jax.report.comparison import comparison
+from hvq_jax.report.findings import Detail, find
+from hvq_jax.report.markup import to_html
 from hvq_jax.report.page import make_page
+from hvq_jax.report.sections.rates import rates
+from hvq_jax.report.sections.summary import card_texts
 from hvq_jax.report.write import write_report
 from hvq_jax.runs.loaded import LoadedRun
 from hvq_jax.runs.trained import TrainedRun
@@ -84,6 +88,36 @@ def test_its_numbers_are_those_of_the_run(found, html):
     assert found.examples.bits.shape == (findings.MOST_EXAMPLES, 7, 7)
     assert found.examples.bits.sum((1, 2)).mean() == pytest.approx(metrics["bits_per_image"], rel=0.2)
     assert found.use.counts.sum() == NUM_IMAGES * 7 * 7
+
+
+def test_rates_stand_beside_the_quality_of_what_they_count(found):
+    """The prior's bits are those of rounded latents, whose PSNR only a file tells; a discrete latent is not rounded."""
+    metrics = {**found.metrics, "psnr": 30.0, "coded_psnr": 20.0}
+    without_file = {name: value for name, value in metrics.items() if not name.startswith("coded_")}
+    for mode, given, by_prior in (
+        ("projected", metrics, 20.0),
+        ("projected", without_file, None),
+        ("vq", without_file, 30.0),
+    ):
+        stream = found.run.stream
+        options = dataclasses.replace(stream.options, latent=dataclasses.replace(stream.options.latent, mode=mode))
+        run = LoadedRun(dataclasses.replace(stream, options=options))
+        each = dataclasses.replace(found, run=run, metrics=given)
+        table = to_html(rates(each)).partition("latent, by the prior")[2].partition("</tr>")[0]
+        assert re.findall("<td>(.*?)</td>", table)[-1] == ("–" if by_prior is None else f"{by_prior:.2f} dB")
+        chart = comparison([each, each], Detail(0, 1))[1]
+        names = [] if chart is None else [node.text for node in chart.iter("title")]
+        assert [name for name in names if ", prior" in name][:1] == (
+            [] if by_prior is None else [f"a<b>, prior: {by_prior:g} at {given['bits_per_image']:,.6g}"]
+        )
+
+
+def test_a_file_that_was_not_measured_is_that_of_the_summary(found):
+    metrics = {name: value for name, value in found.metrics.items() if not name.startswith("coded_")}
+    stored = {"num_images": 256, "coded_bytes": 5120, "coded_bits_per_image": 160.0}
+    summary = {**found.summary, "coded": {"test": stored}}
+    cards = list(card_texts(dataclasses.replace(found, metrics=metrics, summary=summary)))
+    assert ("Bytes per image, in a file", "20.0", "5,120 for 256 images") in cards
 
 
 def test_options_that_differ_from_their_defaults_come_first(html):

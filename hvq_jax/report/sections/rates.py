@@ -40,7 +40,8 @@ def _rows(found: Findings) -> Iterator[tuple[str, float, str]]:
     metrics = found.metrics
     yield "raw pixels", 8.0 * math.prod(found.run.stream.model.image_shape), "exact"
     yield "as PNG", metrics["png_bits_per_image"], "exact"
-    psnr = f"{metrics['psnr']:.2f} dB" if found.is_measured else "–"
+    known = found.psnr_of_rounded if found.is_measured else None
+    psnr = "–" if known is None else f"{known:.2f} dB"
     yield "codes, each of the same length", bits_of_equal_length(found), psnr if found.is_discrete else "–"
     if not found.is_measured:
         return

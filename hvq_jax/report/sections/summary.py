@@ -27,7 +27,7 @@ def card_texts(found: Findings) -> Iterator[tuple[str, str, str]]:
         yield "Bits per image", f"{metrics['bits_per_image']:.0f}", "of its latent, by the prior"
     elif "nats_per_latent" in metrics:
         yield "Bits per latent", f"{metrics['nats_per_latent'] / math.log(2):.0f}", "by the prior"
-    coded = found.summary.get("coded", {}).get("test", {}) | metrics
+    coded = metrics if "coded_bytes" in metrics else found.summary.get("coded", {}).get("test", {})
     if "coded_bytes" in coded:
         mean = coded["coded_bits_per_image"] / 8
         yield (
