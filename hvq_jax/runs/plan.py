@@ -6,7 +6,6 @@ step takes the same time whatever the images and the parameters are.
 """
 
 import dataclasses
-import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from hvq_jax.data.given import Given
 from hvq_jax.data.pipeline import Batch
-from hvq_jax.devices.cluster import say
+from hvq_jax.devices.cluster import say, true_on_all
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.devices.programs import program_bytes
 from hvq_jax.files import as_typed
@@ -119,13 +118,14 @@ def _noise(stage: Stage, count: int) -> Batch:
 
 def _seconds_per_dispatch(compiled: Any, state: Any, group: Any) -> float:
     """Return the median time of a dispatch, after a first one that is not counted."""
+    state, reports = compiled(state, group)
+    jax.block_until_ready(reports)
     times: list[float] = []
-    for number in itertools.count():
+    while True:
         start = time.monotonic()
         state, reports = compiled(state, group)
         jax.block_until_ready(reports)
-        if number:
-            times.append(time.monotonic() - start)
-        if times and (sum(times) > _SECONDS or len(times) == _MOST_DISPATCHES):
+        times.append(time.monotonic() - start)
+        # Together: a process that went on alone would wait for the others in the next dispatch.
+        if true_on_all(sum(times) > _SECONDS or len(times) == _MOST_DISPATCHES):
             return float(np.median(times))
-    raise AssertionError("unreachable")
