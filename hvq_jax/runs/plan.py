@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.given import Given
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.cluster import say, true_on_all
@@ -25,7 +26,8 @@ from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import steps_left
 from hvq_jax.runs.run import Run
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.loop import num_training_steps
+from hvq_jax.training.loop import make_schedule, num_training_steps
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import compiled_initial_state, compiled_steps
 from hvq_jax.training.stage import Stage
@@ -87,11 +89,18 @@ def plan_stage(run: Run, stage: Stage) -> StagePlan:
     dispatch: Any = compiled_steps(stage, options, stretches, seed, parallel)
     state = parallel.replicate(compiled_initial_state(stage, options, num_steps, seed)())
     batch = _noise(stage, options.batch_size // jax.process_count())
-    group = parallel.shard_steps([batch] * options.steps_per_dispatch)
+    left = steps_left(run, stage)
+    size = steps_per_dispatch(options, run.train_split, taken=num_steps - left)
+    group = parallel.shard_steps([batch] * size)
     compiled = dispatch.lower(state, group).compile()
     seconds = _seconds_per_dispatch(compiled, state, group)
-    left = steps_left(run, stage)
-    return StagePlan(stage.name, left, seconds / options.steps_per_dispatch, program_bytes(compiled))
+    return StagePlan(stage.name, left, seconds / size, program_bytes(compiled))
+
+
+def steps_per_dispatch(options: FitOptions, train: AnySplit, *, taken: int) -> int:
+    """Return the steps of the longest dispatch after the steps `taken`: 1 where an event always comes before more."""
+    sizes = make_schedule(options, train).dispatches(taken, options.steps_per_dispatch)
+    return options.steps_per_dispatch if options.steps_per_dispatch in sizes else 1
 
 
 def _stage(run: Run, name: str) -> Stage:

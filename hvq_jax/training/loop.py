@@ -103,6 +103,17 @@ def num_training_steps(options: FitOptions, train: AnySplit) -> int:
     return num_steps
 
 
+def make_schedule(options: FitOptions, train: AnySplit) -> Schedule:
+    """Return what happens after which steps of a training on `train`."""
+    return Schedule(
+        num_steps=num_training_steps(options, train),
+        log_every_steps=options.log_every_steps,
+        eval_every_steps=options.eval_every_steps or steps_per_epoch(train, options.batch_size),
+        checkpoint_every_steps=options.checkpoint_every_steps,
+        check_replicas_every_steps=options.check_replicas_every_steps,
+    )
+
+
 def fit(
     stage: Stage,
     train: AnySplit,
@@ -147,10 +158,10 @@ def fit(
                 **run.parallel.share,
                 augmentation=augmentation,
             )
-            epoch = steps_per_epoch(train, options.batch_size)
+            schedule = make_schedule(options, train)
             stretches = _stretches(stage, train, int(state.step), options, earlier)
             with contextlib.closing(batches), run.preemption.deferred():
-                best = _train(stage, state, batches, validation, epoch, num_steps, checkpoints, options, run, stretches)
+                best = _train(stage, state, batches, validation, schedule, checkpoints, options, run, stretches)
         if best is None or best.step != checkpoints.best_step():
             best = checkpoints.restore_best(abstract)
         if (lost := checkpoints.lost_best_step()) is not None:
@@ -202,18 +213,16 @@ def _train(
     state: TrainState,
     batches: Iterator[Batch],
     validation: AnySplit,
-    steps_per_epoch: int,
-    num_steps: int,
+    schedule: Schedule,
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
     stretches: Stretches,
 ) -> TrainState | None:
     """Take the remaining steps; return the best state among those evaluated here."""
-    parallel, best = run.parallel, _Best()
+    parallel, num_steps, best = run.parallel, schedule.num_steps, _Best()
     dispatch = compiled_steps(stage, options, stretches, run.seed, parallel)
     start = int(state.step)
-    schedule = _schedule(options, steps_per_epoch, num_steps)
     log: RunLog = SilentLog()
     if is_first():
         log = RunLog(
@@ -267,16 +276,6 @@ def _train(
         if line := profiler.close():
             log.say(line)
         log.close()
-
-
-def _schedule(options: FitOptions, steps_per_epoch: int, num_steps: int) -> Schedule:
-    return Schedule(
-        num_steps=num_steps,
-        log_every_steps=options.log_every_steps,
-        eval_every_steps=options.eval_every_steps or steps_per_epoch,
-        checkpoint_every_steps=options.checkpoint_every_steps,
-        check_replicas_every_steps=options.check_replicas_every_steps,
-    )
 
 
 class _Validation:

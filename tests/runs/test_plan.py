@@ -2,9 +2,12 @@
 
 import jax
 import numpy as np
+import pytest
 
+from hvq_jax.data.datasets import Split
 from hvq_jax.devices import cluster
 from hvq_jax.runs import plan
+from hvq_jax.training.options import FitOptions
 
 
 def test_processes_stop_timing_together(monkeypatch):
@@ -22,3 +25,18 @@ def test_processes_stop_timing_together(monkeypatch):
     )
     plan._seconds_per_dispatch(compiled, None, None)
     assert len(dispatches) == slowest + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "taken", "longest"),
+    [
+        ({"log_every_steps": 8}, 0, 4),
+        ({"log_every_steps": 3}, 0, 1),  # three steps are left until each log
+        ({"eval_every_steps": 0}, 0, 1),  # and two until the end of each epoch
+        ({"log_every_steps": 8}, 13, 1),  # and three until the last step
+    ],
+)
+def test_a_dispatch_that_training_never_makes_is_not_timed(options, taken, longest):
+    train = Split(np.zeros((16, 1)), np.zeros(16, np.int32))
+    given = {"batch_size": 8, "num_steps": 16, "steps_per_dispatch": 4, "eval_every_steps": 16, **options}
+    assert plan.steps_per_dispatch(FitOptions(**given), train, taken=taken) == longest
