@@ -62,7 +62,7 @@ def plan_experiment(
     The data set is opened as for training, and so prepared in its own folder where it has not been before.
 
     Returns:
-        The plan of each stage.
+        The plan of each stage that has steps left.
 
     Raises:
         UserError: as `run_experiment`.
@@ -70,7 +70,11 @@ def plan_experiment(
     with open_run(config, workdir, Preemption(), data=data, writes=False) as run:
         plans = []
         for name in run.options.stages:
-            plans.append(plan_stage(run, _stage(run, name)))
+            stage = _stage(run, name)
+            if not steps_left(run, stage):
+                say(f"{name:14}trained to its last step")
+                continue
+            plans.append(plan_stage(run, stage))
             say(str(plans[-1]))
         seconds = sum(plan.steps_left * plan.seconds_per_step for plan in plans)
         say(f"{'in all':14}{duration(seconds)}, and compilation, evaluations and checkpoints besides")
