@@ -1,7 +1,8 @@
 """The lines at the end of a run: the metrics that matter, the pictures, and the next command."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hvq_jax.progress import duration
 from hvq_jax.runs.summary import read_summary
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.stage import Stage
 
 
 def section_in_words(section: str, metrics: Mapping[str, Any]) -> str | None:
@@ -19,11 +21,10 @@ def section_in_words(section: str, metrics: Mapping[str, Any]) -> str | None:
     >>> section_in_words("prior", {"test": {"nats_per_latent": 222.4}})
     '222.4 nats per latent, on the test split'
     """
-    if section == "samples":
-        return _samples(metrics)
-    if section == "coded":
-        return _coded(metrics)
-    stage = AutoencoderStage if section == AutoencoderStage.name else PriorStage
+    return _SECTIONS[section](metrics)
+
+
+def _stage(stage: type[Stage], metrics: Mapping[str, Any]) -> str:
     return f"{stage.in_words(metrics['test'])}, on the test split"
 
 
@@ -43,10 +44,18 @@ def _samples(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
+# The sections of the summary that are shown, in this order.
+_SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
+    **{stage.name: partial(_stage, stage) for stage in (AutoencoderStage, PriorStage)},
+    "coded": _coded,
+    "samples": _samples,
+}
+
+
 def ending(workdir: Path, stages: Sequence[str], seconds: float) -> list[str]:
     """Return the lines at the end of a run of these stages, which took so many seconds."""
     summary: Mapping[str, Any] = read_summary(workdir)
-    sections = [name for name in ("autoencoder", "prior", "coded", "samples") if name in summary]
+    sections = [name for name in _SECTIONS if name in summary]
     found = {name: text for name in sections if (text := section_in_words(name, summary[name]))}
     pictures = [name for name in layout.PICTURES if (workdir / name).exists()]
     return [

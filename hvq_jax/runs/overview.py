@@ -11,10 +11,8 @@ from hvq_jax.progress import num_bytes_in_words
 from hvq_jax.runs.memory import device_bytes, state_bytes, trace
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.run import Run
-from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.loop import checkpoint_folder, num_training_steps
-from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.stage import Stage
 
 _WIDEST_NOTE = 110  # characters of the description of a data set
@@ -85,13 +83,8 @@ def _sizes(run: Run, name: str) -> tuple[int, int]:
     """Return the number of parameters of a stage, and the bytes of its training state and a batch on a device."""
     stage, options = run.blank_stage(name), getattr(run.options, name)
     params, state = trace(stage)
-    if isinstance(stage, AutoencoderStage):
-        item_bytes = math.prod(stage.model.image_shape)
-    else:
-        assert isinstance(stage, PriorStage)
-        item_bytes = 4 * math.prod(stage.latent_shape) * stage.model.num_channels
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
-    batch = options.part_size // run.context.parallel.num_devices * item_bytes
+    batch = options.batch_size // run.context.parallel.num_devices * stage.item.size * stage.item.dtype.itemsize
     return count, state_bytes(params, state, options, stage.frozen) + batch
 
 

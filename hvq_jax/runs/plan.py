@@ -30,7 +30,6 @@ from hvq_jax.training.loop import make_schedule, num_training_steps
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import compiled_initial_state, compiled_steps
-from hvq_jax.training.stage import Stage
 
 _SECONDS = 2.0  # of measuring a stage, at most, unless a single dispatch takes longer
 _MOST_DISPATCHES = 20
@@ -70,7 +69,7 @@ def plan_experiment(
     with open_run(config, workdir, Preemption(), data=data, writes=False) as run:
         plans = []
         for name in run.options.stages:
-            stage = _stage(run, name)
+            stage = run.blank_stage(name)
             if not steps_left(run, stage):
                 say(f"{name:14}trained to its last step")
                 continue
@@ -85,7 +84,7 @@ def plan_experiment(
     return plans
 
 
-def plan_stage(run: Run, stage: Stage) -> StagePlan:
+def plan_stage(run: Run, stage: AutoencoderStage | PriorStage) -> StagePlan:
     """Return what the training of `stage` would take, from its compiled step."""
     options, parallel = getattr(run.options, stage.name), run.context.parallel
     num_steps = num_training_steps(options, run.train_split)
@@ -107,26 +106,10 @@ def steps_per_dispatch(options: FitOptions, train: AnySplit, *, taken: int) -> i
     return options.steps_per_dispatch if options.steps_per_dispatch in sizes else 1
 
 
-def _stage(run: Run, name: str) -> Stage:
-    """Return the stage `name` as it trains: of a prior, all codes have all continuous parts."""
-    stage = run.blank_stage(name)
-    if not isinstance(stage, PriorStage):
-        return stage
-    has_continuous = np.ones((len(stage.model.heads), stage.model.num_codes), bool)
-    return dataclasses.replace(stage, has_continuous=has_continuous, label_dropout=run.options.prior.label_dropout)
-
-
-def _noise(stage: Stage, count: int) -> Batch:
-    """Return a batch of `count` random items, the same every time."""
-    random, num_classes = np.random.default_rng(0), 0
-    if isinstance(stage, AutoencoderStage):
-        items = random.integers(0, 256, (count, *stage.model.image_shape), np.uint8)
-    else:
-        assert isinstance(stage, PriorStage)
-        shape = (count, *stage.latent_shape, stage.model.num_channels)
-        items, num_classes = random.integers(0, 2, shape, np.int16), stage.model.num_classes
-    labels = random.integers(0, max(num_classes, 1), count, np.int32)
-    return Batch(items, labels, np.ones(count, bool))
+def _noise(stage: AutoencoderStage | PriorStage, count: int) -> Batch:
+    """Return a batch of `count` items of random zeros and ones, which every stage takes, the same every time."""
+    items = np.random.default_rng(0).integers(0, 2, (count, *stage.item.shape), stage.item.dtype)
+    return Batch(items, np.zeros(count, np.int32), np.ones(count, bool))
 
 
 def _seconds_per_dispatch(compiled: Any, state: Any, group: Any) -> float:

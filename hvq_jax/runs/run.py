@@ -93,8 +93,8 @@ class Run(abc.ABC):
         """The sides (h, w) of the latents."""
 
     @abc.abstractmethod
-    def blank_stage(self, name: str) -> Stage:
-        """Return the stage `name` without data: it can be initialised, not trained."""
+    def blank_stage(self, name: str) -> AutoencoderStage | PriorStage:
+        """Return the stage `name` without data: it has no images to show, and all codes have continuous parts."""
 
     @abc.abstractmethod
     def work(self) -> None:
@@ -235,7 +235,7 @@ class ImageRun(Run):
             options = {**dataclasses.asdict(self.options.sampling), "seed": self.options.seed}
             self.report("samples", {**trained.steps, **options}, lambda: self._sample(trained), layout.SAMPLES)
 
-    def blank_stage(self, name: str) -> Stage:
+    def blank_stage(self, name: str) -> AutoencoderStage | PriorStage:
         """Return the first or the second stage."""
         if name == AutoencoderStage.name:
             return AutoencoderStage(self.model, np.zeros((0, *self.model.image_shape), np.uint8), self.options.frozen)
@@ -346,7 +346,7 @@ class LatentRun(Run):
 
     dataset: OwnLatents
 
-    def blank_stage(self, name: str) -> Stage:
+    def blank_stage(self, name: str) -> PriorStage:
         """Return the second stage."""
         del name
         return _blank_prior_stage(self.options, len(self.dataset.class_names), self.dataset.latent_shape)
@@ -378,7 +378,9 @@ class LatentRun(Run):
 
 
 def _blank_prior_stage(options: RunOptions, num_classes: int, grid: tuple[int, int]) -> PriorStage:
-    return PriorStage(options.prior_model(num_classes=num_classes, grid=grid), grid)
+    prior = options.prior_model(num_classes=num_classes, grid=grid)
+    has_continuous = np.ones((len(prior.heads), prior.num_codes), bool)
+    return PriorStage(prior, grid, has_continuous=has_continuous, label_dropout=options.prior.label_dropout)
 
 
 def _images_to_show(split: AnySplit) -> np.ndarray:

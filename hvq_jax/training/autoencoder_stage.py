@@ -43,6 +43,11 @@ class AutoencoderStage(Stage):
         """The latent, the quantizer and the networks that the model's options name."""
         return self.model.row, self.model.quantizer, self.model.encoder(), self.model.decoder()
 
+    @property
+    def item(self) -> jax.ShapeDtypeStruct:
+        """An image `[H, W, C]` as it is placed on the devices."""
+        return jax.ShapeDtypeStruct(self.model.image_shape, jnp.uint8)
+
     def init(self, key: jax.Array) -> tuple[Any, ModelState]:
         """Return fresh params and model state."""
         variables = autoencoder.init(self.model, key)

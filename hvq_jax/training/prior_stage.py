@@ -66,6 +66,11 @@ class PriorStage(Stage):
         scored: Any = self.model.apply(params, *arguments, **options)
         return scored.of_latents()
 
+    @property
+    def item(self) -> jax.ShapeDtypeStruct:
+        """The tokens `[h, w, L + c]` of a latent as they are placed on the devices, where 16 bits are enough."""
+        return jax.ShapeDtypeStruct((*self.latent_shape, self.model.num_channels), jnp.int16)
+
     def init(self, key: jax.Array) -> tuple[Any, None]:
         """Return fresh params; there is no model state."""
         tokens = jnp.zeros((1, *self.latent_shape, self.model.num_channels), jnp.int32)

@@ -1,16 +1,21 @@
 """What a run says at its start and its end, what a plan says in advance, and that a quiet run says nothing."""
 
+import dataclasses
 import re
 import shutil
 
 import jax
+import numpy as np
 import pytest
 
 import train
+from hvq_jax.devices.preemption import Preemption
 from hvq_jax.quantizers import LatentOptions
-from hvq_jax.runs import plan
+from hvq_jax.runs import overview, plan
 from hvq_jax.runs.ending import next_command
-from hvq_jax.runs.memory import state_bytes
+from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.memory import state_bytes, trace
+from hvq_jax.runs.open import open_run
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import model_in_words
 from hvq_jax.runs.trained import TrainedRun
@@ -64,6 +69,30 @@ def test_a_plan_compiles_nothing_for_a_finished_stage(trained_run, monkeypatch, 
     assert autoencoder == "autoencoder   trained to its last step"
     assert prior == "prior         trained to its last step"
     assert total.startswith("in all        0")
+
+
+@pytest.fixture
+def opened(trained_run):
+    config = parse_command_line([f"--workdir={trained_run}"]).config
+    with open_run(config, str(trained_run), Preemption(), writes=False) as run:
+        yield run
+
+
+def test_items_are_those_that_a_stage_is_trained_on(opened, monkeypatch):
+    monkeypatch.setattr("hvq_jax.runs.run.write_tables", lambda *_: None)
+    _, latents = opened.prior_stage(TrainedRun.load(opened.workdir))
+    for name, split in (("autoencoder", opened.train_split), ("prior", latents.train)):
+        items, item = split.read(np.arange(2))[0], opened.blank_stage(name).item
+        assert (items.shape, items.dtype) == ((2, *item.shape), item.dtype)
+
+
+@pytest.mark.parametrize(("name", "item_bytes"), [("autoencoder", 28 * 28), ("prior", 7 * 7 * 2 * 2)])
+def test_a_whole_batch_is_on_the_devices_however_many_parts_it_is_seen_in(opened, name, item_bytes):
+    fit_options = dataclasses.replace(getattr(opened.options, name), accumulate_steps=4)
+    run = dataclasses.replace(opened, options=dataclasses.replace(opened.options, **{name: fit_options}))
+    params, model_state = trace(run.blank_stage(name))
+    _, num_bytes = overview._sizes(run, name)
+    assert num_bytes - state_bytes(params, model_state, fit_options) == 64 // 4 * item_bytes
 
 
 def test_a_run_ends_with_what_matters_and_a_quiet_one_in_silence(trained_run, tmp_path, capsys):
