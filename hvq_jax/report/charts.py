@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from hvq_jax.evaluation.palette import BLACK
@@ -72,32 +73,27 @@ def line_chart(
         filled: whether the area below a line is filled.
     """
     axes = _new_axes(x_label, y_label)
-    titles = {}
+    titles, legend = {}, []
     for number, line in enumerate(series):
         color = _visible(line.color)
         x, y = _thinned(line.x, _MOST_POINTS), _thinned(line.y, _MOST_POINTS)
-        axes.plot(
-            x,
-            y,
-            color=color,
-            linestyle=line.style,
-            linewidth=0.9 if line.faint else 1.7,
-            label=None if line.faint else line.name,
-        )
+        drawn = axes.plot(x, y, color=color, linestyle=line.style, linewidth=0.9 if line.faint else 1.7)
+        if not line.faint:
+            legend.append((drawn[0], line.name))
         if filled:
             axes.fill_between(x, y, color=color, alpha=0.25, linewidth=0)
         x, y = _thinned(line.x, _MOST_MARKERS), _thinned(line.y, _MOST_MARKERS)
         _mark(axes, x, y, color, f"points-{number}", marker=line.marker, size=2.5 if line.faint else 4)
         titles[f"points-{number}"] = [f"{line.name}: {b:.5g} at {a:,.6g}" for a, b in zip(x, y, strict=True)]
     if border is not None:
-        axes.axvline(border[0], color=_TEXT, linewidth=1.2, linestyle=":", label=border[1])
+        legend.append((axes.axvline(border[0], color=_TEXT, linewidth=1.2, linestyle=":"), border[1]))
     if log:
         _make_logarithmic(axes, [value for line in series for value in line.y])
     elif filled:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
-    if len([line for line in series if not line.faint]) + (border is not None) > 1:
-        _add_legend(axes)
+    if len(legend) > 1:
+        _add_legend(axes, legend)
     return _to_svg(axes, label, titles)
 
 
@@ -121,14 +117,15 @@ def point_chart(
     axes = _new_axes(x_label, y_label)
     for x, y in joined:
         axes.plot(x, y, color=_TEXT, linewidth=1, linestyle=":")
-    titles = {}
+    titles, legend = {}, []
     for number, point in enumerate(points):
         gid = f"points-{number}"
         face = "none" if point.hollow else point.color
-        _mark(axes, [point.x], [point.y], point.color, gid, marker=point.marker, size=7, face=face, name=point.name)
+        drawn = _mark(axes, [point.x], [point.y], point.color, gid, marker=point.marker, size=7, face=face)
+        legend.append((drawn, point.name))
         titles[gid] = [f"{point.name}: {point.y:.5g} at {point.x:,.6g}"]
     axes.margins(0.12)
-    _add_legend(axes)
+    _add_legend(axes, legend)
     return _to_svg(axes, label, titles)
 
 
@@ -159,16 +156,18 @@ def _make_logarithmic(axes: Axes, values: Sequence[float]) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _add_legend(axes: Axes) -> None:
-    """Put the legend above the chart, where it hides nothing."""
+def _add_legend(axes: Axes, entries: Sequence[tuple[Line2D, str]]) -> None:
+    """Put the legend above the chart, where it hides nothing; names are shown as they are, whatever they begin with."""
     figure = axes.get_figure(root=True)
     assert figure is not None
-    handles, names = axes.get_legend_handles_labels()
+    handles, names = zip(*entries, strict=True)
     columns = 1 if max(map(len, names)) > 20 else 2
     figure.set_figheight(_SIZE[1] + 0.22 * -(-len(names) // columns))
-    figure.legend(
+    legend = figure.legend(
         handles, names, loc="outside upper left", ncols=columns, fontsize=_FONT_SIZE, frameon=False, labelcolor=_TEXT
     )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _mark(
@@ -181,15 +180,14 @@ def _mark(
     marker: int,
     size: float,
     face: str | None = None,
-    name: str = "",
-) -> None:
+) -> Line2D:
     form = _MARKERS[marker % len(_MARKERS)]
     edge: dict[str, Any] = {
         "markeredgecolor": color,
         "markerfacecolor": face or color,
         "markeredgewidth": 1.6 if face else 0,
     }
-    axes.plot(x, y, linestyle="none", marker=form, markersize=size, gid=gid, label=name or None, **edge)
+    return axes.plot(x, y, linestyle="none", marker=form, markersize=size, gid=gid, **edge)[0]
 
 
 def _thinned(values: Sequence[float], most: int) -> list[float]:

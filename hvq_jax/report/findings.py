@@ -10,7 +10,7 @@ from PIL import Image
 
 from hvq_jax.data.datasets import ImageDataset
 from hvq_jax.errors import UserError
-from hvq_jax.files import full_path
+from hvq_jax.files import full_path, printable
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.progress import print_line
 from hvq_jax.report.codebook import Atlas, CodeUse, find_use, make_atlas
@@ -234,7 +234,7 @@ def names_of(workdirs: list[str]) -> list[str]:
     paths = [full_path(workdir).parts for workdir in workdirs]
 
     def ends(length: int) -> list[str]:
-        return [str(Path(*parts[-length:])) for parts in paths]
+        return [printable(Path(*parts[-length:])) for parts in paths]
 
     names = ends(1)
     for length in range(2, max(map(len, paths), default=1) + 1):

@@ -51,5 +51,10 @@ def _row(cells: list[Any]) -> Element:
 
 
 def to_html(root: Element) -> str:
-    """Return the element as HTML."""
-    return ET.tostring(root, encoding="unicode", method="html")
+    r"""Return the element as HTML, with bytes of paths that are no UTF-8 escaped.
+
+    >>> to_html(element("p", "caf\udce9"))
+    '<p>caf\\xe9</p>'
+    """
+    html = ET.tostring(root, encoding="unicode", method="html")
+    return html.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

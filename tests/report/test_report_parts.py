@@ -11,6 +11,7 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.report.charts import Point, Series, line_chart, point_chart
 from hvq_jax.report.codebook import find_use, make_atlas
 from hvq_jax.report.examples import find_examples
+from hvq_jax.report.findings import names_of
 from hvq_jax.report.markup import to_html
 from hvq_jax.report.pictures import mapped, reduced, sheet
 from hvq_jax.report.samples import find_nearest
@@ -103,6 +104,16 @@ def test_pictures():
     large = np.random.default_rng(0).integers(0, 256, (200, 100, 1), dtype=np.uint8)
     assert reduced(large).shape == (96, 48)
     assert abs(reduced(large).mean() - large.mean()) < 1
+
+
+def test_names_of_runs_are_shown_as_they_are():
+    """Matplotlib leaves out names that begin with _, and sets what is between $ as mathematics."""
+    names = ["_a", "$b_c$"]
+    lines = line_chart("", [Series(name, [1, 2], [1, 2], "#0072B2") for name in names], x_label="", y_label="")
+    points = point_chart("", [Point(name, 1, 2, "#0072B2") for name in names], x_label="", y_label="")
+    for chart in (lines, points):
+        assert [node.text for node in chart.iter("text") if node.text in names] == names
+    assert names_of(["runs/caf\udce9", "runs/b"]) == [r"caf\xe9", "b"]
 
 
 def test_each_point_of_a_chart_has_its_value_as_a_title():
