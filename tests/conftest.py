@@ -29,7 +29,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
     for _folder in (_cache, _outputs):
         atexit.register(shutil.rmtree, _folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, both workers compile the same small ones
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, all workers compile the same small ones
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # neither lines of Python nor names of modules in programs
     os.environ["FLAX_PROFILE"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # as in commands that tests start
