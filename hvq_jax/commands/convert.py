@@ -27,6 +27,8 @@ def run(arguments: list[str]) -> None:
         else:
             rest.append(argument)
     line = parse_command_line(rest)
+    for name in line.of_training:
+        raise UserError(f"--{name} is for train.py, and this trains nothing: omit it")
     if not files["autoencoder"]:
         raise UserError("--autoencoder=FILE is missing (see --help)")
     find_devices()

@@ -23,6 +23,7 @@
 from hvq_jax.devices.cluster import join
 from hvq_jax.devices.parallel import find_devices
 from hvq_jax.devices.preemption import RESUMES
+from hvq_jax.errors import Preempted
 from hvq_jax.runs import options
 from hvq_jax.runs.flags import parse_command_line
 from hvq_jax.runs.open import run_experiment
@@ -41,7 +42,10 @@ def run(arguments: list[str]) -> None:
     line = parse_command_line(arguments)
     join(line.coordinator, line.num_processes, line.process_id)
     find_devices()
-    if line.plan:
-        plan_experiment(line.config, line.workdir)
-    else:
+    if not line.plan:
         run_experiment(line.config, line.workdir, profile_steps=line.profile, quiet=line.quiet)
+        return
+    try:
+        plan_experiment(line.config, line.workdir)
+    except KeyboardInterrupt:
+        raise Preempted("interrupted: nothing was trained", status=130) from None

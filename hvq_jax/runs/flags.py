@@ -26,12 +26,25 @@ class CommandLine:
 
     config: ConfigDict  # with its overrides, locked
     workdir: str
-    coordinator: str | None  # HOST:PORT of process 0; this and the next two only if flags describe a cluster
-    num_processes: int | None
-    process_id: int | None
-    profile: int  # training steps of each stage to trace; 0: none
-    plan: bool  # say what would be trained, and train nothing
-    quiet: bool  # print warnings only
+    coordinator: str | None = None  # HOST:PORT of process 0; this and the next two only if flags describe a cluster
+    num_processes: int | None = None
+    process_id: int | None = None
+    profile: int = 0  # training steps of each stage to trace; 0: none
+    plan: bool = False  # say what would be trained, and train nothing
+    quiet: bool = False  # print warnings only
+
+    def __post_init__(self) -> None:
+        """Raise UserError for flags that contradict each other."""
+        if self.plan and self.profile:
+            raise UserError("--plan trains nothing that --profile could trace: omit one of them")
+        if self.plan and self.quiet:
+            raise UserError("--plan only prints, and --quiet prints nothing: omit one of them")
+
+    @property
+    def of_training(self) -> list[str]:
+        """The flags that are set among those that say how to train, rather than what and where."""
+        fields = [field for field in dataclasses.fields(self) if field.name not in ("config", "workdir")]
+        return [field.name for field in fields if getattr(self, field.name) != field.default]
 
 
 FLAGS = ("workdir", "config", "coordinator", "num_processes", "process_id", "profile", "plan", "quiet", "help")

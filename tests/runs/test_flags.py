@@ -37,6 +37,8 @@ CONFIG = "--config=configs/quickstart.py"
         (["--config=nothing", "--workdir=x"], "no such file; the packaged configs are cifar10, cifar100, default"),
         ([CONFIG, "--workdir="], "--workdir=DIR is missing"),
         ([CONFIG, "--workdir=~no_such_user_at_all/x"], "there is no such home folder"),
+        ([CONFIG, "--workdir=x", "--plan", "--quiet"], "--plan only prints, and --quiet prints nothing"),
+        ([CONFIG, "--workdir=x", "--plan", "--profile=3"], "--plan trains nothing that --profile could trace"),
     ],
 )
 def test_what_was_meant_is_suggested(arguments, says):

@@ -4,6 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+import train
+from hvq_jax.commands import train as command
 from hvq_jax.data.datasets import Split
 from hvq_jax.devices import cluster
 from hvq_jax.runs import plan
@@ -40,3 +42,12 @@ def test_a_dispatch_that_training_never_makes_is_not_timed(options, taken, longe
     train = Split(np.zeros((16, 1)), np.zeros(16, np.int32))
     given = {"batch_size": 8, "num_steps": 16, "steps_per_dispatch": 4, "eval_every_steps": 16, **options}
     assert plan.steps_per_dispatch(FitOptions(**given), train, taken=taken) == longest
+
+
+def test_a_plan_that_is_interrupted_does_not_speak_of_resuming(tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "plan_experiment", interrupted)
+    assert train.main(["--config=quickstart", f"--workdir={tmp_path}", "--plan"]) == 130
+    assert capsys.readouterr().err == "interrupted: nothing was trained\n"

@@ -186,3 +186,10 @@ def test_bad_files_get_one_line(files, data_dir, tmp_path, monkeypatch, capsys):
     (tmp_path / "model.pt").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "needs torch" in refused(arguments(tmp_path, data_dir, workdir, "model.pt"), capsys)
+
+
+@pytest.mark.parametrize("flag", ["--plan", "--quiet", "--profile=3", "--process_id=0"])
+def test_flags_of_training_are_refused(files, data_dir, tmp_path, capsys, flag):
+    name = flag.partition("=")[0]
+    line = refused([*arguments(files, data_dir, tmp_path), flag], capsys)
+    assert line == f"error: {name} is for train.py, and this trains nothing: omit it\n"
