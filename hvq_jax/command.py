@@ -14,15 +14,21 @@ from types import TracebackType
 
 from hvq_jax.errors import Preempted, UserError
 
+_spelling: str | None = None  # how the command of this process was typed, with {} for its name; None: it is none
 
-def start() -> None:
+
+def start(spelling: str | None = None) -> None:
     """Prepare this process for a command; call this before importing JAX.
+
+    `spelling` is how commands are typed here, such as "hvq-{}", for `typed`.
 
     Until `exit_status` runs the command, ctrl-C ends the process without a traceback. Text is escaped where the
     terminal's encoding lacks its characters. Standard streams that are closed are replaced by the null device: their
     file descriptors would otherwise go to the next files opened, and libraries would print into those. MPLBACKEND is
     dropped: figures need no backend, and that of a notebook may not be installed here.
     """
+    global _spelling
+    _spelling = spelling
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for descriptor in range(3):
         try:
@@ -42,6 +48,11 @@ def start() -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def typed(name: str) -> str | None:
+    """Return what to type for the command `name`, in the way in which this process was started; None in Python."""
+    return None if _spelling is None else _spelling.format(name)
 
 
 def _report_settings_of_jax(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

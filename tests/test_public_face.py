@@ -4,12 +4,13 @@ import ast
 import inspect
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import hvq_jax
-from hvq_jax import commands
+from hvq_jax import command, commands
 
 HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "grain", "tensorboardX", "PIL", "flax", "jax")
 
@@ -57,6 +58,17 @@ def test_the_import_alone_and_help_texts_load_nothing_heavy():
 @pytest.mark.parametrize("name", commands.NAMES)
 def test_the_stored_help_text_is_that_of_the_command(name):
     assert commands.help_file(name).read_text() == commands.make_help(name), "run python -m hvq_jax.commands"
+
+
+@pytest.mark.parametrize(
+    ("start", "says"), [(partial(commands.run, "train"), "python sample.py"), (commands.run_train, "hvq-sample")]
+)
+def test_a_command_knows_how_it_was_typed(monkeypatch, capsys, start, says):
+    monkeypatch.setattr(commands, "start", partial(monkeypatch.setattr, command, "_spelling"))
+    monkeypatch.setattr(sys, "argv", ["anything", "--help"])
+    assert start() == 0
+    assert capsys.readouterr().out
+    assert command.typed("sample") == says
 
 
 def test_every_command_has_a_help_text():

@@ -15,6 +15,7 @@ from pathlib import Path
 from hvq_jax.command import exit_status, start
 
 NAMES = ("compress", "convert", "evaluate", "explore", "export", "report", "sample", "train")
+_IN_A_CHECKOUT, _INSTALLED = "python {}.py", "hvq-{}"  # how to type a command
 _HELP = frozenset({"--help", "-help", "-h"})
 
 
@@ -43,9 +44,9 @@ def main(name: str, arguments: Sequence[str]) -> int:
     return exit_status(partial(command.run, list(arguments)), interrupted=interrupted)
 
 
-def run(name: str) -> int:
+def run(name: str, spelling: str = _IN_A_CHECKOUT) -> int:
     """Run the command `name` as this process, with its arguments; return the exit status."""
-    start()  # before the slow imports
+    start(spelling)  # before the slow imports
     from hvq_jax.extras import require_train
 
     try:
@@ -65,5 +66,5 @@ def run(name: str) -> int:
 def __getattr__(name: str) -> Callable[[], int]:
     """Return, as `run_NAME`, the function that runs the command NAME: the entry point of `hvq-NAME`."""
     if name.startswith("run_"):
-        return partial(run, name.removeprefix("run_"))
+        return partial(run, name.removeprefix("run_"), _INSTALLED)
     raise AttributeError(f"module 'hvq_jax.commands' has no attribute {name!r}")

@@ -1,12 +1,12 @@
 """The lines at the end of a run: the metrics that matter, the pictures, and the next command."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from hvq_jax import layout
+from hvq_jax.command import typed
 from hvq_jax.files import as_typed
 from hvq_jax.progress import duration
 from hvq_jax.runs.summary import read_summary
@@ -52,8 +52,8 @@ _SECTIONS: Mapping[str, Callable[[Mapping[str, Any]], str | None]] = {
 }
 
 
-def ending(workdir: Path, stages: Sequence[str], seconds: float) -> list[str]:
-    """Return the lines at the end of a run of these stages, which took so many seconds."""
+def ending(workdir: Path, seconds: float, command: str) -> list[str]:
+    """Return the lines at the end of a run that took so many seconds; `command` is what to type next."""
     summary: Mapping[str, Any] = read_summary(workdir)
     sections = [name for name in _SECTIONS if name in summary]
     found = {name: text for name in sections if (text := section_in_words(name, summary[name]))}
@@ -62,7 +62,7 @@ def ending(workdir: Path, stages: Sequence[str], seconds: float) -> list[str]:
         f"finished in {duration(seconds)}; everything is in {as_typed(workdir)}",
         *(f"  {name:13}{text}" for name, text in found.items()),
         *([f"  {'pictures':13}{', '.join(pictures)}"] if pictures else []),
-        f"next: {next_command(workdir, stages, has_images='autoencoder' in summary)}",
+        f"next: {command}",
     ]
 
 
@@ -72,12 +72,9 @@ def next_command(workdir: Path, stages: Sequence[str], *, has_images: bool) -> s
     >>> next_command(Path("runs/a"), ["autoencoder", "prior"], has_images=True)
     "hvq_jax.load('runs/a')"
     """
-    program, folder = Path(sys.argv[0]).name, as_typed(workdir)
-    commands = {"train.py": "python {}.py", "hvq-train": "hvq-{}"}
-    if program not in commands:
-        return f"hvq_jax.load({str(workdir)!r})"
     if PriorStage.name not in stages:
-        return f"{commands[program].format('train')} --workdir={folder} --config.stage=prior"
-    if has_images:
-        return f"{commands[program].format('report')} --workdir={folder}"
-    return f"{commands[program].format('sample')} --workdir={folder} --out=latents.npz"
+        name, more = "train", " --config.stage=prior"
+    else:
+        name, more = ("report", "") if has_images else ("sample", " --out=latents.npz")
+    command = typed(name)
+    return f"hvq_jax.load({str(workdir)!r})" if command is None else f"{command} --workdir={as_typed(workdir)}{more}"

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.evaluation.classifier import accuracy, train_classifier
 from hvq_jax.files import printable
 from hvq_jax.runs.batching import evenly_spaced
-from hvq_jax.runs.ending import ending
+from hvq_jax.runs.ending import ending, next_command
 from hvq_jax.runs.history import Change, earlier_options, from_the_start, read_history, write_history
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import write_tables
@@ -52,6 +52,8 @@ _CLASSIFIER_BYTES = 2**30  # of images to train the classifier on
 @dataclasses.dataclass(frozen=True)
 class Run(abc.ABC):
     """An opened run: its options are checked, its data read and its workdir locked."""
+
+    has_images: ClassVar[bool]  # whether its latents become images
 
     options: RunOptions
     context: RunContext
@@ -198,13 +200,16 @@ class Run(abc.ABC):
         start = time.monotonic()
         self.work()
         if is_first():
-            for line in ending(self.workdir, self.options.stages, time.monotonic() - start):
+            command = next_command(self.workdir, self.options.stages, has_images=self.has_images)
+            for line in ending(self.workdir, time.monotonic() - start, command):
                 say(line)
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRun(Run):
     """A run of both stages on images."""
+
+    has_images: ClassVar[bool] = True
 
     dataset: ImageDataset
     model: Autoencoder
@@ -343,6 +348,8 @@ class ImageRun(Run):
 @dataclasses.dataclass(frozen=True)
 class LatentRun(Run):
     """A run of the second stage alone, on user-provided latents (`prior.latents`)."""
+
+    has_images: ClassVar[bool] = False
 
     dataset: OwnLatents
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+import hvq_jax
 import train
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.quantizers import LatentOptions
@@ -112,16 +113,19 @@ def test_a_run_ends_with_what_matters_and_a_quiet_one_in_silence(trained_run, tm
     assert tuple(capsys.readouterr()) == ("", "")
 
 
-def test_the_next_command_is_called_as_this_one_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("spelling", "stages", "has_images", "says"),
+    [
+        ("python {}.py", ("autoencoder", "prior"), True, "python report.py --workdir='a b'"),
+        ("python {}.py", ("autoencoder",), True, "python train.py --workdir='a b' --config.stage=prior"),
+        ("hvq-{}", ("prior",), False, "hvq-sample --workdir='a b' --out=latents.npz"),
+        ("hvq-{}", ("prior",), True, "hvq-report --workdir='a b'"),
+    ],
+)
+def test_the_next_command_is_called_as_this_one_was(tmp_path, monkeypatch, spelling, stages, has_images, says):
     monkeypatch.chdir(tmp_path)
-    both = ("autoencoder", "prior")
-    monkeypatch.setattr("sys.argv", ["/somewhere/train.py"])
-    assert next_command(tmp_path / "a b", both, has_images=True) == ("python report.py --workdir='a b'")
-    assert next_command(tmp_path / "a", both[:1], has_images=True) == (
-        "python train.py --workdir=a --config.stage=prior"
-    )
-    monkeypatch.setattr("sys.argv", ["/bin/hvq-train"])
-    assert next_command(tmp_path / "a", both[1:], has_images=False) == ("hvq-sample --workdir=a --out=latents.npz")
+    monkeypatch.setattr(hvq_jax.command, "_spelling", spelling)
+    assert next_command(tmp_path / "a b", stages, has_images=has_images) == says
 
 
 @pytest.mark.parametrize(
