@@ -40,7 +40,7 @@ class EventFile:
 
     def __init__(self, folder: Path, *, purge_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the order of their names, which begin with the second: two of one second are numbered.
+        # TensorBoard reads files in the order of their names, which begin with the second: those of one are numbered.
         number = len(list(folder.glob("events.out.tfevents.*")))
         self._writer = EventsWriter(str(folder / "events"), f".{number:06d}.{os.getpid()}")
         self._write(purge_step, file_version="brain.Event:2")
