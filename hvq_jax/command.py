@@ -13,6 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 
 from hvq_jax.errors import Preempted, UserError
+from hvq_jax.extras import install_command
 
 _spelling: str | None = None  # how the command of this process was typed, with {} for its name; None: it is none
 
@@ -44,7 +45,7 @@ def start(spelling: str | None = None) -> None:
     if importlib.util.find_spec("jaxlib") is None:
         print(
             f"error: {sys.executable} has no JAX: use the environment that `make quickstart` installs, "
-            'as in `.venv/bin/python train.py`, or `pip install "hvq_jax[train]"`',
+            f"as in `.venv/bin/python train.py`, or `{install_command('train')}`",
             file=sys.stderr,
         )
         sys.exit(1)

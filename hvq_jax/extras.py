@@ -1,6 +1,10 @@
-"""What needs more than the core of the package: more dependencies are installed with `hvq_jax[train]`."""
+"""What needs more than the core of the package, and how to install it."""
 
 import importlib.util
+import os
+from pathlib import Path
+
+_ROOT = Path(__file__).parents[1]  # a clone of the project, or where packages are installed
 
 # The modules of the extra's packages, as in pyproject.toml.
 TRAIN = (
@@ -25,5 +29,16 @@ def require_train() -> None:
     if missing:
         raise ImportError(
             f"{', '.join(missing)} cannot be imported, needed to train models and to open trained ones: "
-            'pip install "hvq_jax[train]"'
+            f"{install_command('train')}"
         )
+
+
+def install_command(extra: str) -> str:
+    """Return the command that installs an extra: of the clone that this package is in, else of what is installed.
+
+    No package index needs to know the clone.
+    """
+    if not (_ROOT / "pyproject.toml").exists():
+        return f'pip install "hvq_jax[{extra}]"'
+    place = "." if os.path.samefile(os.curdir, _ROOT) else _ROOT
+    return f'pip install "{place}[{extra}]"'

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from hvq_jax.extras import TRAIN
+from hvq_jax.extras import TRAIN, install_command
 from tests.conftest import TINY
 
 ROOT = Path(__file__).parents[1]
@@ -103,14 +103,23 @@ def test_what_needs_more_says_how_to_install_it(core_only, tmp_path):
     assert len(lines) == 2, done.stderr
     for line in lines:
         assert line.startswith("array_record, grain, ")
-        assert line.endswith('needed to train models and to open trained ones: pip install "hvq_jax[train]"')
+        assert line.endswith(f'needed to train models and to open trained ones: pip install "{ROOT}[train]"')
 
 
 def test_a_command_says_it_in_one_line(core_only, tmp_path):
     done = run_alone([ROOT / "train.py", "--help"], core_only, tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert done.stderr.startswith("error: array_record, grain, ")
-    assert 'pip install "hvq_jax[train]"' in done.stderr
+    assert f'pip install "{ROOT}[train]"' in done.stderr
+
+
+def test_an_extra_is_installed_from_where_the_package_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert install_command("explore") == f'pip install "{ROOT}[explore]"'
+    monkeypatch.chdir(ROOT)
+    assert install_command("explore") == 'pip install ".[explore]"'
+    monkeypatch.setattr("hvq_jax.extras._ROOT", tmp_path)  # as site-packages, where there is no pyproject.toml
+    assert install_command("explore") == 'pip install "hvq_jax[explore]"'
 
 
 def test_the_extra_lists_the_packages_whose_modules_are_looked_for():

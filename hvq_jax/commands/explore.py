@@ -14,6 +14,7 @@ import importlib.util
 from hvq_jax.commands.sample import OneLineParser, path_argument
 from hvq_jax.devices.parallel import find_devices
 from hvq_jax.errors import UserError
+from hvq_jax.extras import install_command
 
 PORT = 5006
 
@@ -30,7 +31,7 @@ def run(arguments: list[str]) -> None:
     """Serve the page until ctrl-C."""
     options = parser().parse_args(arguments)
     if importlib.util.find_spec("bokeh") is None:
-        raise UserError('this needs the package bokeh: pip install "hvq_jax[explore]"')
+        raise UserError(f"this needs the package bokeh: {install_command('explore')}")
     from hvq_jax.explore.server import open_server, serve
 
     find_devices()

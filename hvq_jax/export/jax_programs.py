@@ -9,6 +9,7 @@ import jax
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.export.manifest import BATCH, Forms, JaxVersions, Program, write_program
 from hvq_jax.export.parts import Part
+from hvq_jax.extras import install_command
 from hvq_jax.registry import check_choice
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -65,4 +66,4 @@ def _serialized(exported: jax.export.Exported) -> bytearray:
     try:
         return exported.serialize()
     except ImportError:
-        raise UserError('this needs the package flatbuffers: pip install "hvq_jax[export]"') from None
+        raise UserError(f"this needs the package flatbuffers: {install_command('export')}") from None

@@ -22,6 +22,7 @@ from hvq_jax.export.jax_programs import abstract
 from hvq_jax.export.manifest import Program, write_program
 from hvq_jax.export.parts import Part, autoencoder_parts
 from hvq_jax.export.primitives import with_plain_operations
+from hvq_jax.extras import install_command
 
 _PACKAGES = ("jax2onnx", "onnx", "onnxruntime")
 _NUM_COMPARED = 3  # images
@@ -32,7 +33,7 @@ def check_packages() -> None:
     """Raise UserError if a package that the conversion needs is not installed."""
     for name in _PACKAGES:
         if importlib.util.find_spec(name) is None:
-            raise UserError(f'format=onnx needs the package {name}: pip install "hvq_jax[onnx]"')
+            raise UserError(f"format=onnx needs the package {name}: {install_command('onnx')}")
 
 
 def write_onnx_programs(folder: Path, model: Autoencoder, variables: Variables) -> tuple[dict[str, Program], str]:

@@ -13,6 +13,7 @@ import numpy as np
 import hvq_jax
 from hvq_jax import autoencoder
 from hvq_jax.errors import UserError
+from hvq_jax.extras import install_command
 from hvq_jax.runs.options import RunOptions, to_dict
 from hvq_jax.runs.trained import TrainedRun
 
@@ -90,5 +91,5 @@ def write_weights(path: Path, arrays: dict[str, np.ndarray], about: dict[str, st
     try:
         from safetensors.numpy import save_file
     except ImportError:
-        raise UserError('this needs the package safetensors: pip install "hvq_jax[export]"') from None
+        raise UserError(f"this needs the package safetensors: {install_command('export')}") from None
     save_file({name: np.array(values, order="C") for name, values in arrays.items()}, path, metadata=about)

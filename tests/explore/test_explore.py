@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from hvq_jax import commands
+from hvq_jax.extras import install_command
 from tests.browser import needs_chromium, opened
 
-pytest.importorskip("bokeh", reason='needs the extra: pip install "hvq_jax[explore]"')
+pytest.importorskip("bokeh", reason="needs the extra explore")
 
 from hvq_jax.explore.drawing import IN_TURN, NO_CLASS, labels
 from hvq_jax.explore.server import HOST, open_server, serve
@@ -182,4 +183,4 @@ def test_what_cannot_be_served_is_one_line(trained_run, tmp_path, capsys, monkey
     assert "--port=65536: must be from 0 to 65535" in error(workdir, "--port=65536")
     assert "nowhere" in error(f"--workdir={tmp_path / 'nowhere'}")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert 'this needs the package bokeh: pip install "hvq_jax[explore]"' in error(workdir)
+    assert f"this needs the package bokeh: {install_command('explore')}" in error(workdir)

@@ -15,6 +15,7 @@ import export
 import hvq_jax as hvq
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.export import run as export_command
+from hvq_jax.extras import install_command
 from hvq_jax.runs.trained import TrainedRun
 
 pytest.importorskip("flatbuffers")
@@ -200,11 +201,12 @@ def test_what_is_there_stays(trained_run, tmp_path, capsys):
 
 def test_a_package_that_is_missing(trained_run, tmp_path, monkeypatch, capsys):
     to = [f"--workdir={trained_run}", f"--out={tmp_path / 'out'}"]
-    for name, format in (("flatbuffers", "jax"), ("safetensors", "safetensors"), ("jax2onnx", "onnx")):
+    missing = (("flatbuffers", "jax", "export"), ("safetensors", "safetensors", "export"), ("jax2onnx", "onnx", "onnx"))
+    for name, format, extra in missing:
         monkeypatch.setitem(sys.modules, name, None)
         monkeypatch.setitem(sys.modules, "jax._src.export.serialization", None)
         monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-        assert f'package {name}: pip install "hvq_jax[' in error_of(capsys, *to, f"--format={format}")
+        assert f"package {name}: {install_command(extra)}" in error_of(capsys, *to, f"--format={format}")
     assert not list(tmp_path.iterdir())
 
 

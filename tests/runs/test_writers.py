@@ -10,6 +10,7 @@ import time
 import pytest
 
 import train
+from hvq_jax.extras import install_command
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.writers.trackio_runs import Trackio
 from tests.workdirs import error_of, records
@@ -225,8 +226,8 @@ def test_a_run_goes_on_without_a_tracker_that_fails_and_catches_up(finished, mon
 @pytest.mark.parametrize(
     ("writers", "problem"),
     [
-        ("trackio", 'trackio is not installed: pip install "hvq_jax[trackio]", or leave it out\n'),
-        ("tensorboard,wandb", 'wandb is not installed: pip install "hvq_jax[wandb]", or leave it out\n'),
+        ("trackio", f"trackio is not installed: {install_command('trackio')}, or leave it out\n"),
+        ("tensorboard,wandb", f"wandb is not installed: {install_command('wandb')}, or leave it out\n"),
         (
             "tensorbord",
             "there is no tensorbord: choose one of tensorboard, trackio, wandb, none, or several, separated",

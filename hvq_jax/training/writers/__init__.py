@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hvq_jax.errors import ArgumentError
+from hvq_jax.extras import install_command
 from hvq_jax.options import Options, option
 from hvq_jax.registry import choices_in_words
 from hvq_jax.training.writers.tensorboard import TensorBoard
@@ -54,7 +55,7 @@ def check_installed(options: LoggingOptions) -> None:
         if module is not None and importlib.util.find_spec(module) is None:
             raise ArgumentError(
                 f"logging.writers={options.writers}",
-                f'{module} is not installed: pip install "hvq_jax[{name}]", or leave it out',
+                f"{module} is not installed: {install_command(name)}, or leave it out",
             )
 
 
