@@ -34,7 +34,7 @@ def on_post_build(config: Any) -> None:
     from mkdocs.exceptions import PluginError
 
     for path in sorted(Path(config.site_dir).rglob("*.html")):
-        if found := loaded_from_elsewhere(path.read_text()):
+        if found := loaded_from_elsewhere(path.read_text(encoding="utf-8")):
             raise PluginError(f"{path}: loads from elsewhere: {found[0]}")
 
 

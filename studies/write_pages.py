@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
         parser.error(f"no study {unknown[0]}: choose from {', '.join(PAGES)}")
     for page in dict.fromkeys([*(PAGES[name] for name in names or PAGES), *SUMMARIES]):
         page.redraw()
-        text = page.path.read_text()
+        text = page.path.read_text(encoding="utf-8")
         if (now := page.write(text)) != text:
             write_text(page.path, now)
         print(f"{page.name}: {'changed' if now != text else 'as it was'}", flush=True)

@@ -6,6 +6,8 @@ import os
 import pwd
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -153,6 +155,20 @@ def fill(unfinished: Path, text: str) -> None:
 
 def content_of(path: Path) -> str:
     return (path / "inside" if path.is_dir() else path).read_text()
+
+
+TEXT = """
+import pathlib, sys
+from hvq_jax.files import write_text
+write_text(pathlib.Path(sys.argv[1]), "70 \u00b1 1")
+"""
+
+
+def test_text_is_utf8_whatever_the_locale_is(tmp_path):
+    path = tmp_path / "a.html"
+    of_locale = ["-X", "warn_default_encoding", "-W", "error::EncodingWarning:hvq_jax.files"]
+    subprocess.run([sys.executable, *of_locale, "-c", TEXT, path], check=True, cwd=Path(__file__).parents[1])
+    assert path.read_bytes() == "70 ± 1".encode()
 
 
 WHOLE = pytest.mark.parametrize("whole", [whole_file, whole_folder])
