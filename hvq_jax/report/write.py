@@ -27,10 +27,9 @@ def write_report(workdirs: Sequence[str], out: str | None = None, *, num_images:
         UserError: there is no such run, its files are damaged, or the report cannot be written.
     """
     given = [str(workdir) for workdir in workdirs]
-    if repeated := [workdir for workdir in given if [full_path(x) for x in given].count(full_path(workdir)) > 1]:
-        raise UserError(f"--workdir={repeated[0]}: is named more than once; omit one")
-    path = _path(given, out)
+    _check_named(given, out)
     opened = [TrainedRun.load(workdir) for workdir in given]  # all of them, before what takes time
+    path = _path(given, out)
     runs = [
         find(run, name, num_images=num_images, seed=seed) for run, name in zip(opened, names_of(given), strict=True)
     ]
@@ -38,15 +37,23 @@ def write_report(workdirs: Sequence[str], out: str | None = None, *, num_images:
     return path
 
 
+def _check_named(workdirs: Sequence[str], out: str | None) -> None:
+    """Raise UserError for what the names alone tell."""
+    paths = [full_path(workdir) for workdir in workdirs]
+    if repeated := [name for name, path in zip(workdirs, paths, strict=True) if paths.count(path) > 1]:
+        raise UserError(f"--workdir={repeated[0]}: is named more than once; omit one")
+    if out is None and len(workdirs) > 1:
+        raise UserError("--out is required for a report of several runs, such as --out=report.html")
+    if out is not None and Path(out).suffix != ENDING:
+        raise UserError(f"--out={out}: must end in {ENDING}")
+
+
 def _path(workdirs: Sequence[str], out: str | None) -> Path:
+    """Return the file to write, once there is such a run; UserError if it cannot be written."""
     if out is None:
-        if len(workdirs) > 1:
-            raise UserError("--out is required for a report of several runs, such as --out=report.html")
         path = full_path(workdirs[0]) / REPORT
         check_writable(path)
         return path
-    if Path(out).suffix != ENDING:
-        raise UserError(f"--out={out}: must end in {ENDING}")
     for workdir in workdirs:
         check_out(out, 1, workdir=workdir, endings=(ENDING,))
     return full_path(out)

@@ -203,6 +203,7 @@ def test_of_a_prior_over_given_latents(found):
         (["--workdir={run}"], "is named more than once"),
         (["--workdir=other"], "--out is required for a report of several runs"),
         (["--workdir=other", "--out=a.html"], "no run in"),
+        (["--workdir=other", "--out=none/a.html"], "no run in"),
     ],
 )
 def test_bad_commands_are_one_line(trained_run, arguments, message, tmp_path, monkeypatch, capsys):
@@ -214,6 +215,17 @@ def test_bad_commands_are_one_line(trained_run, arguments, message, tmp_path, mo
     assert line.count("\n") == 1, line
     assert message in line
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", [[], ["--out=missing/a.html"], ["--out=foreign/checkpoints/a.html"]])
+@pytest.mark.parametrize("workdir", ["missing", "foreign"])
+def test_a_workdir_without_a_run_is_named_whatever_is_to_be_written(workdir, out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "foreign" / "checkpoints").mkdir(parents=True)
+    assert command.main([f"--workdir={workdir}", *out]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: no run in {tmp_path / workdir}"), line
+    assert line.count("\n") == 1
 
 
 def test_by_default_it_is_written_beside_the_run(found, trained_run, tmp_path, monkeypatch, capsys):
