@@ -26,8 +26,6 @@ from hvq_jax.networks.layers import conv
 from hvq_jax.options import Options, members
 from hvq_jax.quantizers.assignment import code_costs, nearest_codes
 from hvq_jax.runs.options import KEYS, default_config
-from hvq_jax.training.learning_rates import continued_rates, learning_rates
-from hvq_jax.training.state import make_optimizer
 
 # Parameters that take one of a set of names: those called like an option with choices, and these. `name` is too common.
 NAMED = {key.rpartition(".")[2] for key, field in KEYS.items() if field.metadata["rule"].choices} - {"name"}
@@ -58,9 +56,6 @@ CALLS = {
     "codes_of": lambda mode="vq", **given: codes_of(VECTORS, CODES, mode=mode, **given),
     "nearest_codes": lambda assignment: nearest_codes(VECTORS, CODES, assignment),
     "code_costs": lambda assignment: code_costs(VECTORS, CODES, assignment),
-    "learning_rates": lambda schedule: learning_rates(learning_rate=1.0, num_steps=1, schedule=schedule),
-    "continued_rates": lambda schedule: continued_rates(lambda step: 1.0, 1, 1.0, 2, schedule=schedule),
-    "make_optimizer": lambda schedule: make_optimizer(learning_rate=1.0, num_steps=1, schedule=schedule),
 }
 
 # Parameters of such a name that any text will do for: it is only repeated in an error, or selects what has it.

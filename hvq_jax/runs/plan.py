@@ -26,6 +26,7 @@ from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import steps_left
 from hvq_jax.runs.run import Run
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.learning_rates import Stretch
 from hvq_jax.training.loop import make_schedule, num_training_steps
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
@@ -88,7 +89,7 @@ def plan_stage(run: Run, stage: AutoencoderStage | PriorStage) -> StagePlan:
     """Return what the training of `stage` would take, from its compiled step."""
     options, parallel = getattr(run.options, stage.name), run.context.parallel
     num_steps = num_training_steps(options, run.train_split)
-    stretches, seed = ((0, options.rates(num_steps)),), run.options.seed
+    stretches, seed = (Stretch(options.rates(num_steps)),), run.options.seed
     dispatch: Any = compiled_steps(stage, options, stretches, seed, parallel)
     state = parallel.replicate(compiled_initial_state(stage, options, num_steps, seed)())
     batch = _noise(stage, options.batch_size // jax.process_count())

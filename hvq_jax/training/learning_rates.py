@@ -3,11 +3,12 @@
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import optax
 
-from hvq_jax.registry import check_choice, choose
+from hvq_jax.registry import check_choice
 
 # Learning rates by step, after warm-up. Each takes the rate and the number of steps.
 SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
@@ -18,11 +19,14 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """The arguments of `learning_rates`."""
+    """Learning rates of a training of `num_steps` steps: a warm-up to `learning_rate`, the highest, and a schedule.
+
+    A warm-up takes at most half of the steps, so that a short run learns and decays too.
+    """
 
     learning_rate: float
     num_steps: int
-    schedule: str
+    schedule: str = "constant"
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -30,58 +34,58 @@ class Rates:
         check_choice("schedule", self.schedule, SCHEDULES)
 
     def by_step(self) -> optax.Schedule:
-        """Return `learning_rates`."""
-        return learning_rates(**dataclasses.asdict(self))
+        """Return the learning rate by the number of steps taken before.
+
+        The first step of a warm-up of W steps takes 1/W of the rate, the last one all of it.
+
+        >>> rates = Rates(0.1, 8, "cosine", warmup_steps=4).by_step()
+        >>> [round(float(rates(step)), 3) for step in range(9)]
+        [0.025, 0.05, 0.075, 0.1, 0.1, 0.085, 0.05, 0.015, 0.0]
+        """
+        warmup_steps = self.warmup_steps_after(0)
+        rates = SCHEDULES[self.schedule](self.learning_rate, self.num_steps - warmup_steps)
+        if not warmup_steps:
+            return rates
+        return optax.join_schedules(
+            [lambda step: self.learning_rate * (step + 1) / warmup_steps, rates], [warmup_steps]
+        )
+
+    def going_on_from(self, before: optax.Schedule, step: int) -> optax.Schedule:
+        """Return the rates of `before` up to `step`, and these from there to their last step.
+
+        The rate goes on from where it was to `learning_rate`, within a warm-up of at most half of the steps left; then
+        the schedule covers the remaining steps. So the rate does not jump, and the loss does not either.
+
+        >>> before = Rates(0.1, 4, "cosine").by_step()
+        >>> rates = Rates(0.05, 12, "cosine", warmup_steps=4).going_on_from(before, 4)
+        >>> [round(float(rates(step)), 3) for step in range(3, 13)]
+        [0.015, 0.013, 0.025, 0.038, 0.05, 0.05, 0.043, 0.025, 0.007, 0.0]
+        """
+        warmup_steps = self.warmup_steps_after(step)
+        with jax.ensure_compile_time_eval():
+            first = float(before(step))
+        then = SCHEDULES[self.schedule](self.learning_rate, max(self.num_steps - step, 0) - warmup_steps)
+        if warmup_steps:
+            change = (self.learning_rate - first) / warmup_steps
+            then = optax.join_schedules([lambda taken: first + change * (taken + 1), then], [warmup_steps])
+        return optax.join_schedules([before, then], [step])
+
+    def warmup_steps_after(self, step: int) -> int:
+        """Return the steps of a warm-up that begins after `step`."""
+        return min(self.warmup_steps, max(self.num_steps - step, 0) // 2)
 
 
-Stretches = Sequence[tuple[int, Rates]]  # one after another, each with the step until which it holds (the last: 0)
+class Stretch(NamedTuple):
+    """A part of the steps of a training that takes these rates."""
+
+    rates: Rates
+    until: int | None = None  # the step at which the next stretch begins; None for the last
 
 
-def rates_of(stretches: Stretches) -> optax.Schedule:
-    """Return the rates of all stretches, by step; each goes on from the one before as `continued_rates` says."""
-    rates = stretches[0][1].by_step()
-    for (until, before), (_, after) in itertools.pairwise(stretches):
-        if after != before:
-            rates = continued_rates(rates, until, **dataclasses.asdict(after))
+def rates_of(stretches: Sequence[Stretch]) -> optax.Schedule:
+    """Return the rates of all stretches, by step; each goes on from the one before, see `Rates.going_on_from`."""
+    rates = stretches[0].rates.by_step()
+    for before, after in itertools.pairwise(stretches):
+        if after.rates != before.rates and before.until is not None:
+            rates = after.rates.going_on_from(rates, before.until)
     return rates
-
-
-def learning_rates(learning_rate: float, num_steps: int, *, schedule: str, warmup_steps: int = 0) -> optax.Schedule:
-    """Return the learning rate by the number of steps taken before; the highest is `learning_rate`.
-
-    The first step of a warm-up of W steps takes 1/W of the rate, the last one all of it. A warm-up takes at most half
-    of the steps, so that a short run learns and decays too.
-
-    >>> rates = learning_rates(0.1, 8, schedule="cosine", warmup_steps=4)
-    >>> [round(float(rates(step)), 3) for step in range(9)]
-    [0.025, 0.05, 0.075, 0.1, 0.1, 0.085, 0.05, 0.015, 0.0]
-    """
-    warmup_steps = min(warmup_steps, num_steps // 2)
-    rates = choose("schedule", schedule, SCHEDULES)(learning_rate, num_steps - warmup_steps)
-    if not warmup_steps:
-        return rates
-    return optax.join_schedules([lambda step: learning_rate * (step + 1) / warmup_steps, rates], [warmup_steps])
-
-
-def continued_rates(
-    before: optax.Schedule, step: int, learning_rate: float, num_steps: int, *, schedule: str, warmup_steps: int = 0
-) -> optax.Schedule:
-    """Return the rates of `before` up to `step`, and from there those of another schedule that ends at `num_steps`.
-
-    The rate goes on from where it was, within the steps of a warm-up, at most half of those left, to `learning_rate`;
-    then the schedule covers the remaining steps. So the rate does not jump, and the loss does not either.
-
-    >>> before = learning_rates(0.1, 4, schedule="cosine")
-    >>> rates = continued_rates(before, 4, 0.05, 12, schedule="cosine", warmup_steps=4)
-    >>> [round(float(rates(step)), 3) for step in range(3, 13)]
-    [0.015, 0.013, 0.025, 0.038, 0.05, 0.05, 0.043, 0.025, 0.007, 0.0]
-    """
-    left = max(num_steps - step, 0)
-    warmup_steps = min(warmup_steps, left // 2)
-    with jax.ensure_compile_time_eval():
-        first = float(before(step))
-    then = choose("schedule", schedule, SCHEDULES)(learning_rate, left - warmup_steps)
-    if warmup_steps:
-        change = (learning_rate - first) / warmup_steps
-        then = optax.join_schedules([lambda taken: first + change * (taken + 1), then], [warmup_steps])
-    return optax.join_schedules([before, then], [step])

@@ -25,7 +25,7 @@ from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, placed_groups
 from hvq_jax.training.given_arrays import GivenArrays
-from hvq_jax.training.learning_rates import Stretches, rates_of
+from hvq_jax.training.learning_rates import Stretch, rates_of
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.profiling import StepProfiler
@@ -127,7 +127,7 @@ def fit(
     """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
 
     Where the options have changed, `earlier` has those of before, each with the step until which they held. The
-    learning rate then goes on as `continued_rates` says.
+    learning rate then goes on as `Rates.going_on_from` says.
 
     Raises UserError, after everything already saved is safe, when the loss stops being finite, replicas differ or a
     checkpoint cannot be written; with the state saved, Preempted when the run is asked to stop, or what a callback
@@ -176,16 +176,17 @@ def fit(
 
 def _stretches(
     stage: Stage, train: AnySplit, step: int, options: FitOptions, earlier: Sequence[tuple[int, FitOptions]]
-) -> Stretches:
+) -> tuple[Stretch, ...]:
     """Return the learning rates of all steps; say how they go on where the options change at `step` or later."""
-    stretches = tuple((until, held.rates(num_training_steps(held, train))) for until, held in (*earlier, (0, options)))
-    for number, ((until, before), (_, after)) in enumerate(itertools.pairwise(stretches), 1):
-        if after != before and until >= step:
+    held: Sequence[tuple[int | None, FitOptions]] = (*earlier, (None, options))
+    stretches = tuple(Stretch(each.rates(num_training_steps(each, train)), until) for until, each in held)
+    for number, ((before, until), (after, _)) in enumerate(itertools.pairwise(stretches), 1):
+        if after != before and until is not None and until >= step:
             last = float(rates_of(stretches[:number])(until - 1))
-            warmup = min(after.warmup_steps, (after.num_steps - until) // 2)
             say(
                 f"{stage.name}: from step {until} on the learning rate goes from {last:.3g} to "
-                f"{after.learning_rate:.3g} within {warmup} steps, then {after.schedule} up to step {after.num_steps}"
+                f"{after.learning_rate:.3g} within {after.warmup_steps_after(until)} steps, then {after.schedule} up "
+                f"to step {after.num_steps}"
             )
     return stretches
 
@@ -217,7 +218,7 @@ def _train(
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
-    stretches: Stretches,
+    stretches: Sequence[Stretch],
 ) -> TrainState | None:
     """Take the remaining steps; return the best state among those evaluated here."""
     parallel, num_steps, best = run.parallel, schedule.num_steps, _Best()

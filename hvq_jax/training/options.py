@@ -7,7 +7,7 @@ import optax
 from hvq_jax.errors import ArgumentError
 from hvq_jax.options import Options, option
 from hvq_jax.training.learning_rates import SCHEDULES, Rates
-from hvq_jax.training.state import make_optimizer
+from hvq_jax.training.state import adam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ class FitOptions(Options):
 
     def make_optimizer(self, num_steps: int) -> optax.GradientTransformation:
         """Return Adam with its schedule over `num_steps` steps."""
-        return make_optimizer(**dataclasses.asdict(self.rates(num_steps)), clip_norm=self.clip_norm)
+        return adam(self.rates(num_steps).by_step(), self.clip_norm)
 
     def rates(self, num_steps: int) -> Rates:
         """Return the learning rates over `num_steps` steps."""

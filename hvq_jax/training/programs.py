@@ -5,7 +5,7 @@ that train an equal stage (see `Stage`) with equal options, on the same devices,
 """
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.dispatch import compile_dispatch
-from hvq_jax.training.learning_rates import Stretches, rates_of
+from hvq_jax.training.learning_rates import Stretch, rates_of
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport, TrainState, adam, create_state, train_step
@@ -60,7 +60,7 @@ def compiled_start(
 
 @lru_cache(_KEPT)
 def compiled_steps(
-    stage: Stage, options: FitOptions, stretches: Stretches, seed: int, parallel: Parallel
+    stage: Stage, options: FitOptions, stretches: Sequence[Stretch], seed: int, parallel: Parallel
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepReport]]:
     """Return `train_step` of a stage, compiled as by `compile_dispatch`; `stretches` has its learning rates."""
     step = partial(

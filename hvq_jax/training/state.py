@@ -8,8 +8,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from hvq_jax.training.learning_rates import learning_rates
-
 # (params, model_state, batch, key, axis_name) -> (loss, (model_state, metrics)); see `Stage.loss`.
 LossFunction = Callable[..., tuple[jax.Array, tuple[Any, Any]]]
 
@@ -39,25 +37,13 @@ class StepReport:
     metrics: Any  # the stage's own
 
 
-def make_optimizer(
-    *,
-    learning_rate: float,
-    num_steps: int,
-    schedule: str = "constant",
-    warmup_steps: int = 0,
-    clip_norm: float = 0.0,
-) -> optax.GradientTransformation:
-    """Return Adam with the rates of `learning_rates` and, unless `clip_norm` is 0, clipping by global norm."""
-    return adam(learning_rates(learning_rate, num_steps, schedule=schedule, warmup_steps=warmup_steps), clip_norm)
-
-
-def adam(rates: optax.Schedule, clip_norm: float) -> optax.GradientTransformation:
+def adam(rates: optax.Schedule, clip_norm: float = 0.0) -> optax.GradientTransformation:
     """Return Adam with these learning rates and, unless `clip_norm` is 0, clipping by global norm."""
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     return optax.chain(*clip, optax.adam(rates))
 
 
-def _trained(params: Any, frozen: Collection[str]) -> Any:
+def trained_part(params: Any, frozen: Collection[str]) -> Any:
     """Return the parameters that are trained: all, or a dictionary of them without the parts `frozen`."""
     return {part: values for part, values in params.items() if part not in frozen} if frozen else params
 
@@ -83,7 +69,7 @@ def create_state(
         step=jnp.zeros((), jnp.int32),
         params=params,
         model_state=model_state,
-        opt_state=optimizer.init(_trained(params, frozen)),
+        opt_state=optimizer.init(trained_part(params, frozen)),
         # A copy: a donated state must not hold one buffer twice.
         average_params=jax.tree.map(jnp.copy, params) if average_decay else None,
     )
@@ -106,7 +92,7 @@ def train_step(
     of the parameters that are `frozen` are not touched.
     """
     key = jax.random.fold_in(jax.random.key(seed), state.step)
-    trained = _trained(state.params, frozen)
+    trained = trained_part(state.params, frozen)
 
     def loss_of(trained: Any, *rest: Any) -> Any:
         return loss_function(_with(state.params, trained, frozen), *rest)
@@ -122,7 +108,7 @@ def train_step(
         # A short memory at first, so that the random initialisation is forgotten soon.
         step = state.step.astype(jnp.float32)
         decay = jnp.minimum(average_decay, (1 + step) / (10 + step))
-        average = optax.incremental_update(trained, _trained(average_params, frozen), 1 - decay)
+        average = optax.incremental_update(trained, trained_part(average_params, frozen), 1 - decay)
         average_params = _with(average_params, average, frozen)
     params = _with(state.params, trained, frozen)
     new_state = TrainState(state.step + 1, params, model_state, opt_state, average_params)

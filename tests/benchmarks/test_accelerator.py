@@ -22,8 +22,9 @@ from benchmarks.accelerator import (
 )
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.programs import initial_state
-from hvq_jax.training.state import make_optimizer, train_step
+from hvq_jax.training.state import adam, train_step
 
 
 # A step takes no gradient of the images and none of the last vertical stack: below three times the forward pass.
@@ -31,7 +32,7 @@ from hvq_jax.training.state import make_optimizer, train_step
 @pytest.mark.parametrize("row", [Row("", (16, 24, 3), 4, dim=64, codes=32), Row("", (6, 6), 4, codes=32, layers=3)])
 def test_a_training_step_is_three_forward_passes(xla_counts, row):
     stage, options, batch, flop = make_subject(row, "float32", 4)
-    optimizer = make_optimizer(learning_rate=1e-3, num_steps=1)
+    optimizer = adam(Rates(1e-3, 1).by_step())
     state = jax.eval_shape(partial(initial_state, stage, options, 1, 0))
     step = partial(train_step, loss_function=stage.loss, optimizer=optimizer, seed=0)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))

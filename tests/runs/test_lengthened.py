@@ -16,7 +16,7 @@ from hvq_jax.runs.options import RECORDED
 from hvq_jax.runs.outdated import set_outdated_aside
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.learning_rates import SCHEDULES, continued_rates, learning_rates
+from hvq_jax.training.learning_rates import SCHEDULES, Rates
 from hvq_jax.training.options import FitOptions
 from tests.workdirs import EVERY_STEP, digests, error_of, records
 
@@ -197,9 +197,9 @@ def test_the_options_of_before_follow_from_those_of_now():
 )
 def test_a_rate_that_goes_on_never_jumps(steps, rates, schedules, warmup_steps):
     """Nothing before the change is different, and from there it moves by no more than a share of the warm-up."""
-    before = learning_rates(rates[0], steps[0], schedule=schedules[0], warmup_steps=5)
+    before = Rates(rates[0], steps[0], schedules[0], warmup_steps=5).by_step()
     total = sum(steps)
-    found = continued_rates(before, steps[0], rates[1], total, schedule=schedules[1], warmup_steps=warmup_steps)
+    found = Rates(rates[1], total, schedules[1], warmup_steps).going_on_from(before, steps[0])
     taken = np.array([float(found(step)) for step in range(total + 1)])
     np.testing.assert_array_equal(taken[: steps[0]], [float(before(step)) for step in range(steps[0])])
     warmup = min(warmup_steps, steps[1] // 2)

@@ -24,7 +24,8 @@ from hvq_jax.torch_reference.weights import (
     pixelcnn_from_torch,
     pixelcnn_to_torch,
 )
-from hvq_jax.training.state import create_state, make_optimizer, train_step
+from hvq_jax.training.learning_rates import Rates
+from hvq_jax.training.state import adam, create_state, train_step
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 AUTOENCODERS = ["vqvae_c1_28_d16_k32.npz", "vqvae_c3_32_d16_k32.npz"]
@@ -253,7 +254,7 @@ def one_training_step(params, batch_stats, x):
     def loss_function(params, state, images, key, axis_name):
         return training_loss(model, params, state, images, key, axis_name=axis_name)
 
-    optimizer = make_optimizer(learning_rate=LEARNING_RATE, num_steps=1)
+    optimizer = adam(Rates(LEARNING_RATE, 1).by_step())
     state = create_state(params, ModelState(batch_stats, QuantizerState(jnp.zeros(32))), optimizer, average_decay=0.0)
     return jax.jit(partial(train_step, loss_function=loss_function, optimizer=optimizer, seed=0))(state, x)[0]
 

@@ -19,10 +19,11 @@ from hvq_jax.devices import cluster
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.loop import RunContext, first_state, fit
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.programs import evaluator
-from hvq_jax.training.state import create_state, make_optimizer, train_step
+from hvq_jax.training.state import adam, create_state, train_step
 
 HANDED_OVER = "handed_over"  # a folder with a run of two steps, for the program to go on with
 FROM_DATA = "vq with a codebook trained by gradient from the clusters of the first batches"
@@ -75,7 +76,7 @@ def small_training(stage, parallel):
 
 def evaluated(parallel):
     """Return the metrics of an untrained model."""
-    stage, optimizer = stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=STEPS)
+    stage, optimizer = stage_of("combined"), adam(Rates(1e-3, STEPS).by_step())
     state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.0))()
     sums = evaluator(stage, parallel)(parallel.replicate(state), split=VALIDATION, batch_size=BATCH_SIZE)
     return stage.summarise(sums)

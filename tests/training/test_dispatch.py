@@ -11,8 +11,9 @@ from hypothesis import given, strategies as st
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, in_groups, placed_groups
+from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.state import create_state, make_optimizer, train_step
+from hvq_jax.training.state import adam, create_state, train_step
 from tests.training.small_fit import BATCH_SIZE, TRAIN, small_fit, stage_of
 
 EVERY = st.integers(0, 12)
@@ -67,7 +68,7 @@ def test_each_group_holds_the_batches_of_its_steps(form):
 
 def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
     """Take seven steps of the small autoencoder; return the report of each, and the state."""
-    parallel, stage, optimizer = Parallel(form), stage_of("combined"), make_optimizer(learning_rate=1e-3, num_steps=7)
+    parallel, stage, optimizer = Parallel(form), stage_of("combined"), adam(Rates(1e-3, 7).by_step())
     state = jax.jit(lambda: create_state(*stage.init(jax.random.key(0)), optimizer, average_decay=0.9))()
     options = {"loss_function": count_traces(stage.loss), "optimizer": optimizer, "seed": 0, "average_decay": 0.9}
     dispatch = compile_dispatch(partial(train_step, axis_name=parallel.axis_name, **options), parallel)

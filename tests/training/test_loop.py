@@ -20,12 +20,13 @@ from hvq_jax.errors import ArgumentError, Preempted, UserError
 from hvq_jax.metrics import Mean
 from hvq_jax.training import programs, saved_step
 from hvq_jax.training.checkpoint import Checkpoints
+from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.logging import RunLog, read_records
 from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step, num_training_steps
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.programs import evaluator
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import create_state, make_optimizer
+from hvq_jax.training.state import adam, create_state
 from tests.training.saved_states import damage
 
 TRAIN = Split(np.arange(32, dtype=np.uint8).reshape(32, 1, 1, 1), np.zeros(32, np.int32))
@@ -155,7 +156,7 @@ def test_the_next_best_takes_the_place_of_a_damaged_one_not_in_silence(tmp_path,
 
 def kept(stage, workdir):
     checkpoints = Checkpoints(checkpoint_folder(stage, workdir), objective=stage.objective)
-    like = create_state(jnp.zeros(()), jnp.int32(0), make_optimizer(learning_rate=0.1, num_steps=1), average_decay=0)
+    like = create_state(jnp.zeros(()), jnp.int32(0), adam(Rates(0.1, 1).by_step()), average_decay=0)
     try:
         return checkpoints.steps(), checkpoints.restore_best(like)
     finally:
@@ -196,7 +197,7 @@ def test_a_validation_that_is_not_finite_leaves_the_best_alone(tmp_path):
 def test_sums_are_exact_over_ragged_batches_and_devices():
     stage = ToyStage()
     parallel = Parallel("pmap")
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=1)
+    optimizer = adam(Rates(0.1, 1).by_step())
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
     sums = evaluator(stage, parallel)(state, split=VALIDATION, batch_size=4)
     assert sums.count == 11
@@ -214,7 +215,7 @@ def test_all_splits_are_evaluated_by_one_program():
             return super().evaluate(params, state, batch)
 
     stage, parallel = Counted(), Parallel("pmap")
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=1)
+    optimizer = adam(Rates(0.1, 1).by_step())
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
     for _ in ("validation", "test"):
         evaluator(stage, parallel)(state, split=VALIDATION, batch_size=4)
@@ -233,7 +234,7 @@ def test_an_evaluation_that_is_stopped_closes_its_reader(monkeypatch):
         raise Preempted
 
     monkeypatch.setattr(programs, "eval_batches", remembered)
-    parallel, optimizer = Parallel("pmap"), make_optimizer(learning_rate=0.1, num_steps=1)
+    parallel, optimizer = Parallel("pmap"), adam(Rates(0.1, 1).by_step())
     state = parallel.replicate(create_state(jnp.zeros(()), jnp.int32(0), optimizer, average_decay=0.0))
     with pytest.raises(Preempted):
         evaluator(ToyStage(), parallel)(state, split=VALIDATION, batch_size=4, watch=stopped)

@@ -15,6 +15,7 @@ from hvq_jax.latents import CODE, PROJECTION, Latent
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.learning_rates import Stretch
 from hvq_jax.training.loop import RunContext, fit
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
@@ -92,7 +93,7 @@ def test_a_second_run_traces_nothing_and_ends_the_same(tmp_path):
 def test_another_seed_rate_option_or_form_is_another_program():
     def compiled(seed=0, form="jit", **options):
         fit_options = FitOptions(batch_size=8, **options)
-        return compiled_steps(stage(), fit_options, ((0, fit_options.rates(4)),), seed, Parallel(form))
+        return compiled_steps(stage(), fit_options, (Stretch(fit_options.rates(4)),), seed, Parallel(form))
 
     assert compiled() is compiled()
     others = ({"seed": 1}, {"form": "pmap"}, {"learning_rate": 0.1}, {"clip_norm": 1.0}, {"average_decay": 0.9})

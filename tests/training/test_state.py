@@ -12,13 +12,13 @@ from hypothesis import given, strategies as st
 
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.errors import ArgumentError
-from hvq_jax.training.learning_rates import learning_rates
-from hvq_jax.training.state import create_state, make_optimizer, train_step
+from hvq_jax.training.learning_rates import Rates
+from hvq_jax.training.state import adam, create_state, train_step
 
 
 def rates_taken(num_steps, **options):
     """With constant gradients Adam moves by its learning rate: the schedule, read from outside."""
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=num_steps, **options)
+    optimizer = adam(Rates(0.1, num_steps, **options).by_step())
     params = jnp.zeros(1)
     state, moved = optimizer.init(params), []
     for _ in range(num_steps):
@@ -39,7 +39,7 @@ def test_schedules():
 
 @given(st.integers(1, 200), st.integers(0, 1000), st.sampled_from(["constant", "cosine"]))
 def test_every_step_learns_the_full_rate_is_reached_and_cosine_falls_from_there(num_steps, warmup_steps, schedule):
-    rates = learning_rates(0.1, num_steps, schedule=schedule, warmup_steps=warmup_steps)
+    rates = Rates(0.1, num_steps, schedule, warmup_steps).by_step()
     taken = np.broadcast_to(np.float32(rates(np.arange(200))), 200)[:num_steps]
     assert (taken > 0).all()
     assert taken.max() == np.float32(0.1)
@@ -52,13 +52,13 @@ def test_every_step_learns_the_full_rate_is_reached_and_cosine_falls_from_there(
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
     with pytest.raises(ArgumentError) as error:
-        make_optimizer(learning_rate=0.1, num_steps=4, schedule="linear")
+        Rates(0.1, 4, "linear")
     assert str(error.value) == "schedule=linear: choose one of constant, cosine"
 
 
 def test_clipping_scales_the_whole_gradient():
     gradient = {"a": jnp.array([30.0]), "b": jnp.array([40.0])}
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=1, clip_norm=5.0)
+    optimizer = adam(Rates(0.1, 1).by_step(), clip_norm=5.0)
     clipped, _ = optax.clip_by_global_norm(5.0).update(gradient, optax.EmptyState())
     np.testing.assert_allclose([clipped["a"][0], clipped["b"][0]], [3.0, 4.0], rtol=1e-5)
     first_moments = optimizer.update(gradient, optimizer.init(gradient), gradient)[1][1][0].mu
@@ -79,7 +79,7 @@ BATCH = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
 
 def steps(form, count, average_decay=0.0, seed=0):
     parallel = Parallel(form)
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=100)
+    optimizer = adam(Rates(0.1, 100).by_step())
     params = {"w": jnp.arange(3.0)}
     state = parallel.replicate(create_state(params, jnp.float32(0), optimizer, average_decay=average_decay))
     options = {"loss_function": loss_function, "optimizer": optimizer, "seed": seed, "average_decay": average_decay}
@@ -108,7 +108,7 @@ def test_pmap_over_four_devices_is_the_step_of_plain_jit():
 def test_the_step_is_traced_once(form):
     chex.clear_trace_counter()
     parallel = Parallel(form)
-    optimizer = make_optimizer(learning_rate=0.1, num_steps=100)
+    optimizer = adam(Rates(0.1, 100).by_step())
     state = parallel.replicate(create_state({"w": jnp.zeros(3)}, jnp.float32(0), optimizer, average_decay=0.0))
     counted = chex.assert_max_traces(loss_function, n=1)
     options = {"loss_function": counted, "optimizer": optimizer, "seed": 0}
