@@ -82,7 +82,12 @@ class ImageDataset:
 
     @property
     def counts(self) -> str:
-        """Return the number of images of each split, and of files left out, as one line."""
+        """The number of images of each split, and of files left out, as one line."""
+        return self.contents + (f"; left out {self.left_out}" if self.left_out else "")
+
+    @property
+    def contents(self) -> str:
+        """The number of images of each split, their shape and the number of classes, as one line."""
         height, width, channels = self.image_shape
         num_classes = len(self.class_names)
         line = (
@@ -91,7 +96,7 @@ class ImageDataset:
         )
         if self.carved:
             line += f"; {' and '.join(self.carved)} taken from train"
-        return line + (f"; left out {self.left_out}" if self.left_out else "")
+        return line
 
     def fingerprint(self) -> str:
         """Return a hash of each split's length and of up to 1,000 of its images with their labels, evenly spaced.

@@ -16,6 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from hvq_jax.evaluation.palette import BLACK
 from hvq_jax.report.markup import Element, element
+from hvq_jax.runs.batching import evenly_spaced
 
 _SIZE = (4.5, 3.1)  # inches of 72 pixels: the width of a phone, where texts have the sizes below
 _TEXT = "#010203"  # stands for the text colour of the page; not black, which matplotlib does not write
@@ -76,13 +77,13 @@ def line_chart(
     titles, legend = {}, []
     for number, line in enumerate(series):
         color = _visible(line.color)
-        x, y = _thinned(line.x, _MOST_POINTS), _thinned(line.y, _MOST_POINTS)
+        x, y = _points(line, _MOST_POINTS)
         drawn = axes.plot(x, y, color=color, linestyle=line.style, linewidth=0.9 if line.faint else 1.7)
         if not line.faint:
             legend.append((drawn[0], line.name))
         if filled:
             axes.fill_between(x, y, color=color, alpha=0.25, linewidth=0)
-        x, y = _thinned(line.x, _MOST_MARKERS), _thinned(line.y, _MOST_MARKERS)
+        x, y = _points(line, _MOST_MARKERS)
         _mark(axes, x, y, color, f"points-{number}", marker=line.marker, size=2.5 if line.faint else 4)
         titles[f"points-{number}"] = [f"{line.name}: {b:.5g} at {a:,.6g}" for a, b in zip(x, y, strict=True)]
     if border is not None:
@@ -190,11 +191,10 @@ def _mark(
     return axes.plot(x, y, linestyle="none", marker=form, markersize=size, gid=gid, **edge)[0]
 
 
-def _thinned(values: Sequence[float], most: int) -> list[float]:
-    """Return at most `most` of the values, evenly spaced, the last among them."""
-    if len(values) <= most:
-        return list(values)
-    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
+def _points(line: Series, most: int) -> tuple[list[float], list[float]]:
+    """Return x and y of at most `most` points of a line, evenly spaced, the first and the last among them."""
+    places = evenly_spaced(len(line.x), most)
+    return [line.x[place] for place in places], [line.y[place] for place in places]
 
 
 def _to_svg(axes: Axes, label: str, titles: dict[str, list[str]]) -> Element:

@@ -8,7 +8,6 @@ import numpy as np
 
 from hvq_jax import autoencoder
 from hvq_jax.runs import programs
-from hvq_jax.runs.batching import joined
 from hvq_jax.runs.loaded import LoadedRun
 from hvq_jax.runs.results import Encoded
 
@@ -72,8 +71,3 @@ def position_colors(run: LoadedRun, indices: np.ndarray) -> np.ndarray:
     found[:, : len(components)] = centred @ components.T
     shares = 0.5 + 0.45 * found / np.abs(found).max(axis=0, initial=1e-6)
     return (255 * shares).round().astype(np.uint8).reshape(*vectors.shape[:-1], 3)
-
-
-def joined_codes(run: LoadedRun, images: np.ndarray) -> np.ndarray:
-    """Return the codes `[N, h, w]`, or `[N, h, w, L]`, of any number of images."""
-    return joined(run.stream.encode(images)).indices

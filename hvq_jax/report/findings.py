@@ -1,12 +1,10 @@
 """Everything that a report says of a run, measured on its test images."""
 
 import dataclasses
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hvq_jax.data.datasets import ImageDataset
 from hvq_jax.errors import UserError
@@ -14,9 +12,10 @@ from hvq_jax.files import full_path, printable
 from hvq_jax.latents import PROJECTION, Z_E, find_latent
 from hvq_jax.progress import print_line
 from hvq_jax.report.codebook import Atlas, CodeUse, find_use, make_atlas
-from hvq_jax.report.examples import Examples, find_examples, joined_codes
+from hvq_jax.report.examples import Examples, find_examples
+from hvq_jax.report.pictures import png_file
 from hvq_jax.report.samples import Nearest, Quality, find_nearest, judge
-from hvq_jax.runs.batching import evenly_spaced, joined
+from hvq_jax.runs.batching import evenly_spaced
 from hvq_jax.runs.compression_inputs import Source, images_of_split, open_data
 from hvq_jax.runs.evaluate_command import measure
 from hvq_jax.runs.history import Change, read_history
@@ -62,7 +61,8 @@ class Findings:
     metrics: dict[str, float]  # of these test images if `is_measured`, else those of the summary
     num_images: int = 0  # test images that all else is measured on; 0 without the data
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)  # reasons by what is missing
-    data: ImageDataset | None = None
+    contents: str = ""  # the number of images of each split in words; "" without the data
+    not_used: str = ""  # the numbers of files of the data set that are not in it, by kind
     examples: Examples | None = None
     use: CodeUse | None = None
     atlas: Atlas | None = None
@@ -133,7 +133,8 @@ def find(stream: TrainedRun, name: str, *, num_images: int, seed: int) -> Findin
         data = open_data(stream)
     except UserError as error:
         return dataclasses.replace(read, left_out={"images": str(error)})
-    return _with_images(read, data, num_images, seed)
+    # The arrays of the run and of the data set are not needed for the page, which may be of many runs.
+    return _with_images(read, LoadedRun(dataclasses.replace(stream)), data, num_images, seed)
 
 
 def _metrics_of_summary(summary: Summary) -> dict[str, float]:
@@ -143,9 +144,9 @@ def _metrics_of_summary(summary: Summary) -> dict[str, float]:
     return found
 
 
-def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int) -> Findings:
+def _with_images(read: Findings, run: LoadedRun, data: ImageDataset, num_images: int, seed: int) -> Findings:
     """Return the findings with all that is measured on images."""
-    run, left_out = read.run, dict(read.left_out)
+    left_out = dict(read.left_out)
     source = images_of_split(data.test, num_images)
     images, labels = np.stack(list(source)), source.labels
     assert labels is not None
@@ -157,7 +158,7 @@ def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int)
         left_out["rates"] = str(error)
     print_line(f"{read.name}: codes, and examples of images")
     shown = evenly_spaced(len(images), MOST_EXAMPLES)
-    use = find_use(run, joined_codes(run, images))
+    use = find_use(run, run.encode(images).indices)
     drawn = quality = None
     if run.stream.has_prior:
         print_line(f"{read.name}: {len(images):,} samples, and the training images nearest to some")
@@ -171,10 +172,11 @@ def _with_images(read: Findings, data: ImageDataset, num_images: int, seed: int)
         left_out["classifier"] = str(error)
     return dataclasses.replace(
         read,
-        metrics={**metrics, "png_bits_per_image": _png_bits(images)},
+        metrics={**metrics, "png_bits_per_image": 8 * float(np.mean([len(png_file(image)) for image in images]))},
         num_images=len(images),
         left_out=left_out,
-        data=data,
+        contents=data.contents,
+        not_used=data.left_out,
         examples=find_examples(run, images[shown], labels[shown]),
         use=use,
         atlas=make_atlas(run, use, MOST_TILES),
@@ -193,7 +195,7 @@ def _measure(run: LoadedRun, source: Source) -> dict[str, float]:
 def _judge(
     run: LoadedRun, data: ImageDataset, images: np.ndarray, labels: np.ndarray, drawn: Drawn | None, seed: int
 ) -> Quality:
-    reconstructions = joined(run.stream.reconstruct(images)).images
+    reconstructions = run.reconstruct(images).images
     samples = None if drawn is None else drawn.images
     drawn_for = None if drawn is None or not run.stream.prior.num_classes else drawn.labels
     return judge(data, (images, labels), reconstructions, samples, drawn_for, seed=seed)
@@ -208,21 +210,10 @@ def _draw(run: LoadedRun, data: ImageDataset, source: Source, seed: int) -> Draw
     firsts = np.unique(labels, return_index=True)[1]  # one of each class
     order = np.concatenate([firsts, np.setdiff1d(np.arange(len(images)), firsts)])
     shown = order[:MOST_EXAMPLES]
-    some = np.stack(list(images_of_split(data.test, _MOST_NEIGHBOURS)))
-    return Drawn(
-        images, labels, shown, find_nearest(images[shown], data.train), find_nearest(some, data.train).distances
-    )
-
-
-def _png_bits(images: np.ndarray) -> float:
-    """Return the mean size of the images as PNG files, in bits."""
-
-    def num_bytes(image: np.ndarray) -> int:
-        stream = io.BytesIO()
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG", optimize=True)
-        return len(stream.getvalue())
-
-    return 8 * float(np.mean([num_bytes(image) for image in images]))
+    test = np.stack(list(images_of_split(data.test, _MOST_NEIGHBOURS)))
+    nearest = find_nearest(np.concatenate([images[shown], test]), data.train)  # the training images are read once
+    of_shown = Nearest(nearest.images[: len(shown)], nearest.distances[: len(shown)])
+    return Drawn(images, labels, shown, of_shown, nearest.distances[len(shown) :])
 
 
 def names_of(workdirs: list[str]) -> list[str]:

@@ -14,12 +14,20 @@ from hvq_jax.report.markup import Element, element
 MOST_PIXELS = 96  # a side of an image in the report; larger images are reduced
 
 
-def png(pixels: np.ndarray) -> str:
-    """Return an image `[H, W]` or `[H, W, C]` uint8 with C = 1 or 3 as an address that holds it."""
-    image = Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+def png_file(pixels: np.ndarray) -> bytes:
+    """Return an image `[H, W]` or `[H, W, C]` uint8 with C = 1 or 3 as a PNG file."""
     stream = io.BytesIO()
-    image.save(stream, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode()}"
+    _as_image(pixels).save(stream, "PNG", optimize=True)
+    return stream.getvalue()
+
+
+def png(pixels: np.ndarray) -> str:
+    """Return an image as an address that holds it; see `png_file`."""
+    return f"data:image/png;base64,{base64.b64encode(png_file(pixels)).decode()}"
+
+
+def _as_image(pixels: np.ndarray) -> Image.Image:
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
 
 def picture(pixels: np.ndarray, alt: str, **attributes: Any) -> Element:
@@ -37,9 +45,8 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
     if max(height, width) <= MOST_PIXELS:
         return pixels
     scale = MOST_PIXELS / max(height, width)
-    flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(Image.fromarray(flat).resize(size, Image.Resampling.BOX))
+    return np.asarray(_as_image(pixels).resize(size, Image.Resampling.BOX))
 
 
 def mapped(values: np.ndarray, colors: str, low: float, high: float) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Samples of a run: beside the nearest training images, and judged by a small classifier."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,11 +10,12 @@ from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.errors import UserError
 from hvq_jax.evaluation.classifier import features, predict, train_classifier
 from hvq_jax.evaluation.distances import frechet_distance, precision_and_recall
-from hvq_jax.runs.batching import evenly_spaced
+from hvq_jax.runs.batching import evenly_spaced, stacks
 
-_PIECE = 2000  # training images compared at a time
+_PIECE_BYTES = 2**25  # of training images compared at a time, as float32
 _MOST_COMPARED = 50_000  # training images
 _MOST_TO_LEARN_FROM = 10_000  # training images of the classifier
+_MOST_BYTES_TO_LEARN_FROM = 2**29  # of these
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ def find_nearest(images: np.ndarray, train: AnySplit) -> Nearest:
     found = np.zeros_like(images)
     for piece in _in_pieces(train):
         rows = piece.reshape(len(piece), -1).astype(np.float32) / 255
-        distances = squares[:, None] + np.square(rows).sum(axis=1) - 2 * wanted @ rows.T
+        distances = squares[:, None] + np.einsum("nd,nd->n", rows, rows) - 2 * wanted @ rows.T
         nearest = distances.argmin(axis=1)
         closer = distances[np.arange(len(images)), nearest] < best
         best[closer] = distances[np.arange(len(images)), nearest][closer]
@@ -62,9 +64,13 @@ def find_nearest(images: np.ndarray, train: AnySplit) -> Nearest:
 
 
 def _in_pieces(split: AnySplit) -> Iterator[np.ndarray]:
-    rows = evenly_spaced(len(split), _MOST_COMPARED)
-    for start in range(0, len(rows), _PIECE):
-        yield split.read(rows[start : start + _PIECE])[0]
+    for rows in stacks(evenly_spaced(len(split), _MOST_COMPARED), _at_most(_PIECE_BYTES // 4, split)):
+        yield split.read(rows)[0]
+
+
+def _at_most(num_values: int, split: AnySplit) -> int:
+    """Return how many images of a split have so many values, at least 1."""
+    return max(num_values // math.prod(split.item_shape), 1)
 
 
 def judge(
@@ -92,7 +98,8 @@ def judge(
     num_classes, images = len(data.class_names), test[0]
     if num_classes < 2:
         raise UserError("its images have no classes to learn")
-    images_to_learn, labels = data.train.read(evenly_spaced(len(data.train), _MOST_TO_LEARN_FROM))
+    most = min(_MOST_TO_LEARN_FROM, _at_most(_MOST_BYTES_TO_LEARN_FROM, data.train))
+    images_to_learn, labels = data.train.read(evenly_spaced(len(data.train), most))
     classifier = train_classifier(images_to_learn, labels, num_classes, seed=seed)
     real = features(classifier, data.train.read(evenly_spaced(len(data.train), len(images)))[0])
 

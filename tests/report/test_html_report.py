@@ -2,9 +2,11 @@
 
 import base64
 import dataclasses
+import gc
 import io
 import re
 import shutil
+import types
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from PIL import Image
 
 import report as command
+from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.errors import UserError
 from hvq_jax.report import findings, page
 from hvq_jax.report.comparison import comparison
@@ -23,16 +26,44 @@ from hvq_jax.report.sections.summary import card_texts
 from hvq_jax.report.write import write_report
 from hvq_jax.runs.loaded import LoadedRun
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.training.state import TrainState
 from tests.browser import needs_chromium, opened
 from tests.readability import faults_by_view
 
 NUM_IMAGES = 70  # more than the features of the classifier
 
 
+class Watched:
+    """A split that counts how many of its images are read."""
+
+    def __init__(self, split):
+        self.split, self.num_read = split, 0
+
+    def __len__(self):
+        return len(self.split)
+
+    def __getattr__(self, name):
+        return getattr(self.split, name)
+
+    def read(self, rows):
+        self.num_read += len(rows)
+        return self.split.read(rows)
+
+
 @pytest.fixture(scope="module")
-def found(trained_run):
-    """The findings on the tiny run, under a name that has to be escaped."""
-    return find(TrainedRun.load(trained_run), "a<b>", num_images=NUM_IMAGES, seed=0)
+def measured(trained_run):
+    """The findings on the tiny run, under a name that has to be escaped, and its data set, which it has read."""
+    run = TrainedRun.load(trained_run)
+    data = findings.open_data(run)
+    data = dataclasses.replace(data, train=Watched(data.train))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(findings, "open_data", lambda run: data)
+        return find(run, "a<b>", num_images=NUM_IMAGES, seed=0), data
+
+
+@pytest.fixture(scope="module")
+def found(measured):
+    return measured[0]
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +121,24 @@ def test_its_numbers_are_those_of_the_run(found, html):
     assert found.use.counts.sum() == NUM_IMAGES * 7 * 7
 
 
+def test_training_images_are_read_once_to_find_the_nearest_and_once_to_judge(measured):
+    train = measured[1].train
+    assert train.num_read == len(train) + len(train) + NUM_IMAGES
+
+
+def test_neither_the_data_nor_arrays_of_the_run_are_kept(measured):
+    found, data = measured
+    reachable, met = [found], set()
+    while reachable:
+        each = reachable.pop()
+        if id(each) in met or isinstance(each, type | types.ModuleType | types.FunctionType):
+            continue
+        met.add(id(each))
+        assert not isinstance(each, AnySplit | ImageDataset | TrainState | Watched)
+        reachable += gc.get_referents(each)
+    assert found.contents in data.counts
+
+
 def test_rates_stand_beside_the_quality_of_what_they_count(found):
     """The prior's bits are those of rounded latents, whose PSNR only a file tells; a discrete latent is not rounded."""
     metrics = {**found.metrics, "psnr": 30.0, "coded_psnr": 20.0}
@@ -126,6 +175,18 @@ def test_options_that_differ_from_their_defaults_come_first(html):
     assert "K, number of codes per codebook" in first
     assert "<code>codebook.decay</code>" in rest
     assert "<code>codebook.decay</code>" not in first
+
+
+def test_what_a_run_was_is_said_in_words(found):
+    change = {"step": 1750, "option": "autoencoder.num_epochs", "from": 6, "to": 9}
+    each = dataclasses.replace(
+        found, history=[change], summary={**found.summary, "processes": 2}, not_used="3 .txt", contents="9 images"
+    )
+    html = make_page([each])
+    assert "<p>change: autoencoder.num_epochs is 9 from step 1750 on, 6 before</p>" in html  # as training says it
+    assert ", 2 processes<" in html
+    assert "<p>9 images.</p><p>Left out: 3 .txt.</p>" in html
+    assert ", 1 process<" in make_page([dataclasses.replace(found, summary={**found.summary, "processes": 1})])
 
 
 def test_all_images_can_be_decoded_and_are_those_of_the_run(found, html):
@@ -185,9 +246,9 @@ def test_where_rates_cannot_be_measured_all_else_is_of_the_images(trained_run, m
 
 def test_of_a_prior_over_given_latents(found):
     stream = dataclasses.replace(found.run.stream, image_shape=None, own_latent_shape=(7, 7))
-    missing = dict.fromkeys(("data", "examples", "use", "atlas", "drawn", "quality"))
+    missing = dict.fromkeys(("examples", "use", "atlas", "drawn", "quality"))
     metrics = {"nats_per_latent": found.metrics["nats_per_latent"]}
-    alone = dataclasses.replace(found, run=LoadedRun(stream), metrics=metrics, num_images=0, **missing)
+    alone = dataclasses.replace(found, run=LoadedRun(stream), metrics=metrics, num_images=0, contents="", **missing)
     html = make_page([alone])
     assert headings(html) == ["Training", "Data", "Settings", "Versions and times"]
     assert "Bits per latent" in html

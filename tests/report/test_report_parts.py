@@ -88,8 +88,11 @@ def test_the_nearest_training_image(monkeypatch):
     random = np.random.default_rng(1)
     train = Split(random.integers(0, 256, (9, 4, 4, 3), dtype=np.uint8), np.zeros(9, np.int32))
     images = np.stack([train.items[7], 255 - train.items[2]])
-    monkeypatch.setattr("hvq_jax.report.samples._PIECE", 4)
+    monkeypatch.setattr("hvq_jax.report.samples._PIECE_BYTES", 4 * 4 * 48)  # of four images, as float32
+    sizes, read = [], Split.read
+    monkeypatch.setattr(Split, "read", lambda split, rows: sizes.append(len(rows)) or read(split, rows))
     found = find_nearest(images, train)
+    assert sizes == [4, 4, 1]
     root = np.sqrt(np.square(images[:, None] / 255.0 - train.items / 255.0).mean((2, 3, 4)))
     np.testing.assert_array_equal(found.images, train.items[root.argmin(1)])
     np.testing.assert_allclose(found.distances, root.min(1), atol=1e-3)  # rounding of a difference of squares

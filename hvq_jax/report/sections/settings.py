@@ -6,9 +6,11 @@ from typing import Any
 
 from hvq_jax import __version__
 from hvq_jax.data.datasets import data_title
+from hvq_jax.progress import duration
 from hvq_jax.report.blocks import details, number, section
 from hvq_jax.report.findings import Findings
 from hvq_jax.report.markup import Element, element, table
+from hvq_jax.runs.history import in_words as changes_in_words
 from hvq_jax.runs.options import KEYS, RunOptions, to_dict
 from hvq_jax.runs.workdir import flatten
 
@@ -17,13 +19,12 @@ _STAGES = {"autoencoder": "images_per_second", "prior": "latents_per_second"}
 
 def data(found: Findings) -> Element:
     """Return the section of the data, and of what was left out of it."""
-    options, said = found.run.stream.options, found.data
+    options = found.run.stream.options
     title = data_title(options.data.name) if found.run.stream.image_shape else str(options.prior.latents)
     facts = [element("p", element("b", title), ". ", found.summary.get("data_description", ""))]
-    if said is not None:
-        counts = said.counts.partition("; left out")[0]
-        left_out = f"Left out: {said.left_out}." if said.left_out else "No image was left out."
-        facts += [element("p", f"{counts}."), element("p", left_out)]
+    if found.contents:
+        left_out = f"Left out: {found.not_used}." if found.not_used else "No image was left out."
+        facts += [element("p", f"{found.contents}."), element("p", left_out)]
     if found.class_names:
         facts.append(element("p", "Classes: ", ", ".join(found.class_names), "."))
     missing = [element("li", element("b", name), f": {reason}") for name, reason in found.left_out.items()]
@@ -37,16 +38,12 @@ def settings(found: Findings) -> Element:
     values, defaults = all_options(found), flatten(to_dict(RunOptions()))
     changed = [key for key in KEYS if values[key] != defaults[key]]
     entries = [_entry(key, values[key], defaults[key]) for key in changed]
-    changes = [
-        element("li", f"{each['option']} is {each['to']} from step {each['step']:,} on, {each['from']} before")
-        for each in found.history
-    ]
     rest = [[element("code", key), in_words(values[key])] for key in KEYS if key not in changed]
     return section(
         "Settings",
         element("p", f"{len(changed)} of {len(KEYS)} options are not at their default:"),
         element("dl", entries),
-        [element("p", "Changed between starts:"), element("ul", changes)] if changes else None,
+        [element("p", change) for change in changes_in_words(found.history, [])],
         details("All other options, at their defaults", table(["option", "value"], rest)),
     )
 
@@ -72,9 +69,9 @@ def in_words(value: Any) -> str:
 
 def versions(found: Findings) -> Element:
     """Return the section of versions and times."""
-    summary = found.summary
+    summary, count = found.summary, found.summary.get("processes", 1)
     rows = [
-        ["trained on", f"{summary.get('devices', 'unknown')}, {summary.get('processes', 1)} process(es)"],
+        ["trained on", f"{summary.get('devices', 'unknown')}, {count} process{'' if count == 1 else 'es'}"],
         ["JAX and Python", f"{summary.get('jax', 'unknown')} and {summary.get('python', 'unknown')}"],
         ["this report", f"hvq_jax {__version__}"],
         *_times(found),
@@ -97,12 +94,8 @@ def _times(found: Findings) -> Iterator[list[str]]:
         )
         speed = statistics.median(row[per_second] for row in records)
         unit = per_second.replace("_", " ")
-        yield [f"{stage}, {records[-1]['step']:,} steps", f"{_duration(seconds)}; {speed:,.0f} {unit} (median)"]
+        yield [f"{stage}, {records[-1]['step']:,} steps", f"{duration(seconds)} of steps; {speed:,.0f} {unit} (median)"]
     metrics = found.metrics
     if "compress_ms_per_image" in metrics:
         there, back = metrics["compress_ms_per_image"], metrics["decompress_ms_per_image"]
         yield ["here", f"{number(there, 3)} ms per image to compress, {number(back, 3)} ms to decompress"]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min of steps" if seconds >= 90 else f"{seconds:.0f} s of steps"
