@@ -224,6 +224,12 @@ def vectors(model: Autoencoder, variables: Variables, indices: ArrayLike) -> jax
 
 
 @any_sharding
+def frequent_codes(model: Autoencoder, variables: Variables) -> jax.Array:
+    """Return which codes are frequent now, `[K]` bool; only a latent with a mask makes a difference between them."""
+    return model.latent_options.frequent_codes(variables.state.quantizer.frequency)
+
+
+@any_sharding
 def quantize(model: Autoencoder, variables: Variables, z_e: ArrayLike) -> HybridLatent:
     """Return the hybrid latent of z_e `[..., D]` from the current codes and frequency table."""
     z_e = jnp.asarray(z_e)

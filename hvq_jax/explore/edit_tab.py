@@ -8,10 +8,11 @@ import numpy as np
 from bokeh.layouts import column, row
 from bokeh.models import Button, Checkbox, Div, LayoutDOM, Slider, Spinner
 
-from hvq_jax.explore.edited import Edited, Position, code_patches, codes_with_gain, with_code, with_gain
+from hvq_jax.explore.edited import Edited, Position, codes_with_gain, with_code, with_gain
 from hvq_jax.explore.picture import Picture
 from hvq_jax.explore.session import Session
 from hvq_jax.explore.sheets import Sheet
+from hvq_jax.report.code_pictures import code_vectors, decode_alone
 
 _IMAGE, _BEFORE, _PALETTE = 420, 160, 620  # pixels of the longer side
 _MOST_IN_PALETTE = 1024
@@ -65,13 +66,18 @@ class EditTab:
         self.original = edited
         self.before.show(edited.image)
         if self.palette is None and self.code.high < _MOST_IN_PALETTE and edited.indices.ndim == 2:
-            self.palette = Palette(code_patches(self.session.run), self._pick)
+            self.palette = Palette(self._pictures(), self._pick)
             self.below.children = self.palette.models
         for widget in (self.code, self.number, self.group, self.reset):
             widget.disabled = False
         self._show(edited)
         self.image.draw_lines(*edited.latents.shape[:2])
         self.image.show_lines(self.lines.active)
+
+    def _pictures(self) -> np.ndarray:
+        """Return what each code looks like at the middle position of an image of it alone."""
+        (vectors,) = code_vectors(self.session.run)
+        return decode_alone(self.session.run, vectors, 1)
 
     def _show(self, edited: Edited) -> None:
         self.edited = edited

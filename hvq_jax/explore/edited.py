@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from hvq_jax import autoencoder
 from hvq_jax.latents import PROJECTION
 from hvq_jax.runs.batching import joined
 from hvq_jax.runs.loaded import LoadedRun
@@ -42,7 +43,7 @@ def codes_with_gain(run: LoadedRun) -> np.ndarray:
     model = run.stream.model
     if not model.row.uses(PROJECTION):
         return np.zeros(run.stream.num_codes, bool)
-    frequent = model.latent_options.frequent_codes(run.stream.variables.state.quantizer.frequency)
+    frequent = autoencoder.frequent_codes(model, run.stream.variables)
     return np.asarray(model.row.codes_with(PROJECTION, frequent))
 
 
@@ -77,17 +78,3 @@ def _changed(run: LoadedRun, edited: Edited, position: Position, indices: np.nda
     latents = edited.latents.copy()
     latents[position] = decoded.latents[0][position]  # the others may have residuals
     return Edited(indices, gains, latents, run.decode_latents(latents)[0])
-
-
-def code_patches(run: LoadedRun) -> np.ndarray:
-    """Return what each code looks like, `[K, p, q, C]` uint8: the middle position of an image of this code alone.
-
-    The run has one code per position.
-    """
-    height, width = run.stream.latent_shape
-    image_height, image_width, _ = run.stream.model.image_shape
-    codes = np.arange(run.stream.num_codes, dtype=np.int32)
-    images = run.decode(np.broadcast_to(codes[:, None, None], (len(codes), height, width)))
-    rows, columns = image_height // height, image_width // width
-    top, left = height // 2 * rows, width // 2 * columns
-    return images[:, top : top + rows, left : left + columns]

@@ -2,14 +2,15 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 
-from hvq_jax import autoencoder
+from hvq_jax.report.code_pictures import code_vectors, decode_alone
 from hvq_jax.report.examples import frequent_codes
+from hvq_jax.runs.batching import stacks
 from hvq_jax.runs.loaded import LoadedRun
 
 _NEIGHBOURS = 3
+_MOST_DISTANCES = 2**23  # computed at a time
 _SHOWN_POSITIONS = 3  # of the latent, in each direction
 
 
@@ -36,7 +37,7 @@ class Tile:
     code: int
     rank: int  # from 1
     count: int
-    neighbours: tuple[int, ...]  # the places in the atlas of the nearest codes of its codebook, nearest first
+    neighbours: tuple[int, ...]  # the nearest codes of its codebook, shown or not, nearest first
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,18 +49,10 @@ class Atlas:
     num_codes: int  # of all codebooks
 
     def of_at_most(self, most: int) -> "Atlas":
-        """Return the atlas with at most `most` tiles, equally many of each codebook, and neighbours among them."""
+        """Return the atlas with at most `most` tiles, equally many of each codebook."""
         num_levels = 1 + max((tile.level for tile in self.tiles), default=0)
         kept = [place for place, tile in enumerate(self.tiles) if tile.rank <= max(most // num_levels, 1)]
-        places = {place: new for new, place in enumerate(kept)}
-        tiles = (
-            dataclasses.replace(
-                self.tiles[place],
-                neighbours=tuple(places[other] for other in self.tiles[place].neighbours if other in places),
-            )
-            for place in kept
-        )
-        return Atlas(tuple(tiles), self.images[kept], self.num_codes)
+        return Atlas(tuple(self.tiles[place] for place in kept), self.images[kept], self.num_codes)
 
 
 def find_use(run: LoadedRun, indices: np.ndarray) -> CodeUse:
@@ -74,55 +67,26 @@ def find_use(run: LoadedRun, indices: np.ndarray) -> CodeUse:
 
 
 def make_atlas(run: LoadedRun, use: CodeUse, most: int) -> Atlas:
-    """Return the atlas of at most `most` codes.
-
-    A tile is the middle of an image whose latent has the code at every position: of several codebooks, with nothing
-    from the others.
-    """
+    """Return the atlas of at most `most` codes; a tile is decoded from its code alone."""
     num_levels, num_codes = use.counts.shape
     shown = use.order[:, : max(most // num_levels, 1)]
-    vectors = [_vectors(run, level, codes) for level, codes in enumerate(shown)]
-    tiles: list[Tile] = []
-    for level, codes in enumerate(shown):
-        first = len(tiles)
-        nearest = _nearest(vectors[level])
-        for place, code in enumerate(codes):
-            neighbours = tuple(first + int(other) for other in nearest[place])
-            tiles.append(Tile(level, int(code), place + 1, int(use.counts[level, code]), neighbours))
-    images = _decoded(run, np.concatenate(vectors))
-    return Atlas(tuple(tiles), images, num_levels * num_codes)
+    vectors = code_vectors(run)
+    tiles = [
+        Tile(level, int(code), rank, int(use.counts[level, code]), tuple(near.tolist()))
+        for level, codes in enumerate(shown)
+        for rank, (code, near) in enumerate(zip(codes, _nearest(vectors[level], codes), strict=True), start=1)
+    ]
+    alone = np.concatenate([each[codes] for each, codes in zip(vectors, shown, strict=True)])
+    return Atlas(tuple(tiles), decode_alone(run, alone, _SHOWN_POSITIONS), num_levels * num_codes)
 
 
-def _vectors(run: LoadedRun, level: int, codes: np.ndarray) -> np.ndarray:
-    """Return what the decoder sees of codes of one codebook, alone: `[n, D]` float32."""
-    model, variables = run.stream.model, run.stream.variables_on_device
-    if not model.index_shape:
-        return np.asarray(autoencoder.vectors(model, variables, jnp.asarray(codes)))
-    own = run.codebook[level][codes]
-    vectors = np.zeros((len(codes), model.latent_options.dim), np.float32)
-    first = level * own.shape[1] if own.shape[1] < vectors.shape[1] else 0  # of a group of channels
-    vectors[:, first : first + own.shape[1]] = own
-    return vectors
-
-
-def _nearest(vectors: np.ndarray) -> np.ndarray:
-    """Return the rows of the nearest other vectors of each of `[n, D]`, `[n, at most 3]`."""
+def _nearest(vectors: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Return the numbers of the nearest of all other codes, of vectors `[K, D]`, to `codes` `[n]`: `[n, at most 3]`."""
     x = vectors.astype(np.float64)
-    squares = np.square(x).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * x @ x.T
-    np.fill_diagonal(distances, np.inf)
-    return np.argsort(distances, axis=1)[:, : min(_NEIGHBOURS, len(x) - 1)]
-
-
-def _decoded(run: LoadedRun, vectors: np.ndarray) -> np.ndarray:
-    """Return the middles of the images whose latents are one vector `[n, D]` everywhere, `[n, H', W', C]` uint8."""
-    height, width = run.stream.latent_shape
-    latents = (np.broadcast_to(vector, (height, width, len(vector))) for vector in vectors)
-    image_height, image_width, _ = run.stream.model.image_shape
-    rows, columns = _middle(height, image_height // height), _middle(width, image_width // width)
-    return np.concatenate([images[:, rows, columns] for images in run.stream.decode(latents)])
-
-
-def _middle(positions: int, factor: int) -> slice:
-    first = max(positions - _SHOWN_POSITIONS, 0) // 2
-    return slice(first * factor, (first + min(positions, _SHOWN_POSITIONS)) * factor)
+    squares, most = np.square(x).sum(axis=1), min(_NEIGHBOURS, len(x) - 1)
+    found = []
+    for some in stacks(codes, max(_MOST_DISTANCES // len(x), 1)):
+        distances = squares - 2 * x[some] @ x.T
+        distances[np.arange(len(some)), some] = np.inf
+        found.append(np.argpartition(distances, range(most), axis=1)[:, :most])
+    return np.concatenate(found)

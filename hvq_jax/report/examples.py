@@ -51,11 +51,9 @@ def find_examples(run: LoadedRun, images: np.ndarray, labels: np.ndarray) -> Exa
 
 def frequent_codes(run: LoadedRun) -> np.ndarray | None:
     """Return which codes are frequent, `[K]` bool; None where the run's latent makes no difference between them."""
-    model = run.stream.model
-    if not model.row.masked:
+    if not run.stream.model.row.masked:
         return None
-    frequency = run.stream.variables.state.quantizer.frequency
-    return np.asarray(model.latent_options.frequent_codes(jnp.asarray(frequency)))
+    return np.asarray(autoencoder.frequent_codes(run.stream.model, run.stream.variables))
 
 
 def position_colors(run: LoadedRun, indices: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from hvq_jax.report.comparison import comparison
 from hvq_jax.report.findings import Detail, find
 from hvq_jax.report.markup import to_html
 from hvq_jax.report.page import make_page
+from hvq_jax.report.sections.codes import codes
 from hvq_jax.report.sections.rates import rates
 from hvq_jax.report.sections.summary import card_texts
 from hvq_jax.report.write import write_report
@@ -175,6 +176,19 @@ def test_options_that_differ_from_their_defaults_come_first(html):
     assert "K, number of codes per codebook" in first
     assert "<code>codebook.decay</code>" in rest
     assert "<code>codebook.decay</code>" not in first
+
+
+def test_the_nearest_codes_are_of_all_and_have_a_picture_where_they_are_shown(found):
+    for most, caption in ((16, "its nearest codes."), (2, "its nearest codes of all; of those that are not shown")):
+        section = codes(found, Detail(0, most), "atlas")
+        tiles = [each for each in section.iter("span") if each.get("class") == "about"]
+        shown = {tile.code for tile in found.atlas.tiles[:most]}
+        assert len(tiles) == most
+        for about, tile in zip(tiles, found.atlas.tiles, strict=False):
+            near = about[-1]
+            assert "".join(near.itertext()).split() == ["nearest", *map(str, tile.neighbours)]
+            assert len(near.findall("i")) == len(shown & set(tile.neighbours))
+        assert caption in to_html(section)
 
 
 def test_what_a_run_was_is_said_in_words(found):

@@ -9,6 +9,7 @@ import pytest
 from hvq_jax import autoencoder
 from hvq_jax.data.datasets import Split
 from hvq_jax.report.charts import Point, Series, line_chart, point_chart
+from hvq_jax.report.code_pictures import code_vectors, decode_alone
 from hvq_jax.report.codebook import find_use, make_atlas
 from hvq_jax.report.examples import find_examples
 from hvq_jax.report.findings import names_of
@@ -66,10 +67,15 @@ def test_codes_and_maps_of_each_family(family, tmp_path):
         np.testing.assert_array_equal(atlas.images[-1], whole[0, :6, :6])
     fewer = atlas.of_at_most(2 * num_levels)
     assert [(tile.level, tile.rank) for tile in fewer.tiles] == [(n, r) for n in range(num_levels) for r in (1, 2)]
-    assert all(other < len(fewer.tiles) for tile in fewer.tiles for other in tile.neighbours)
+    assert set(fewer.tiles) < set(atlas.tiles)  # their neighbours among all codes, too
+    patches = decode_alone(run, code_vectors(run)[0], 1)
+    assert patches.shape == (run.stream.num_codes, 2, 2, 3)
+    if num_levels == 1:
+        whole = run.decode(np.arange(run.stream.num_codes)[:, None, None].repeat(4, 1).repeat(4, 2))
+        np.testing.assert_array_equal(patches, whole[:, 2:4, 2:4])
 
 
-def test_neighbours_are_the_nearest_codes(tmp_path):
+def test_neighbours_are_the_nearest_of_all_codes(tmp_path, monkeypatch):
     run = untrained(tmp_path, init="uniform")
     codes = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     assert autoencoder.codes(run.stream.model, run.stream.variables).shape == codes.shape
@@ -77,11 +83,13 @@ def test_neighbours_are_the_nearest_codes(tmp_path):
     state = dataclasses.replace(run.stream.given_autoencoder, params=params)
     run = LoadedRun(dataclasses.replace(run.stream, given_autoencoder=state))
     codes = np.asarray(autoencoder.codes(run.stream.model, run.stream.variables))
-    atlas = make_atlas(run, find_use(run, np.arange(6).reshape(1, 2, 3)), 6)
-    for tile in atlas.tiles:
-        distances = np.linalg.norm(codes - codes[tile.code], axis=1)
-        nearest = [other for other in np.argsort(distances) if other != tile.code][:3]
-        assert [atlas.tiles[place].code for place in tile.neighbours] == nearest
+    monkeypatch.setattr("hvq_jax.report.codebook._MOST_DISTANCES", 12)  # two codes at a time
+    for most in (6, 3):  # whether they are shown or not
+        atlas = make_atlas(run, find_use(run, np.arange(6).reshape(1, 2, 3)), most)
+        assert len(atlas.tiles) == most
+        for tile in atlas.tiles:
+            distances = np.linalg.norm(codes - codes[tile.code], axis=1)
+            assert list(tile.neighbours) == [other for other in np.argsort(distances) if other != tile.code][:3]
 
 
 def test_the_nearest_training_image(monkeypatch):

@@ -1,5 +1,7 @@
 """The codebook: how often codes are used, and the atlas of them."""
 
+from typing import Any
+
 import numpy as np
 
 from hvq_jax.evaluation.palette import GREY, ORANGE, latent_color
@@ -127,11 +129,17 @@ def _atlas(atlas: Atlas, key: str) -> Element:
         for place in range(len(atlas.tiles))
     ]
 
+    place_of = {(tile.level, tile.code): place for place, tile in enumerate(atlas.tiles)}
+
+    def neighbour(level: int, code: int) -> list[Any]:
+        place = place_of.get((level, code))
+        return [None if place is None else element("i", style=places[place]), f"{code} "]
+
     def about(place: int) -> Element:
         tile = atlas.tiles[place]
         of_level = f" of codebook {tile.level + 1}" if atlas.tiles[-1].level else ""
         uses = f"{tile.count:,} use{'' if tile.count == 1 else 's'}"
-        near = [[element("i", style=places[other]), atlas.tiles[other].code] for other in tile.neighbours]
+        near = [neighbour(tile.level, code) for code in tile.neighbours]
         return element(
             "span",
             element("i", style=places[place]),
@@ -144,7 +152,9 @@ def _atlas(atlas: Atlas, key: str) -> Element:
         element("span", element("i", style=places[place]), about(place), class_="tile", tabindex=-1)
         for place in range(len(atlas.tiles))
     ]
-    shown = f"all {len(tiles):,}" if len(tiles) == atlas.num_codes else f"the {len(tiles):,} most used"
+    has_all = len(tiles) == atlas.num_codes
+    shown = f"all {len(tiles):,}" if has_all else f"the {len(tiles):,} most used"
+    nearest = "its nearest codes" if has_all else "its nearest codes of all; of those that are not shown, the numbers"
     label = f"Atlas of {shown} codes, the most used first"
     several = (
         " Codebooks follow one another; a code is shown without those of the others, which the decoder never sees."
@@ -165,7 +175,7 @@ def _atlas(atlas: Atlas, key: str) -> Element:
             ),
         ],
         f"What each code looks like: the middle of an image whose latent has this code at every position, for {shown} "
-        f"codes, the most used first. Point at one, or touch it, for its uses and its nearest codes.{several}",
+        f"codes, the most used first. Point at one, or touch it, for its uses and {nearest}.{several}",
         good="tiles that differ: edges, shades and textures of many kinds.",
         bad="many tiles that look the same (codes are wasted), or noise in codes of little use.",
     )
