@@ -176,7 +176,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
         seed=0,
         axis_name=parallel.axis_name,
     )
-    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, steps, 0))())
+    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, 0))())
     batches = parallel.shard_steps([one_batch] * group)
     dispatch: Any = compile_dispatch(step, parallel)
     compiled = dispatch.lower(state, batches).compile()

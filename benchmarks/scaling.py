@@ -95,7 +95,7 @@ class Subject:
 
     def state(self) -> TrainState:
         """Return the state at step 0, on every device."""
-        create = partial(initial_state, self.stage, self.options.autoencoder, 1000, 0)
+        create = partial(initial_state, self.stage, self.options.autoencoder, 0)
         return self.parallel.replicate(jax.jit(create)())
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:

@@ -28,7 +28,7 @@ class TrainingStep:
             average_decay=options.average_decay,
             axis_name=parallel.axis_name,
         )
-        self.state = parallel.replicate(jax.jit(partial(initial_state, stage, options, _NUM_STEPS, 0))())
+        self.state = parallel.replicate(jax.jit(partial(initial_state, stage, options, 0))())
         self._function: Any = parallel.compile(step, donate_state=True)
         self._batch = parallel.shard(batch)
 

@@ -26,11 +26,10 @@ from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import steps_left
 from hvq_jax.runs.run import Run
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.learning_rates import Stretch
 from hvq_jax.training.loop import make_schedule, num_training_steps
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
-from hvq_jax.training.programs import compiled_initial_state, compiled_steps
+from hvq_jax.training.programs import Taken, compiled_initial_state, compiled_steps
 
 _SECONDS = 2.0  # of measuring a stage, at most, unless a single dispatch takes longer
 _MOST_DISPATCHES = 20
@@ -89,13 +88,12 @@ def plan_stage(run: Run, stage: AutoencoderStage | PriorStage) -> StagePlan:
     """Return what the training of `stage` would take, from its compiled step."""
     options, parallel = getattr(run.options, stage.name), run.context.parallel
     num_steps = num_training_steps(options, run.train_split)
-    stretches, seed = (Stretch(options.rates(num_steps)),), run.options.seed
-    dispatch: Any = compiled_steps(stage, options, stretches, seed, parallel)
-    state = parallel.replicate(compiled_initial_state(stage, options, num_steps, seed)())
-    batch = _noise(stage, options.batch_size // jax.process_count())
+    dispatch: Any = compiled_steps(stage, options, run.options.seed, parallel)
+    state = parallel.replicate(compiled_initial_state(stage, options, run.options.seed)())
+    taken = Taken.by(_noise(stage, options.batch_size // jax.process_count()), options.learning_rate)
     left = steps_left(run, stage)
     size = steps_per_dispatch(options, run.train_split, taken=num_steps - left)
-    group = parallel.shard_steps([batch] * size)
+    group = parallel.shard_steps([taken] * size)
     compiled = dispatch.lower(state, group).compile()
     seconds = _seconds_per_dispatch(compiled, state, group)
     return StagePlan(stage.name, left, seconds / size, program_bytes(compiled))

@@ -193,7 +193,7 @@ class StoredRun:
         return read_tables(self.workdir, self.options.latent, self.options.prior, self.prior.num_codes, index_shape)
 
     def _best(self, stage: Stage) -> TrainState:
-        create = partial(initial_state, stage, getattr(self.options, stage.name), 1, 0)
+        create = partial(initial_state, stage, getattr(self.options, stage.name), 0)
         folder = checkpoint_folder(stage, self.workdir)
         if not folder.is_dir():
             raise UserError(f"no checkpoint of the {stage.name} in {self.workdir}: train it first")

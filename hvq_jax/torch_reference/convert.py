@@ -86,7 +86,7 @@ def _describe_prior(config: ConfigDict, params: Mapping[str, Any]) -> None:
 
 def _save(run: ImageRun, stage: Stage, params: Any, model_state: Any, validation: AnySplit) -> None:
     options = getattr(run.options, stage.name)
-    fresh = jax.jit(partial(initial_state, stage, options, 1, run.options.seed))()
+    fresh = jax.jit(partial(initial_state, stage, options, run.options.seed))()
     shapes, expected = (jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (params, fresh.params))
     if shapes != expected:
         raise UserError(

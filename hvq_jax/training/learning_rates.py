@@ -2,10 +2,11 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from hvq_jax.registry import check_choice
@@ -15,6 +16,8 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "constant": lambda rate, num_steps: optax.constant_schedule(rate),
     "cosine": lambda rate, num_steps: optax.cosine_decay_schedule(rate, max(num_steps, 1)),
 }
+
+_AT_ONCE = 1024  # rates are computed for so many steps, always the same ones, so that a resumed run has the same bits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,3 +92,11 @@ def rates_of(stretches: Sequence[Stretch]) -> optax.Schedule:
         if after.rates != before.rates and before.until is not None:
             rates = after.rates.going_on_from(rates, before.until)
     return rates
+
+
+def each_rate(stretches: Sequence[Stretch], start: int) -> Iterator[np.float32]:
+    """Yield the learning rate of every step after step `start`, without end."""
+    rates = jax.jit(rates_of(stretches))
+    for first in itertools.count(start - start % _AT_ONCE, _AT_ONCE):
+        computed = np.asarray(rates(first + np.arange(_AT_ONCE, dtype=np.int32)), np.float32)
+        yield from np.broadcast_to(computed, _AT_ONCE)[max(start - first, 0) :]

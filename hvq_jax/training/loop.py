@@ -14,7 +14,7 @@ import numpy as np
 
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
-from hvq_jax.data.pipeline import Batch, steps_per_epoch, train_batches
+from hvq_jax.data.pipeline import steps_per_epoch, train_batches
 from hvq_jax.devices.cluster import is_first, say, warn
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
@@ -25,11 +25,11 @@ from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.dispatch import Schedule, placed_groups
 from hvq_jax.training.given_arrays import GivenArrays
-from hvq_jax.training.learning_rates import Stretch, rates_of
+from hvq_jax.training.learning_rates import Stretch, each_rate, rates_of
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.profiling import StepProfiler
-from hvq_jax.training.programs import compiled_initial_state, compiled_start, compiled_steps, evaluator
+from hvq_jax.training.programs import Taken, compiled_initial_state, compiled_start, compiled_steps, evaluator
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
 from hvq_jax.training.step_log import NotFiniteError, StepLog
@@ -69,8 +69,8 @@ def first_state(
 
     Arrays that `run.given` has for the stage take the place of random ones, and given codes are kept.
     """
-    parallel, num_steps = run.parallel, num_training_steps(options, train)
-    state: Any = compiled_initial_state(stage, options, num_steps, run.seed)()
+    parallel = run.parallel
+    state: Any = compiled_initial_state(stage, options, run.seed)()
     given = run.given.get(stage.name)
     if given is not None:
         params, model_state = given.fill(*jax.device_get((state.params, state.model_state)))
@@ -90,7 +90,7 @@ def first_state(
         augmentation=augmentation,
     )
     with contextlib.closing(batches):
-        start = compiled_start(stage, options, num_steps, run.seed, num_parts, parallel)
+        start = compiled_start(stage, options, run.seed, num_parts, parallel)
         started = start(state, parallel.shard(next(batches)))
     return parallel.replicate(jax.device_get(started))
 
@@ -134,7 +134,7 @@ def fit(
     raised.
     """
     num_steps = num_training_steps(options, train)
-    abstract = jax.eval_shape(compiled_initial_state(stage, options, num_steps, run.seed))
+    abstract = jax.eval_shape(compiled_initial_state(stage, options, run.seed))
     checkpoints = Checkpoints(
         checkpoint_folder(stage, run.workdir),
         objective=stage.objective,
@@ -159,9 +159,10 @@ def fit(
                 augmentation=augmentation,
             )
             schedule = make_schedule(options, train)
-            stretches = _stretches(stage, train, int(state.step), options, earlier)
+            rates = each_rate(_stretches(stage, train, int(state.step), options, earlier), int(state.step))
             with contextlib.closing(batches), run.preemption.deferred():
-                best = _train(stage, state, batches, validation, schedule, checkpoints, options, run, stretches)
+                taken = map(Taken.by, batches, rates)
+                best = _train(stage, state, taken, validation, schedule, checkpoints, options, run)
         if best is None or best.step != checkpoints.best_step():
             best = checkpoints.restore_best(abstract)
         if (lost := checkpoints.lost_best_step()) is not None:
@@ -212,17 +213,16 @@ class _Best:
 def _train(
     stage: Stage,
     state: TrainState,
-    batches: Iterator[Batch],
+    taken: Iterator[Taken],
     validation: AnySplit,
     schedule: Schedule,
     checkpoints: Checkpoints,
     options: FitOptions,
     run: RunContext,
-    stretches: Sequence[Stretch],
 ) -> TrainState | None:
     """Take the remaining steps; return the best state among those evaluated here."""
     parallel, num_steps, best = run.parallel, schedule.num_steps, _Best()
-    dispatch = compiled_steps(stage, options, stretches, run.seed, parallel)
+    dispatch = compiled_steps(stage, options, run.seed, parallel)
     start = int(state.step)
     log: RunLog = SilentLog()
     if is_first():
@@ -239,7 +239,7 @@ def _train(
     validate = _Validation(stage, evaluator(stage, parallel), validation, options.part_size, checkpoints, log)
     profiler = StepProfiler(run.workdir, stage.name, run.profile_steps, start_step=start, last_step=num_steps)
     step_log = StepLog(log, stage, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
-    groups = placed_groups(batches, schedule, start, options.steps_per_dispatch, parallel)
+    groups = placed_groups(taken, schedule, start, options.steps_per_dispatch, parallel)
     try:
         for number, (step, group) in enumerate(groups):
             profiler.before(state)

@@ -1,22 +1,23 @@
 """The compiled programs of training, which runs of one process share.
 
 Tracing and lowering the programs of a small model takes seconds, even where XLA finds them in its cache on disk. Runs
-that train an equal stage (see `Stage`) with equal options, on the same devices, use the same programs.
+that train an equal stage (see `Stage`) on the same devices use the same programs, unless they differ in the seed or in
+an option that is compiled into one.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from hvq_jax.data.datasets import AnySplit
 from hvq_jax.data.pipeline import Batch, eval_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.dispatch import compile_dispatch
-from hvq_jax.training.learning_rates import Stretch, rates_of
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import StepReport, TrainState, adam, create_state, train_step
@@ -24,54 +25,95 @@ from hvq_jax.training.state import StepReport, TrainState, adam, create_state, t
 _KEPT = 8  # programs of each kind: those of the last few stages, since each holds on to memory
 
 
-def initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> TrainState:
+class Taken(NamedTuple):
+    """What a training step takes besides the state."""
+
+    batch: Batch
+    rate: np.ndarray  # [local devices] float32: the learning rate, for each device, since it is split like the batch
+
+    @classmethod
+    def by(cls, batch: Batch, rate: float | np.float32) -> "Taken":
+        """Return a batch of this process with its learning rate."""
+        return cls(batch, np.full(jax.local_device_count(), rate, np.float32))
+
+
+def initial_state(stage: Stage, options: FitOptions, seed: int) -> TrainState:
     """Return the state at step 0, from the run's seed."""
-    params, model_state = stage.init(jax.random.key(seed))
-    return _state(stage, params, model_state, options, num_steps)
+    return _initial_state(stage, seed, options.clip_norm, options.average_decay)
 
 
-def _state(stage: Stage, params: Any, model_state: Any, options: FitOptions, num_steps: int) -> TrainState:
-    """Return the state at step 0 of a stage with these arrays."""
-    optimizer = options.make_optimizer(num_steps)
-    return create_state(params, model_state, optimizer, average_decay=options.average_decay, frozen=stage.frozen)
+def _initial_state(stage: Stage, seed: int, clip_norm: float, average_decay: float) -> TrainState:
+    return _state(stage, stage.init(jax.random.key(seed)), clip_norm, average_decay)
 
 
-@lru_cache(_KEPT)
-def compiled_initial_state(stage: Stage, options: FitOptions, num_steps: int, seed: int) -> Callable[[], TrainState]:
+def _state(stage: Stage, variables: tuple[Any, Any], clip_norm: float, average_decay: float) -> TrainState:
+    """Return the state at step 0 of a stage with these params and model state."""
+    optimizer = adam(optax.constant_schedule(0.0), clip_norm)  # its state has no rates
+    return create_state(*variables, optimizer, average_decay=average_decay, frozen=stage.frozen)
+
+
+# The functions that are kept take of the options what their programs depend on, and nothing else.
+
+
+def compiled_initial_state(stage: Stage, options: FitOptions, seed: int) -> Callable[[], TrainState]:
     """Return `initial_state` of these arguments, compiled; `jax.eval_shape` of it shares its trace."""
-    return jax.jit(partial(initial_state, stage, options, num_steps, seed))
+    return _compiled_initial_state(stage, seed, options.clip_norm, options.average_decay)
 
 
 @lru_cache(_KEPT)
+def _compiled_initial_state(
+    stage: Stage, seed: int, clip_norm: float, average_decay: float
+) -> Callable[[], TrainState]:
+    return jax.jit(partial(_initial_state, stage, seed, clip_norm, average_decay))
+
+
 def compiled_start(
-    stage: Stage, options: FitOptions, num_steps: int, seed: int, num_parts: int, parallel: Parallel
+    stage: Stage, options: FitOptions, seed: int, num_parts: int, parallel: Parallel
 ) -> Callable[[TrainState, Batch], TrainState]:
     """Return the compiled function that initialises a state at step 0 from a batch, seen in `num_parts` parts."""
+    return _compiled_start(stage, seed, num_parts, parallel, options.clip_norm, options.average_decay)
+
+
+@lru_cache(_KEPT)
+def _compiled_start(
+    stage: Stage, seed: int, num_parts: int, parallel: Parallel, clip_norm: float, average_decay: float
+) -> Callable[[TrainState, Batch], TrainState]:
     key = jax.random.fold_in(jax.random.key(seed), 2**32 - 1)  # not that of any step
 
     def start(state: TrainState, batch: Batch) -> TrainState:
-        params, model_state = stage.start_from_data(
-            state.params, state.model_state, batch, key, parallel.axis_name, num_parts
-        )
-        return _state(stage, params, model_state, options, num_steps)
+        variables = stage.start_from_data(state.params, state.model_state, batch, key, parallel.axis_name, num_parts)
+        return _state(stage, variables, clip_norm, average_decay)
 
     return parallel.compile(start)
 
 
-@lru_cache(_KEPT)
 def compiled_steps(
-    stage: Stage, options: FitOptions, stretches: Sequence[Stretch], seed: int, parallel: Parallel
+    stage: Stage, options: FitOptions, seed: int, parallel: Parallel
 ) -> Callable[[TrainState, Any], tuple[TrainState, StepReport]]:
-    """Return `train_step` of a stage, compiled as by `compile_dispatch`; `stretches` has its learning rates."""
-    step = partial(
-        train_step,
-        loss_function=partial(stage.loss, num_parts=options.accumulate_steps),
-        optimizer=adam(rates_of(stretches), options.clip_norm),
-        seed=seed,
-        average_decay=options.average_decay,
-        axis_name=parallel.axis_name,
-        frozen=stage.frozen,
-    )
+    """Return `train_step` of a stage on `Taken`, compiled as by `compile_dispatch`.
+
+    Learning rates are given with the batches: a program is the same for all rates, schedules and numbers of steps.
+    """
+    parts, clip_norm, average_decay = options.accumulate_steps, options.clip_norm, options.average_decay
+    return _compiled_steps(stage, seed, parallel, parts, clip_norm, average_decay)
+
+
+@lru_cache(_KEPT)
+def _compiled_steps(
+    stage: Stage, seed: int, parallel: Parallel, num_parts: int, clip_norm: float, average_decay: float
+) -> Callable[[TrainState, Any], tuple[TrainState, StepReport]]:
+    def step(state: TrainState, taken: Taken) -> tuple[TrainState, StepReport]:
+        return train_step(
+            state,
+            taken.batch,
+            loss_function=partial(stage.loss, num_parts=num_parts),
+            optimizer=adam(lambda _: taken.rate[0], clip_norm),
+            seed=seed,
+            average_decay=average_decay,
+            axis_name=parallel.axis_name,
+            frozen=stage.frozen,
+        )
+
     return compile_dispatch(step, parallel)
 
 

@@ -33,7 +33,7 @@ from hvq_jax.training.state import adam, train_step
 def test_a_training_step_is_three_forward_passes(xla_counts, row):
     stage, options, batch, flop = make_subject(row, "float32", 4)
     optimizer = adam(Rates(1e-3, 1).by_step())
-    state = jax.eval_shape(partial(initial_state, stage, options, 1, 0))
+    state = jax.eval_shape(partial(initial_state, stage, options, 0))
     step = partial(train_step, loss_function=stage.loss, optimizer=optimizer, seed=0)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     counted = xla_counts(step, state, batch) - 20 * parameters

@@ -39,7 +39,7 @@ def untrained(folder, mode="projected", **codebook):
     config.codebook.update(codebook)
     options = from_dict(config)
     run = TrainedRun(folder, options, (8, 8, 3), None, ("image",))
-    create = compiled_initial_state(run.autoencoder_stage, options.autoencoder, 1, 0)
+    create = compiled_initial_state(run.autoencoder_stage, options.autoencoder, 0)
     return LoadedRun(dataclasses.replace(run, given_autoencoder=jax.device_get(create())))
 
 

@@ -56,7 +56,7 @@ STAGES = [*((autoencoder_stage, name) for name in METHODS), *((prior_stage, name
 @pytest.mark.parametrize(("make", "name"), STAGES, ids=[name for _, name in STAGES])
 def test_a_state_is_the_same_at_the_start_and_after_a_step(make, name):
     stage, batch = make(name)
-    create = partial(initial_state, stage, OPTIONS, 10, 0)
+    create = partial(initial_state, stage, OPTIONS, 0)
     expected = shapes(jax.eval_shape(create))
     assert not any(dtype in (np.float64, np.int64) for dtype, _ in expected.values())
     optimizer = OPTIONS.make_optimizer(10)

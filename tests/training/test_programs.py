@@ -15,7 +15,6 @@ from hvq_jax.latents import CODE, PROJECTION, Latent
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.learning_rates import Stretch
 from hvq_jax.training.loop import RunContext, fit
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
@@ -68,33 +67,82 @@ def test_a_row_that_changes_under_its_name_makes_another_stage(monkeypatch):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CountedStage(QuietStage):
-    """A stage that counts how often its loss is traced; what it counts in is no field."""
+    """A stage that counts how often it is traced; what it counts in is no field."""
 
-    traces: ClassVar[list] = []
+    losses: ClassVar[list] = []
+    starts: ClassVar[list] = []
 
     def loss(self, *arguments, **options):
-        self.traces.append(self)
+        self.losses.append(self)
         return super().loss(*arguments, **options)
 
+    def init(self, key):
+        self.starts.append(self)
+        return super().init(key)
 
-def test_a_second_run_traces_nothing_and_ends_the_same(tmp_path):
-    states, traces = [], []
-    for name in ("first", "again"):
+
+@pytest.fixture
+def counted_fit(tmp_path, monkeypatch):
+    """Return a function that trains and returns the best state, and how often the loss and the start were traced."""
+    monkeypatch.setattr(CountedStage, "losses", [])
+    monkeypatch.setattr(CountedStage, "starts", [])
+
+    def train(name, **options):
         (tmp_path / name).mkdir()
         run = RunContext(tmp_path / name, seed=0, parallel=Parallel("jit"), preemption=Preemption())
         counted = CountedStage(stage_of("combined").model, VALIDATION.items.copy())
-        options = FitOptions(batch_size=8, num_steps=2)
-        states.append(fit(counted, TRAIN, VALIDATION, options=options, run=run))
-        traces.append(len(CountedStage.traces))
-    assert traces[0] == traces[1] > 0
-    jax.tree.map(np.testing.assert_array_equal, *states)
+        fit_options = FitOptions(**{"batch_size": 8, "num_steps": 4, **options})
+        state = fit(counted, TRAIN, VALIDATION, options=fit_options, run=run)
+        return state, (len(CountedStage.losses), len(CountedStage.starts))
+
+    return train
 
 
-def test_another_seed_rate_option_or_form_is_another_program():
-    def compiled(seed=0, form="jit", **options):
-        fit_options = FitOptions(batch_size=8, **options)
-        return compiled_steps(stage(), fit_options, (Stretch(fit_options.rates(4)),), seed, Parallel(form))
+def test_a_second_run_traces_nothing_and_ends_the_same(counted_fit):
+    (first, traces), (again, traces_then) = counted_fit("first"), counted_fit("again")
+    assert traces == traces_then
+    assert min(traces) > 0
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_steps": 5},
+        {"num_epochs": 2, "num_steps": 0},
+        {"learning_rate": 0.1},
+        {"schedule": "constant"},
+        {"warmup_steps": 0},
+        {"log_every_steps": 1, "eval_every_steps": 1, "checkpoint_every_steps": 1, "check_replicas_every_steps": 1},
+        {"keep_checkpoints": 1},
+    ],
+)
+def test_a_run_that_differs_in_rates_steps_or_intervals_traces_nothing(counted_fit, options):
+    (first, traces), (other, traces_then) = counted_fit("first"), counted_fit("other", **options)
+    assert traces == traces_then
+    if not options.keys() & {"log_every_steps", "keep_checkpoints"}:  # but what is shared is not what it computes
+        assert not np.array_equal(*(jax.tree.leaves(state.params["decoder"])[-1] for state in (first, other)))
+
+
+@pytest.mark.parametrize(
+    ("options", "also_the_start"),
+    [
+        ({"clip_norm": 1.0}, True),
+        ({"average_decay": 0.9}, True),
+        ({"accumulate_steps": 2}, False),
+        ({"batch_size": 4}, False),
+    ],
+)
+def test_a_run_that_differs_in_what_is_compiled_traces_its_own(counted_fit, options, also_the_start):
+    (_, (losses, starts)), (_, (losses_then, starts_then)) = counted_fit("first"), counted_fit("other", **options)
+    assert losses_then > losses
+    assert (starts_then > starts) == also_the_start
+
+
+def test_another_seed_or_form_is_another_program():
+    def compiled(seed=0, form="jit"):
+        return compiled_steps(stage(), FitOptions(), seed, Parallel(form))
 
     assert compiled() is compiled()
-    others = ({"seed": 1}, {"form": "pmap"}, {"learning_rate": 0.1}, {"clip_norm": 1.0}, {"average_decay": 0.9})
-    assert not [other for other in others if compiled(**other) is compiled()]
+    assert compiled(seed=1) is not compiled()
+    assert compiled(form="pmap") is not compiled()

@@ -1,5 +1,6 @@
 """The step that both stages take: optimiser options, averaging, and the same step in every form."""
 
+import itertools
 from functools import partial
 
 import chex
@@ -12,7 +13,7 @@ from hypothesis import given, strategies as st
 
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.errors import ArgumentError
-from hvq_jax.training.learning_rates import Rates
+from hvq_jax.training.learning_rates import Rates, Stretch, each_rate, rates_of
 from hvq_jax.training.state import adam, create_state, train_step
 
 
@@ -48,6 +49,16 @@ def test_every_step_learns_the_full_rate_is_reached_and_cosine_falls_from_there(
     assert (np.diff(taken[peak:]) < 0).all() if schedule == "cosine" else (taken[peak:] == np.float32(0.1)).all()
     if schedule == "cosine":
         assert float(rates(num_steps)) == 0.0
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_each_step_has_its_rate_wherever_a_run_is_resumed(schedule):
+    stretches = [Stretch(Rates(0.1, 1500, schedule, 200), 900), Stretch(Rates(0.05, 3000, schedule, 200))]
+    whole = list(itertools.islice(each_rate(stretches, 0), 3000))
+    rates = rates_of(stretches)
+    np.testing.assert_allclose(whole[::100], [float(rates(step)) for step in range(0, 3000, 100)], rtol=1e-5)
+    for start in (1, 899, 1023, 1024, 2500):
+        assert list(itertools.islice(each_rate(stretches, start), 3000 - start)) == whole[start:]
 
 
 def test_an_unknown_schedule_is_refused_with_the_known_ones():
