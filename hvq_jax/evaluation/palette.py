@@ -33,6 +33,16 @@ def latent_color(mode: str) -> str:
     return _FURTHER[added.index(mode) % len(_FURTHER)] if mode in added else GREY
 
 
+def rgb(color: str) -> tuple[int, int, int]:
+    """Return a colour "#rrggbb" as three numbers.
+
+    >>> rgb(ORANGE)
+    (230, 159, 0)
+    """
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return red, green, blue
+
+
 def curve_colors(modes: Sequence[str]) -> list[str]:
     """Return a colour for each of several curves, given their latents: shades, from light to dark, of the same latent.
 
@@ -53,5 +63,5 @@ def _shades(color: str, count: int) -> list[str]:
 def _mixed(color: str, share: float) -> str:
     """Return a colour with a `share` of white, or of black where it is negative."""
     target, share = (255 if share > 0 else 0), abs(share)
-    channels = [round((1 - share) * int(color[i : i + 2], 16) + share * target) for i in (1, 3, 5)]
+    channels = [round((1 - share) * channel + share * target) for channel in rgb(color)]
     return "#" + "".join(f"{channel:02X}" for channel in channels)

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from hvq_jax.evaluation.palette import GREY, LATENT_COLORS
+from hvq_jax.evaluation.palette import BLACK, GREY, LATENT_COLORS, ORANGE, SKY_BLUE
 from hvq_jax.files import read_json
 from studies.frontier.cells import Training
 from studies.frontier.curves import ANCHOR, RATES, Made, by_curve, means
@@ -94,7 +94,7 @@ def _set_scales(axes: Axes, rates: list[float], errors: list[float]) -> None:
 def _color(curve: str) -> str:
     """Return the colour of a curve: that of its latent, and of `vq` for other ways to choose codes."""
     latent = curve.partition(",")[0]
-    others = {"residual": "#56B4E9", "fsq": "#E69F00", "simvq": "#003C5C", "autoencoder": "#000000"}
+    others = {"residual": SKY_BLUE, "fsq": ORANGE, "simvq": "#003C5C", "autoencoder": BLACK}
     return LATENT_COLORS.get(latent) or others.get(latent, GREY)
 
 

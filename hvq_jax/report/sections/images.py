@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from hvq_jax.evaluation.palette import BLUE, ORANGE, rgb
 from hvq_jax.evaluation.plots import LARGEST_SHOWN_ERROR, error_map
 from hvq_jax.latents import PROJECTION, Z_E
 from hvq_jax.report.blocks import figure, grid, percent, section
@@ -11,7 +12,7 @@ from hvq_jax.report.markup import Element, element
 from hvq_jax.report.pictures import mapped, picture, scale
 
 _SHOWN_MAPS = 8  # images
-_RARE, _FREQUENT = (230, 159, 0), (0, 114, 178)  # orange and blue, as in the palette
+_RARE, _FREQUENT = rgb(ORANGE), rgb(BLUE)
 
 
 def reconstructions(found: Findings, detail: Detail) -> Element | None:
