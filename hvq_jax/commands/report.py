@@ -5,7 +5,8 @@
 
 It has the curves of training, reconstructions with their errors, samples beside the nearest training images, what a
 classifier says of them, the rates, maps of the latent, an atlas of the codebook, and the settings; each figure says
-what it shows, and what good and bad look like. The file is smaller than 5 MB and loads nothing from elsewhere.
+what it shows, and what good and bad look like. The file loads nothing from elsewhere, and is smaller than 5 MB
+unless it is of very many runs.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """What is said of several runs together: side by side, on the same axes, and where they differ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hvq_jax.evaluation.palette import latent_color
@@ -15,23 +15,29 @@ from hvq_jax.report.sections.summary import card_texts
 from hvq_jax.report.sections.training import overlaid
 from hvq_jax.runs.options import KEYS
 
+Once = Callable[..., Any]  # of a function and its arguments: returns what it made of them before, or makes it now
+
 _STYLES = ("-", "--", ":", "-.")
 _SHOWN = 6  # images
 _FEW = 3  # runs whose table leaves room for a caption beside it
 
 
-def comparison(runs: Sequence[Findings], detail: Detail) -> list[Element | None]:
-    """Return the sections on all runs."""
-    looks = [_look(runs, place) for place in range(len(runs))]
+def comparison(runs: tuple[Findings, ...], detail: Detail, once: Once) -> list[Element | None]:
+    """Return the sections on all runs; `once` makes those that are the same at every level of detail."""
     count = min(detail.examples, _SHOWN)
     return [
-        _metrics(runs),
-        _frontier(runs),
-        overlaid(list(zip(runs, looks, strict=True))),
+        once(_metrics, runs),
+        once(_frontier, runs),
+        once(_curves, runs),
         _side_by_side(runs, count),
         _samples(runs, count),
-        _differences(runs),
+        once(_differences, runs),
     ]
+
+
+def _curves(runs: Sequence[Findings]) -> Element | None:
+    looks = [_look(runs, place) for place in range(len(runs))]
+    return overlaid(list(zip(runs, looks, strict=True)))
 
 
 def _look(runs: Sequence[Findings], place: int) -> dict[str, Any]:

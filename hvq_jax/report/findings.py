@@ -49,7 +49,7 @@ class Detail:
     tiles: int
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Findings:
     """What a report says of one run; what cannot be known is None, with the reason in `left_out`."""
 

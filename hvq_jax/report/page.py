@@ -1,15 +1,16 @@
 """The page: one file with everything in it, small enough to be sent by mail."""
 
+import functools
 from collections.abc import Sequence
 from importlib.resources import files
 
 from hvq_jax import __version__
 from hvq_jax.data.datasets import data_title
 from hvq_jax.evaluation.palette import latent_color
-from hvq_jax.report.comparison import comparison
+from hvq_jax.report.comparison import Once, comparison
 from hvq_jax.report.findings import MOST_EXAMPLES, MOST_TILES, Detail, Findings
 from hvq_jax.report.markup import Element, element, to_html
-from hvq_jax.report.sections.codes import codes
+from hvq_jax.report.sections.codes import codes, usage
 from hvq_jax.report.sections.images import maps, reconstructions
 from hvq_jax.report.sections.rates import rates
 from hvq_jax.report.sections.samples import judged, samples
@@ -18,6 +19,8 @@ from hvq_jax.report.sections.summary import cards
 from hvq_jax.report.sections.training import training
 
 MOST_BYTES = 5_000_000
+MOST_SIZE = "5 MB"
+REMEDY = "for a smaller file, report on fewer runs at a time"
 
 # From the most detail to the least; the first that fits is taken.
 _DETAILS = (
@@ -33,22 +36,28 @@ _DETAILS = (
 def make_page(runs: Sequence[Findings]) -> str:
     """Return the report on one or more runs as HTML of at most 5 MB.
 
-    It shows fewer images and codes of each run where they would take more.
+    It shows fewer images and codes of each run where they would take more. Of so many runs that even the fewest take
+    more than 5 MB, the page says so.
     """
+    once: Once = functools.cache(lambda make, *given: make(*given))  # charts are drawn once for all levels of detail
     for detail in _DETAILS:
-        html = "<!doctype html>\n" + to_html(_page(runs, detail))
+        html = _html(_page(tuple(runs), detail, once))
         if len(html.encode()) <= MOST_BYTES:
-            break
-    return html
+            return html
+    return _html(_page(tuple(runs), detail, once, note=f"Larger than {MOST_SIZE}: {REMEDY}. "))
 
 
-def _page(runs: Sequence[Findings], detail: Detail) -> Element:
+def _html(page: Element) -> str:
+    return "<!doctype html>\n" + to_html(page)
+
+
+def _page(runs: tuple[Findings, ...], detail: Detail, once: Once, note: str = "") -> Element:
     title = f"Report of {', '.join(found.name for found in runs)}"
     if len(runs) == 1:
-        sections = [found for found in _of_run(runs[0], detail, 1) if found is not None]
+        sections = [found for found in _of_run(runs[0], detail, once, 1) if found is not None]
         above: list[Element] = [_cards(runs[0])]
     else:
-        sections = [found for found in comparison(runs, detail) if found is not None]
+        sections = [found for found in comparison(runs, detail, once) if found is not None]
         above = []
     for place, found in enumerate(sections):
         found.set("id", f"s{place + 1}")
@@ -56,8 +65,10 @@ def _page(runs: Sequence[Findings], detail: Detail) -> Element:
     body = element(
         "body",
         element("header", element("h1", title), [_subtitle(found) for found in runs], element("nav", links)),
-        element("main", above, sections, _each(runs, detail) if len(runs) > 1 else None),
-        element("footer", element("p", f"Made by hvq_jax {__version__}. This file loads nothing from elsewhere.")),
+        element("main", above, sections, _each(runs, detail, once) if len(runs) > 1 else None),
+        element(
+            "footer", element("p", note, f"Made by hvq_jax {__version__}. This file loads nothing from elsewhere.")
+        ),
     )
     head = element(
         "head",
@@ -85,29 +96,29 @@ def _cards(found: Findings) -> Element:
     return made
 
 
-def _of_run(found: Findings, detail: Detail, number: int) -> list[Element | None]:
+def _of_run(found: Findings, detail: Detail, once: Once, number: int) -> list[Element | None]:
     return [
-        training(found),
+        once(training, found),
         reconstructions(found, detail),
         samples(found, detail),
-        judged(found),
-        rates(found),
+        once(judged, found),
+        once(rates, found),
         maps(found, detail),
-        codes(found, detail, f"atlas-{number}"),
-        data(found),
-        settings(found),
-        versions(found),
+        codes(found, detail, once(usage, found), f"atlas-{number}"),
+        once(data, found),
+        once(settings, found),
+        once(versions, found),
     ]
 
 
-def _each(runs: Sequence[Findings], detail: Detail) -> list[Element]:
+def _each(runs: Sequence[Findings], detail: Detail, once: Once) -> list[Element]:
     """Return everything on each run, folded."""
     return [
         element(
             "details",
             element("summary", f"All of {found.name}"),
             _cards(found),
-            _of_run(found, detail, number),
+            _of_run(found, detail, once, number),
             class_="run",
         )
         for number, found in enumerate(runs, start=1)

@@ -6,8 +6,9 @@ from pathlib import Path
 from hvq_jax.errors import UserError
 from hvq_jax.files import check_writable, full_path, write_text
 from hvq_jax.layout import REPORT
+from hvq_jax.progress import print_line
 from hvq_jax.report.findings import find, names_of
-from hvq_jax.report.page import make_page
+from hvq_jax.report.page import MOST_BYTES, MOST_SIZE, REMEDY, make_page
 from hvq_jax.runs.outputs import check_out
 from hvq_jax.runs.trained import TrainedRun
 
@@ -33,7 +34,10 @@ def write_report(workdirs: Sequence[str], out: str | None = None, *, num_images:
     runs = [
         find(run, name, num_images=num_images, seed=seed) for run, name in zip(opened, names_of(given), strict=True)
     ]
-    write_text(path, make_page(runs))
+    page = make_page(runs)
+    if (size := len(page.encode())) > MOST_BYTES:
+        print_line(f"the report takes {size / 1e6:.1f} MB, more than {MOST_SIZE}: {REMEDY}")
+    write_text(path, page)
     return path
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 import report as command
 from hvq_jax.data.datasets import AnySplit, ImageDataset
 from hvq_jax.errors import UserError
-from hvq_jax.report import findings, page
+from hvq_jax.report import charts, findings, page
 from hvq_jax.report.comparison import comparison
 from hvq_jax.report.findings import Detail, find
 from hvq_jax.report.markup import to_html
@@ -155,7 +155,7 @@ def test_rates_stand_beside_the_quality_of_what_they_count(found):
         each = dataclasses.replace(found, run=run, metrics=given)
         table = to_html(rates(each)).partition("latent, by the prior")[2].partition("</tr>")[0]
         assert re.findall("<td>(.*?)</td>", table)[-1] == ("–" if by_prior is None else f"{by_prior:.2f} dB")
-        chart = comparison([each, each], Detail(0, 1))[1]
+        chart = comparison((each, each), Detail(0, 1), lambda make, *given: make(*given))[1]
         names = [] if chart is None else [node.text for node in chart.iter("title")]
         assert [name for name in names if ", prior" in name][:1] == (
             [] if by_prior is None else [f"a<b>, prior: {by_prior:g} at {given['bits_per_image']:,.6g}"]
@@ -180,7 +180,7 @@ def test_options_that_differ_from_their_defaults_come_first(html):
 
 def test_the_nearest_codes_are_of_all_and_have_a_picture_where_they_are_shown(found):
     for most, caption in ((16, "its nearest codes."), (2, "its nearest codes of all; of those that are not shown")):
-        section = codes(found, Detail(0, most), "atlas")
+        section = codes(found, Detail(0, most), None, "atlas")
         tiles = [each for each in section.iter("span") if each.get("class") == "about"]
         shown = {tile.code for tile in found.atlas.tiles[:most]}
         assert len(tiles) == most
@@ -225,8 +225,25 @@ def test_it_shows_less_rather_than_being_too_large(found, html, monkeypatch):
     monkeypatch.setattr(page, "_DETAILS", (page._DETAILS[0], page._DETAILS[-1]))
     smaller = make_page([found])
     assert len(smaller) < len(html)
+    assert "Larger than" not in smaller
     assert headings(smaller) == headings(html)
     assert smaller.count("<img") < html.count("<img")
+
+
+@pytest.mark.parametrize("num_runs", [1, 2])
+def test_one_that_cannot_be_small_says_so_and_its_charts_are_drawn_once(found, num_runs, tmp_path, monkeypatch, capsys):
+    drawn, to_svg = [], charts._to_svg
+    monkeypatch.setattr(charts, "_to_svg", lambda *given: drawn.append(1) or to_svg(*given))
+    monkeypatch.setattr(page, "MOST_BYTES", 10)
+    monkeypatch.setattr("hvq_jax.report.write.MOST_BYTES", 10)
+    monkeypatch.setattr("hvq_jax.report.write.find", lambda *given, **options: dataclasses.replace(found))
+    run, folders = found.run.stream.workdir, [tmp_path / name for name in "ab"[:num_runs]]
+    for folder in folders:
+        folder.symlink_to(run)
+    html = write_report([str(folder) for folder in folders], str(tmp_path / "a.html")).read_text()
+    assert "<p>Larger than 5 MB: for a smaller file, report on fewer runs at a time. Made by" in html
+    assert "MB, more than 5 MB: for a smaller file, report on fewer runs at a time" in capsys.readouterr().out
+    assert html.count("<svg") == len(drawn) >= 5
 
 
 def test_without_the_data_it_says_so_and_shows_what_is_stored(trained_run, monkeypatch):
@@ -315,12 +332,12 @@ def test_by_default_it_is_written_beside_the_run(found, trained_run, tmp_path, m
 
 
 def test_charts_are_well_formed_and_can_be_seen_on_a_dark_page(html):
-    charts = re.findall("<svg.*?</svg>", html, re.DOTALL)
-    for chart in charts:
+    drawn = re.findall("<svg.*?</svg>", html, re.DOTALL)
+    for chart in drawn:
         assert ET.fromstring(chart).tag == "svg"
         used = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', chart))
         assert used == set(re.findall(r'\bid="([\w-]+)"', chart))
-    assert "#000000" not in "".join(charts)
+    assert "#000000" not in "".join(drawn)
 
 
 @needs_chromium

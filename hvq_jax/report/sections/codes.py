@@ -16,14 +16,20 @@ _LISTED = 25  # codes of the table
 _LEVEL_STYLES = ("-", "--", ":", "-.")
 
 
-def codes(found: Findings, detail: Detail, key: str) -> Element | None:
-    """Return the section of the codebook; `key` tells it from those of other runs on the page."""
+def usage(found: Findings) -> Element | None:
+    """Return the charts of how often codes are used."""
+    if found.use is None:
+        return None
+    return element("div", _usage(found, found.use), _frequencies(found, found.use), class_="figures")
+
+
+def codes(found: Findings, detail: Detail, charts: Element | None, key: str) -> Element | None:
+    """Return the section of the codebook with its `charts`; `key` tells it from those of other runs on the page."""
     if found.use is None or found.atlas is None:
         return None
-    charts = [_usage(found, found.use), _frequencies(found, found.use)]
     return section(
         "Codebook",
-        element("div", charts, class_="figures"),
+        charts,
         details("The most used codes as a table", _listed(found.use)),
         _atlas(found.atlas.of_at_most(detail.tiles), key),
     )
