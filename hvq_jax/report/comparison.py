@@ -11,7 +11,7 @@ from hvq_jax.report.markup import Element, element, table
 from hvq_jax.report.pictures import picture
 from hvq_jax.report.sections.rates import bits_of_equal_length
 from hvq_jax.report.sections.settings import all_options, in_words
-from hvq_jax.report.sections.summary import card_texts
+from hvq_jax.report.sections.summary import card_texts, coded_metrics
 from hvq_jax.report.sections.training import overlaid
 from hvq_jax.runs.options import KEYS
 
@@ -58,11 +58,17 @@ def _metrics(runs: Sequence[Findings]) -> Element:
     measured = f"measured on {' or '.join(f'{count:,}' for count in counts)} test images" if counts else ""
     stored = [found.name for found in runs if not found.is_measured]
     reasons = f"as stored with {' and '.join(stored)}" if stored else ""
+    files = [
+        f"{coded_metrics(found)['num_images']:,} of {found.name}"
+        for found in runs
+        if found.is_measured and "coded_bytes" not in found.metrics and "num_images" in coded_metrics(found)
+    ]
+    of_files = f" Files could not be coded here: their bytes are as stored, by {' and '.join(files)}." if files else ""
     return section(
         "Side by side",
         figure(
             table(header, rows),
-            f"The main numbers of each run, {' or '.join(filter(None, (measured, reasons)))}.",
+            f"The main numbers of each run, {' or '.join(filter(None, (measured, reasons)))}.{of_files}",
             narrow=len(runs) <= _FEW,
         ),
         _same_data(runs),

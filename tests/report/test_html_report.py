@@ -24,6 +24,7 @@ from hvq_jax.report.page import make_page
 from hvq_jax.report.sections.codes import codes
 from hvq_jax.report.sections.rates import rates
 from hvq_jax.report.sections.summary import card_texts
+from hvq_jax.report.sections.training import training
 from hvq_jax.report.write import write_report
 from hvq_jax.runs.loaded import LoadedRun
 from hvq_jax.runs.trained import TrainedRun
@@ -168,6 +169,14 @@ def test_a_file_that_was_not_measured_is_that_of_the_summary(found):
     summary = {**found.summary, "coded": {"test": stored}}
     cards = list(card_texts(dataclasses.replace(found, metrics=metrics, summary=summary)))
     assert ("Bytes per image, in a file", "20.0", "5,120 for 256 images") in cards
+    elsewhere = dataclasses.replace(found, name="b", metrics=metrics, summary=summary)
+
+    def caption(*runs):
+        return to_html(comparison(runs, Detail(0, 1), lambda make, *given: make(*given))[0])
+
+    stored = "Files could not be coded here: their bytes are as stored, by 256 of b."
+    assert f"measured on {NUM_IMAGES} test images. {stored}" in caption(found, elsewhere)
+    assert "could not be coded" not in caption(found, found)
 
 
 def test_options_that_differ_from_their_defaults_come_first(html):
@@ -208,6 +217,16 @@ def test_all_images_can_be_decoded_and_are_those_of_the_run(found, html):
     images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))) for source in sources]
     for image in (found.examples.originals[0], found.examples.reconstructions[-1], found.drawn.nearest.images[0]):
         assert any(np.array_equal(image[..., 0], other) for other in images)
+
+
+def test_the_two_kinds_of_lines_are_told_where_there_are_two(found):
+    def text(records):
+        return "".join(training(dataclasses.replace(found, records=records)).itertext())
+
+    assert "Thin lines are the training split" in text(found.records)
+    only = [row for row in found.records if row["split"] == "train"]
+    assert "Thin lines" not in text(only)
+    assert "Hold the pointer over a point" in text(only)
 
 
 def test_runs_side_by_side(side_by_side):

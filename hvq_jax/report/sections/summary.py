@@ -1,7 +1,7 @@
 """The cards at the top: the numbers that matter, each with what it means."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from hvq_jax.report.blocks import card, number, percent
 from hvq_jax.report.findings import Findings
@@ -11,6 +11,16 @@ from hvq_jax.report.markup import Element, element
 def cards(found: Findings) -> Element:
     """Return the cards of a run."""
     return element("div", [card(*texts) for texts in card_texts(found)], class_="cards")
+
+
+def coded_metrics(found: Findings) -> Mapping[str, float]:
+    """Return the metrics of a file: those measured here or, where no file can be coded here, those of the summary.
+
+    The latter may be of another number of images; either has its own, `num_images`.
+    """
+    if "coded_bytes" in found.metrics:
+        return found.metrics
+    return found.summary.get("coded", {}).get("test", {})
 
 
 def card_texts(found: Findings) -> Iterator[tuple[str, str, str]]:
@@ -27,8 +37,7 @@ def card_texts(found: Findings) -> Iterator[tuple[str, str, str]]:
         yield "Bits per image", f"{metrics['bits_per_image']:.0f}", "of its latent, by the prior"
     elif "nats_per_latent" in metrics:
         yield "Bits per latent", f"{metrics['nats_per_latent'] / math.log(2):.0f}", "by the prior"
-    coded = metrics if "coded_bytes" in metrics else found.summary.get("coded", {}).get("test", {})
-    if "coded_bytes" in coded:
+    if "coded_bytes" in (coded := coded_metrics(found)):
         mean = coded["coded_bits_per_image"] / 8
         yield (
             "Bytes per image, in a file",

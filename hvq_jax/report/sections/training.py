@@ -41,10 +41,10 @@ def training(found: Findings) -> Element | None:
     figures = [_one_figure(panel, curves) for panel, curves in drawn if curves]
     if not figures:
         return None
-    how = "Thin lines are the training split, thick ones with points the validation split. Hold the pointer over a "
-    return section(
-        "Training", element("p", f"{how}point to read its value."), element("div", figures, class_="figures")
-    )
+    how = "Hold the pointer over a point to read its value."
+    if any(len({split for _, split in curves}) > 1 for _, curves in drawn):
+        how = f"Thin lines are the training split, thick ones with larger points the validation split. {how}"
+    return section("Training", element("p", how), element("div", figures, class_="figures"))
 
 
 def _one_figure(panel: Panel, curves: Curves) -> Element:
