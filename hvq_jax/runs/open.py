@@ -21,7 +21,7 @@ from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
 from hvq_jax.progress import quietly
 from hvq_jax.runs.history import Change, in_words, read_history, with_changes, write_history
 from hvq_jax.runs.init_from import Start, start_from
-from hvq_jax.runs.memory import check_memory
+from hvq_jax.runs.memory import check_memory, check_states
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RECORDED, RunOptions, from_dict, to_dict
 from hvq_jax.runs.overview import overview
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
@@ -147,6 +147,7 @@ def open_run(
                 run = LatentRun(fitted, context, dataset)
             else:
                 run = ImageRun(fitted, context, dataset, options.autoencoder_model(dataset.image_shape))
+            check_states(run)
         check_agreement(description)
         with flags_named():
             start = _start(run, tuple(dataset.class_names))
@@ -210,7 +211,7 @@ def _shared(options: RunOptions) -> dict[str, Any]:
 
 
 def _to_initialise(options: RunOptions, folder: Path) -> list[str]:
-    """Return the stages that start anew; the states of the others have fitted into memory."""
+    """Return the stages that start anew; the sizes of the others are known when their run is opened."""
     return [stage for stage in options.stages if newest_step(folder / CHECKPOINTS / stage) is None]
 
 

@@ -11,9 +11,7 @@ from hvq_jax.progress import num_bytes_in_words
 from hvq_jax.runs.memory import device_bytes, state_bytes, trace
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.run import Run
-from hvq_jax.training.checkpoint import newest_step
-from hvq_jax.training.loop import checkpoint_folder, num_training_steps
-from hvq_jax.training.stage import Stage
+from hvq_jax.training.loop import num_training_steps
 
 _WIDEST_NOTE = 110  # characters of the description of a data set
 _CONTINUED = ("note", "size")  # lines that go on with what the one before is about
@@ -23,7 +21,7 @@ def overview(run: Run) -> list[str]:
     """Return at most eight lines on a run that is about to start."""
     options = run.options
     # Tracing takes a fraction of a second: not for a finished run.
-    sizes = {name: _sizes(run, name) for name in options.stages if steps_left(run, run.blank_stage(name))}
+    sizes = {name: _sizes(run, name) for name in options.stages if run.steps_left(run.blank_stage(name))}
     lines = {
         "device": _devices(run),
         "data": f"{run.data_title}: {run.data_counts}",
@@ -47,12 +45,6 @@ def _memory(needed: int) -> str:
         return ""
     total = num_bytes_in_words(device_bytes())
     return f"at least {num_bytes_in_words(needed)} of {total} per device, for parameters, gradients, Adam and a batch"
-
-
-def steps_left(run: Run, stage: Stage) -> int:
-    """Return the number of steps that a stage of a run has still to take."""
-    num_steps = num_training_steps(getattr(run.options, stage.name), run.train_split)
-    return num_steps - (newest_step(checkpoint_folder(stage, run.workdir)) or 0)
 
 
 def model_in_words(options: RunOptions, latent_shape: tuple[int, int]) -> str:
@@ -82,10 +74,10 @@ def model_in_words(options: RunOptions, latent_shape: tuple[int, int]) -> str:
 def _sizes(run: Run, name: str) -> tuple[int, int]:
     """Return the number of parameters of a stage, and the bytes of its training state and a batch on a device."""
     stage, options = run.blank_stage(name), getattr(run.options, name)
-    params, state = trace(stage)
+    params, _ = trace(stage)
     count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     batch = options.batch_size // run.context.parallel.num_devices * stage.item.size * stage.item.dtype.itemsize
-    return count, state_bytes(params, state, options, stage.frozen) + batch
+    return count, state_bytes(stage, options) + batch
 
 
 def _length(run: Run, name: str) -> str:

@@ -23,7 +23,6 @@ from hvq_jax.files import as_typed
 from hvq_jax.progress import duration, num_bytes_in_words
 from hvq_jax.runs.open import open_run
 from hvq_jax.runs.options import RunOptions
-from hvq_jax.runs.overview import steps_left
 from hvq_jax.runs.run import Run
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.loop import make_schedule, num_training_steps
@@ -70,7 +69,7 @@ def plan_experiment(
         plans = []
         for name in run.options.stages:
             stage = run.blank_stage(name)
-            if not steps_left(run, stage):
+            if not run.steps_left(stage):
                 say(f"{name:14}trained to its last step")
                 continue
             plans.append(plan_stage(run, stage))
@@ -91,7 +90,7 @@ def plan_stage(run: Run, stage: AutoencoderStage | PriorStage) -> StagePlan:
     dispatch: Any = compiled_steps(stage, options, run.options.seed, parallel)
     state = parallel.replicate(compiled_initial_state(stage, options, run.options.seed)())
     taken = Taken.by(_noise(stage, options.batch_size // jax.process_count()), options.learning_rate)
-    left = steps_left(run, stage)
+    left = run.steps_left(stage)
     size = steps_per_dispatch(options, run.train_split, taken=num_steps - left)
     group = parallel.shard_steps([taken] * size)
     compiled = dispatch.lower(state, group).compile()

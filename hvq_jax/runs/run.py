@@ -38,7 +38,7 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step
+from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step, num_training_steps
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import evaluator
 from hvq_jax.training.stage import Stage
@@ -97,6 +97,11 @@ class Run(abc.ABC):
     @abc.abstractmethod
     def blank_stage(self, name: str) -> AutoencoderStage | PriorStage:
         """Return the stage `name` without data: it has no images to show, and all codes have continuous parts."""
+
+    def steps_left(self, stage: Stage) -> int:
+        """Return the number of steps that a stage has still to take."""
+        num_steps = num_training_steps(getattr(self.options, stage.name), self.train_split)
+        return num_steps - (newest_step(checkpoint_folder(stage, self.workdir)) or 0)
 
     @abc.abstractmethod
     def work(self) -> None:

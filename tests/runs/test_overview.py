@@ -12,10 +12,10 @@ import hvq_jax
 import train
 from hvq_jax.devices.preemption import Preemption
 from hvq_jax.quantizers import LatentOptions
-from hvq_jax.runs import overview, plan
+from hvq_jax.runs import memory, overview, plan
 from hvq_jax.runs.ending import next_command
 from hvq_jax.runs.flags import parse_command_line
-from hvq_jax.runs.memory import state_bytes, trace
+from hvq_jax.runs.memory import state_bytes, trace, tree_bytes
 from hvq_jax.runs.open import open_run
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import model_in_words
@@ -56,8 +56,8 @@ def test_a_plan_says_what_a_run_would_take_and_writes_nothing(trained_run, tiny_
         found = re.fullmatch(rf"{name} +{steps} steps of about .+: .+; memory (\S+) ([KM])iB per device", line)
         num_bytes = float(found[1]) * {"K": 2**10, "M": 2**20}[found[2]]
         options = getattr(trained.options, name)
-        params = trained.variables.params if name == "autoencoder" else trained.prior_params
-        assert state_bytes(params, (), options) / 2 < num_bytes < 2**30  # half: gradients may be used as they arise
+        stage = trained.autoencoder_stage if name == "autoencoder" else trained.prior_stage(trained.tables)
+        assert state_bytes(stage, options) / 2 < num_bytes < 2**30  # half: gradients may be used as they arise
     assert end.endswith(f"nothing was trained, and nothing written to {workdir}.")
 
 
@@ -91,9 +91,38 @@ def test_items_are_those_that_a_stage_is_trained_on(opened, monkeypatch):
 def test_a_whole_batch_is_on_the_devices_however_many_parts_it_is_seen_in(opened, name, item_bytes):
     fit_options = dataclasses.replace(getattr(opened.options, name), accumulate_steps=4)
     run = dataclasses.replace(opened, options=dataclasses.replace(opened.options, **{name: fit_options}))
-    params, model_state = trace(run.blank_stage(name))
     _, num_bytes = overview._sizes(run, name)
-    assert num_bytes - state_bytes(params, model_state, fit_options) == 64 // 4 * item_bytes
+    assert num_bytes - state_bytes(run.blank_stage(name), fit_options) == 64 // 4 * item_bytes
+
+
+@pytest.mark.parametrize(("frozen", "copies_of_decoder"), [((), 5), (("decoder",), 2)])
+def test_the_memory_of_a_state_is_that_of_parameters_gradients_moments_and_average(opened, frozen, copies_of_decoder):
+    stage = dataclasses.replace(opened.blank_stage("autoencoder"), frozen=frozen)
+    options = dataclasses.replace(opened.options.autoencoder, average_decay=0.9)
+    params, model_state = trace(stage)
+    decoder = tree_bytes(params["decoder"])
+    expected = 5 * (tree_bytes(params) - decoder) + copies_of_decoder * decoder + tree_bytes(model_state)
+    assert 0 <= state_bytes(stage, options) - expected < 64  # counters of steps
+
+
+def test_a_run_that_goes_on_on_a_smaller_device_is_refused(trained_run, tmp_path, monkeypatch, capsys):
+    copy = shutil.copytree(trained_run, tmp_path / "run")
+    before = files_of(copy)
+    monkeypatch.setattr(memory, "state_bytes", lambda *_: 2**60)
+    assert train.main([f"--workdir={copy}", "--config.autoencoder.num_steps=12"]) == 1
+    line = capsys.readouterr().err
+    assert line.startswith("error: the training state of the autoencoder takes at least 1,073,741,824.0 GiB, and a ")
+    assert line.endswith(" GiB: resume the run on a larger one\n")
+    assert files_of(copy) == before
+    assert train.main([f"--workdir={copy}", "--plan"]) == 0  # nothing is left to train
+
+
+def test_each_stage_is_traced_once_where_a_run_goes_on(trained_run, tmp_path):
+    copy = shutil.copytree(trained_run, tmp_path / "run")
+    config = parse_command_line([f"--workdir={copy}", "--config.autoencoder.num_steps=12"]).config
+    trace.cache_clear()
+    with open_run(config, str(copy), Preemption(), writes=False):
+        assert trace.cache_info().misses == 1
 
 
 def test_a_run_ends_with_what_matters_and_a_quiet_one_in_silence(trained_run, tmp_path, capsys):
