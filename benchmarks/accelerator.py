@@ -31,7 +31,6 @@ import os
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +51,10 @@ from hvq_jax.files import write_json
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.dispatch import compile_dispatch
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
-from hvq_jax.training.programs import initial_state
+from hvq_jax.training.programs import Taken, compiled_initial_state, compiled_steps
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import train_step
 
 _ROOT = Path(__file__).parents[1]
 _MIB = 2**20
@@ -115,7 +112,7 @@ class Measurement:
     flop_per_image: int  # of a training step
     peak: float  # FLOP/s of one device
     peak_source: str  # "published" or "measured"
-    memory_bytes: int  # of one device
+    memory_bytes: int | None  # of one device; None where JAX says neither a peak nor a plan
     memory_source: str  # "peak" or "planned"
     final_loss: float
 
@@ -153,12 +150,12 @@ def make_subject(row: Row, dtype: str, batch: int) -> tuple[Stage, FitOptions, B
     return AutoencoderStage(model, images[:1]), options.autoencoder, batch_of_noise, 3 * networks + search
 
 
-def measure_memory(compiled: Any) -> tuple[int, str]:
-    """Return the bytes of the fullest device and their source: its peak so far, or XLA's plan."""
+def measure_memory(compiled: Any) -> tuple[int | None, str]:
+    """Return the bytes of the fullest device and their source: its peak so far, or XLA's plan, None if it has none."""
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("peak_bytes_in_use" in of_device for of_device in stats):
         return max(of_device["peak_bytes_in_use"] for of_device in stats), "peak"
-    return program_bytes(compiled) or 0, "planned"
+    return program_bytes(compiled), "planned"
 
 
 def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
@@ -169,16 +166,9 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     on_cpu = device.platform == "cpu"
     group = 1 if on_cpu else min(steps, STEPS_PER_DISPATCH)
     dispatches = math.ceil(steps / group)
-    step = partial(
-        train_step,
-        loss_function=stage.loss,
-        optimizer=options.make_optimizer(steps),
-        seed=0,
-        axis_name=parallel.axis_name,
-    )
-    state = parallel.replicate(jax.jit(partial(initial_state, stage, options, 0))())
-    batches = parallel.shard_steps([one_batch] * group)
-    dispatch: Any = compile_dispatch(step, parallel)
+    state = parallel.replicate(compiled_initial_state(stage, options, 0)())
+    batches = parallel.shard_steps([Taken.by(one_batch, options.learning_rate)] * group)
+    dispatch: Any = compiled_steps(stage, options, 0, parallel)
     compiled = dispatch.lower(state, batches).compile()
     state, reports = jax.block_until_ready(compiled(state, batches))
     start = time.perf_counter()
@@ -227,11 +217,12 @@ def measure_in_new_process(name: str, dtype: str, batch: int, steps: int) -> Mea
 def cells(measurement: Measurement) -> str:
     """Return a row of the table."""
     m = measurement
+    memory = "unknown" if m.memory_bytes is None else f"{m.memory_bytes / _MIB:,.0f} {m.memory_source}"
     rate = f"{m.images_per_second:,.0f}" if m.images_per_second >= 100 else f"{m.images_per_second:.3g}"
     return (
         f"{ROWS[m.row].title} | {m.dtype} | {m.batch} | {rate} | {1e3 * m.seconds_per_step:,.1f} | "
         f"{m.flop_per_image / 1e6:,.1f} | {m.peak / 1e12:,.2f} {m.peak_source} | {m.utilisation:.1%} | "
-        f"{m.memory_bytes / _MIB:,.0f} {m.memory_source}"
+        f"{memory}"
     )
 
 

@@ -68,6 +68,7 @@ def test_a_row_of_the_table_and_of_the_file():
     title = "autoencoder, 28×28×1, D = 256"
     assert cells(m) == f"{title} | bfloat16 | 128 | 64,000 | 2.0 | 3,000.0 | 480.00 published | 20.0% | 3,072 peak"
     assert cells(m).count("|") == HEADER.count("|")
+    assert cells(measurement(memory_bytes=None)).endswith(" | 20.0% | unknown")
     assert record(m)["images_per_second"] == 64_000
     assert record(m)["memory_bytes"] == 3 * 2**30
 
@@ -85,6 +86,9 @@ def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
         def memory_stats(self):
             return {"peak_bytes_in_use": self.peak}
 
+    with monkeypatch.context() as patch:
+        patch.setattr(accelerator, "program_bytes", lambda _: None)
+        assert measure_memory(compiled) == (None, "planned")
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(7)])
     assert measure_memory(compiled) == (7, "peak")
 
