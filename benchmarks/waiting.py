@@ -155,6 +155,7 @@ class Row:
     command: str
     time: Callable[[Place], Times]
     is_warmed: bool = True  # run once before it is timed, so that its compiled programs are there
+    needs: str | None = None  # what is made before: "data", the quickstart's; "run", a finished one
 
 
 ROWS = {
@@ -164,23 +165,38 @@ ROWS = {
         f"python train.py {_QUICKSTART}",
         _first_step_uncompiled,
         is_warmed=False,
+        needs="data",
     ),
     "again": Row(
         "the quickstart to its first step, compiled by an earlier start",
         f"python train.py {_QUICKSTART}",
         _first_step_again,
+        needs="data",
     ),
-    "finished": Row("a finished run, started again", "python train.py --workdir=RUN", _finished),
-    "sample": Row("64 images as a grid", "python sample.py --workdir=RUN --out=grid.png", _sample),
+    "finished": Row("a finished run, started again", "python train.py --workdir=RUN", _finished, needs="run"),
+    "sample": Row("64 images as a grid", "python sample.py --workdir=RUN --out=grid.png", _sample, needs="run"),
     "prepare": Row(
         "preparing Fashion-MNIST from its four files",
         "hvq.load_dataset('fashion_mnist', manual_dir=DIR)",
         _prepare,
         is_warmed=False,
     ),
-    "quickstart": Row("the whole quickstart, nothing compiled yet", "make quickstart", _quickstart, is_warmed=False),
+    "quickstart": Row(
+        "the whole quickstart, nothing compiled yet", "make quickstart", _quickstart, is_warmed=False, needs="data"
+    ),
 }
 HEADER = ["", "command", "CPU s", "(min–max)", "wall s", "(min–max)"]
+
+
+def make_what_is_needed(names: Sequence[str], place: Place, run: Path | None) -> None:
+    """Prepare the data set of these rows, and train a short run or copy `run`, before anything is timed."""
+    needed = {ROWS[name].needs for name in names}
+    if "data" in needed:
+        place.time(["-c", _PREPARE_MINI, str(place.data_dir)])
+    if "run" in needed and run is None:
+        place.time(place.train(place.run, *_SHORT))
+    elif "run" in needed and run is not None:
+        shutil.copytree(run, place.run)
 
 
 def measure(name: str, place: Place, runs: int) -> dict[str, Any]:
@@ -278,13 +294,7 @@ def main(arguments: list[str]) -> None:
     report: dict[str, Any] = {"conditions": conditions(("jax",), options.runs), "rows": []}
     with tempfile.TemporaryDirectory(prefix="hvq_jax_waiting_") as folder:
         place = Place(options.checkout, Path(folder), options.manual_dir)
-        if {"finished", "sample"} & set(options.rows):
-            if options.run is None:
-                place.time(place.train(place.run, *_SHORT))
-            else:
-                shutil.copytree(options.run, place.run)
-        if {"first", "again"} & set(options.rows):
-            place.time(["-c", _PREPARE_MINI, str(place.data_dir)])
+        make_what_is_needed(options.rows, place, options.run)
         print_header(HEADER)
         for name in options.rows:
             report["rows"].append(measure(name, place, options.runs))

@@ -1,6 +1,7 @@
 """The compiled programs whose growth is measured, with given sizes, and the memory that XLA plans for each."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -44,8 +45,9 @@ class Program:
 
 
 def planned_mib(compiled: Any) -> float:
-    """Return `program_bytes` in MiB; 0 where the backend does not say."""
-    return (program_bytes(compiled) or 0) / 2**20
+    """Return `program_bytes` in MiB; not a number where the backend does not say."""
+    planned = program_bytes(compiled)
+    return math.nan if planned is None else planned / 2**20
 
 
 def _options(sizes: Sizes, latent: str = "projected") -> RunOptions:

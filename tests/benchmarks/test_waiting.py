@@ -40,6 +40,20 @@ def test_a_command_that_fails_is_no_measurement(place, program, until):
         place.time(["-c", program], until=until)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_no_row_but_its_own_times_the_preparation_of_data_or_the_training_of_the_run(name, tmp_path, monkeypatch):
+    commands = []
+    place = Place(waiting._ROOT, tmp_path, "")
+    monkeypatch.setattr(Place, "time", lambda _, arguments, **options: commands.append(arguments) or Times(0, 0))
+    waiting.make_what_is_needed([name], place, None)
+    made, commands[:] = [*commands], []
+    measure(name, place, 1)
+    if any(str(place.data_dir) in " ".join(command) for command in commands):
+        assert made == [["-c", waiting._PREPARE_MINI, str(place.data_dir)]]
+    if any(str(place.run) in " ".join(command) for command in commands):
+        assert [command[0] for command in made] == ["train.py"]
+
+
 @pytest.mark.parametrize(("warmed", "calls"), [(True, 4), (False, 3)])
 def test_a_row_is_warmed_where_it_finds_compiled_programs(monkeypatch, place, warmed, calls):
     given = iter(range(10))
