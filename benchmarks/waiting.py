@@ -33,11 +33,12 @@ from benchmarks.measuring.command import (
     conditions,
     print_header,
     print_line,
+    stored,
 )
 from hvq_jax.command import exit_status
 from hvq_jax.commands import NAMES
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_json, write_json
+from hvq_jax.files import write_json
 
 _ROOT = Path(__file__).parents[1]
 _QUICKSTART = "--config=configs/quickstart.py"
@@ -245,14 +246,9 @@ def table(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def stored(paths: str) -> list[dict[str, Any]]:
+def stored_reports(paths: str) -> list[dict[str, Any]]:
     """Return the contents of one or two files of --json; raise UserError if they are none."""
-    reports: list[dict[str, Any]] = []
-    for path in paths.split(","):
-        report = read_json(Path(path), dict, advice="give a file that --json has written")
-        if report is None or "rows" not in report:
-            raise UserError(f"{path}: holds no results of benchmarks.waiting; give a file that --json has written")
-        reports.append(report)
+    reports = [stored(path, "benchmarks.waiting") for path in paths.split(",")]
     if len(reports) > 2:
         raise UserError(f"--show={paths}: give one file, or an earlier and a later one")
     return reports
@@ -285,7 +281,7 @@ def main(arguments: list[str]) -> None:
     """Measure and print a table."""
     options = parse(arguments)
     if options.show:
-        header, *rows = table(reports := stored(options.show))
+        header, *rows = table(reports := stored_reports(options.show))
         print_header(header)
         for row in rows:
             print_line(row)

@@ -17,6 +17,7 @@ from benchmarks import speed, waiting
 from benchmarks.measuring.command import Parser
 from hvq_jax.command import exit_status
 from hvq_jax.files import write_text
+from studies.markdown import markdown
 from studies.numbers import rewrite
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
@@ -28,10 +29,11 @@ def tables() -> dict[str, str]:
     found = {}
     if (stored := _RESULTS / "speed.json").exists():
         measured = speed.stored(str(stored))
-        found["speed"] = _table([speed.HEADER, *map(speed.cells, measured["rows"])], measured["conditions"])
+        found["speed"] = _table(speed.HEADER, [*map(speed.cells, measured["rows"])], measured["conditions"])
     if (stored := _RESULTS / "waiting.json").exists():
-        waited = waiting.stored(f"{_RESULTS / 'waiting_before.json'},{stored}")
-        found["waiting"] = _table(waiting.table(waited), waited[-1]["conditions"])
+        waited = waiting.stored_reports(f"{_RESULTS / 'waiting_before.json'},{stored}")
+        header, *rows = waiting.table(waited)
+        found["waiting"] = _table(header, rows, waited[-1]["conditions"])
     return found
 
 
@@ -41,9 +43,8 @@ def written(page: str) -> str:
     return rewrite(page, {}, kept | tables(), PAGE.name)
 
 
-def _table(lines: list[list[str]], conditions: str) -> str:
-    header, *rows = [f"| {' | '.join(line)} |\n" for line in lines]
-    return "".join([header, f"|{' --- |' * len(lines[0])}\n", *rows, f"\n{conditions[0].upper()}{conditions[1:]}.\n"])
+def _table(header: list[str], rows: list[list[str]], conditions: str) -> str:
+    return f"{markdown(header, rows)}\n{conditions[0].upper()}{conditions[1:]}.\n"
 
 
 def main(arguments: list[str]) -> None:

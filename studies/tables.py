@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from hvq_jax.errors import UserError
 from hvq_jax.files import whole_file, write_text
 from studies.cells import Cell
+from studies.markdown import markdown
 from studies.results import is_kept, read, read_curve
 from studies.run_metrics import FIRST, spikes
 
@@ -74,12 +75,6 @@ def spread(values: list[Any]) -> str:
         return ""
     mean = f"{statistics.mean(known):.3g}"
     return f"{mean} ± {(max(known) - min(known)) / 2:.2g}" if len(known) > 1 else mean
-
-
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def save_figure(figure: Figure, path: Path, **options: Any) -> None:

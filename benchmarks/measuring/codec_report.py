@@ -13,6 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from benchmarks.measuring.codec_curves import MOSAICS, SINGLE_FILES, Curve, Report
 from hvq_jax.evaluation.palette import BLACK, LATENT_COLORS
 from hvq_jax.files import whole_file, write_text
+from studies.markdown import markdown
 
 TARGETS = (0.04, 0.03, 0.02, 0.015, 0.01, 0.005, 0.002, 0.001)  # MSE
 
@@ -48,7 +49,7 @@ def tables(report: Report) -> str:
         rates_table(report),
         *(["Runs, and the bits that the others need for the same MSE:\n", runs_table(report)] if runs else []),
         "All points:\n",
-        _table(["", "setting", "images", "bits per image", "MSE", "PSNR, dB", "SSIM"], _points(report)),
+        markdown(["", "setting", "images", "bits per image", "MSE", "PSNR, dB", "SSIM"], _points(report)),
         "Settings that do not vary:\n",
         "".join(f"* {name}: {curve['settings'] or 'none'}\n" for name, curve in report["curves"].items()),
     ]
@@ -60,7 +61,7 @@ def rates_table(report: Report) -> str:
     curves = _split(report)[0]
     reached = [mse for mse in TARGETS if any(bits_at(curve, mse) for curve in curves.values())]
     rows = [[name, *(_bits(bits_at(curve, mse)) for mse in reached)] for name, curve in curves.items()]
-    return _table(["MSE", *(f"{mse:g}" for mse in reached)], rows)
+    return markdown(["MSE", *(f"{mse:g}" for mse in reached)], rows)
 
 
 def runs_table(report: Report) -> str:
@@ -68,7 +69,7 @@ def runs_table(report: Report) -> str:
     curves, runs = _split(report)
     others = {name: curve for name, curve in curves.items() if not name.endswith(SINGLE_FILES)}
     head = ["run", "bits per image", "MSE", "PSNR, dB", "SSIM", *others]
-    return _table(head, [_run(name, run, others) for name, run in runs.items()])
+    return markdown(head, [_run(name, run, others) for name, run in runs.items()])
 
 
 def save_plot(report: Report, path: Path) -> None:
@@ -108,10 +109,6 @@ def _split(report: Report) -> tuple[dict[str, Curve], dict[str, Curve]]:
     """Return the curves of codecs, and those of runs by their names."""
     runs = {name: curve for name, curve in report["curves"].items() if name.startswith("run ")}
     return {name: curve for name, curve in report["curves"].items() if name not in runs}, runs
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in (head, ["---"] * len(head), *rows))
 
 
 def _run(name: str, run: Curve, curves: dict[str, Curve]) -> list[str]:

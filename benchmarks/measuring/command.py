@@ -8,9 +8,11 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from hvq_jax.errors import UserError
+from hvq_jax.files import read_json
+from studies.markdown import table_head, table_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,15 +57,22 @@ def check_json(path: str | None) -> None:
         raise UserError(f"--json={path}: the folder does not exist or is not writable")
 
 
+def stored(path: str, benchmark: str) -> dict[str, Any]:
+    """Return the content of a file of --json of a benchmark; raise UserError if it is none."""
+    report: dict[str, Any] | None = read_json(Path(path), dict, advice="give a file that --json has written")
+    if report is None or "rows" not in report:
+        raise UserError(f"{path}: holds no results of {benchmark}; give a file that --json has written")
+    return report
+
+
 def print_line(line: Iterable[str]) -> None:
     """Print a line of a Markdown table."""
-    print(f"| {' | '.join(line)} |", flush=True)
+    print(table_line(line), flush=True)
 
 
 def print_header(header: list[str]) -> None:
     """Print the first two lines of a Markdown table."""
-    print_line(header)
-    print_line(["---"] * len(header))
+    print(table_head(header), flush=True)
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

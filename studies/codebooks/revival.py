@@ -30,7 +30,7 @@ from hvq_jax.training.loop import RunContext, fit
 from hvq_jax.training.options import FitOptions
 from studies import find_folder
 from studies.comparison import name_device
-from studies.tables import markdown
+from studies.markdown import markdown
 
 NUM_CODES = tuple(64 * 2**power for power in range(8))
 OPTIONS = FitOptions(batch_size=16, num_epochs=2, log_every_steps=100, check_replicas_every_steps=0)

@@ -8,11 +8,11 @@ import numpy as np
 from studies import STUDIES, find_results
 from studies.comparison import compare
 from studies.defaults.cells import LATENTS
+from studies.markdown import markdown
 from studies.page import Page, find_page, numbers_of_cells, redraw_cells
 from studies.rates.report import read_all
 from studies.results import is_kept, read, read_curve
 from studies.run_metrics import FIRST, peaks
-from studies.tables import markdown
 
 _POSITIONS = 49  # of a latent of 28×28 images
 _RESULTS = find_results("defaults")

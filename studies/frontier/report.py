@@ -9,8 +9,9 @@ from studies.comparison import Difference
 from studies.frontier.cells import BASE_CODES, SEEDS, SMALL, Size, Training, trainings
 from studies.frontier.curves import ANCHOR, DECODERS, RATES, Made, by_curve, compare, means, read_all
 from studies.frontier.results import is_made, read_training, results_folder
+from studies.markdown import markdown
 from studies.numbers import format_number
-from studies.tables import markdown, spread
+from studies.tables import spread
 
 _PAIRS = (("coded", "fine-tuned"), ("coded", "as trained"), ("static", "fine-tuned"), ("static", "as trained"))
 

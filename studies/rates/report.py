@@ -11,8 +11,9 @@ from hvq_jax.errors import UserError
 from hvq_jax.evaluation.palette import curve_colors
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
+from studies.markdown import markdown
 from studies.rates.measure import NUM_BINS, STEPS, Measurement
-from studies.tables import markdown, save_figure
+from studies.tables import save_figure
 
 _ABOUT = {
     "share_outside": "positions with a continuous part",

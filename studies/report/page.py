@@ -4,12 +4,13 @@ import math
 import statistics
 
 from hvq_jax.files import write_text
+from studies.markdown import markdown
 from studies.page import Page, find_page
 from studies.report.cells import FULL, SEEDS, SMALL
 from studies.report.figures import FIGURES, Results, draw
 from studies.report.other_sizes import draw_all
 from studies.results import read
-from studies.tables import PLACE_HEAD, group_cells, markdown, split_by_place, spread, table
+from studies.tables import PLACE_HEAD, group_cells, split_by_place, spread, table
 
 _POSITIONS = 49  # of a latent of 28×28 images
 _SIZES = {"full": FULL, "small": SMALL}

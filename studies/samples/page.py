@@ -4,13 +4,14 @@ from typing import Any
 
 from studies import find_results
 from studies.cells import Cell
+from studies.markdown import markdown
 from studies.numbers import format_number
 from studies.page import Page, find_page
 from studies.samples.cells import cells
 from studies.samples.evaluate import read_baseline
 from studies.samples.report import judgement, redraw
 from studies.samples.sweep import read_sweep
-from studies.tables import group_cells, markdown, split_by_place
+from studies.tables import group_cells, split_by_place
 
 _PERCENT = ("class_accuracy", "precision", "recall")
 _LATENTS, _BUT_FREQUENCY = ("vq", "projected", "frequency", "combined"), ("vq", "projected", "combined")

@@ -7,10 +7,11 @@ from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_text
 from studies import find_folder, find_results
 from studies.cells import Cell
+from studies.markdown import markdown
 from studies.samples.cells import cells
 from studies.samples.evaluate import Judgement
 from studies.samples.sweep import read_sweep
-from studies.tables import PLACE_HEAD, group_cells, markdown, split_by_place, spread
+from studies.tables import PLACE_HEAD, group_cells, split_by_place, spread
 
 _HEAD = (
     "latent",
