@@ -84,6 +84,15 @@ def test_a_stored_table_is_shown_without_measuring(tmp_path, capsys):
     assert lines[2:] == [f"| {' | '.join(compared_cells(ROW, FASTER))} |", "", "conditions before", "conditions after"]
 
 
+def test_what_holds_no_results_is_refused_in_one_line(tmp_path):
+    write_json(tmp_path / "other.json", {"conditions": "of something else"})
+    with pytest.raises(UserError, match=r"other\.json: holds no results of benchmarks\.waiting; give a file that"):
+        main([f"--show={tmp_path / 'other.json'}"])
+    write_json(tmp_path / "other.json", {"conditions": "", "rows": [ROW]})
+    with pytest.raises(UserError, match="give one file, or an earlier and a later one"):
+        main([f"--show={','.join([str(tmp_path / 'other.json')] * 3)}"])
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
