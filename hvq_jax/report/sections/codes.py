@@ -139,13 +139,13 @@ def _atlas(atlas: Atlas, key: str) -> Element:
 
     def neighbour(level: int, code: int) -> list[Any]:
         place = place_of.get((level, code))
-        return [None if place is None else element("i", style=places[place]), f"{code} "]
+        return [None if place is None else element("i", style=places[place]), code]
 
     def about(place: int) -> Element:
         tile = atlas.tiles[place]
         of_level = f" of codebook {tile.level + 1}" if atlas.tiles[-1].level else ""
         uses = f"{tile.count:,} use{'' if tile.count == 1 else 's'}"
-        near = [neighbour(tile.level, code) for code in tile.neighbours]
+        near = [[", " * (number > 0), neighbour(tile.level, code)] for number, code in enumerate(tile.neighbours)]
         return element(
             "span",
             element("i", style=places[place]),
