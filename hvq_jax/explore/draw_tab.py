@@ -103,7 +103,10 @@ class CompleteTab(DrawnTab):
     """Completions of the image in hand."""
 
     title = "Complete"
-    hint = "Keeps the upper rows of the latent of the image in hand, which comes first, and draws the others."
+    hint = (
+        "Keeps the upper rows of the latent of the image in hand, and draws the others. The first image of the sheet "
+        "is the one in hand; click on another to take it instead."
+    )
 
     def __init__(self, session: Session, drawing: DrawingControls) -> None:
         """Make the tab, with an empty sheet."""

@@ -84,10 +84,6 @@ class EditTab:
         self.image.show(edited.image)
         self._follow()
 
-    def _undo(self) -> None:
-        if self.original is not None:
-            self._show(self.original)
-
     def _select_at(self, x: float, y: float) -> None:
         if self.edited is None:
             return
@@ -105,13 +101,15 @@ class EditTab:
         (rows, columns), (height, width) = edited.latents.shape[:2], edited.image.shape[:2]
         row_, column_ = self.position
         self.image.outline(column_ * width / columns, row_ * height / rows, width / columns, height / rows)
-        code = int(edited.indices[self.position].reshape(-1)[int(self.number.value) - 1])
-        gain = float(edited.gains[self.position].reshape(-1)[int(self.group.value) - 1])
+        code = int(edited.indices[self.position].reshape(-1)[_chosen(self.number)])
+        gain = float(edited.gains[self.position].reshape(-1)[_chosen(self.group)])
         self.text.text = f"Position: row {row_ + 1}, column {column_ + 1}"
         with self._following():
             self.code.value = code
             self.gain.start, self.gain.end = min(_GAINS[0], math.floor(gain)), max(_GAINS[1], math.ceil(gain))
             self.gain.value = gain
+            # The page tells of a slider that is released only where this differs, and nobody else sets it back.
+            self.gain.set_from_json("value_throttled", gain)
         has_gain = edited.indices.ndim == 2 and bool(self.with_gain[code])
         self.gain.disabled = self.group.disabled = not has_gain
         self.gain.title = "Gain" if has_gain else "Gain: this code is frequent, and seen as it is"
@@ -131,19 +129,30 @@ class EditTab:
             self.code.value = code
 
     def _change_code(self, code: int | None) -> None:
-        if self.edited is None or code is None or self._is_following:
-            return
-        edited, number = self.edited, int(self.number.value) - 1
-        self._decode(lambda: with_code(self.session.run, edited, self.position, int(code), number=number))
+        if code is not None and not self._is_following:
+            position, number = self.position, _chosen(self.number)
+            self._change(lambda edited: with_code(self.session.run, edited, position, int(code), number=number))
 
     def _change_gain(self, gain: float) -> None:
-        if self.edited is None or self._is_following:
-            return
-        edited, group = self.edited, int(self.group.value) - 1
-        self._decode(lambda: with_gain(self.session.run, edited, self.position, float(gain), group=group))
+        if not self._is_following:
+            position, group = self.position, _chosen(self.group)
+            self._change(lambda edited: with_gain(self.session.run, edited, position, float(gain), group=group))
 
-    def _decode(self, change: Callable[[], Edited]) -> None:
-        self.session.work("Decoding …", lambda: self._show(change()))
+    def _undo(self) -> None:
+        original = self.original
+        if original is not None:
+            self._change(lambda edited: original)
+
+    def _change(self, change: Callable[[Edited], Edited]) -> None:
+        """Change the latent as it is once all earlier changes are made; not that of an image taken in the meantime."""
+        original = self.original
+
+        def decode() -> None:
+            if self.edited is not None and self.original is original:
+                self._show(change(self.edited))
+
+        if original is not None:
+            self.session.work("Decoding …", decode)
 
 
 class Palette:
@@ -173,6 +182,11 @@ class Palette:
         number = self.sheet.number_at(x, y)
         if number is not None:
             self.on_pick(int(self.order[number]))
+
+
+def _chosen(which: Spinner) -> int:
+    """Return the number that is chosen, from 0; the first while the field is empty."""
+    return 0 if which.value is None else int(which.value) - 1
 
 
 def _which(what: str, shape: tuple[int, ...]) -> Spinner:

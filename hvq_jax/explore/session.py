@@ -1,6 +1,7 @@
 """What one open page shares between its parts: the run, the image in hand, and the line that says what goes on."""
 
 import html
+from collections import deque
 from collections.abc import Callable
 
 import numpy as np
@@ -25,6 +26,7 @@ class Session:
         self.image: np.ndarray | None = None  # [H, W, C] uint8, the image in hand
         self.status = Div(text="", name="status", css_classes=["status"])
         self._listeners: list[Taken] = []
+        self._waiting: deque[Callable[[], None]] = deque()
 
     def on_take(self, listener: Taken) -> None:
         """Call `listener` with each image that is taken in hand, and its latent."""
@@ -43,14 +45,15 @@ class Session:
         return self.image
 
     def work(self, doing: str, compute: Callable[[], None]) -> None:
-        """Say what is done, do it, and say in one line what went wrong."""
+        """Say what is done, do it after all that was asked for before, and say in one line what went wrong."""
         self.status.text = html.escape(doing)
-        self.document.add_timeout_callback(lambda: self._do(compute), _UNTIL_SHOWN)
+        self._waiting.append(compute)
+        self.document.add_timeout_callback(self._do_next, _UNTIL_SHOWN)
 
-    def _do(self, compute: Callable[[], None]) -> None:
+    def _do_next(self) -> None:
         problem = ""
         try:
-            compute()
+            self._waiting.popleft()()
         except (UserError, ImageError) as error:
             problem = f"<b>{html.escape(str(error))}</b>"
         self.status.text = problem
