@@ -75,7 +75,7 @@ def _page(runs: tuple[Findings, ...], detail: Detail, once: Once, note: str = ""
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("style", files("hvq_jax.report").joinpath("style.css").read_text()),
+        element("style", files("hvq_jax.report").joinpath("style.css").read_text(encoding="utf-8")),
     )
     return element("html", head, body, lang="en")
 
