@@ -21,6 +21,7 @@ from pathlib import Path
 
 from hvq_jax.devices.xla import knows_options, set_cpu_options
 
+gc.disable()  # while modules and tests are imported, of which nothing is garbage
 set_cpu_options()
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
 
@@ -32,6 +33,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"  # eagerly, all workers compile the same small ones
     os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # neither lines of Python nor names of modules in programs
     os.environ["FLAX_PROFILE"] = "0"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # its threads wait by spinning, and all cores are busy anyway
     os.environ["JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"] = "none"  # as in commands that tests start
     os.environ["HVQ_JAX_WORKER_OUTPUTS"] = _outputs
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
@@ -57,6 +59,10 @@ from hvq_jax.data.builders.idx import read_idx  # noqa: E402
 from hvq_jax.data.datasets import load_dataset  # noqa: E402
 from hvq_jax.evaluation import plots  # noqa: E402
 from tests.data.published_files import write_idx_files  # noqa: E402
+from tests.mlir_context import share_context  # noqa: E402
+
+if knows_options():  # and what is within this version of JAX
+    share_context()
 
 EMBEDDED = Path(__file__).parents[1] / "hvq_jax" / "data" / "embedded" / "fashion_mnist_test"
 
@@ -96,6 +102,7 @@ def pytest_collection_finish():
     """Collect garbage less often, and never look at the modules and the tests, which stay until the end."""
     gc.freeze()
     gc.set_threshold(10_000, 20, 20)
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

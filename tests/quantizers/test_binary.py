@@ -79,7 +79,7 @@ def test_the_numbers_are_a_linear_map_and_for_bsq_its_direction(family, z_e):
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(family, z_e):
     """By all codes and by the vectors of a few indices, compiled or not."""
     model = make_quantizer(quantizer(family).latent_options, quantizer(family).codebook_options)
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.jit(model.init)(jax.random.key(0))
     params["up"]["bias"] = jax.random.normal(jax.random.key(3), (D,))
     latent = jax.jit(model.quantize)(params, state, z_e)
     np.testing.assert_array_equal(latent.z_bar, latent.z_q)

@@ -70,7 +70,7 @@ def test_the_first_level_is_plain_finite_scalar_quantization():
 @pytest.mark.parametrize("jit", [False, True])
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(jit):
     model = make_quantizer(quantizer().latent_options, quantizer().codebook_options)
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.jit(model.init)(jax.random.key(0))
     params["up"]["bias"] = jax.random.normal(jax.random.key(3), (D,))
     z_e = 3 * jax.random.normal(jax.random.key(1), (2, 3, 3, D))
     quantize, codes, vectors = (jax.jit(f) if jit else f for f in (model.quantize, model.codes, model.vectors))

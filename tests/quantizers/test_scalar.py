@@ -88,7 +88,7 @@ def test_normal_numbers_reach_both_halves_of_the_levels_about_equally():
 @pytest.mark.parametrize("jit", [False, True])
 def test_decoding_indices_is_the_forward_pass_bit_for_bit(jit):
     model = quantizer()
-    params, state = model.init(jax.random.key(0))
+    params, state = jax.jit(model.init)(jax.random.key(0))
     z_e = 3 * jax.random.normal(jax.random.key(1), (2, 3, 3, D))
     quantize, codes = (jax.jit(f) if jit else f for f in (model.quantize, model.codes))
     latent = quantize(params, state, z_e)
