@@ -18,6 +18,7 @@ from benchmarks.measuring.quiet import read, share_of_others
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.workloads.rows import TORCH, Subject
+from hvq_jax.devices import huge_pages
 from hvq_jax.errors import UserError
 
 _ROOT = Path(__file__).parents[2]
@@ -47,10 +48,11 @@ class Process:
         command += ["--check"] if check else []
         command += [f"--positions={positions}"] if positions else []
         command += [f"--torch={json.dumps(dataclasses.asdict(settings))}"] if settings else []
+        own = settings.environment if settings else huge_pages.environment()  # as our commands start
         self._process = subprocess.Popen(
             command,
             cwd=_ROOT,
-            env={**os.environ, "JAX_PLATFORMS": "cpu", **(settings.environment if settings else {})},
+            env={**os.environ, "JAX_PLATFORMS": "cpu", **own},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

@@ -4,6 +4,8 @@ import dataclasses
 import os
 from typing import Any
 
+from hvq_jax.devices import huge_pages
+
 
 @dataclasses.dataclass(frozen=True)
 class TorchSettings:
@@ -14,11 +16,15 @@ class TorchSettings:
     fused: bool = False  # Adam in one kernel
     compiled: bool = False  # torch.compile
     wait_policy: str | None = None  # OMP_WAIT_POLICY: whether idle threads spin (ACTIVE) or sleep (PASSIVE)
+    huge_pages: bool = False  # for tensors, asked for by PyTorch and by glibc
 
     @property
     def environment(self) -> dict[str, str]:
         """Environment variables that have to be set before the process starts."""
-        return {} if self.wait_policy is None else {"OMP_WAIT_POLICY": self.wait_policy}
+        return {
+            **({} if self.wait_policy is None else {"OMP_WAIT_POLICY": self.wait_policy}),
+            **({"THP_MEM_ALLOC_ENABLE": "1", **huge_pages.environment()} if self.huge_pages else {}),
+        }
 
     def __str__(self) -> str:
         names = [
@@ -26,6 +32,7 @@ class TorchSettings:
             *(["channels-last"] if self.channels_last else []),
             *(["fused Adam"] if self.fused else []),
             *(["torch.compile"] if self.compiled else []),
+            *(["huge pages"] if self.huge_pages else []),
             *([f"OMP_WAIT_POLICY={self.wait_policy}"] if self.wait_policy else []),
         ]
         return ", ".join(names)
@@ -37,6 +44,7 @@ def changes(*, trains: bool) -> list[dict[str, Any]]:
         {"channels_last": True},
         *([{"fused": True}] if trains else []),
         {"compiled": True},
+        {"huge_pages": True},
         {"wait_policy": "ACTIVE"},
         {"wait_policy": "PASSIVE"},
         *([{"threads": TorchSettings().threads // 2}] if TorchSettings().threads > 1 else []),

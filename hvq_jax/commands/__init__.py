@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from hvq_jax.command import exit_status, start
+from hvq_jax.devices import huge_pages
+from hvq_jax.devices.accelerators import chooses_cpu
 
 NAMES = ("compress", "convert", "evaluate", "explore", "export", "report", "sample", "train")
 _IN_A_CHECKOUT, _INSTALLED = "python {}.py", "hvq-{}"  # how to type a command
@@ -56,6 +58,8 @@ def run(name: str, spelling: str = _IN_A_CHECKOUT) -> int:
         return 1
     if _HELP & set(sys.argv[1:]):
         return main(name, sys.argv[1:])
+    if chooses_cpu():
+        huge_pages.start_again()  # before the slow imports
     from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
     set_cpu_options()  # before anything uses a device

@@ -1,7 +1,6 @@
 """Options of JAX and XLA that must be set in the environment before JAX is imported or first uses a device."""
 
 import hashlib
-import importlib.util
 import os
 import platform
 import warnings
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import jaxlib
 
+from hvq_jax.devices.accelerators import chooses_cpu
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, home_folder
 
@@ -25,7 +25,6 @@ _PATIENCE_OPTION = "--xla_cpu_collective_call_terminate_timeout_seconds"
 _PATIENCE_SECONDS = 1800
 # An unknown option aborts the process when the backend starts, so only versions that were tested get these.
 _KNOWN_JAXLIB = ("0.10.2",)
-_ACCELERATOR_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
 
 def knows_options() -> bool:
@@ -39,8 +38,7 @@ def set_cpu_options() -> None:
     XLA_FLAGS that the user has set get no fast options, and patience only where they do not set it themselves. Where
     they name a file of options, they are left alone.
     """
-    accelerator = any(importlib.util.find_spec(plugin) for plugin in _ACCELERATOR_PLUGINS)
-    if not knows_options() or (accelerator and os.environ.get("JAX_PLATFORMS") != "cpu"):
+    if not knows_options() or not chooses_cpu():
         return
     flags = os.environ.get("XLA_FLAGS", " ".join(_CPU_OPTIONS)).split()
     if not any(flag.startswith(_PATIENCE_OPTION) for flag in flags) and all(flag.startswith("-") for flag in flags[:1]):

@@ -1,27 +1,26 @@
-"""Convolutions of stride 1 with a backward pass that XLA runs fast on CPU.
+"""Convolutions of stride 1 that XLA runs fast on CPU, forward and backward.
 
-The gradient of the kernel is a convolution of the image with the gradient of the output. XLA on CPU first transposes
-both so that channels become the batch. By default it fuses this transposition with the computation of its operand, such
-as a whole batch normalisation, and evaluates that computation in transposed order, where neighbouring numbers are pages
-apart. This takes ten times as long as computing the operand first and then transposing it. `materialised` prevents the
-fusion.
+3×3 kernels between many channels are applied with fewer multiplications (`winograd.py`).
+
+For other kernels, the gradient of the kernel is a convolution of the image with the gradient of the output. XLA on CPU
+first transposes both so that channels become the batch. By default it fuses this transposition with the computation of
+its operand, such as a whole batch normalisation, and evaluates that computation in transposed order, where neighbouring
+numbers are pages apart. This takes ten times as long as computing the operand first and then transposing it.
+`materialised` prevents the fusion.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+
+from hvq_jax.networks import winograd
+from hvq_jax.networks.fusion import materialised
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
-
-
-def materialised(*arrays: jax.Array) -> Any:
-    """Return the arrays unchanged, computed before their consumers: XLA does not fuse across this point.
-
-    On CPU this requires an option of XLA (see `devices/xla.py`); without it the results are the same, but slower.
-    """
-    return jax.lax.optimization_barrier(arrays)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
@@ -29,7 +28,8 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
 
     @jax.custom_vjp
     def function(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _convolve(x, kernel, padding)
+        forms = [partial(form, padding=padding) for form in (_convolve_on_cpu, _convolve)]
+        return jax.lax.platform_dependent(x, kernel, cpu=forms[0], default=forms[1])
 
     def backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
         def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -49,14 +49,30 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
 
+def _padded(x: jax.Array, padding: Padding) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+
+
+def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
+    padded = _padded(x, padding)
+    if winograd.is_worthwhile(padded.shape, kernel.shape, x.dtype):
+        return winograd.correlate(padded, kernel)
+    return _convolve(x, kernel, padding)
+
+
 def _image_gradient(kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Array:
     """Return the gradient of the image: `g` convolved with the rotated kernel."""
     (turned,) = materialised(kernel[::-1, ::-1])
     (turned,) = materialised(turned.swapaxes(2, 3))
-    rest = [(size - 1 - low, size - 1 - high) for size, (low, high) in zip(kernel.shape, padding, strict=False)]
-    return _convolve(g, turned, rest)
+    top, bottom, left, right = (
+        size - 1 - pad for size, pads in zip(kernel.shape, padding, strict=False) for pad in pads
+    )
+    return _convolve_on_cpu(g, turned, ((top, bottom), (left, right)))
 
 
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Array:
+    padded = _padded(x, padding)
+    if winograd.is_worthwhile(padded.shape, kernel.shape, x.dtype):
+        return winograd.kernel_gradient(padded, g)
     (gradient,) = jax.linear_transpose(lambda kernel: _convolve(x, kernel, padding), kernel)(g)
     return gradient

@@ -3,8 +3,9 @@
 Both are linear in image and kernel, and each is the transpose of the other. So the gradient of one is a call of the
 other, and a third function, `kernel_gradient`, serves both. Accelerators use XLA's own convolutions. On CPU these are
 slow if they dilate the image: several times slower for the gradient, and a hundred times for the gradient of a
-transposed convolution. There, four 2×2 convolutions, one per phase, compute the same result. If the output has few
-channels, like an image, a matrix product is faster still.
+transposed convolution. There, four 2×2 convolutions, one per phase, compute the same result: between many channels
+with fewer multiplications (`winograd.py`), as one 2×2 convolution whose channels are those of all phases. If the output
+has few channels, like an image, a matrix product is faster still.
 
 Tap t, from 0 to 3, of output i reads input 2i − 1 + t. Kernels are `[4, 4, in, out]`. Image and kernel are both float32
 or both bfloat16, and the result has the same dtype; a sum is rounded to bfloat16 once, when it is complete.
@@ -16,7 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from hvq_jax.networks.convolution import LAYOUT, materialised
+from hvq_jax.networks import winograd
+from hvq_jax.networks.convolution import LAYOUT
+from hvq_jax.networks.fusion import materialised
 
 _THIN = 4  # the channels of an image; up to this number, 16 taps of them form one narrow matrix
 
@@ -24,7 +27,7 @@ _THIN = 4  # the channels of an image; up to this number, 16 taps of them form o
 @jax.custom_vjp
 def halve_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolve `[B, 2h, 2w, I]` to `[B, h, w, O]`, kernel `[4, 4, I, O]` (PyTorch's `Conv2d` with axes moved)."""
-    return _for_platform(_halve_padded, _halve, x, kernel)
+    return _for_platform(_halve_on_cpu, _halve, x, kernel)
 
 
 @jax.custom_vjp
@@ -33,7 +36,7 @@ def double_resolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     Tap t of input i adds to output 2i − 1 + t (PyTorch's `ConvTranspose2d` with axes moved).
     """
-    on_cpu = _double_as_product if kernel.shape[-1] <= _THIN else _double_in_phases
+    on_cpu = _double_as_product if kernel.shape[-1] <= _THIN else _double_on_cpu
     return _for_platform(on_cpu, _double, x, kernel)
 
 
@@ -45,7 +48,7 @@ def kernel_gradient(large: jax.Array, small: jax.Array) -> jax.Array:
         small: `[B, h, w, O]`, the output gradient of `halve_resolution`, or the input of `double_resolution` (whose
             kernel has the last two axes swapped).
     """
-    on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient_of_materialised
+    on_cpu = _kernel_gradient_as_product if large.shape[-1] <= _THIN else _kernel_gradient_on_cpu
     return _for_platform(on_cpu, _kernel_gradient, large, small)
 
 
@@ -77,9 +80,33 @@ def _halve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(1, 1), (1, 1)], dimension_numbers=LAYOUT)
 
 
+def _padded(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+
+def _halve_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    phases, taps = _phases_of_image(x), _phases_of_taps(kernel)
+    if winograd.is_worthwhile(phases.shape, taps.shape, x.dtype):
+        return winograd.correlate(phases, taps)
+    return _halve_padded(x, kernel)
+
+
+def _phases_of_image(x: jax.Array) -> jax.Array:
+    """Pad, and join even and odd rows and columns as channels: `[B, 2h, 2w, I]` to `[B, h + 1, w + 1, 4 I]`."""
+    batch, height, width, channels = x.shape
+    pairs = _padded(x).reshape(batch, height // 2 + 1, 2, width // 2 + 1, 2, channels)
+    return pairs.swapaxes(2, 3).reshape(batch, height // 2 + 1, width // 2 + 1, 4 * channels)
+
+
+def _phases_of_taps(kernel: jax.Array) -> jax.Array:
+    """Join even and odd taps as inputs: `[4, 4, I, O]` to the `[2, 2, 4 I, O]` that `_phases_of_image` requires."""
+    pairs = kernel.reshape(2, 2, 2, 2, *kernel.shape[2:])
+    return pairs.swapaxes(1, 2).reshape(2, 2, -1, kernel.shape[-1])
+
+
 def _halve_padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     # If padding is fused with the computation of the image, the convolution takes up to twice as long.
-    padded = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
+    (padded,) = materialised(_padded(x))
     return jax.lax.conv_general_dilated(padded, kernel, (2, 2), "VALID", dimension_numbers=LAYOUT)
 
 
@@ -100,11 +127,32 @@ def _kernel_gradient_of_materialised(large: jax.Array, small: jax.Array) -> jax.
     return _kernel_gradient(*materialised(large, small))
 
 
+def _kernel_gradient_on_cpu(large: jax.Array, small: jax.Array) -> jax.Array:
+    phases, inputs, outputs = _phases_of_image(large), large.shape[-1], small.shape[-1]
+    if winograd.is_worthwhile(phases.shape, (2, 2, phases.shape[-1], outputs), large.dtype):
+        gradient = winograd.kernel_gradient(phases, small).reshape(2, 2, 2, 2, inputs, outputs)
+        return gradient.swapaxes(1, 2).reshape(4, 4, inputs, outputs)
+    return _kernel_gradient_of_materialised(large, small)
+
+
+def _double_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    batch, height, width, inputs = x.shape
+    # Phase r of the output rows sees rows r and r + 1 of the padded input with taps 3 − r and 1 − r.
+    taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]).transpose(0, 2, 4, 1, 3, 5)
+    taps, padded = taps.reshape(2, 2, inputs, -1), _padded(x)
+    if not winograd.is_worthwhile(padded.shape, taps.shape, x.dtype):
+        return _double_in_phases(x, kernel)
+    phases = winograd.correlate(padded, taps).reshape(batch, height + 1, width + 1, 2, 2, -1)
+    rows = jnp.stack([phases[:, r : r + height, :, r] for r in (0, 1)], axis=2)
+    both = jnp.stack([rows[:, :, :, c : c + width, c] for c in (0, 1)], axis=4)
+    return both.reshape(batch, 2 * height, 2 * width, -1)
+
+
 def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Compute even output rows from two input rows with taps 3 and 1, odd ones with 2 and 0; the same for columns."""
     batch, height, width, _ = x.shape
     # Padding inside the convolutions would make them ten times slower.
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = _padded(x)
 
     def phase(row: int, column: int) -> jax.Array:
         seen = padded[:, row : row + height + 1, column : column + width + 1]
@@ -118,7 +166,7 @@ def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def _windows(x: jax.Array) -> jax.Array:
     """Gather the 16 inputs of each output of `halve_resolution`, by tap: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
     _, height, width, _ = x.shape
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = _padded(x)
     taps = [padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(4) for j in range(4)]
     return jnp.concatenate(taps, axis=-1)
 
