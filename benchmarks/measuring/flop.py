@@ -1,6 +1,7 @@
 """Model FLOP of the networks, from the shapes of their convolutions and products: two per weight and position.
 
-Padding, recomputation, normalisation and activations are not counted.
+Padding, recomputation, normalisation and activations are not counted. Convolutions that take fewer multiplications on
+CPU (`networks/winograd.py`) count as if they took them all, as is usual.
 """
 
 import math

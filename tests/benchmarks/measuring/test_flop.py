@@ -10,6 +10,7 @@ from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import ArgumentError
+from hvq_jax.networks import winograd
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
@@ -30,7 +31,8 @@ EXTRA = 1.08
     ],
     ids=lambda network: f"factor {network.factor}, {network.num_blocks} blocks, width {network.width}",
 )
-def test_flop_of_the_autoencoder_are_xlas(network, xla_counts):
+def test_flop_of_the_autoencoder_are_xlas(network, xla_counts, monkeypatch):
+    monkeypatch.setattr(winograd, "is_worthwhile", lambda *arguments: False)  # the FLOP of plain convolutions
     model = Autoencoder((32, 48, 3), network, LatentOptions("vq", num_codes=64, dim=48))
     networks, search = autoencoder_flop(model)
     variables = jax.eval_shape(partial(autoencoder.init, model), jax.random.key(0))
