@@ -28,7 +28,7 @@ SMALL = (
     "--config.prior.head_width=32",
     "--config.prior.batch_size=64",
     "--config.prior.eval_every_steps=60",
-    "--config.prior.learning_rate=5e-3",
+    "--config.prior.learning_rate=1.5e-2",
     "--config.prior.warmup_steps=10",
     "--config.data.validation_size=100",
     "--config.data.test_size=300",
@@ -50,7 +50,7 @@ def digits(tmp_path_factory):
 
 
 def test_digits_from_training_to_samples(digits, tmp_path, capsys):
-    briefly = ("--config.prior.num_steps=120", "--config.parallel=jit")
+    briefly = ("--config.prior.num_steps=50", "--config.parallel=jit")
     command = arguments(digits, tmp_path / "run", "vq", 17, *briefly)
     assert train.main(command) == 0
     assert "data      digits.npz: 1,397 latents to train on, " in capsys.readouterr().out
@@ -124,7 +124,7 @@ def test_several_codes_per_position_come_out_as_they_went_in(tmp_path):
     first = np.random.default_rng(0).integers(0, 5, (600, 2, 2))
     np.savez(tmp_path / "own.npz", train_indices=np.stack([first, first], axis=-1))
     of_two = ["--config.codebook.family=residual", "--config.codebook.depth=2", "--config.prior.conditional=False"]
-    of_two += ["--config.prior.num_steps=120", "--config.parallel=jit"]
+    of_two += ["--config.prior.num_steps=60", "--config.parallel=jit"]
     command = arguments(tmp_path / "own.npz", tmp_path / "run", "vq", 5, *of_two)
     assert train.main(command) == 0
     nats = json.loads((tmp_path / "run" / "summary.json").read_text())["prior"]["test"]
