@@ -59,15 +59,11 @@ def test_they_are_kept_in_the_cache_folder_of_the_user(tmp_path):
     run(XDG_CACHE_HOME=str(tmp_path))  # finds them
     assert kept(tmp_path) == programs
     assert [program.stat().st_mtime_ns for program in programs] == before
+    for program in programs:
+        program.write_bytes(program.read_bytes()[:50])  # as if it had not been written to its end
+    run(XDG_CACHE_HOME=str(tmp_path))  # compiles it anew
     run(HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
     assert kept(tmp_path / "home" / ".cache" / "hvq_jax" / "xla")
-
-
-def test_one_that_was_not_written_to_its_end_is_compiled_anew(tmp_path):
-    run(XDG_CACHE_HOME=str(tmp_path))
-    for program in kept(tmp_path):
-        program.write_bytes(program.read_bytes()[:50])
-    run(XDG_CACHE_HOME=str(tmp_path))
 
 
 def test_what_the_user_has_set_stands(tmp_path):
@@ -76,12 +72,6 @@ def test_what_the_user_has_set_stands(tmp_path):
     assert kept(other)
     run(XDG_CACHE_HOME=str(tmp_path / "cache"), JAX_ENABLE_COMPILATION_CACHE="false")
     assert not kept(tmp_path / "cache")
-
-
-@pytest.mark.parametrize("place", ["file", "/proc/nothing"])
-def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, place):
-    (tmp_path / "file").write_text("no folder")
-    assert run(XDG_CACHE_HOME=str(tmp_path / place)) == "None"
 
 
 def run_late(length, flags):
@@ -127,11 +117,26 @@ def test_the_suite_itself_is_patient():
     assert PATIENCE in os.environ["XLA_FLAGS"]
 
 
-def test_nothing_is_kept_without_a_home_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def no_cache_given(monkeypatch):
+    """The environment of a user who has set nothing."""
     for name in ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"):
         monkeypatch.setenv(name, "0")
     for name in ("JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("no_cache_given")
+@pytest.mark.parametrize("place", ["file", "/proc/nothing"])
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path, place, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / place))
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.usefixtures("no_cache_given")
+def test_nothing_is_kept_without_a_home_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("hvq_jax.devices.xla.home_folder", lambda: None)
     monkeypatch.chdir(tmp_path)
     keep_compiled_programs()
