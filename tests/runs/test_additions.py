@@ -41,10 +41,6 @@ def test_a_row_of_ones_own_has_the_identities_of_the_table(monkeypatch, num_freq
         np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
 
 
-# What an encoder and a decoder of one's own reduce over devices is tested with four, the rest with one.
-ON_ONE_DEVICE = "--config.parallel=jit"
-
-
 def trained(tiny_arguments, workdir, *options):
     briefly = ["--config.autoencoder.num_steps=2", "--config.prior.num_steps=2"]
     assert train.main([*tiny_arguments, *briefly, f"--workdir={workdir}", *options]) == 0
@@ -55,25 +51,44 @@ def codes_of(run):
     return autoencoder.codes(run.model, run.variables)
 
 
-# One of them with a prior network from outside, which has to draw codes and lengths.
-@pytest.mark.parametrize(
-    ("name", "row", "num_heads", "network"),
-    [("swapped", SWAPPED, 1, "tests.plugins.gru:GRU"), ("both", BOTH, 2, "pixelcnn")],
+PRIOR_FROM_OUTSIDE = ("--config.prior.name=tests.plugins.gru:GRU", "--config.parallel=jit")
+# On four devices: what an encoder and a decoder of one's own reduce over devices is their own.
+NETWORKS_FROM_OUTSIDE = (
+    "--config.network.encoder=tests.plugins.patches:Encoder",
+    "--config.network.decoder=tests.plugins.patches:Decoder",
+    "--config.network.width=24",
+    "--config.latent.dim=4",
+    "--config.data.image_size=(24,32)",
 )
-def test_a_latent_of_one_row_and_a_prior_network_train_transmit_and_sample(
-    monkeypatch, tiny_arguments, data_dir, tmp_path, name, row, num_heads, network
+
+
+# One of them with a prior network from outside, which has to draw codes and lengths; the other with an encoder and a
+# decoder from outside, for images of two sides.
+@pytest.mark.parametrize(
+    ("name", "row", "num_heads", "network", "options"),
+    [("swapped", SWAPPED, 1, "gru", PRIOR_FROM_OUTSIDE), ("both", BOTH, 2, "pixelcnn", NETWORKS_FROM_OUTSIDE)],
+)
+def test_a_latent_of_one_row_and_networks_train_transmit_and_sample(
+    monkeypatch, tiny_arguments, data_dir, tmp_path, name, row, num_heads, network, options
 ):
     monkeypatch.setitem(latents.LATENTS, name, row)
     step = 0.25
-    options = ("latent.num_frequent=2", f"latent.mode={name}", f"prior.residual_step={step}", f"prior.name={network}")
-    run = trained(tiny_arguments, tmp_path, ON_ONE_DEVICE, *(f"--config.{option}" for option in options))
-    summary = json.loads((tmp_path / "summary.json").read_text())
+    of_latent = ("latent.num_frequent=2", f"latent.mode={name}", f"prior.residual_step={step}")
+    run = trained(tiny_arguments, tmp_path, *(f"--config.{option}" for option in of_latent), *options)
+    test = json.loads((tmp_path / "summary.json").read_text())["prior"]["test"]
     assert (tmp_path / "samples.png").exists()
-    assert summary["prior"]["test"]["nats_of_continuous"] > 0
+    assert test["nats_of_continuous"] > 0
+    # Bits per pixel are of the images' pixels, whatever the factor.
+    assert test["bits_per_pixel"] == pytest.approx(test["bits_per_image"] / np.prod(run.image_shape))
     assert len(run.prior.heads) == num_heads
-    assert type(run.prior.network).__name__.lower() == network.rpartition(":")[2].lower()
+    assert type(run.prior.network).__name__.lower() == network
+    if options == NETWORKS_FROM_OUTSIDE:
+        assert run.image_shape == (24, 32, 1)
+        assert run.latent_shape == (3, 4)
+        assert run.variables.state.batch_stats == {"encoder": {}, "decoder": {}}
 
     images, _ = load_dataset("fashion_mnist_mini", data_dir=data_dir).test.read(np.arange(5))
+    images = np.pad(images, [(0, 0), (0, 0), (2, 2), (0, 0)])[:, : run.image_shape[0], : run.image_shape[1]]
     (exact,), ((tokens, received),) = run.reconstruct(images), run.transmit(images)
     np.testing.assert_array_equal(exact.indices, received.indices)
     difference = exact.latents - received.latents
@@ -96,34 +111,14 @@ def test_a_latent_of_one_row_and_a_prior_network_train_transmit_and_sample(
     np.testing.assert_allclose(again, received.latents, atol=1e-6)
     out = tmp_path / "drawn.npz"
     assert sample.main([f"--workdir={tmp_path}", "--num_samples=3", f"--out={out}"]) == 0
-    assert np.load(out)["images"].shape == (3, *run.image_shape)
+    drawn = np.load(out)
+    assert drawn["images"].shape == (3, *run.image_shape)
+    assert drawn["indices"].shape == (3, *run.latent_shape)
 
 
 def test_a_name_that_is_no_row_is_an_error_in_the_library_too():
     with pytest.raises(ValueError, match=r"mode=hybrid: choose one of vq, projected, frequency, combined"):
         hybrid("hybrid", 3)
-
-
-def test_an_encoder_and_a_decoder_from_outside(tiny_arguments, tmp_path):
-    options = (
-        "--config.network.encoder=tests.plugins.patches:Encoder",
-        "--config.network.decoder=tests.plugins.patches:Decoder",
-        "--config.network.width=24",
-        "--config.latent.dim=4",
-        "--config.data.image_size=(24,32)",
-    )
-    run = trained(tiny_arguments, tmp_path / "run", *options)
-    assert run.latent_shape == (3, 4)
-    assert run.variables.state.batch_stats == {"encoder": {}, "decoder": {}}
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    # Bits per pixel are of the images' pixels, whatever the factor.
-    test = summary["prior"]["test"]
-    assert test["bits_per_pixel"] == pytest.approx(test["bits_per_image"] / (24 * 32))
-    out = tmp_path / "drawn.npz"
-    assert sample.main([f"--workdir={tmp_path / 'run'}", "--num_samples=3", f"--out={out}"]) == 0
-    drawn = np.load(out)
-    assert drawn["images"].shape == (3, 24, 32, 1)
-    assert drawn["indices"].shape == (3, 3, 4)
 
 
 @pytest.mark.parametrize(
