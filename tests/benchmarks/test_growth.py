@@ -19,7 +19,20 @@ CODES = Axis("codes", "K", (128, 512, 2048), {"step": 1, "search": 1})
 
 
 @pytest.fixture
-def tiny(monkeypatch):
+def without_blocks(monkeypatch):
+    """Networks without residual blocks."""
+    get_config = programs.default.get_config
+
+    def get_config_without_blocks(latent):
+        config = get_config(latent)
+        config.network.num_blocks = 0
+        return config
+
+    monkeypatch.setattr(programs.default, "get_config", get_config_without_blocks)
+
+
+@pytest.fixture
+def tiny(monkeypatch, without_blocks):
     """Two values of every axis, around a tiny base."""
     monkeypatch.setattr(axes, "BASE", TINY)
     for name, axis in AXES.items():
@@ -43,6 +56,7 @@ def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys)
     assert sizes == dict.fromkeys(["growth_codes.png", "growth_search.png"], (860, 360))
 
 
+@pytest.mark.usefixtures("without_blocks")
 def test_memory_is_what_the_program_holds_and_a_donated_state_counts_once():
     search = codebook_search(TINY)
     vectors, codes, indices = 4 * 2 * 2 * 4, 8 * 4, 4 * 2 * 2
