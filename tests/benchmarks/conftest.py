@@ -1,8 +1,9 @@
-"""FLOP as XLA counts them."""
+"""FLOP as XLA counts them, and networks that take little time to compile."""
 
 import jax
 import pytest
 
+from configs import default, reference
 from hvq_jax.networks import resampling
 
 
@@ -15,3 +16,19 @@ def xla_counts(monkeypatch):
         return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
 
     return count
+
+
+@pytest.fixture
+def without_blocks(monkeypatch):
+    """Configs whose networks have no residual blocks."""
+
+    def without(get_config):
+        def get_config_without_blocks(latent):
+            config = get_config(latent)
+            config.network.num_blocks = 0
+            return config
+
+        return get_config_without_blocks
+
+    for module in (default, reference):
+        monkeypatch.setattr(module, "get_config", without(module.get_config))

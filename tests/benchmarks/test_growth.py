@@ -19,19 +19,6 @@ CODES = Axis("codes", "K", (128, 512, 2048), {"step": 1, "search": 1})
 
 
 @pytest.fixture
-def without_blocks(monkeypatch):
-    """Networks without residual blocks."""
-    get_config = programs.default.get_config
-
-    def get_config_without_blocks(latent):
-        config = get_config(latent)
-        config.network.num_blocks = 0
-        return config
-
-    monkeypatch.setattr(programs.default, "get_config", get_config_without_blocks)
-
-
-@pytest.fixture
 def tiny(monkeypatch, without_blocks):
     """Two values of every axis, around a tiny base."""
     monkeypatch.setattr(axes, "BASE", TINY)
