@@ -3,7 +3,6 @@
 import os
 import warnings
 from collections.abc import Collection
-from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -20,8 +19,9 @@ from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.loop import checkpoint_folder
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
+from hvq_jax.training.programs import abstract_state, abstract_variables
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import create_state, trained_part
+from hvq_jax.training.state import trained_part
 
 # The options of the sizes of a stage's model, besides the number of codes.
 _SIZES = {
@@ -78,23 +78,16 @@ def _smaller(name: str, options: RunOptions) -> str:
     return f"choose a smaller {number}, {_SIZES[name]}"
 
 
-@lru_cache(maxsize=8)
 def trace(stage: Stage) -> tuple[Any, Any]:
     """Return the parameters of a stage and the rest of its model's state, as shapes and dtypes."""
     with warnings.catch_warnings(action="ignore"):  # of sizes that will be refused
-        traced: tuple[Any, Any] = jax.eval_shape(stage.init, jax.random.key(0))
-    return traced
+        return abstract_variables(stage)
 
 
 def state_bytes(stage: Stage, options: FitOptions) -> int:
     """Return the memory of the training state of a stage, and of the gradients of the parameters that are trained."""
-    create = partial(
-        create_state,
-        optimizer=options.make_optimizer(1),
-        average_decay=options.average_decay,
-        frozen=stage.frozen,
-    )
-    state = jax.eval_shape(create, *trace(stage))
+    with warnings.catch_warnings(action="ignore"):  # of sizes that will be refused
+        state = abstract_state(stage, options)
     return tree_bytes((state, trained_part(state.params, stage.frozen)))
 
 

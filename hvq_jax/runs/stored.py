@@ -26,7 +26,7 @@ from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import Checkpoints
 from hvq_jax.training.loop import checkpoint_folder, lost_best_step
 from hvq_jax.training.prior_stage import PriorStage
-from hvq_jax.training.programs import initial_state
+from hvq_jax.training.programs import abstract_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState
 
@@ -193,13 +193,12 @@ class StoredRun:
         return read_tables(self.workdir, self.options.latent, self.options.prior, self.prior.num_codes, index_shape)
 
     def _best(self, stage: Stage) -> TrainState:
-        create = partial(initial_state, stage, getattr(self.options, stage.name), 0)
         folder = checkpoint_folder(stage, self.workdir)
         if not folder.is_dir():
             raise UserError(f"no checkpoint of the {stage.name} in {self.workdir}: train it first")
         checkpoints = Checkpoints(folder, objective=stage.objective, read_only=True)
         try:
-            return checkpoints.restore_best(jax.eval_shape(create))
+            return checkpoints.restore_best(abstract_state(stage, getattr(self.options, stage.name)))
         finally:
             checkpoints.close()
 

@@ -42,6 +42,20 @@ def initial_state(stage: Stage, options: FitOptions, seed: int) -> TrainState:
     return _initial_state(stage, seed, options.clip_norm, options.average_decay)
 
 
+@lru_cache(_KEPT)
+def abstract_variables(stage: Stage) -> tuple[Any, Any]:
+    """Return the params and the model state of a stage, as shapes and dtypes."""
+    traced: tuple[Any, Any] = jax.eval_shape(stage.init, jax.random.key(0))
+    return traced
+
+
+def abstract_state(stage: Stage, options: FitOptions) -> TrainState:
+    """Return the training state of a stage, as shapes and dtypes."""
+    create = partial(_state, stage, clip_norm=options.clip_norm, average_decay=options.average_decay)
+    state: TrainState = jax.eval_shape(create, abstract_variables(stage))
+    return state
+
+
 def _initial_state(stage: Stage, seed: int, clip_norm: float, average_decay: float) -> TrainState:
     return _state(stage, stage.init(jax.random.key(seed)), clip_norm, average_decay)
 

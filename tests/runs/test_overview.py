@@ -20,6 +20,7 @@ from hvq_jax.runs.open import open_run
 from hvq_jax.runs.options import RunOptions
 from hvq_jax.runs.overview import model_in_words
 from hvq_jax.runs.trained import TrainedRun
+from hvq_jax.training.programs import abstract_variables
 
 
 def files_of(folder):
@@ -120,9 +121,9 @@ def test_a_run_that_goes_on_on_a_smaller_device_is_refused(trained_run, tmp_path
 def test_each_stage_is_traced_once_where_a_run_goes_on(trained_run, tmp_path):
     copy = shutil.copytree(trained_run, tmp_path / "run")
     config = parse_command_line([f"--workdir={copy}", "--config.autoencoder.num_steps=12"]).config
-    trace.cache_clear()
+    abstract_variables.cache_clear()
     with open_run(config, str(copy), Preemption(), writes=False):
-        assert trace.cache_info().misses == 1
+        assert abstract_variables.cache_info().misses == 1
 
 
 def test_a_run_ends_with_what_matters_and_a_quiet_one_in_silence(trained_run, tmp_path, capsys):
