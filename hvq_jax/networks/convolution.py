@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hvq_jax.fusion import materialised
 from hvq_jax.networks import winograd
-from hvq_jax.networks.fusion import materialised
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 

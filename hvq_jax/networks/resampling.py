@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hvq_jax.fusion import materialised
 from hvq_jax.networks import winograd
 from hvq_jax.networks.convolution import LAYOUT
-from hvq_jax.networks.fusion import materialised
 
 _THIN = 4  # the channels of an image; up to this number, 16 taps of them form one narrow matrix
 

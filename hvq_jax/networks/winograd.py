@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hvq_jax.networks.fusion import materialised
+from hvq_jax.fusion import materialised
 
 _FEWEST_CHANNELS = 32  # with fewer, the transformations take longer than they save
 _LARGEST_SHARE = 0.6  # of the multiplications of the plain sum; at image borders some products are of no use

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import EPSILON, unit
+from hvq_jax.minimum import first_minimum
 from hvq_jax.registry import choose
 from hvq_jax.sharding import any_sharding
 
@@ -52,14 +53,14 @@ def nearest_codes(z_e: ArrayLike, codes: ArrayLike, assignment: Assignment = "eu
     codes, offsets = _searchable(codes, assignment)
     size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
     if len(codes) <= size:
-        return _cheapest(vectors, codes, offsets, assignment)[0]
+        return _cheapest(vectors, codes, offsets, assignment)[1]
     missing = -len(codes) % size
     codes = jnp.pad(codes, ((0, missing), (0, 0))).reshape(-1, size, codes.shape[-1])
     offsets = jnp.pad(offsets, (0, missing), constant_values=jnp.inf).reshape(-1, size)
 
     def search(best: Any, part: Any) -> tuple[Any, None]:
         first, part_codes, part_offsets = part
-        indices, costs = _cheapest(vectors, part_codes, part_offsets, assignment)
+        costs, indices = _cheapest(vectors, part_codes, part_offsets, assignment)
         cheaper = costs < best[1]  # strictly, so that of equal costs the lower index stays
         return (jnp.where(cheaper, first + indices, best[0]), jnp.where(cheaper, costs, best[1])), None
 
@@ -105,6 +106,5 @@ def _costs(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment:
 
 
 def _cheapest(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
-    """Return the indices `[...]` int32 of the codes of least cost, and their costs `[...]`."""
-    costs = _costs(vectors, codes, offsets, assignment)
-    return jnp.argmin(costs, axis=-1).astype(jnp.int32), jnp.min(costs, axis=-1)
+    """Return the least costs `[...]`, and the indices `[...]` int32 of the codes that have them."""
+    return first_minimum(_costs(vectors, codes, offsets, assignment))
