@@ -4,8 +4,8 @@
     python -m benchmarks.waiting --json=docs/performance/waiting.json
     python -m benchmarks.write_page
 
-`waiting_before.json` is of commit 6139cf5, by `benchmarks.waiting --checkout`. Measures nothing. A table without
-stored results stays as it is.
+`speed_before.json` is of commit e491762, and `waiting_before.json` of commit 6139cf5, by `benchmarks.waiting
+--checkout`. Measures nothing. A table without stored results stays as it is.
 """
 
 import argparse
@@ -27,9 +27,10 @@ _RESULTS = PAGE.with_suffix("")
 def tables() -> dict[str, str]:
     """Return the tables that have stored results by name, with the conditions that they were measured in."""
     found = {}
-    if (stored := _RESULTS / "speed.json").exists():
-        measured = speed.stored(str(stored))
-        found["speed"] = _table(speed.HEADER, [*map(speed.cells, measured["rows"])], measured["conditions"])
+    for name in ("speed", "speed_before"):
+        if (stored := _RESULTS / f"{name}.json").exists():
+            measured = speed.stored(str(stored))
+            found[name] = _table(speed.HEADER, [*map(speed.cells, measured["rows"])], measured["conditions"])
     if (stored := _RESULTS / "waiting.json").exists():
         waited = waiting.stored_reports(f"{_RESULTS / 'waiting_before.json'},{stored}")
         header, *rows = waiting.table(waited)
