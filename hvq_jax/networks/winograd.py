@@ -71,11 +71,14 @@ def _powers(points: Sequence[Fraction], count: int) -> np.ndarray:
     return np.array([*([float(p**j) for j in range(count)] for p in points), [0.0] * (count - 1) + [1.0]])
 
 
-def is_worthwhile(shape: Sequence[int], kernel_shape: Sequence[int], dtype: Any) -> bool:
+def is_worthwhile(shape: Sequence[Any], kernel_shape: Sequence[int], dtype: Any) -> bool:
     """Return whether, on CPU, `correlate` is faster than XLA's convolution of `[B, H, W, I]` with `[r, r, I, O]`.
 
-    It does not depend on the number of images B: one image is computed as a batch of them is.
+    It does not depend on the number of images B: one image is computed as a batch of them is. Programs for any B, which
+    are exported, keep XLA's convolutions: they could not be divided into parts, and other software knows convolutions.
     """
+    if not isinstance(shape[0], int):
+        return False
     height, width, inputs, outputs = kernel_shape
     if height != width or height not in _POINTS or dtype != jnp.float32 or min(inputs, outputs) < _FEWEST_CHANNELS:
         return False
@@ -98,10 +101,12 @@ def correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def of_part(x: jax.Array) -> jax.Array:
         (places,) = materialised(_to_places(x, taps))
         (products,) = materialised(jax.lax.dot_general(places, kernel_places, (((2,), (1,)), ((0,), (0,)))))
-        return _from_places(products, taps, (len(x), height, width))
+        return _from_places(products, taps, (x.shape[0], height, width))
 
     parts = _in_parts(x, num_numbers=_numbers_at_places((height, width), taps, inputs + outputs))
-    return of_part(x) if len(parts) == 1 else jax.lax.map(of_part, parts).reshape(len(x), height, width, outputs)
+    if parts.shape[0] == 1:
+        return of_part(x)
+    return jax.lax.map(of_part, parts).reshape(x.shape[0], height, width, outputs)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
@@ -123,7 +128,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
     parts = [_in_parts(array, num_numbers=num_numbers) for array in (x, g)]
     first = of_part(parts[0][0], parts[1][0])
-    products = first if len(parts[0]) == 1 else jax.lax.scan(add, first, (parts[0][1:], parts[1][1:]))[0]
+    products = first if parts[0].shape[0] == 1 else jax.lax.scan(add, first, (parts[0][1:], parts[1][1:]))[0]
     matrix = transforms(taps).kernel
     both = np.einsum("ar,bs->rsab", matrix, matrix).reshape(taps * taps, -1)
     gradient = jnp.matmul(both.astype(np.float32), products.reshape(len(products), -1))
@@ -137,9 +142,10 @@ def _numbers_at_places(sides: Sequence[int], taps: int, channels: int) -> int:
 
 def _in_parts(x: jax.Array, num_numbers: int) -> jax.Array:
     """Divide a batch `[B, …]` into equal parts `[parts, B / parts, …]`, so small that a part stays in the cache."""
+    batch, *shape = x.shape
     most = max(_LARGEST_PART // num_numbers, 1)
-    parts = next(parts for parts in range(1, len(x) + 1) if len(x) % parts == 0 and len(x) // parts <= most)
-    return x.reshape(parts, len(x) // parts, *x.shape[1:])
+    parts = next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= most)
+    return x.reshape(parts, batch // parts, *shape)
 
 
 def _combine(matrix: np.ndarray, parts: Sequence[jax.Array]) -> list[jax.Array]:

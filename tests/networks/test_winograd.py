@@ -120,6 +120,17 @@ def test_between_many_channels_the_networks_layers_use_it_on_cpu_only(name):
 
 
 @pytest.mark.parametrize("name", OURS)
+def test_programs_for_any_batch_keep_convolutions(name):
+    function, (_, *image), kernel = OURS[name]
+    (batch,) = jax.export.symbolic_shape("b")
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((batch, *image), kernel)]
+    exported = jax.export.export(jax.jit(function), platforms=["cpu"])(*shapes)
+    assert "stablehlo.convolution" in str(exported.mlir_module())
+    x, weights = arrays(5, (3, *image), kernel)
+    assert error(exported.call(x, weights), jax.jit(function)(x, weights)) < 1e-5
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_value_and_gradients_of_the_layers_are_those_of_xlas_convolutions(name):
     function, *shapes = OURS[name]
     theirs = {
