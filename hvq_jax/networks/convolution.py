@@ -54,9 +54,9 @@ def _padded(x: jax.Array, padding: Padding) -> jax.Array:
 
 
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    padded = _padded(x, padding)
-    if winograd.is_worthwhile(padded.shape, kernel.shape, x.dtype):
-        return winograd.correlate(padded, kernel)
+    padded = partial(_padded, padding=padding)
+    if winograd.is_worthwhile(jax.eval_shape(padded, x).shape, kernel.shape, x.dtype):
+        return winograd.correlate(x, kernel, before=padded)
     return _convolve(x, kernel, padding)
 
 
@@ -71,8 +71,8 @@ def _image_gradient(kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Ar
 
 
 def _kernel_gradient(x: jax.Array, kernel: jax.Array, g: jax.Array, padding: Padding) -> jax.Array:
-    padded = _padded(x, padding)
-    if winograd.is_worthwhile(padded.shape, kernel.shape, x.dtype):
-        return winograd.kernel_gradient(padded, g)
+    padded = partial(_padded, padding=padding)
+    if winograd.is_worthwhile(jax.eval_shape(padded, x).shape, kernel.shape, x.dtype):
+        return winograd.kernel_gradient(x, g, before=padded)
     (gradient,) = jax.linear_transpose(lambda kernel: _convolve(x, kernel, padding), kernel)(g)
     return gradient

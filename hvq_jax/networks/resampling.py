@@ -85,9 +85,9 @@ def _padded(x: jax.Array) -> jax.Array:
 
 
 def _halve_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    phases, taps = _phases_of_image(x), _phases_of_taps(kernel)
+    phases, taps = jax.eval_shape(_phases_of_image, x), _phases_of_taps(kernel)
     if winograd.is_worthwhile(phases.shape, taps.shape, x.dtype):
-        return winograd.correlate(phases, taps)
+        return winograd.correlate(x, taps, before=_phases_of_image)
     return _halve_padded(x, kernel)
 
 
@@ -128,21 +128,28 @@ def _kernel_gradient_of_materialised(large: jax.Array, small: jax.Array) -> jax.
 
 
 def _kernel_gradient_on_cpu(large: jax.Array, small: jax.Array) -> jax.Array:
-    phases, inputs, outputs = _phases_of_image(large), large.shape[-1], small.shape[-1]
+    inputs, outputs = large.shape[-1], small.shape[-1]
+    phases = jax.eval_shape(_phases_of_image, large)
     if winograd.is_worthwhile(phases.shape, (2, 2, phases.shape[-1], outputs), large.dtype):
-        gradient = winograd.kernel_gradient(phases, small).reshape(2, 2, 2, 2, inputs, outputs)
+        gradient = winograd.kernel_gradient(large, small, before=_phases_of_image)
+        gradient = gradient.reshape(2, 2, 2, 2, inputs, outputs)
         return gradient.swapaxes(1, 2).reshape(4, 4, inputs, outputs)
     return _kernel_gradient_of_materialised(large, small)
 
 
 def _double_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    batch, height, width, inputs = x.shape
     # Phase r of the output rows sees rows r and r + 1 of the padded input with taps 3 − r and 1 − r.
     taps = kernel[::-1, ::-1].reshape(2, 2, 2, 2, *kernel.shape[2:]).transpose(0, 2, 4, 1, 3, 5)
-    taps, padded = taps.reshape(2, 2, inputs, -1), _padded(x)
-    if not winograd.is_worthwhile(padded.shape, taps.shape, x.dtype):
+    taps = taps.reshape(2, 2, x.shape[-1], -1)
+    if not winograd.is_worthwhile(jax.eval_shape(_padded, x).shape, taps.shape, x.dtype):
         return _double_in_phases(x, kernel)
-    phases = winograd.correlate(padded, taps).reshape(batch, height + 1, width + 1, 2, 2, -1)
+    return winograd.correlate(x, taps, before=_padded, after=_phases_to_image)
+
+
+def _phases_to_image(phases: jax.Array) -> jax.Array:
+    """Take from each of four phases the outputs that are its own: `[B, h + 1, w + 1, 4 O]` to `[B, 2h, 2w, O]`."""
+    batch, height, width = (phases.shape[0], phases.shape[1] - 1, phases.shape[2] - 1)
+    phases = phases.reshape(batch, height + 1, width + 1, 2, 2, -1)
     rows = jnp.stack([phases[:, r : r + height, :, r] for r in (0, 1)], axis=2)
     both = jnp.stack([rows[:, :, :, c : c + width, c] for c in (0, 1)], axis=4)
     return both.reshape(batch, 2 * height, 2 * width, -1)

@@ -13,7 +13,7 @@ usual 0, ±1, ±2. It is a millionth of the result; TF32, which JAX uses on GPUs
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -87,40 +87,54 @@ def is_worthwhile(shape: Sequence[Any], kernel_shape: Sequence[int], dtype: Any)
     return tiles * (_TILE + height - 1) ** 2 <= _LARGEST_SHARE * math.prod(sides) * height**2
 
 
-def correlate(x: jax.Array, kernel: jax.Array) -> jax.Array:
+Form = Callable[[jax.Array], jax.Array]  # of images, each by itself
+
+
+def _as_it_is(images: jax.Array) -> jax.Array:
+    return images
+
+
+def correlate(x: jax.Array, kernel: jax.Array, *, before: Form = _as_it_is, after: Form = _as_it_is) -> jax.Array:
     """Return yᵢⱼ = Σ x[i + s, j + t] kernel[s, t] wherever the kernel fits: `[B, H, W, I]` to `[B, H−r+1, W−r+1, O]`.
 
     Args:
         x: `[B, H, W, I]` float32.
         kernel: `[r, r, I, O]` float32, r = 2 or 3.
+        before: what is done to `x` first, such as padding; in parts of the batch, so that its whole result is never in
+            memory. H, W and I are those of its result.
+        after: the same, to the result.
     """
     taps, _, inputs, outputs = kernel.shape
-    height, width = (size - taps + 1 for size in x.shape[1:3])
+    x, kernel = materialised(x, kernel)  # else XLA transforms all kernels of a network first, and keeps them
+    height, width = (size - taps + 1 for size in jax.eval_shape(before, x).shape[1:3])
     (kernel_places,) = materialised(_kernel_to_places(kernel))
 
     def of_part(x: jax.Array) -> jax.Array:
-        (places,) = materialised(_to_places(x, taps))
+        (places,) = materialised(_to_places(before(x), taps))
         (products,) = materialised(jax.lax.dot_general(places, kernel_places, (((2,), (1,)), ((0,), (0,)))))
-        return _from_places(products, taps, (x.shape[0], height, width))
+        return after(_from_places(products, taps, (len(x), height, width)))
 
     parts = _in_parts(x, num_numbers=_numbers_at_places((height, width), taps, inputs + outputs))
-    if parts.shape[0] == 1:
+    if len(parts) == 1:
         return of_part(x)
-    return jax.lax.map(of_part, parts).reshape(x.shape[0], height, width, outputs)
+    results = jax.lax.map(of_part, parts)
+    return results.reshape(len(x), *results.shape[2:])
 
 
-def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
+def kernel_gradient(x: jax.Array, g: jax.Array, *, before: Form = _as_it_is) -> jax.Array:
     """Return the gradient of the kernel of `correlate`, Σ x[i + s, j + t] g[i, j]ᵀ: `[r, r, I, O]`.
 
     Args:
         x: `[B, H, W, I]` float32.
         g: `[B, H−r+1, W−r+1, O]` float32, the gradient of the output.
+        before: what is done to `x` first, as by `correlate`.
     """
-    taps, inputs, outputs = x.shape[1] - g.shape[1] + 1, x.shape[-1], g.shape[-1]
+    _, height, _, inputs = jax.eval_shape(before, x).shape
+    taps, outputs = height - g.shape[1] + 1, g.shape[-1]
     num_numbers = _numbers_at_places(g.shape[1:3], taps, inputs + outputs)
 
     def of_part(x: jax.Array, g: jax.Array) -> jax.Array:
-        x_places, g_places = materialised(_to_places(x, taps), _gradient_to_places(g, taps))
+        x_places, g_places = materialised(_to_places(before(x), taps), _gradient_to_places(g, taps))
         return jax.lax.dot_general(x_places, g_places, (((1,), (1,)), ((0,), (0,))))  # [n², I, O]
 
     def add(total: jax.Array, part: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
@@ -128,7 +142,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
     parts = [_in_parts(array, num_numbers=num_numbers) for array in (x, g)]
     first = of_part(parts[0][0], parts[1][0])
-    products = first if parts[0].shape[0] == 1 else jax.lax.scan(add, first, (parts[0][1:], parts[1][1:]))[0]
+    products = first if len(parts[0]) == 1 else jax.lax.scan(add, first, (parts[0][1:], parts[1][1:]))[0]
     matrix = transforms(taps).kernel
     both = np.einsum("ar,bs->rsab", matrix, matrix).reshape(taps * taps, -1)
     gradient = jnp.matmul(both.astype(np.float32), products.reshape(len(products), -1))
