@@ -155,10 +155,15 @@ def _numbers_at_places(sides: Sequence[int], taps: int, channels: int) -> int:
 
 
 def _in_parts(x: jax.Array, num_numbers: int) -> jax.Array:
-    """Divide a batch `[B, …]` into equal parts `[parts, B / parts, …]`, so small that a part stays in the cache."""
+    """Divide a batch `[B, …]` into equal parts `[parts, B / parts, …]`, so small that a part stays in the cache.
+
+    A batch that has only far smaller equal parts, as one of a prime number of images, stays in one part.
+    """
     batch, *shape = x.shape
     most = max(_LARGEST_PART // num_numbers, 1)
     parts = next(parts for parts in range(1, batch + 1) if batch % parts == 0 and batch // parts <= most)
+    if 4 * (batch // parts) < min(most, batch):
+        parts = 1
     return x.reshape(parts, batch // parts, *shape)
 
 

@@ -74,6 +74,7 @@ def test_a_batch_is_divided_evenly():
     shapes = [winograd._in_parts(x, winograd._LARGEST_PART // most).shape[:2] for most in (20, 12, 11, 5, 1)]
     assert shapes == [(1, 12), (1, 12), (2, 6), (3, 4), (12, 1)]
     assert winograd._in_parts(x, 2 * winograd._LARGEST_PART).shape[:2] == (12, 1)
+    assert winograd._in_parts(jnp.zeros((127, 1)), winograd._LARGEST_PART // 50).shape[:2] == (1, 127)
 
 
 def test_it_is_chosen_where_it_saves_products():
