@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,17 +73,11 @@ def measure_sampling(model: Any, batch: int, height: int, width: int) -> float:
     """Return the time of drawing `batch` class-conditional grids."""
     import jax
 
-    from hvq_jax.priors.sampling import sample
+    from benchmarks.workloads.ours import sampler
 
     labels = np.arange(batch, dtype=np.int32) % model.num_classes
     tokens = np.zeros((batch, height, width, 1), np.int32)
-    variables = jax.jit(model.init)(jax.random.key(0), tokens, labels)
-    keys = jax.random.split(jax.random.key(1), batch)
-    draw = jax.jit(partial(sample, model, height=height, width=width))
-
-    def call() -> Any:
-        return jax.block_until_ready(draw(variables, labels, keys))
-
+    call = sampler(model, jax.jit(model.init)(jax.random.key(0), tokens, labels), labels, height, width)
     call()
     return measure_seconds(call, calls_that_fill(3 * SHORTEST, call))
 

@@ -4,7 +4,7 @@
     python -m benchmarks.networks --grid=16 --batch=16
 
 The PixelCNN is the default one. A transformer of each width has the number of layers that brings its number of
-parameters closest. Both draw class-conditional grids of codes in one compiled loop and take turns; a ratio is the
+parameters closest. Both draw class-conditional grids of codes in compiled loops and take turns; a ratio is the
 median over the turns.
 """
 
@@ -12,7 +12,6 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -61,13 +60,10 @@ def make_sampler(model: Any, batch: int, grid: int) -> Callable[[], Any]:
     """Return a compiled function that draws `batch` grids."""
     import jax
 
-    from hvq_jax.priors.sampling import sample
+    from benchmarks.workloads.ours import sampler
 
     tokens, labels = _arguments(batch, grid)
-    variables = jax.jit(model.init)(jax.random.key(0), tokens, labels)
-    keys = jax.random.split(jax.random.key(1), batch)
-    draw = jax.jit(partial(sample, model, height=grid, width=grid)).lower(variables, labels, keys).compile()
-    return lambda: jax.block_until_ready(draw(variables, labels, keys))
+    return sampler(model, jax.jit(model.init)(jax.random.key(0), tokens, labels), labels, grid, grid)
 
 
 def _arguments(batch: int, grid: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,6 +83,8 @@ def main(arguments: list[str]) -> None:
     like = num_parameters(pixelcnn(), options.grid)
     models = [pixelcnn(), *(transformer_like(like, options.grid, width) for width in WIDTHS)]
     samplers = [make_sampler(model, options.batch, options.grid) for model in models]
+    for sampler in samplers:
+        sampler()  # compiles
     calls = [calls_that_fill(SHORTEST, sampler) for sampler in samplers]
     turns = [
         [measure_seconds(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]

@@ -1,10 +1,12 @@
 """Our subjects of the rows. This module starts JAX, so only our process imports it."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.workloads.rows import NUM_CLASSES, NUM_CODES, Row, Subject, make_images, make_indices, make_labels
@@ -13,10 +15,12 @@ from configs import reference
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Variables
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.side_by_side import side_by_side
 from hvq_jax.files import write_arrays
 from hvq_jax.images import to_float
 from hvq_jax.latents import latent_from_codes
-from hvq_jax.priors.sampling import sample
+from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.sampling import DrawnLatents, sample
 from hvq_jax.quantizers.assignment import nearest_codes
 from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.torch_reference.weights import autoencoder_to_torch, pixelcnn_to_torch
@@ -91,6 +95,19 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
     if work == "loss":
         loss = jax.jit(lambda params, batch: stage.loss(params, None, batch, jax.random.key(0), None)[0])
         return lambda: loss(params, batch), float
-    labels, keys = jax.device_put(batch.labels), jax.random.split(jax.random.key(0), row.batch)
-    draw = jax.jit(lambda params, labels, keys: sample(model, params, labels, keys, height, width))
-    return lambda: jax.block_until_ready(draw(params, labels, keys)), lambda result: 0.0
+    return sampler(model, params, batch.labels, height, width), lambda result: 0.0
+
+
+def sampler(prior: Prior, params: Any, labels: np.ndarray, height: int, width: int) -> Callable[[], Any]:
+    """Return a compiled function that draws a latent for each label, as `TrainedRun.sample` does."""
+    key = jax.random.key(0)
+
+    @jax.jit
+    def draw(params: Any, labels: jax.Array, first: jax.Array) -> DrawnLatents:
+        keys = jax.vmap(partial(jax.random.fold_in, key))(first + jnp.arange(len(labels), dtype=jnp.int32))
+        return sample(prior, params, labels, keys, height, width)
+
+    def draw_part(part: slice) -> DrawnLatents:
+        return draw(params, labels[part], part.start)
+
+    return lambda: jax.block_until_ready(side_by_side(draw_part, len(labels)))

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hvq_jax.fusion import materialised
 from hvq_jax.networks.layers import CheckedModule, Dense, embedding_init
 from hvq_jax.priors.cell_mass import log_cell_mass
 from hvq_jax.priors.filtering import check_temperature, filter_logits
@@ -33,7 +34,7 @@ class CodeHead(CheckedModule):
 
     def __call__(self, features: jax.Array) -> jax.Array:
         """Map features [..., width] to logits [..., K] float32."""
-        return self.logits(nn.relu(self.hidden(features)))
+        return self.logits(materialised(nn.relu(self.hidden(features)))[0])
 
 
 class ContinuousHead(Protocol):

@@ -1,7 +1,7 @@
 """Batches of few sizes for any number of items, so that few programs are compiled."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -61,6 +61,17 @@ def stacks(items: Iterable[np.ndarray], size: int = BATCH) -> Iterator[np.ndarra
     items = iter(items)
     while stack := list(itertools.islice(items, size)):
         yield np.stack(stack)
+
+
+def stacked(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the arrays of parts of a batch by name, one after the other; those of a single part are not read.
+
+    >>> stacked([{"x": np.zeros(1)}, {"x": np.ones(1)}])["x"].tolist()
+    [0.0, 1.0]
+    """
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def one_ahead(dispatched: Iterable[tuple[Mapping[str, Any], int]], make: Callable[..., T]) -> Iterator[T]:

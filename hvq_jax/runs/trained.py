@@ -7,19 +7,21 @@ Each method takes an iterable, or arrays, and yields the results of at most `BAT
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hvq_jax.devices.side_by_side import side_by_side
 from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.importance import check_proposals
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions
 from hvq_jax.priors.tokens import check_residuals
 from hvq_jax.runs import programs
-from hvq_jax.runs.batching import BATCH, one_ahead, padded, padded_size, stacks
+from hvq_jax.runs.batching import BATCH, one_ahead, padded, padded_size, stacked, stacks
 from hvq_jax.runs.programs import Arrays
 from hvq_jax.runs.results import Decoded, Encoded, Latents, LogLikelihood
 from hvq_jax.runs.stored import StoredRun
@@ -200,12 +202,17 @@ class TrainedRun(StoredRun):
         key, most = jax.random.key(seed), max(1, BATCH // proposals)
         given = None if tokens is None else stacks(tokens, most)
 
+        def draw(first: int, labels: np.ndarray, known: np.ndarray | None, part: slice) -> Arrays:
+            kept = None if known is None or keep is None else keep(jnp.asarray(known[part]))
+            return program(labels[part], key, first + part.start, params, tables, kept)
+
         def dispatched() -> Iterator[tuple[Arrays, int]]:
             for first in range(0, len(labels), most):
                 piece = labels[first : first + most].astype(np.int32)
                 size = padded_size(len(piece), min(self.smallest_batch, most), most)
-                kept = None if given is None or keep is None else keep(jnp.asarray(padded(next(given), size)))
-                yield program(padded(piece, size), key, first, params, tables, kept), len(piece)
+                known = None if given is None else padded(next(given), size)
+                call = partial(draw, first, padded(piece, size), known)
+                yield stacked(side_by_side(call, size, rows=proposals)), len(piece)
 
         return dispatched()
 

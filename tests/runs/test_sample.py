@@ -12,6 +12,7 @@ from PIL import Image
 import sample
 import train
 from hvq_jax import autoencoder
+from hvq_jax.devices import side_by_side
 from hvq_jax.errors import UserError
 from hvq_jax.priors.sampling import CodeSamplingOptions, SamplingOptions, all_codes, top_rows
 from hvq_jax.runs.trained import TrainedRun
@@ -74,6 +75,19 @@ def test_a_sample_depends_on_its_seed_and_number_only(trained_run):
     assert (images(3, seed=2) != many[:3]).any()
     greedy = images(2, seed=1, options=SamplingOptions(temperature=0, continuous_temperature=0))
     np.testing.assert_array_equal(greedy[0], greedy[1])
+
+
+def test_the_number_of_cores_changes_no_sample(trained_run, monkeypatch):
+    trained, found = TrainedRun.load(trained_run), []
+    labels = np.arange(70, dtype=np.int32) % 10
+    tokens = np.zeros((70, 7, 7, trained.prior.num_channels), np.int32)
+    for cores in (1, 2):
+        monkeypatch.setattr(side_by_side, "_number_of_cores", lambda cores=cores: cores)
+        pieces = trained.sample(labels, seed=3, tokens=tokens, keep=functools.partial(top_rows, rows=2))
+        found.append(np.concatenate([piece.indices for piece in pieces]))
+    np.testing.assert_array_equal(*found)
+    assert not found[0][:, :2].any()
+    assert found[0][:, 2:].any()
 
 
 def test_an_image_completed_and_varied(trained_run):
