@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from hvq_jax.errors import ArgumentError
+from hvq_jax.fusion import materialised_on_cpu
 from hvq_jax.networks.layers import CheckedModule, Dense, embedding_init, xavier_uniform
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
@@ -203,7 +204,10 @@ class Layer(CheckedModule):
         return [x.reshape(*x.shape[:-1], self.num_heads, -1) for x in jnp.split(projected, 3, axis=-1)]
 
     def _perceptron(self, stream: jax.Array, condition: jax.Array | None) -> jax.Array:
-        return self.hidden_output(nn.gelu(self.hidden(_modulated(self.hidden_norm(stream), condition))))
+        hidden = nn.gelu(self.hidden(_modulated(self.hidden_norm(stream), condition)))
+        if stream.ndim == 2:  # one position: a kernel for both products takes three times as long with so few rows
+            hidden = materialised_on_cpu(hidden)
+        return self.hidden_output(hidden)
 
     def _branch_output(self) -> Dense:
         def init(key: jax.Array, shape: tuple[int, ...], dtype: str) -> jax.Array:
