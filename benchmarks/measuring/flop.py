@@ -43,13 +43,13 @@ def autoencoder_flop(model: Autoencoder) -> tuple[int, int]:
 
 
 def pixelcnn_flop(model: Prior, height: int, width: int) -> int:
-    """Return the FLOP per grid, forward, including weights that the mask hides."""
+    """Return the FLOP per grid, forward, without the weights that the mask hides."""
     positions, features = height * width, model.network.width
     total = positions * (features * model.head_width + model.head_width * model.num_codes)
     for layer in range(model.network.num_layers):
-        reach = 3 if layer == 0 else 1
-        rows, above = _met(height, reach + 1, reach), _met(width, 2 * reach + 1, reach)
-        left = _met(width, reach + 1, reach)
+        reach, seen = (3, 3) if layer == 0 else (1, 2)  # rows of the kernel, and columns to the left
+        rows, above = _met(height, seen, reach), _met(width, 2 * reach + 1, reach)
+        left = _met(width, seen, reach)
         kernels = (rows * above + height * left) * features * 2 * features
         total += kernels + positions * (4 + 1) * features * features  # vertical to horizontal; output
     return 2 * total

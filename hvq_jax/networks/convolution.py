@@ -24,7 +24,10 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def convolve(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:
-    """Convolve `x` `[B, h, w, I]` with `kernel` `[kh, kw, I, O]` at stride 1, padding rows and columns with zeros."""
+    """Convolve `x` `[B, h, w, I]` with `kernel` `[kh, kw, I, O]` at stride 1, padding rows and columns with zeros.
+
+    Negative padding leaves out rows or columns of `x`.
+    """
 
     @jax.custom_vjp
     def function(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -50,7 +53,8 @@ def _convolve(x: jax.Array, kernel: jax.Array, padding: Any) -> jax.Array:
 
 
 def _padded(x: jax.Array, padding: Padding) -> jax.Array:
-    return jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    widths = [(0, 0), *padding, (0, 0)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(before, after, 0) for before, after in widths])
 
 
 def _convolve_on_cpu(x: jax.Array, kernel: jax.Array, padding: Padding) -> jax.Array:

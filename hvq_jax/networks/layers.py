@@ -64,7 +64,7 @@ def _all_but_the_bias(
     return inputs.astype(dtype), kernel.astype(dtype), bias
 
 
-def _convolve_as_flax_asks(
+def convolve_as_flax_asks(
     x: jax.Array, kernel: jax.Array, strides: Any, padding: Any, *, lhs_dilation: Any, rhs_dilation: Any, **options: Any
 ) -> jax.Array:
     """Call `convolve` with the signature of `lax.conv_general_dilated`."""
@@ -80,7 +80,7 @@ class Conv(CheckedModule, nn.Conv):
     dtype: Any = "float32"
     kernel_init: Any = xavier_uniform
     promote_dtype: Any = _all_but_the_bias
-    conv_general_dilated: Any = _convolve_as_flax_asks
+    conv_general_dilated: Any = convolve_as_flax_asks
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[B, h, w, I]` to `[B, h, w, features]`."""

@@ -5,13 +5,16 @@ stack, which sees the rows above a position, and a horizontal stack, which sees 
 of the vertical stack.
 """
 
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from hvq_jax.networks.layers import CheckedModule, Conv, Dense, embedding_init
+from hvq_jax.networks.layers import CheckedModule, Conv, Dense, convolve_as_flax_asks, embedding_init
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
 _FIRST_REACH, _REACH = 3, 1  # of the kernels in the first layer and in the others
@@ -120,19 +123,19 @@ class GatedLayer(CheckedModule):
 
     def setup(self) -> None:
         """Define the parameters."""
-        reach = self.reach
+        reach, masked = self.reach, int(self.first)  # mask A hides the kernels' last row or column
         self.vertical = Conv(
             2 * self.width,
             kernel_size=(reach + 1, 2 * reach + 1),
-            padding=((reach, 0), (reach, reach)),
-            mask=self._mask((reach + 1, 2 * reach + 1), last=np.s_[-1]),
+            padding=((reach, -masked), (reach, reach)),
+            conv_general_dilated=partial(_convolve_seen, seen=np.s_[: reach + 1 - masked]),
             dtype=self.dtype,
         )
         self.horizontal = Conv(
             2 * self.width,
             kernel_size=(1, reach + 1),
-            padding=((0, 0), (reach, 0)),
-            mask=self._mask((1, reach + 1), last=np.s_[:, -1]),
+            padding=((0, 0), (reach, -masked)),
+            conv_general_dilated=partial(_convolve_seen, seen=np.s_[:, : reach + 1 - masked]),
             dtype=self.dtype,
         )
         self.vertical_to_horizontal = Dense(2 * self.width, dtype=self.dtype)
@@ -173,13 +176,10 @@ class GatedLayer(CheckedModule):
         output = self.horizontal_output(_gate(left))
         return output if self.first else horizontal + output
 
-    def _mask(self, kernel_size: tuple[int, int], last: tuple | int) -> jax.Array | None:
-        """Return mask A, ones with zeros in the kernel's last row or column; None for mask B, which hides nothing."""
-        if not self.first:
-            return None
-        mask = np.ones((*kernel_size, 1, 1), np.float32)
-        mask[last] = 0.0
-        return jnp.broadcast_to(mask, (*kernel_size, self.width, 2 * self.width))
+
+def _convolve_seen(x: jax.Array, kernel: jax.Array, *arguments: Any, seen: Any, **options: Any) -> jax.Array:
+    """Convolve with the part of the kernel that mask A does not hide."""
+    return convolve_as_flax_asks(x, kernel[seen], *arguments, **options)
 
 
 def _convolve_windows(conv: Conv, windows: jax.Array) -> jax.Array:
