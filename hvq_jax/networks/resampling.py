@@ -104,6 +104,12 @@ def _phases_of_taps(kernel: jax.Array) -> jax.Array:
     return pairs.swapaxes(1, 2).reshape(2, 2, -1, kernel.shape[-1])
 
 
+def _taps_of_phases(taps: jax.Array) -> jax.Array:
+    """Undo `_phases_of_taps`: `[2, 2, 4 I, O]` to `[4, 4, I, O]`."""
+    inputs, outputs = taps.shape[2] // 4, taps.shape[3]
+    return taps.reshape(2, 2, 2, 2, inputs, outputs).swapaxes(1, 2).reshape(4, 4, inputs, outputs)
+
+
 def _halve_padded(x: jax.Array, kernel: jax.Array) -> jax.Array:
     # If padding is fused with the computation of the image, the convolution takes up to twice as long.
     (padded,) = materialised(_padded(x))
@@ -128,12 +134,9 @@ def _kernel_gradient_of_materialised(large: jax.Array, small: jax.Array) -> jax.
 
 
 def _kernel_gradient_on_cpu(large: jax.Array, small: jax.Array) -> jax.Array:
-    inputs, outputs = large.shape[-1], small.shape[-1]
     phases = jax.eval_shape(_phases_of_image, large)
-    if winograd.is_worthwhile(phases.shape, (2, 2, phases.shape[-1], outputs), large.dtype):
-        gradient = winograd.kernel_gradient(large, small, before=_phases_of_image)
-        gradient = gradient.reshape(2, 2, 2, 2, inputs, outputs)
-        return gradient.swapaxes(1, 2).reshape(4, 4, inputs, outputs)
+    if winograd.is_worthwhile(phases.shape, (2, 2, phases.shape[-1], small.shape[-1]), large.dtype):
+        return _taps_of_phases(winograd.kernel_gradient(large, small, before=_phases_of_image))
     return _kernel_gradient_of_materialised(large, small)
 
 
@@ -170,17 +173,13 @@ def _double_in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
 
 
-def _windows(x: jax.Array) -> jax.Array:
-    """Gather the 16 inputs of each output of `halve_resolution`, by tap: `[B, 2h, 2w, I]` to `[B, h, w, 16 I]`."""
-    _, height, width, _ = x.shape
-    padded = _padded(x)
-    taps = [padded[:, i : i + height - 1 : 2, j : j + width - 1 : 2] for i in range(4) for j in range(4)]
-    return jnp.concatenate(taps, axis=-1)
-
-
 def _kernel_gradient_as_product(large: jax.Array, small: jax.Array) -> jax.Array:
-    gradient = jnp.einsum("bhwi,bhwo->io", _windows(large), small)
-    return gradient.reshape(4, 4, large.shape[-1], small.shape[-1])
+    # Gather the 16 inputs of each output as 2×2 of the phases: longer runs of memory than 16 single taps.
+    (phases,) = materialised(_phases_of_image(large))
+    height, width, inputs = *small.shape[1:3], large.shape[-1]
+    taps = [phases[:, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
+    gradient = jnp.einsum("bhwi,bhwo->io", jnp.concatenate(taps, axis=-1), small)
+    return _taps_of_phases(gradient.reshape(2, 2, 4 * inputs, -1))
 
 
 def _double_as_product(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -129,6 +129,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, *, before: Form = _as_it_is) -> 
         g: `[B, H−r+1, W−r+1, O]` float32, the gradient of the output.
         before: what is done to `x` first, as by `correlate`.
     """
+    x, g = materialised(x, g)
     _, height, _, inputs = jax.eval_shape(before, x).shape
     taps, outputs = height - g.shape[1] + 1, g.shape[-1]
     num_numbers = _numbers_at_places(g.shape[1:3], taps, inputs + outputs)
