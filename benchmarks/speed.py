@@ -47,6 +47,7 @@ from benchmarks.measuring.command import (
     conditions,
     print_header,
     print_line,
+    stored,
     versions,
 )
 from benchmarks.measuring.comparison import Measurement, measure
@@ -56,7 +57,7 @@ from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.workloads.rows import OURS, ROWS, TORCH
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from hvq_jax.files import read_json, write_json
+from hvq_jax.files import write_json
 
 PACKAGES = ("jax", "flax", "torch", "numpy")
 HEADER = [
@@ -154,20 +155,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     return options
 
 
-def stored(path: str) -> dict[str, Any]:
-    """Return the content of a file of --json; raise UserError if it is none."""
-    report: dict[str, Any] | None = read_json(Path(path), dict, advice="give a file that --json has written")
-    if report is None or "rows" not in report:
-        raise UserError(f"{path}: holds no results of benchmarks.speed; give a file that --json has written")
-    return report
-
-
 def main(arguments: list[str]) -> None:
     """Measure and print a table."""
     options = parse(arguments)
     if options.show:
         print_header(HEADER)
-        earlier = stored(options.show)
+        earlier = stored(options.show, "benchmarks.speed")
         for row in earlier["rows"]:
             print_line(cells(row))
         print(f"\n{earlier['conditions']}")
@@ -175,7 +168,11 @@ def main(arguments: list[str]) -> None:
     if importlib.util.find_spec("torch") is None:
         raise UserError("PyTorch is not installed: run make bench, or pip install -r requirements-bench.txt")
     deadline = time.monotonic() + 60 * options.minutes
-    known = {row["row"]: row["torch"] for row in stored(options.settings)["rows"]} if options.settings else {}
+    known = (
+        {row["row"]: row["torch"] for row in stored(options.settings, "benchmarks.speed")["rows"]}
+        if options.settings
+        else {}
+    )
     report: dict[str, Any] = {
         "versions": versions(PACKAGES),
         "conditions": conditions(PACKAGES, options.repetitions),

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import speed, waiting
-from benchmarks.measuring.command import Parser
+from benchmarks.measuring.command import Parser, stored
 from hvq_jax.command import exit_status
 from hvq_jax.files import write_text
 from studies.markdown import markdown
@@ -28,11 +28,11 @@ def tables() -> dict[str, str]:
     """Return the tables that have stored results by name, with the conditions that they were measured in."""
     found = {}
     for name in ("speed", "speed_before"):
-        if (stored := _RESULTS / f"{name}.json").exists():
-            measured = speed.stored(str(stored))
+        if (path := _RESULTS / f"{name}.json").exists():
+            measured = stored(str(path), "benchmarks.speed")
             found[name] = _table(speed.HEADER, [*map(speed.cells, measured["rows"])], measured["conditions"])
-    if (stored := _RESULTS / "waiting.json").exists():
-        waited = waiting.stored_reports(f"{_RESULTS / 'waiting_before.json'},{stored}")
+    if (path := _RESULTS / "waiting.json").exists():
+        waited = waiting.stored_reports(f"{_RESULTS / 'waiting_before.json'},{path}")
         header, *rows = waiting.table(waited)
         found["waiting"] = _table(header, rows, waited[-1]["conditions"])
     return found

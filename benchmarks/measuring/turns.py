@@ -122,7 +122,9 @@ def serve(subject: Subject) -> None:
     # Print this last, once this process is idle: the others start on receiving it.
     print(json.dumps({"number": first}), file=answers, flush=True)
     for _ in sys.stdin:
-        call()  # on virtual machines the first call after a stop may take half as long again
+        # The first call after a stop takes up to 1.8 times as long on a virtual machine that gives its free memory back
+        # to the host after a few seconds (free page reporting): the host has to provide it again.
+        call()
         seconds, stepping_mib = measure_seconds(call, calls), peak_mib()
         answer = {
             "seconds": seconds,

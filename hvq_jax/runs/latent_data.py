@@ -169,7 +169,7 @@ def _encode(
     encode = parallel.compile(encode_batch, sharded_result=True)
     frequent = np.ones(model.num_codes, bool)
     if model.row.masked:
-        frequent = np.asarray(model.latent_options.frequent_codes(variables.state.quantizer.frequency))
+        frequent = np.asarray(autoencoder.frequent_codes(model, variables))
     has_residual = np.asarray(model.row.codes_with(Z_E, jnp.asarray(frequent)))
     variables = parallel.replicate(variables)
     arrays: dict[str, np.ndarray] = {"frequent": frequent}

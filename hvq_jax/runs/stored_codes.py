@@ -120,7 +120,7 @@ def _check_agreement(
     expected = decoder_input(vectors, jnp.asarray(indices), gains, residuals, run.model.index_shape)
     known = np.ones((*latents.shape[:-1], 1), bool)
     if residuals is None and run.model.row.uses(Z_E):
-        frequent = run.model.latent_options.frequent_codes(run.variables.state.quantizer.frequency)
+        frequent = autoencoder.frequent_codes(run.model, run.variables)
         known = ~np.asarray(run.model.row.codes_with(Z_E, frequent))[indices][..., None]
     error = np.max(np.abs(latents - expected), where=known, initial=0.0)
     if error > _CLOSE * max(1.0, np.abs(latents).max()):
