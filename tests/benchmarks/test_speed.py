@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import speed
+from benchmarks.measuring.command import stored
 from benchmarks.measuring.comparison import Measurement
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.speed import HEADER, cells, duration, main, pairwise_ratio, parse, record, verdict
@@ -107,14 +108,14 @@ def test_rows_are_written_as_they_come_and_those_that_do_not_fit_are_named(tmp_p
     main([rows, *options, f"--settings={files[0]}", f"--json={files[1]}"])
     assert given == {"train28": (1, None, False, 60.0), "train32": (1, TorchSettings(threads=1), False, 60.0)}
     assert "Not measured within --minutes=1: encode, sample7\n" in capsys.readouterr().out
-    assert [row["row"] for row in speed.stored(str(files[1]))["rows"]] == ["train28", "train32"]
+    assert [row["row"] for row in stored(str(files[1]), "benchmarks.speed")["rows"]] == ["train28", "train32"]
 
 
 def test_a_file_without_results_is_named(tmp_path):
     write_json(tmp_path / "other.json", {"a": 1})
     for file in ("other.json", "absent.json"):
         with pytest.raises(UserError, match=f"{file}: holds no results of benchmarks.speed"):
-            speed.stored(str(tmp_path / file))
+            stored(str(tmp_path / file), "benchmarks.speed")
 
 
 def test_rows_are_chosen_by_name_in_the_order_of_the_table():
