@@ -45,14 +45,18 @@ def name_place() -> dict[str, str]:
     return {"devices": name_device(), "jax": jax.__version__}
 
 
-def check_same_place(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Raise UserError if results are from different devices or versions of JAX, or do not say from which."""
+def common_place(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return where all of these results are from, as in "1 × cpu, JAX 0.10.2", or "" of none.
+
+    Raises UserError if they are from different devices or versions of JAX, or do not say from which.
+    """
     places = {tuple(row.get(name, NOT_RECORDED) for name in PLACE) for row in rows}
     if any(NOT_RECORDED in place for place in places):
         raise UserError("results without device or version of JAX cannot be compared: train them again")
-    if len(places) > 1:
-        found = "; ".join(sorted(f"{device}, JAX {version}" for device, version in places))
-        raise UserError(f"results of different devices or versions of JAX cannot be compared: {found}")
+    names = sorted(f"{device}, JAX {version}" for device, version in places)
+    if len(names) > 1:
+        raise UserError(f"results of different devices or versions of JAX cannot be compared: {'; '.join(names)}")
+    return names[0] if names else ""
 
 
 def compare(first: Iterable[Mapping[str, Any]], second: Iterable[Mapping[str, Any]], metric: str) -> Difference:
@@ -70,7 +74,7 @@ def compare(first: Iterable[Mapping[str, Any]], second: Iterable[Mapping[str, An
     seeds = sorted(by_seed[0].keys() & by_seed[1].keys())
     if len(seeds) < LEAST_SEEDS:
         raise UserError(f"{len(seeds)} seeds in common: a comparison needs {LEAST_SEEDS}")
-    check_same_place(rows[seed] for rows in by_seed for seed in seeds)
+    common_place(rows[seed] for rows in by_seed for seed in seeds)
     return mean_difference([by_seed[0][seed][metric] - by_seed[1][seed][metric] for seed in seeds])
 
 

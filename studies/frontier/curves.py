@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from studies.comparison import Difference, check_same_place, mean_difference
+from studies.comparison import Difference, common_place, mean_difference
 from studies.frontier.bd_rate import BDRate, Curve, bd_rate
 from studies.frontier.cells import Point, Training
 from studies.frontier.results import Bits, PointResult, Quality, read_point
@@ -106,7 +106,7 @@ def compare(made: list[Made], curve: str, rate: str, decoder: str) -> Comparison
     curves = by_curve(made)
     of_anchor, of_curve = (comparable(curves.get(name, [])) for name in (ANCHOR, curve))
     seeds = sorted(of_anchor.keys() & of_curve.keys())
-    check_same_place(each.result for points in (of_anchor, of_curve) for seed in seeds for each in points[seed])
+    common_place(each.result for points in (of_anchor, of_curve) for seed in seeds for each in points[seed])
     found = {seed: bd_rate(*(line(points[seed], rate, decoder) for points in (of_anchor, of_curve))) for seed in seeds}
     known = {seed: each for seed, each in found.items() if each is not None}
     return Comparison(known) if known else None

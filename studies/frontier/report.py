@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from studies.comparison import Difference
+from studies.comparison import Difference, common_place
 from studies.frontier.cells import BASE_CODES, SEEDS, SMALL, Size, Training, trainings
 from studies.frontier.curves import ANCHOR, DECODERS, RATES, Made, by_curve, compare, means, read_all
 from studies.frontier.results import is_made, read_training, results_folder
@@ -76,7 +76,7 @@ class Study:
                         spread([each["prior_bits"]["continuous"] for each in found]),
                         *(spread([DECODERS[name](each)["mse"] for each in found]) for name in DECODERS),
                         *(spread([each["fine_tuned"][name] for each in found]) for name in ("psnr", "ssim")),
-                        "; ".join(dict.fromkeys(f"{each['devices']}, JAX {each['jax']}" for each in found)),
+                        common_place(found),
                     ]
                 )
         head = ["curve", "point", "seeds", "bits in a file", "under the prior", "by static codes"]
@@ -105,10 +105,11 @@ class Study:
                     *("" if each is None else _percent(each.change) for each in found),
                     f"{first.low:.1f} to {first.high:.1f}",
                     f"{first.share:.0%}".replace("%", " %"),
+                    common_place([each.result for name in (curve, ANCHOR) for each in self.curves[name]]),
                 ]
             )
         head = ["curve", "seeds", *(f"{rate}, {decoder}" for rate, decoder in _PAIRS), "compared, dB", "of its range"]
-        return markdown(head, rows)
+        return markdown([*head, "device"], rows)
 
     def controls(self) -> str:
         """Return a table with G gains of K codes beside `vq` with K·G codes: means over the seeds that both have."""
@@ -133,23 +134,25 @@ class Study:
                         for side in of_both
                     ),
                     *(spread([result["fine_tuned"]["mse"] for result in side]) for side in of_both),
+                    common_place([result for side in of_both for result in side]),
                 ]
             )
         pairs = [f"{name}, {of}" for name in ("bits in a file", "by static codes", "MSE") for of in ("K and G", "K·G")]
-        return markdown(["codes × gains", "seeds", *pairs], rows)
+        return markdown(["codes × gains", "seeds", *pairs, "device"], rows)
 
     def orders(self) -> str:
         """Return a table of nats per latent in both orders of transmission."""
-        by_place: dict[tuple[str, str], list[list[float]]] = defaultdict(list)
+        by_point: dict[tuple[str, str], list[tuple[Made, list[float]]]] = defaultdict(list)
         for each in self.made:
             if (nats := self._nats_of_orders(each)) is not None:
-                by_place[each.point.curve, each.point.value].append(nats)
-        rows = [
-            [curve, value, str(len(found)), *(spread(list(column)) for column in zip(*found, strict=True))]
-            for (curve, value), found in by_place.items()
-        ]
+                by_point[each.point.curve, each.point.value].append((each, nats))
+        rows = []
+        for (curve, value), found in by_point.items():
+            columns = zip(*(nats for _, nats in found), strict=True)
+            where = common_place([each.result for each, _ in found])
+            rows.append([curve, value, str(len(found)), *(spread(list(column)) for column in columns), where])
         head = ["curve", "point", "seeds", "position by position: codes", "continuous", "together"]
-        return markdown([*head, "codes first: codes", "continuous", "together"], rows)
+        return markdown([*head, "codes first: codes", "continuous", "together", "device"], rows)
 
     def _nats_of_orders(self, each: Made) -> list[float] | None:
         """Return the nats of codes, continuous parts and both in either order; None where not both were measured.
@@ -173,7 +176,7 @@ class Study:
                 found = [about for about in known if about["sizes"] == sizes]
                 columns = ("mse", "perplexity", "share_outside", "length_mean", "length_spread", "spread_within_codes")
                 values = [spread([about.get(key) for about in found]) for key in (*columns, "radial_share")]
-                rows.append([name, sizes, str(len(found)), *values])
+                rows.append([name, sizes, str(len(found)), *values, common_place(found)])
         head = [
             "latent",
             "sizes",
@@ -184,7 +187,7 @@ class Study:
             "ρ, mean",
             "ρ, spread",
         ]
-        return markdown([*head, "ρ, spread within codes", "radial share"], rows)
+        return markdown([*head, "ρ, spread within codes", "radial share", "device"], rows)
 
     def tables(self) -> dict[str, str]:
         """Return all tables by name."""

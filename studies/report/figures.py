@@ -25,7 +25,7 @@ from hvq_jax.errors import UserError
 from hvq_jax.evaluation.palette import curve_colors
 from studies import find_folder
 from studies.cells import Cell
-from studies.comparison import check_same_place
+from studies.comparison import common_place
 from studies.report.cells import (
     FREQUENT,
     FULL,
@@ -266,7 +266,7 @@ def draw(found: Results, names: list[str]) -> list[Path]:
     paths = []
     for name in names:
         there = [cell.name for cell in found.kept]
-        check_same_place(read(c, found.results) for c in FIGURES[name].needed(found) if c.name in there)
+        common_place(read(c, found.results) for c in FIGURES[name].needed(found) if c.name in there)
         paths.append(found.folder / f"{name}.{FIGURES[name].kind}")
         save_figure(FIGURES[name].draw(found), paths[-1])
     return paths

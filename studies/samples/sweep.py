@@ -21,7 +21,7 @@ from hvq_jax.priors.sampling import SamplingOptions
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from studies import find_results
-from studies.comparison import check_same_place, name_place
+from studies.comparison import common_place, name_place
 from studies.samples import evaluate
 from studies.samples.evaluate import Judge, SampleMetrics, make_judge, whole, write
 
@@ -64,7 +64,7 @@ def swept(run: TrainedRun, judge: Judge, name: str) -> list[dict[str, Any]]:
     labels = np.arange(evaluate.COUNT, dtype=np.int32) % len(run.class_names)
     settings = (*_OF_CODES, *_OF_CONTINUOUS) if run.prior.heads else _OF_CODES
     before = read_sweep(find_results("samples") / f"sweep-{name}.json")
-    check_same_place([before, name_place()])
+    common_place([before, name_place()])
     points: list[dict[str, Any]] = before["points"]
     done = [point["options"] for point in points]
     for setting in (setting for setting in settings if setting not in done):

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from hvq_jax.errors import UserError
-from studies.comparison import check_same_place, compare, mean_difference, name_place
+from studies.comparison import common_place, compare, mean_difference, name_place
 
 HERE = {"devices": "1 × cpu", "jax": "0.10.2"}
 
@@ -47,6 +47,6 @@ def test_other_comparisons_are_refused(second, message):
 
 
 def test_a_result_without_a_place_is_compared_with_none():
-    check_same_place([name_place(), name_place()])
+    common_place([name_place(), name_place()])
     with pytest.raises(UserError, match="results without device"):
-        check_same_place([{"seed": 0}])
+        common_place([{"seed": 0}])
