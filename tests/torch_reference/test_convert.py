@@ -39,21 +39,26 @@ def files(tmp_path_factory):
     return folder
 
 
-def arguments(files, data_dir, workdir, autoencoder="autoencoder.npz"):
+@pytest.fixture(scope="module")
+def on_data(tiny_arguments):
+    """Options that choose the data set which is prepared for all tests: preparing another one prints lines."""
+    return [argument for argument in tiny_arguments if argument.startswith("--config.data.")]
+
+
+def arguments(files, on_data, workdir, autoencoder="autoencoder.npz"):
     return [
         "--config=configs/reference.py:vq",
         f"--workdir={workdir}",
         f"--autoencoder={files / autoencoder}",
-        "--config.data.name=fashion_mnist_mini",
-        f"--config.data.data_dir={data_dir}",
+        *on_data,
         "--config.sampling.per_class=1",
     ]
 
 
 @pytest.fixture(scope="module")
-def converted(files, data_dir, tmp_path_factory):
+def converted(files, on_data, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("converted") / "run"
-    assert convert.main([*arguments(files, data_dir, workdir), f"--prior={files / 'prior.npz'}"]) == 0
+    assert convert.main([*arguments(files, on_data, workdir), f"--prior={files / 'prior.npz'}"]) == 0
     return workdir
 
 
@@ -111,10 +116,10 @@ def put_torch(monkeypatch, content):
     monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(load=load))
 
 
-def test_a_pt_file_is_read_as_weights_only(files, data_dir, tmp_path, monkeypatch, capsys):
+def test_a_pt_file_is_read_as_weights_only(files, on_data, tmp_path, monkeypatch, capsys):
     (tmp_path / "best.pt").write_bytes(bytes(2**20))
     put_torch(monkeypatch, {key: Tensor(array) for key, array in state_dict("vqvae_c1_28_d16_k32").items()})
-    command = arguments(tmp_path, data_dir, tmp_path / "run", "best.pt")
+    command = arguments(tmp_path, on_data, tmp_path / "run", "best.pt")
     assert convert.main(command) == 0
     assert (tmp_path / "run" / "checkpoints" / "autoencoder" / "1").is_dir()
     assert convert.main(command) == 1
@@ -168,28 +173,28 @@ def refused(command, capsys):
     return line
 
 
-def test_bad_files_get_one_line(files, data_dir, tmp_path, monkeypatch, capsys):
+def test_bad_files_get_one_line(files, on_data, tmp_path, monkeypatch, capsys):
     workdir = tmp_path / "run"
-    assert "no such file" in refused(arguments(files, data_dir, workdir, "absent.npz"), capsys)
-    assert "missing" in refused(arguments(files, data_dir, workdir)[:2], capsys)
+    assert "no such file" in refused(arguments(files, on_data, workdir, "absent.npz"), capsys)
+    assert "missing" in refused(arguments(files, on_data, workdir)[:2], capsys)
     (tmp_path / "text.npz").write_text("not arrays")
-    assert "is not a state dict" in refused(arguments(tmp_path, data_dir, workdir, "text.npz"), capsys)
-    assert "another number of channels" in refused(arguments(files, data_dir, workdir, "colour.npz"), capsys)
-    wrong = refused(arguments(files, data_dir, tmp_path / "other", "prior.npz"), capsys)
+    assert "is not a state dict" in refused(arguments(tmp_path, on_data, workdir, "text.npz"), capsys)
+    assert "another number of channels" in refused(arguments(files, on_data, workdir, "colour.npz"), capsys)
+    wrong = refused(arguments(files, on_data, tmp_path / "other", "prior.npz"), capsys)
     assert "encoder.0.weight" in wrong or "embedding.weight" in wrong
     broken = state_dict("vqvae_c1_28_d16_k32")
     broken["encoder.1.running_var"] = -broken["encoder.1.running_var"]
     np.savez(tmp_path / "broken.npz", **broken)
-    line = refused(arguments(tmp_path, data_dir, tmp_path / "other", "broken.npz"), capsys)
+    line = refused(arguments(tmp_path, on_data, tmp_path / "other", "broken.npz"), capsys)
     assert f"--autoencoder={tmp_path / 'broken.npz'}: not a model of the reference: encoder.1.running_var must" in line
     assert not (tmp_path / "other").exists()
     (tmp_path / "model.pt").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert "needs torch" in refused(arguments(tmp_path, data_dir, workdir, "model.pt"), capsys)
+    assert "needs torch" in refused(arguments(tmp_path, on_data, workdir, "model.pt"), capsys)
 
 
 @pytest.mark.parametrize("flag", ["--plan", "--quiet", "--profile=3", "--process_id=0"])
-def test_flags_of_training_are_refused(files, data_dir, tmp_path, capsys, flag):
+def test_flags_of_training_are_refused(files, on_data, tmp_path, capsys, flag):
     name = flag.partition("=")[0]
-    line = refused([*arguments(files, data_dir, tmp_path), flag], capsys)
+    line = refused([*arguments(files, on_data, tmp_path), flag], capsys)
     assert line == f"error: {name} is for train.py, and this trains nothing: omit it\n"
