@@ -33,13 +33,21 @@ def model_of(mode, num_frequent=6, learning="ema", num_blocks=0, **latent):
     )
 
 
+# For inputs of tests, which any program may compute: under `-m optimised` too, it is compiled in a third of the time.
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def variables_of(num_blocks):
     """Return variables whose codes come from the data and whose frequency table distinguishes codes."""
     model = model_of("vq", num_blocks=num_blocks)
-    fresh = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
-    _, (state, _) = jax.jit(partial(autoencoder.training_loss, model))(
-        fresh.params, fresh.state, IMAGES, jax.random.key(1)
-    )
+
+    @partial(jax.jit, compiler_options=QUICKLY)
+    def first_step(key, data_key):
+        fresh = autoencoder.init(model, key)
+        _, (state, _) = autoencoder.training_loss(model, fresh.params, fresh.state, IMAGES, data_key)
+        return fresh, state
+
+    fresh, state = first_step(jax.random.key(0), jax.random.key(1))
     return Variables(fresh.params, state.replace(quantizer=state.quantizer.replace(frequency=jnp.arange(1.0, K + 1))))
 
 

@@ -48,7 +48,8 @@ def value_and_pullback(function):
 
 
 class ShapesAndTransforms(chex.TestCase):
-    @chex.all_variants(with_pmap=True)
+    # Over devices: test_autoencoder.py.
+    @chex.variants(with_jit=True, without_jit=True)
     def test_hybrid_latent_is_the_same_function_under_every_transform(self):
         z_e, codes = inputs()
         for mode in latents.LATENTS:
@@ -197,7 +198,8 @@ def test_exactly_one_rule_for_frequent_codes():
 
 @pytest.mark.optimised
 class Limits(chex.TestCase):
-    @chex.all_variants(with_pmap=True)
+    # Over devices: test_autoencoder.py.
+    @chex.variants(with_jit=True, without_jit=True)
     def test_limits_hold_bit_for_bit(self):
         z_e, codes = inputs((4, 5, 5))
 
