@@ -48,7 +48,8 @@ class StepLog:
         self._num_steps, self._batch_size = num_steps, batch_size
         self._open: list[StepReport] = []
         self._closed: tuple[int, list[StepReport]] | None = None
-        self._written, self._clock = start_step, time.monotonic()
+        self._written = start_step
+        self._clock: float | None = None  # from when the training speed is measured; None before the first dispatch
         self._first: tuple[int, float] | None = None  # when the first interval was written: its last step, and the time
         self._done = start_step  # steps that are known to be complete
         self._waiting: collections.deque[StepReport] = collections.deque()  # reports of steps that may not be
@@ -57,8 +58,10 @@ class StepLog:
     def add(self, reports: StepReport) -> None:
         """Add the reports of one dispatch, still on the devices; wait if the host is too far ahead of these.
 
-        Each leaf has a leading axis of steps.
+        Each leaf has a leading axis of steps. The training speed is measured from the first dispatch, which compiles.
         """
+        if self._clock is None:
+            self.restart_clock()
         self._open.append(reports)
         self._waiting.append(reports)
         if len(self._open) > _MOST_AHEAD:
@@ -78,7 +81,7 @@ class StepLog:
 
     def write(self) -> None:
         """Wait for the steps of the closed interval, if there is one, and log them; may raise NotFiniteError."""
-        if self._closed is None:
+        if self._closed is None or self._clock is None:
             return
         (step, reports), self._closed = self._closed, None
         for report in reports:
@@ -103,7 +106,7 @@ class StepLog:
     def _seconds_left(self, step: int, now: float, of_a_step: float) -> float:
         """Return the time that the remaining steps will take, evaluations and checkpoints included once there are any.
 
-        The first interval does not count: it includes compilation.
+        They are counted from the end of the first interval, because compilation is before it.
         """
         self._first = self._first or (step, now)
         first, then = self._first

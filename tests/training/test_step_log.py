@@ -80,8 +80,8 @@ def test_an_interval_is_summarised_when_it_is_written_and_not_before(items):
     assert f" {items}/s, " in recorder.lines[0][1]
 
 
-def test_the_time_left_counts_evaluations_but_neither_compilation_nor_the_rate_of_a_step_does(monkeypatch):
-    clock = iter([0.0, 10.0, 18.0, 20.0])  # the start; step 2; an evaluation has ended; step 4
+def test_compilation_counts_for_nothing_and_evaluations_for_the_time_left_only(monkeypatch):
+    clock = iter([8.0, 10.0, 18.0, 20.0])  # the first dispatch has compiled; step 2; an evaluation has ended; step 4
     monkeypatch.setattr(step_log_module.time, "monotonic", lambda: next(clock))
     recorder = Recorder()
     log = step_log(recorder)
@@ -92,8 +92,8 @@ def test_the_time_left_counts_evaluations_but_neither_compilation_nor_the_rate_o
         assert recorder.advanced == step
         if step == 2:
             log.restart_clock()
-    assert [line.rpartition(", ")[2] for _, line in recorder.lines] == ["40 s left", "30 s left"]
-    assert [scalars["images_per_second"] for _, _, scalars in recorder.records] == [0.8, 4.0]
+    assert [line.rpartition(", ")[2] for _, line in recorder.lines] == ["8 s left", "30 s left"]
+    assert [scalars["images_per_second"] for _, _, scalars in recorder.records] == [4.0, 4.0]
 
 
 def test_what_is_added_after_an_interval_belongs_to_the_next():
