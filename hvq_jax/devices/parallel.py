@@ -94,6 +94,11 @@ class Parallel:
         """Place `state` on every device, laid out as the compiled step returns it, so that the step compiles once."""
         return jax.device_put(state, self._placement(PartitionSpec()))
 
+    def replicated_shapes(self, state: Any) -> Any:
+        """Return the shapes and dtypes of `state`, of one process, with the placement that `replicate` gives it."""
+        placement = self._placement(PartitionSpec())
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), state)
+
     def shard(self, batch: Any) -> Any:
         """Place this process's part of a batch, with leaves `[B / processes, ...]`, on its devices.
 

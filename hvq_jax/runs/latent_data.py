@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def encode_parts(model: Autoencoder, variables: Variables, images: jax.Array) ->
 
 def latent_data(
     model: Autoencoder,
-    variables: Variables,
+    read_variables: Callable[[], Variables],
     dataset: ImageDataset,
     *,
     workdir: Path,
@@ -58,11 +58,16 @@ def latent_data(
     parallel: Parallel,
     preemption: Preemption,
 ) -> LatentData:
-    """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if stored there."""
+    """Return the latents of `dataset` by the autoencoder of `checkpoint_step`, from the workdir if stored there.
+
+    Otherwise `read_variables` is called for the autoencoder's arrays.
+    """
     num_classes = len(dataset.class_names)
     sizes = {f"N_{split}": len(getattr(dataset, split)) for split in SPLITS}
     if not (workdir / LATENTS).exists():
-        arrays = _encode(model, variables, dataset, batch_size=batch_size, parallel=parallel, preemption=preemption)
+        arrays = _encode(
+            model, read_variables(), dataset, batch_size=batch_size, parallel=parallel, preemption=preemption
+        )
         write_latents(workdir, arrays, checkpoint_step, model, num_classes, sizes)
         wait_for_all("latents are written")
     check_latents(workdir, checkpoint_step)

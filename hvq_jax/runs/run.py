@@ -38,7 +38,7 @@ from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
 from hvq_jax.training.checkpoint import newest_step
 from hvq_jax.training.logging import read_records
-from hvq_jax.training.loop import RunContext, checkpoint_folder, fit, lost_best_step, num_training_steps
+from hvq_jax.training.loop import RunContext, checkpoint_folder, fit_or_find, lost_best_step, num_training_steps
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import evaluator
 from hvq_jax.training.stage import Stage
@@ -114,10 +114,9 @@ class Run(abc.ABC):
     def train_prior(self, trained: TrainedRun) -> TrainedRun:
         """Train the prior, or resume it; report on the test split."""
         stage, latents = self.prior_stage(trained)
-        state = self.fit(stage, latents.train, latents.validation)
-        trained = trained.with_prior(state)
+        trained = trained.with_prior(self.fit(stage, latents.train, latents.validation))
         made_from = {**trained.steps, **self._damage(stage)}
-        self.report("prior", made_from, lambda: self.test(stage, state, latents.test))
+        self.report("prior", made_from, lambda: self.test(stage, trained.prior_state, latents.test))
         return trained
 
     def _damage(self, stage: Stage) -> dict[str, int]:
@@ -127,13 +126,13 @@ class Run(abc.ABC):
 
     def fit(
         self, stage: Stage, train: AnySplit, validation: AnySplit, augmentation: Augmentation | None = None
-    ) -> TrainState:
-        """Train a stage from where it was stopped, and plot its losses; return its best state."""
+    ) -> TrainState | int:
+        """Train a stage from where it was stopped, and plot its losses; return what `fit_or_find` does."""
         options = getattr(self.options, stage.name)
         earlier = earlier_options(self._history(stage), stage.name, options)
         folder = checkpoint_folder(stage, self.workdir)
         before = newest_step(folder)
-        state = fit(
+        best = fit_or_find(
             stage, train, validation, options=options, run=self.context, augmentation=augmentation, earlier=earlier
         )
         curves = self.workdir / layout.LOSS_CURVES
@@ -143,7 +142,7 @@ class Run(abc.ABC):
             records = read_records(self.workdir)
             if plots.has_losses(records):  # a converted run has none
                 plots.save_loss_curves(curves, records)
-        return state
+        return best
 
     def _history(self, stage: Stage) -> list[Change]:
         """Return the changes of the run's options; they hold from the start for a stage that starts over."""
@@ -258,8 +257,8 @@ class ImageRun(Run):
     def train_autoencoder(self, trained: TrainedRun) -> TrainedRun:
         """Train the autoencoder, or resume it; report on the test split."""
         stage = self.autoencoder_stage()
-        state = self.fit(stage, self.dataset.train, self.dataset.validation, self.options.augment)
-        trained = dataclasses.replace(trained, given_autoencoder=state)
+        best = self.fit(stage, self.dataset.train, self.dataset.validation, self.options.augment)
+        trained = trained.with_autoencoder(best)
 
         def report() -> dict[str, Any]:
             originals = _images_to_show(self.dataset.test)
@@ -273,9 +272,9 @@ class ImageRun(Run):
                     reconstructions,
                     title=f"{self.data_title}: test images, {self.model.latent_options.mode} latent",
                 )
-            return self.test(stage, state, self.dataset.test)
+            return self.test(stage, trained.autoencoder_state, self.dataset.test)
 
-        made_from = {"step": int(state.step), **self._damage(stage)}
+        made_from = {"step": trained.autoencoder_step, **self._damage(stage)}
         self.report("autoencoder", made_from, report, layout.RECONSTRUCTIONS)
         return trained
 
@@ -289,7 +288,7 @@ class ImageRun(Run):
                 writer.start_over(PriorStage.name)
         latents = latent_data(
             self.model,
-            trained.variables,
+            lambda: trained.variables,
             self.dataset,
             workdir=self.workdir,
             checkpoint_step=step,

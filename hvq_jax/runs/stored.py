@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -51,6 +51,8 @@ class StoredRun:
     # Best states that are in memory already; None: read from the checkpoints when first needed.
     given_autoencoder: TrainState | None = dataclasses.field(default=None, repr=False, compare=False)
     given_prior: TrainState | None = dataclasses.field(default=None, repr=False, compare=False)
+    # By stage, the steps of best states whose files are known to be whole, while no other process may change them.
+    known_steps: Mapping[str, int] = dataclasses.field(default_factory=dict, repr=False, compare=False)
     _programs: dict[Any, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
@@ -65,10 +67,20 @@ class StoredRun:
         height, width, channels = dataset["image_shape"]
         return cls(workdir, options, (height, width, channels), None, class_names)
 
-    def with_prior(self, state: TrainState) -> Self:
-        """Return the same run with this prior; an autoencoder that has been read is kept."""
-        autoencoder = self._autoencoder_state if self.image_shape else None
-        return dataclasses.replace(self, given_autoencoder=autoencoder, given_prior=state)
+    def with_autoencoder(self, best: TrainState | int) -> Self:
+        """Return the same run with this autoencoder, or that of this step, to be read when it is needed."""
+        if isinstance(best, TrainState):
+            return dataclasses.replace(self, given_autoencoder=best)
+        return dataclasses.replace(self, known_steps={**self.known_steps, AutoencoderStage.name: best})
+
+    def with_prior(self, best: TrainState | int) -> Self:
+        """Return the same run with this prior, or that of this step; an autoencoder that has been read is kept."""
+        has_been_read = "autoencoder_state" in vars(self) or AutoencoderStage.name not in self.known_steps
+        autoencoder = self.autoencoder_state if self.image_shape and has_been_read else None
+        if isinstance(best, TrainState):
+            return dataclasses.replace(self, given_autoencoder=autoencoder, given_prior=best)
+        known_steps = {**self.known_steps, PriorStage.name: best}
+        return dataclasses.replace(self, given_autoencoder=autoencoder, known_steps=known_steps)
 
     @cached_property
     def model(self) -> Autoencoder:
@@ -99,18 +111,22 @@ class StoredRun:
         return AutoencoderStage(self.model, np.zeros((1, *self.model.image_shape), np.uint8), self.options.frozen)
 
     @cached_property
-    def _autoencoder_state(self) -> TrainState:
+    def autoencoder_state(self) -> TrainState:
+        """The best training state of the autoencoder."""
         return self.given_autoencoder or self._best(self.autoencoder_stage)
 
     @property
     def autoencoder_step(self) -> int:
         """The training step of the best autoencoder; 0 without one."""
-        return int(self._autoencoder_state.step) if self.image_shape else 0
+        if not self.image_shape:
+            return 0
+        known = self.known_steps.get(AutoencoderStage.name)
+        return int(self.autoencoder_state.step) if known is None else known
 
     @property
     def variables(self) -> Variables:
         """The autoencoder's arrays, from its best checkpoint."""
-        state = self._autoencoder_state
+        state = self.autoencoder_state
         return Variables(state.eval_params, state.model_state)
 
     @cached_property
@@ -154,7 +170,8 @@ class StoredRun:
         return self.given_prior is not None or (self.workdir / CHECKPOINTS / PriorStage.name).is_dir()
 
     @cached_property
-    def _prior_state(self) -> TrainState:
+    def prior_state(self) -> TrainState:
+        """The best training state of the prior; UserError before there is one."""
         if self.given_prior is not None:
             return self.given_prior
         stage = self.prior_stage()
@@ -174,7 +191,7 @@ class StoredRun:
     @property
     def prior_params(self) -> Any:
         """The prior's parameters, from its best checkpoint; UserError before there is one."""
-        return self._prior_state.eval_params
+        return self.prior_state.eval_params
 
     @cached_property
     def prior_params_on_device(self) -> Any:
@@ -184,7 +201,9 @@ class StoredRun:
     @property
     def steps(self) -> dict[str, int]:
         """The training steps of the best prior and of the autoencoder whose latents it models."""
-        return {"step": int(self._prior_state.step), "autoencoder_step": self.autoencoder_step}
+        known = self.known_steps.get(PriorStage.name)
+        step = int(self.prior_state.step) if known is None else known
+        return {"step": step, "autoencoder_step": self.autoencoder_step}
 
     @cached_property
     def tables(self) -> Tables:

@@ -44,6 +44,11 @@ class AutoencoderStage(Stage):
         return self.model.row, self.model.quantizer, self.model.encoder(), self.model.decoder()
 
     @property
+    def blank(self) -> "AutoencoderStage":
+        """The stage without images."""
+        return dataclasses.replace(self, fixed_images=self.fixed_images[:0])
+
+    @property
     def item(self) -> jax.ShapeDtypeStruct:
         """An image `[H, W, C]` as it is placed on the devices."""
         return jax.ShapeDtypeStruct(self.model.image_shape, jnp.uint8)

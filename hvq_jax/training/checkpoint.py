@@ -17,10 +17,9 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from hvq_jax.devices.cluster import agreed, is_first, true_on_all, wait_for_all, warn
 from hvq_jax.devices.preemption import uninterrupted
@@ -29,6 +28,9 @@ from hvq_jax.files import full_path
 from hvq_jax.progress import print_warning
 from hvq_jax.training import saved_step
 from hvq_jax.training.saved_step import DamagedError, DeletedError, first_line
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp  # imported where it is used, see `saved_step`
 
 _OVERHEAD_BYTES = 2**20  # of a checkpoint's metadata, generously
 _BAD = "bad-"  # before the name of a step that was moved aside
@@ -132,7 +134,9 @@ class Checkpoints:
             self._writing = None
             raise self._not_saved(error) from error
 
-    def _open_writer(self) -> ocp.AsyncCheckpointer:
+    def _open_writer(self) -> "ocp.AsyncCheckpointer":
+        import orbax.checkpoint as ocp
+
         if self._writer is None:
             # Before the step gets its final name, so that it never lacks its sums.
             options = ocp.options.AsyncOptions(post_finalization_callback=self._write_sums)
@@ -151,7 +155,7 @@ class Checkpoints:
         """Wait for what is being saved and release the folder; raise UserError like `wait`."""
         self._finish(lambda writer: writer.close())
 
-    def _finish(self, wait: Callable[[ocp.AsyncCheckpointer], None]) -> None:
+    def _finish(self, wait: "Callable[[ocp.AsyncCheckpointer], None]") -> None:
         if self._writer is None:
             return
         try:
@@ -199,6 +203,20 @@ class Checkpoints:
                 if objective is not None and (smallest is None or objective < smallest):
                     lost[int(name[1])] = objective
         return _best(lost)
+
+    def best_of_finished(self, last: int) -> int | None:
+        """Return the best step of a training that has taken its `last` one, if the checkpoints are surely whole.
+
+        Nothing but the sums of files is read. None means that `restore_latest` has to find out more.
+        """
+        steps, best = self.steps(), self.best_step()
+        if not true_on_all(bool(steps) and steps[-1] >= last and not self._unranked and self.lost_best_step() is None):
+            return None
+        return (
+            best
+            if true_on_all(all(saved_step.is_intact(self.folder / str(step)) for step in {steps[-1], best}))
+            else None
+        )
 
     def restore_latest(self, like: Any) -> Any | None:
         """Return the newest good state as numpy arrays, with the structure, shapes and dtypes of `like`.

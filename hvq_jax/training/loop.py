@@ -1,7 +1,9 @@
 """The one training loop, shared by the autoencoder and the prior."""
 
+import concurrent.futures
 import contextlib
 import dataclasses
+import importlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +16,7 @@ import numpy as np
 
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit
-from hvq_jax.data.pipeline import steps_per_epoch, train_batches
+from hvq_jax.data.pipeline import Batch, steps_per_epoch, train_batches
 from hvq_jax.devices.cluster import is_first, say, warn
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.preemption import Preemption
@@ -126,6 +128,43 @@ def fit(
 ) -> TrainState:
     """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
 
+    Arguments and errors are those of `fit_or_find`.
+    """
+    best = fit_or_find(stage, train, validation, options=options, run=run, augmentation=augmentation, earlier=earlier)
+    if isinstance(best, TrainState):
+        return best
+    checkpoints = _open_checkpoints(stage, options, run)
+    try:
+        state: TrainState = checkpoints.restore_best(_abstract(stage, options, run))
+    finally:
+        checkpoints.close()
+    return state
+
+
+def _open_checkpoints(stage: Stage, options: FitOptions, run: RunContext) -> Checkpoints:
+    folder = checkpoint_folder(stage, run.workdir)
+    return Checkpoints(folder, objective=stage.objective, keep=options.keep_checkpoints)
+
+
+def _abstract(stage: Stage, options: FitOptions, run: RunContext) -> Any:
+    """Return the training state as shapes and dtypes."""
+    return jax.eval_shape(compiled_initial_state(stage, options, run.seed))
+
+
+def fit_or_find(
+    stage: Stage,
+    train: AnySplit,
+    validation: AnySplit,
+    *,
+    options: FitOptions,
+    run: RunContext,
+    augmentation: Augmentation | None = None,
+    earlier: Sequence[tuple[int, FitOptions]] = (),
+) -> TrainState | int:
+    """Train `stage` as `fit` does; if it was trained to its last step before, return only the step of the best state.
+
+    A finished run that has nothing left to do then ends without reading checkpoints or tracing models.
+
     Where the options have changed, `earlier` has those of before, each with the step until which they held. The
     learning rate then goes on as `Rates.going_on_from` says.
 
@@ -134,19 +173,19 @@ def fit(
     raised.
     """
     num_steps = num_training_steps(options, train)
-    abstract = jax.eval_shape(compiled_initial_state(stage, options, run.seed))
-    checkpoints = Checkpoints(
-        checkpoint_folder(stage, run.workdir),
-        objective=stage.objective,
-        keep=options.keep_checkpoints,
-    )
+    checkpoints = _open_checkpoints(stage, options, run)
     try:
+        if (found := checkpoints.best_of_finished(num_steps)) is not None:
+            say(f"{stage.name}: was trained to its last step, {num_steps}")
+            return found
+        abstract = _abstract(stage, options, run)
         best, state = None, checkpoints.restore_latest(abstract)
         if state is not None and state.step >= num_steps:
             say(f"{stage.name}: was trained to its last step, {num_steps}")
             best = state  # where it is the best one, which is the most frequent case, it is not read again
         else:
             if state is None:
+                _compile_together(stage, train, abstract, options, run)
                 state = first_state(stage, train, options=options, run=run, augmentation=augmentation)
             else:
                 state = run.parallel.replicate(state)
@@ -173,6 +212,25 @@ def fit(
         return best
     finally:
         checkpoints.close()
+
+
+def _compile_together(stage: Stage, train: AnySplit, abstract: Any, options: FitOptions, run: RunContext) -> None:
+    """Compile the initial state and the first steps at the same time, which XLA does without Python's lock.
+
+    Their later calls find them compiled. Whatever is wrong with the initial state is raised by its call.
+    """
+    parallel = run.parallel
+    if jax.process_count() > 1:  # arrays without values cannot be placed as those of several processes are
+        return
+    create: Any = compiled_initial_state(stage, options, run.seed)
+    dispatch: Any = compiled_steps(stage, options, run.seed, parallel)
+    items, labels = train.read(np.zeros(options.batch_size, int))  # for their shapes and dtypes
+    taken = Taken.by(Batch(items, labels, np.ones(options.batch_size, bool)), options.learning_rate)
+    count = next(make_schedule(options, train).dispatches(0, options.steps_per_dispatch))
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        executor.submit(create.lower().compile)
+        executor.submit(importlib.import_module, "grain")  # for the first batch
+        dispatch.lower(parallel.replicated_shapes(abstract), parallel.shard_steps([taken] * count)).compile()
 
 
 def _stretches(

@@ -67,6 +67,11 @@ class PriorStage(Stage):
         return scored.of_latents()
 
     @property
+    def blank(self) -> "PriorStage":
+        """The stage of any latents of this shape."""
+        return PriorStage(self.model, self.latent_shape)
+
+    @property
     def item(self) -> jax.ShapeDtypeStruct:
         """The tokens `[h, w, L + c]` of a latent as they are placed on the devices, where 16 bits are enough."""
         return jax.ShapeDtypeStruct((*self.latent_shape, self.model.num_channels), jnp.int16)

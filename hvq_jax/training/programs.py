@@ -45,8 +45,14 @@ def initial_state(stage: Stage, options: FitOptions, seed: int) -> TrainState:
 @lru_cache(_KEPT)
 def abstract_variables(stage: Stage) -> tuple[Any, Any]:
     """Return the params and the model state of a stage, as shapes and dtypes."""
-    traced: tuple[Any, Any] = jax.eval_shape(stage.init, jax.random.key(0))
+    traced: tuple[Any, Any] = jax.eval_shape(_init(stage.blank), jax.random.key(0))
     return traced
+
+
+@lru_cache(_KEPT)
+def _init(stage: Stage) -> Callable[[jax.Array], tuple[Any, Any]]:
+    """Return `stage.init`, traced once for the shapes of a state and for the program that makes it."""
+    return jax.jit(stage.init, inline=True)
 
 
 def abstract_state(stage: Stage, options: FitOptions) -> TrainState:
@@ -57,7 +63,7 @@ def abstract_state(stage: Stage, options: FitOptions) -> TrainState:
 
 
 def _initial_state(stage: Stage, seed: int, clip_norm: float, average_decay: float) -> TrainState:
-    return _state(stage, stage.init(jax.random.key(seed)), clip_norm, average_decay)
+    return _state(stage, _init(stage)(jax.random.key(seed)), clip_norm, average_decay)
 
 
 def _state(stage: Stage, variables: tuple[Any, Any], clip_norm: float, average_decay: float) -> TrainState:
@@ -71,7 +77,7 @@ def _state(stage: Stage, variables: tuple[Any, Any], clip_norm: float, average_d
 
 def compiled_initial_state(stage: Stage, options: FitOptions, seed: int) -> Callable[[], TrainState]:
     """Return `initial_state` of these arguments, compiled; `jax.eval_shape` of it shares its trace."""
-    return _compiled_initial_state(stage, seed, options.clip_norm, options.average_decay)
+    return _compiled_initial_state(stage.blank, seed, options.clip_norm, options.average_decay)
 
 
 @lru_cache(_KEPT)

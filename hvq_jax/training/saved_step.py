@@ -5,6 +5,7 @@ its digest, or a file is not in its format. Other reasons for which reading may 
 that reports an error, too many open files, too little memory, a library that fails.
 
 Leaves have digests beside those of the files because Orbax casts a wrong dtype and restores some damaged data silently.
+Orbax is imported where it is used: neither a first step nor a finished run waits for it.
 """
 
 import errno
@@ -15,15 +16,17 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError
 from hvq_jax.files import check_regular_files, open_regular, shows_damage
+
+if TYPE_CHECKING:
+    import orbax.checkpoint as ocp
 
 _STATE, _DIGESTS, _METRICS = "state", "digests", "metrics"  # the items of a checkpoint: folders that Orbax writes
 _DIGESTS_FILE, _METRICS_FILE = f"{_DIGESTS}/metadata", f"{_METRICS}/metrics"
@@ -57,14 +60,18 @@ def _digest(leaf: np.ndarray) -> str:
     return f"{leaf.dtype} {list(leaf.shape)} {sha}"
 
 
-def make_handler() -> ocp.CompositeCheckpointHandler:
+def make_handler() -> "ocp.CompositeCheckpointHandler":
     """Return Orbax's handler of the items of a checkpoint."""
+    import orbax.checkpoint as ocp
+
     metrics = ocp.handlers.JsonCheckpointHandler(filename=Path(_METRICS_FILE).name)
     return ocp.CompositeCheckpointHandler(_STATE, _DIGESTS, **{_METRICS: metrics})
 
 
-def items(state: Any, metrics: Mapping[str, float] | None) -> ocp.args.Composite:
+def items(state: Any, metrics: Mapping[str, float] | None) -> "ocp.args.Composite":
     """Return the items to save of a pytree of numpy arrays and, where it was evaluated, of its metrics."""
+    import orbax.checkpoint as ocp
+
     saved: dict[str, Any] = {_STATE: ocp.args.StandardSave(state), _DIGESTS: ocp.args.JsonSave(leaf_digests(state))}
     if metrics is not None:
         saved[_METRICS] = ocp.args.JsonSave(dict(metrics))
@@ -141,6 +148,8 @@ def read_state(folder: Path, like: Any) -> Any:
 
 
 def _read_state(folder: Path, like: Any) -> Any:
+    import orbax.checkpoint as ocp
+
     check_regular_files(folder)
     digests = json.loads(_read(folder / _DIGESTS_FILE))
     found = {path: digest.rsplit(" ", 1)[0] for path, digest in digests.items()}
@@ -161,6 +170,19 @@ def _read_state(folder: Path, like: Any) -> Any:
     if wrong := sorted(path for path in digests if actual[path] != digests[path]):
         raise DamagedError(f"the data differ from what was saved in {', '.join(wrong[:3])}")
     return state
+
+
+def is_intact(folder: Path) -> bool:
+    """Return whether all files of a checkpoint are as they were written; False where their sums cannot tell.
+
+    This takes milliseconds, and neither Orbax nor the model.
+    """
+    try:
+        check_regular_files(folder)
+        sums = _read_sums(folder)
+        return sums is not None and not _damage(folder, sums)
+    except (OSError, UserError):
+        return False
 
 
 def read_metric(folder: Path, name: str) -> float | None:

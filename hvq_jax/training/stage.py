@@ -44,6 +44,11 @@ class Stage(abc.ABC):
         """What fields only name, such as a row of `LATENTS` or a class of one's own, either of which may change."""
         return ()
 
+    @property
+    def blank(self) -> "Stage":
+        """The stage without the data on which `init` does not depend: what is compiled for one serves all."""
+        return self
+
     @abc.abstractmethod
     def init(self, key: jax.Array) -> tuple[Params, ModelState]:
         """Return fresh params and model state."""

@@ -73,7 +73,7 @@ class Work:
         """Return all images as tokens."""
         return latent_data(
             self.trained.model,
-            self.trained.variables,
+            lambda: self.trained.variables,
             self.dataset,
             workdir=self.run.workdir,
             checkpoint_step=self.trained.autoencoder_step,

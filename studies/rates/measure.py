@@ -164,7 +164,7 @@ def measured(run: TrainedRun, data: dict[str, Any]) -> dict[str, Any]:
     dataset, row = open_dataset(dataclasses.replace(run.options.data, **data)), run.model.row
     latent_data(
         run.model,
-        run.variables,
+        lambda: run.variables,
         dataset,
         workdir=run.workdir,
         checkpoint_step=run.autoencoder_step,

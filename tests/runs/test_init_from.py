@@ -239,7 +239,7 @@ def test_what_is_taken_is_what_the_first_step_starts_from(trained_run, tiny_argu
         seen.append(jax.device_get(state))
         raise UserError("seen")
 
-    monkeypatch.setattr("hvq_jax.runs.run.fit", fit)
+    monkeypatch.setattr("hvq_jax.runs.run.fit_or_find", fit)
     arguments = [*tiny_arguments, f"--workdir={tmp_path / 'run'}", f"--config.init_from={trained_run}"]
     assert train.main([*arguments, "--config.stage=autoencoder", "--config.codebook.init=kmeans"]) == 1
     source, (state,) = TrainedRun.load(trained_run).variables, seen

@@ -96,8 +96,8 @@ def copy_of(trained_run, tmp_path):
 
 
 def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_arguments, tmp_path, monkeypatch, capsys):
-    read, read_state = [], saved_step.read_state
-    monkeypatch.setattr(saved_step, "read_state", lambda folder, like: read.append(folder) or read_state(folder, like))
+    read: list[object] = []
+    monkeypatch.setattr(saved_step, "read_state", lambda folder, like: read.append(folder))
     copy = copy_of(trained_run, tmp_path)
     before = {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")}
     summary = (copy / "summary.json").read_text()
@@ -105,8 +105,7 @@ def test_started_again_a_finished_run_changes_nothing(trained_run, tiny_argument
     assert "step 1/" not in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in copy.glob("checkpoints/*/*/digests/*")} == before
     assert (copy / "summary.json").read_text() == summary
-    assert {folder.parent.name for folder in read} == {"autoencoder", "prior"}
-    assert len(read) == len(set(read))  # the newest checkpoint is not read again where it is the best
+    assert not read  # that its files are whole is enough
     # The run knows its own config.
     assert train.main([f"--workdir={copy}"]) == 0
 

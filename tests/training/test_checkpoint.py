@@ -304,6 +304,15 @@ def test_a_best_step_that_is_lost_is_named_until_it_is_taken_again(three_steps, 
     assert checkpoints.lost_best_step() is None
 
 
+def test_of_a_finished_training_the_best_step_is_known_by_its_files(folder):
+    checkpoints = saved(folder, [0.3, 0.1, 0.2])
+    assert checkpoints.best_of_finished(3) == 2
+    assert checkpoints.best_of_finished(4) is None
+    flip_a_byte(folder / "3")
+    assert checkpoints.best_of_finished(3) is None
+    assert sorted(checkpoints.steps()) == [2, 3]  # what to do about it is left to reading
+
+
 def test_a_damaged_step_that_was_not_the_best_is_no_loss(three_steps, folder):
     shutil.copytree(three_steps, folder)
     flip_a_byte(folder / "3")
