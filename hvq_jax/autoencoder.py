@@ -9,7 +9,6 @@ from collections.abc import Collection
 from functools import cached_property
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -191,7 +190,8 @@ def start_from_data(
 def encode(model: Autoencoder, variables: Variables, images: ArrayLike) -> jax.Array:
     """Return z_e `[B, h, w, D]` of float images `[B, H, W, C]` in [-1, 1], with the stored batch statistics."""
     images = jnp.asarray(images)
-    chex.assert_shape(images, (None, *model.image_shape))
+    if images.ndim != 4 or images.shape[1:] != model.image_shape:
+        raise ValueError(f"images: must be [B, {', '.join(map(str, model.image_shape))}], not {list(images.shape)}")
     return model.quantizer.normalise(_apply(model.encoder(), "encoder", variables, images))
 
 

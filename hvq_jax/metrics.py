@@ -6,7 +6,6 @@ pure and work under jit.
 
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -97,8 +96,7 @@ def mse(x: ArrayLike, y: ArrayLike) -> jax.Array:
     >>> mse(jnp.zeros((2, 8, 8, 1)), jnp.full((2, 8, 8, 1), 0.5)).tolist()
     [0.25, 0.25]
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    chex.assert_equal_shape([x, y])
+    x, y = _alike(x, y)
     return jnp.mean(jnp.square(x - y), axis=(-3, -2, -1))
 
 
@@ -126,8 +124,7 @@ def ssim(x: ArrayLike, y: ArrayLike) -> jax.Array:
     >>> ssim(images, images).round(3).tolist(), (ssim(images, -images) < 0).tolist()
     ([1.0], [True])
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    chex.assert_equal_shape([x, y])
+    x, y = _alike(x, y)
     x, y = _to_unit(x), _to_unit(y)
     blur = partial(_blur, kernel=_gaussian(min(_SSIM_WINDOW, *x.shape[1:3])))
     mean_x, mean_y = blur(x), blur(y)
@@ -160,6 +157,7 @@ def _blur(images: jax.Array, kernel: jax.Array) -> jax.Array:
     return images
 
 
+@jax.jit  # logs call it outside jit, where each operation would be a program of its own to compile
 def perplexity(counts: ArrayLike) -> jax.Array:
     """Return the effective number of codes in use `[]`: exp of the entropy, in nats, of `counts` `[K]`.
 
@@ -195,6 +193,14 @@ def _masked_sum(values: jax.Array, mask: jax.Array | None) -> jax.Array:
 
 def _masked_count(values: jax.Array, mask: jax.Array | None) -> jax.Array:
     return jnp.float32(values.size) if mask is None else jnp.sum(mask, dtype=jnp.float32)
+
+
+def _alike(x: ArrayLike, y: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """Return both as arrays; raise ValueError unless they have one shape."""
+    x, y = jnp.asarray(x), jnp.asarray(y)
+    if x.shape != y.shape:
+        raise ValueError(f"x and y must have the same shape, not {list(x.shape)} and {list(y.shape)}")
+    return x, y
 
 
 def _to_unit(images: jax.Array) -> jax.Array:

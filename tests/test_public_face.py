@@ -77,17 +77,29 @@ def test_every_command_has_a_help_text():
     assert {path.stem for path in folder.parent.glob("[!_]*.py")} == set(commands.NAMES)
 
 
-def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots_and_training_starts_without_plots():
+def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
     program = (
         "import sys, hvq_jax as hvq\n"
         "hvq.hybrid_latent, hvq.HybridQuantizer, hvq.nnx.HybridQuantizer, hvq.Autoencoder\n"
         "hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
-        "print([name for name in ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain') if name in sys.modules])\n"
-        "import hvq_jax.commands.train\n"
-        "print([name for name in ('matplotlib', 'scipy', 'constriction', 'pyarrow') if name in sys.modules])"
+        "needless = ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain', 'chex')\n"
+        "print([name for name in needless if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n[]\n"
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "used_later"),
+    [
+        ("train", ("orbax", "matplotlib", "scipy", "constriction", "pyarrow", "chex")),
+        ("sample", ("orbax", "tensorflow_datasets", "grain", "scipy", "constriction", "pyarrow", "chex")),
+    ],
+)
+def test_a_command_starts_without_what_it_uses_later_or_never(name, used_later):
+    program = f"import sys, hvq_jax.commands.{name}\nprint([name for name in {used_later} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_the_version_is_the_projects():

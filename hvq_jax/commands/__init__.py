@@ -6,11 +6,13 @@ The help texts are stored beside the modules, so that `--help` does not wait for
     python -m hvq_jax.commands
 """
 
+import gc
 import importlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 from hvq_jax.command import exit_status, start
 from hvq_jax.devices import huge_pages
@@ -38,12 +40,24 @@ def main(name: str, arguments: Sequence[str]) -> int:
     """Run the command `name` with these arguments, or print its help text; return the exit status."""
     if _HELP & set(arguments):
         return exit_status(lambda: print(help_file(name).read_text(encoding="utf-8"), end=""))
-    command = importlib.import_module(f"hvq_jax.commands.{name}")
+    command = _imported(name)
     from hvq_jax.training.logging import set_quiet
 
     set_quiet()
     interrupted = getattr(command, "INTERRUPTED", "interrupted")
     return exit_status(partial(command.run, list(arguments)), interrupted=interrupted)
+
+
+def _imported(name: str) -> ModuleType:
+    """Return the module of the command `name`, imported without searching for garbage: it makes none and is slow."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return importlib.import_module(f"hvq_jax.commands.{name}")
+    finally:
+        gc.freeze()  # modules live as long as the process: no later search has to look at them
+        if was_enabled:
+            gc.enable()
 
 
 def run(name: str, spelling: str = _IN_A_CHECKOUT) -> int:

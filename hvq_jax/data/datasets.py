@@ -1,23 +1,26 @@
-"""Image data sets by name: our own builders or any prepared TFDS data set; in memory if they fit."""
+"""Image data sets by name: our own builders or any prepared TFDS data set; in memory if they fit.
+
+TFDS is imported when a data set is opened: sampling from a run does not wait for it.
+"""
 
 import dataclasses
 import hashlib
 import math
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from hvq_jax.data.builders import BUILDERS, ImageBuilder
+from hvq_jax.data.builders import BUILDERS
 from hvq_jax.data.held_out import carve
-from hvq_jax.data.open_tfds import class_names, open_prepared, open_split
 from hvq_jax.data.options import DataOptions
-from hvq_jax.data.prepare import prepare
 from hvq_jax.data.streamed import StreamedSplit
 from hvq_jax.errors import UserError
 from hvq_jax.options import refuse_unused
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 # Names under which data sets store the other splits.
 _HELD_OUT_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
@@ -154,6 +157,10 @@ def open_dataset(options: DataOptions) -> ImageDataset:
             "the data set is arrays that were given in Python: give them again, with "
             "hvq_jax.train(config, workdir, data=...)"
         )
+    from hvq_jax.data.builders.base import ImageBuilder
+    from hvq_jax.data.open_tfds import class_names, open_prepared
+    from hvq_jax.data.prepare import prepare
+
     taken = BUILDERS[options.name].OPTIONS if options.name in BUILDERS else ()
     refuse_unused(options, "name", (*taken, *_OF_ALL), {name: builder.OPTIONS for name, builder in BUILDERS.items()})
     if options.name in BUILDERS:
@@ -184,14 +191,18 @@ def open_dataset(options: DataOptions) -> ImageDataset:
     )
 
 
-def _names(builder: tfds.core.DatasetBuilder, stored: str, rows: np.ndarray) -> np.ndarray:
+def _names(builder: "tfds.core.DatasetBuilder", stored: str, rows: np.ndarray) -> np.ndarray:
     """Return the names of the images `rows` of the stored split, UTF-8 bytes [n]."""
+    from hvq_jax.data.builders.base import ImageBuilder
+
     names = builder.names(stored) if isinstance(builder, ImageBuilder) else None
     return np.array([(names[row] if names else f"{stored}/{row}").encode() for row in rows.tolist()])
 
 
-def _open_splits(builder: tfds.core.DatasetBuilder, **options: Any) -> dict[str, StreamedSplit]:
+def _open_splits(builder: "tfds.core.DatasetBuilder", **options: Any) -> dict[str, StreamedSplit]:
     """Open train, and validation and test if the data set has them; splits without labels count as missing."""
+    from hvq_jax.data.open_tfds import open_split
+
     train = open_split(builder, "train", **options)
     splits = {"train": train}
     for split, names in _HELD_OUT_NAMES.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from hvq_jax.data.builders import ImageBuilder
+from hvq_jax.data.builders.base import ImageBuilder
 from hvq_jax.data.folders import data_folder
 from hvq_jax.data.streamed import damage_named
 from hvq_jax.errors import UserError

@@ -6,14 +6,16 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from hvq_jax.data.examples import ExampleParser
 from hvq_jax.errors import UserError, stop_behind
 from hvq_jax.files import shows_damage
 from hvq_jax.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hvq_jax.data.examples import ExampleParser  # it imports TFDS
 
 _READ_AT_ONCE = 256  # reading a list is several times faster than reading single records
 _MOST_THREADS = 16
@@ -32,7 +34,7 @@ class StreamedSplit:
     """A split of images on disk; memory holds only the images of the current call."""
 
     records: Records
-    parse: ExampleParser
+    parse: "ExampleParser"
     rows: np.ndarray  # [N] int64: indices of the split's images in the records
     item_shape: tuple[int, ...]  # (H, W, C)
     num_classes: int

@@ -1,4 +1,7 @@
-"""The commands of `sample.py`: draw from a run, or pass image files through it."""
+"""The commands of `sample.py`: draw from a run, or pass image files through it.
+
+Plots are imported where a grid is written: `outputs.write` imports them while the images are computed.
+"""
 
 import contextlib
 import dataclasses
@@ -12,7 +15,6 @@ import jax
 import numpy as np
 
 from hvq_jax.errors import ArgumentError, UserError
-from hvq_jax.evaluation import plots
 from hvq_jax.files import full_path, printable
 from hvq_jax.priors.importance import check_proposals
 from hvq_jax.priors.labels import NO_CLASS
@@ -59,6 +61,8 @@ def draw_samples(
         print(note)
 
     def save_png(images: np.ndarray) -> None:
+        from hvq_jax.evaluation import plots
+
         captions = [run.class_names[i] for i in labels] if conditional else None
         of_class = "" if label is None else f" of {run.class_names[labels[0]]}"
         title = f"{num_samples} samples{of_class}, {Path(workdir).name}, {_described(seed, options)}"
@@ -163,6 +167,8 @@ def _redraw(
             yield piece
 
     def save_png(drawn: np.ndarray) -> None:
+        from hvq_jax.evaluation import plots
+
         draws = drawn.reshape(len(inputs), num_samples, *drawn.shape[1:])
         rows = np.concatenate([np.stack(list(images))[:, None], np.stack(transmitted)[:, None], draws], axis=1)
         classes = [f" ({run.class_names[number]})" if number != NO_CLASS else "" for number in of_images]
@@ -254,6 +260,8 @@ def reconstruct_files(workdir: str, path: str, out: str) -> None:
         images = list(images)
 
     def save_png(drawn: np.ndarray) -> None:
+        from hvq_jax.evaluation import plots
+
         title = f"{printable(path)} through {Path(workdir).name}"
         plots.save_reconstructions(full_path(out), np.stack(list(images)), drawn, title=title)
 

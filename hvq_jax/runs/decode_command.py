@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hvq_jax.evaluation import plots
 from hvq_jax.files import full_path, printable
 from hvq_jax.runs.batching import stacks
 from hvq_jax.runs.outputs import check_out, in_file_name, unique_stems, write
@@ -32,6 +31,8 @@ def decode_file(workdir: str, path: str, out: str) -> None:
     captions = _captions(stored)
 
     def save_png(images: np.ndarray) -> None:
+        from hvq_jax.evaluation import plots
+
         title = f"{printable(Path(path).name)}, decoded by {run.workdir.name}"
         plots.save_grid(full_path(out), images, labels=captions, title=title)
 

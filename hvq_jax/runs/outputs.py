@@ -5,7 +5,9 @@ An existing file is replaced, or a folder created, only once everything is writt
 """
 
 import collections
+import concurrent.futures
 import contextlib
+import importlib
 import os
 import re
 import shutil
@@ -25,6 +27,7 @@ from hvq_jax.files import check_writable, full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
 
 _MOST_IN_ONE_PNG = 1024
+_PLOTS = "hvq_jax.evaluation.plots"  # what saves a grid
 _COPIED_BYTES = 2**20  # at a time
 _MOST_NAME_BYTES = 240  # a name may have 255, with .png and a number
 
@@ -151,7 +154,10 @@ def write(
     with progress_bar(total=count, desc="Images", unit=" images") as progress:  # on a terminal
         pieces = _counted(pieces, progress)
         if is_png(out):
-            save_png(np.concatenate([piece.images for piece in pieces]))
+            with concurrent.futures.ThreadPoolExecutor(1) as executor:
+                executor.submit(importlib.import_module, _PLOTS)  # takes as long as the computation of a few images
+                images = np.concatenate([piece.images for piece in pieces])
+            save_png(images)
         elif path.suffix:
             _write_arrays(path, pieces, count, arrays)
         else:

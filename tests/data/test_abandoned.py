@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hvq_jax.data.builders import ImageFolder
 from hvq_jax.data.builders.decode_files import decode_files
+from hvq_jax.data.builders.image_folder import ImageFolder
 from hvq_jax.data.builders.records import RecordWriter
 from hvq_jax.data.prepare import prepare
 from hvq_jax.errors import UserError
