@@ -63,6 +63,9 @@ def _evaluate(jaxpr: Any, consts: Any, arguments: Any) -> list[Any]:
 
 
 def _bind(equation: Any, arguments: list[Any]) -> list[Any]:
+    if equation.params.get("branches_platforms"):  # the same function in several forms, the last for any platform
+        form = equation.params["branches"][-1]
+        return _evaluate(form.jaxpr, form.consts, arguments[1:])
     nested = [equation.params[name] for name in _NESTED if name in equation.params]
     if nested and equation.primitive.name not in ("scan", "while", "cond"):
         return _evaluate(getattr(nested[0], "jaxpr", nested[0]), getattr(nested[0], "consts", ()), arguments)

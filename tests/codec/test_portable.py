@@ -16,6 +16,15 @@ from hvq_jax.errors import UserError
 from tests.codec.conftest import COUNT, Case
 
 
+def test_of_a_function_in_several_forms_the_one_for_any_platform_is_evaluated():
+    third = jnp.float32(1) / 3
+
+    def function(x):
+        return jax.lax.platform_dependent(x, cpu=lambda x: x - third, default=lambda x: x + third)
+
+    np.testing.assert_allclose(in_float64(function)(np.ones((), np.float32)), 1 + np.float64(third), rtol=1e-15)
+
+
 def test_a_function_that_names_float32_is_evaluated_in_float64():
     def function(x, n):
         y = jnp.exp(x.astype(jnp.bfloat16)).astype(jnp.float32) + jax.nn.gelu(x) + jax.jit(jnp.tanh)(x) / 3
