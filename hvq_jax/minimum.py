@@ -1,16 +1,16 @@
-"""The index of the smallest number, in the fastest form for each platform."""
+"""The smallest number and its index, in the fastest form for each platform."""
 
 import jax
 import jax.numpy as jnp
 
 
-def first_minimum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def min_and_argmin(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the smallest numbers along the last axis of `x` `[..., K]`, `[...]`, and their indices `[...]` int32.
 
-    Of equal numbers it is the first, as in `jnp.argmin`. Where a number is not a number, so may be the smallest, and
-    the index is any.
+    Of equal numbers the first counts, as in `jnp.argmin`. If there is a NaN among the K, the smallest number may or may
+    not be NaN, and the index is any from 0 to K − 1.
 
-    >>> first_minimum(jnp.array([[3.0, 1.0, 1.0]]))
+    >>> min_and_argmin(jnp.array([[3.0, 1.0, 1.0]]))
     (Array([1.], dtype=float32), Array([1], dtype=int32))
     """
     return jax.lax.platform_dependent(x, cpu=_in_two_passes, default=_in_one_pass)

@@ -11,7 +11,7 @@ from flax import struct
 from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
-from hvq_jax.minimum import first_minimum
+from hvq_jax.minimum import min_and_argmin
 from hvq_jax.options import Options, option
 from hvq_jax.priors.filtering import filter_logits
 from hvq_jax.priors.labels import NO_CLASS
@@ -233,7 +233,7 @@ def _draw(
         if options.guidance:
             with_class, without = jnp.split(logits, 2)
             logits = (1 + options.guidance) * with_class - options.guidance * without
-        code = first_minimum(-(options.filtered(logits) + noise_of_code))[1]
+        code = min_and_argmin(-(options.filtered(logits) + noise_of_code))[1]
         code = jnp.where(given.codes, given.tokens[:, level], code)
         codes = jnp.concatenate([codes, code[:, None]], axis=-1)
     features = features[: codes.shape[0]]  # of the class

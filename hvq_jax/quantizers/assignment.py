@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.latents import EPSILON, unit
-from hvq_jax.minimum import first_minimum
+from hvq_jax.minimum import min_and_argmin
 from hvq_jax.registry import choose
 from hvq_jax.sharding import any_sharding
 
@@ -107,4 +107,4 @@ def _costs(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment:
 
 def _cheapest(vectors: jax.Array, codes: jax.Array, offsets: jax.Array, assignment: str) -> tuple[jax.Array, jax.Array]:
     """Return the least costs `[...]`, and the indices `[...]` int32 of the codes that have them."""
-    return first_minimum(_costs(vectors, codes, offsets, assignment))
+    return min_and_argmin(_costs(vectors, codes, offsets, assignment))
