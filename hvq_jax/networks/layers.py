@@ -1,6 +1,7 @@
 """Convolution and normalisation layers with the conventions of the PyTorch reference; NHWC, float32 parameters.
 
-Operations with a specialised fast implementation are in `resampling.py` and `normalization.py`.
+Operations with a specialised fast implementation are in `convolution.py`, `resampling.py`, `normalization.py` and
+`product.py`.
 
 Convolutions and products are computed in the layer's `dtype`, float32 or bfloat16, and the result is rounded to it,
 unless `result_dtype` is given. Biases are added in float32, so that their gradients, which are sums over all positions,
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from hvq_jax.networks.convolution import convolve
 from hvq_jax.networks.normalization import batch_normalize
+from hvq_jax.networks.product import multiply
 from hvq_jax.networks.resampling import double_resolution, halve_resolution
 from hvq_jax.registry import check_choice
 
@@ -87,11 +89,18 @@ class Conv(CheckedModule, nn.Conv):
         return super().__call__(inputs).astype(self.dtype)
 
 
+def _multiply_as_flax_asks(x: jax.Array, kernel: jax.Array, dimension_numbers: Any, **options: Any) -> jax.Array:
+    """Call `multiply` with the signature of `lax.dot_general`."""
+    del dimension_numbers, options
+    return multiply(x, kernel)
+
+
 class Dense(CheckedModule, nn.Dense):
     """Flax's dense layer with Xavier-uniform weights."""
 
     dtype: Any = "float32"
     kernel_init: Any = xavier_uniform
+    dot_general: Any = _multiply_as_flax_asks
     promote_dtype: Any = _all_but_the_bias
     result_dtype: str | None = None
 
