@@ -1,6 +1,6 @@
 """Convolutions of stride 1 that XLA runs fast on CPU, forward and backward.
 
-3×3 kernels between many channels are applied with fewer multiplications (`winograd.py`).
+Kernels of 2 or 3 taps per side between many channels are applied with fewer multiplications (`winograd.py`).
 
 For other kernels, the gradient of the kernel is a convolution of the image with the gradient of the output. XLA on CPU
 first transposes both so that channels become the batch. By default it fuses this transposition with the computation of

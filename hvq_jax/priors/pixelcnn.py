@@ -3,6 +3,10 @@
 Van den Oord et al., "Conditional Image Generation with PixelCNN Decoders" (arXiv:1606.05328). Each layer has a vertical
 stack, which sees the rows above a position, and a horizontal stack, which sees the columns to its left and the features
 of the vertical stack.
+
+On CPU a pass over whole grids applies the vertical kernels with fewer multiplications (`networks/winograd.py`). What is
+below a row in the same tile then cancels, but for rounding: a later position may change the last digits of an earlier
+one, by a millionth. Sampling has no later positions.
 """
 
 from functools import partial

@@ -18,21 +18,27 @@ def arrays(seed, *shapes):
     return [draw.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def taps_of(x, size, height, width):
-    return {(i, j): x[:, i : i + height, j : j + width] for i in range(size) for j in range(size)}
+def taps_of(x, taps, height, width):
+    return [x[:, i : i + height, j : j + width] for i in range(taps[0]) for j in range(taps[1])]
 
 
 def correlated(x, kernel):
     """The sums of products, in the dtype of `x`."""
-    size = len(kernel)
-    height, width = (side - size + 1 for side in x.shape[1:3])
-    return sum(seen @ kernel[tap] for tap, seen in taps_of(x, size, height, width).items())
+    *taps, inputs, outputs = kernel.shape
+    height, width = (side - count + 1 for side, count in zip(x.shape[1:3], taps, strict=True))
+    weights = kernel.reshape(-1, inputs, outputs)
+    return sum(seen @ weight for seen, weight in zip(taps_of(x, taps, height, width), weights, strict=True))
 
 
 def gradient_of_kernel(x, g):
-    size = x.shape[1] - g.shape[1] + 1
-    sums = [np.einsum("bhwi,bhwo->io", seen, g) for seen in taps_of(x, size, *g.shape[1:3]).values()]
-    return np.stack(sums).reshape(size, size, x.shape[-1], g.shape[-1])
+    """The same for the gradient of the kernel."""
+    taps = [side - outputs + 1 for side, outputs in zip(x.shape[1:3], g.shape[1:3], strict=True)]
+    sums = [np.einsum("bhwi,bhwo->io", seen, g) for seen in taps_of(x, taps, *g.shape[1:3])]
+    return np.stack(sums).reshape(*taps, x.shape[-1], g.shape[-1])
+
+
+# Taps, and sides of the image.
+RECTANGLES = [((2, 3), (8, 9)), ((3, 2), (5, 12)), ((2, 3), (3, 4))]
 
 
 def error(found, exact):
@@ -49,11 +55,11 @@ def test_the_transforms_are_exact_in_a_row(taps, seed):
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-@pytest.mark.parametrize(("taps", "sides"), [(3, (9, 9)), (3, (6, 11)), (2, (8, 5))])
+@pytest.mark.parametrize(("taps", "sides"), [((3, 3), (9, 9)), ((3, 3), (6, 11)), ((2, 2), (8, 5)), *RECTANGLES])
 def test_outputs_and_kernel_gradients_are_the_sums_of_products(monkeypatch, parts, taps, sides):
-    height, width = (side - taps + 1 for side in sides)
-    x, kernel, g = arrays(0, (6, *sides, 5), (taps, taps, 5, 7), (6, height, width, 7))
-    numbers = winograd._numbers_at_places((height, width), taps, 12)
+    height, width = (side - count + 1 for side, count in zip(sides, taps, strict=True))
+    x, kernel, g = arrays(0, (6, *sides, 5), (*taps, 5, 7), (6, height, width, 7))
+    numbers = 12 * winograd._num_places((height, width), taps)
     monkeypatch.setattr(winograd, "_LARGEST_PART", 6 // parts * numbers)
     assert winograd._in_parts(jnp.asarray(x), numbers).shape[:2] == (parts, 6 // parts)
     wide = [array.astype(np.float64) for array in (x, kernel, g)]
@@ -61,12 +67,17 @@ def test_outputs_and_kernel_gradients_are_the_sums_of_products(monkeypatch, part
     assert error(jax.jit(winograd.kernel_gradient)(x, g), gradient_of_kernel(wide[0], wide[2])) < 2e-6
 
 
-@pytest.mark.parametrize("taps", [2, 3])
+@pytest.mark.parametrize("taps", [(2, 2), (2, 3), (3, 2), (3, 3)])
 def test_float32_loses_less_than_two_binary_digits_to_xlas_convolution(taps):
-    x, kernel = arrays(1, (4, 8 + taps - 1, 8 + taps - 1, 128), (taps, taps, 128, 32))
-    exact = correlated(x.astype(np.float64), kernel.astype(np.float64))
-    plain = jax.jit(partial(convolution._convolve, padding="VALID"))
-    assert error(jax.jit(winograd.correlate)(x, kernel), exact) < 4 * error(plain(x, kernel), exact)
+    sides = [8 + count - 1 for count in taps]
+    x, kernel, g = arrays(1, (4, *sides, 128), (*taps, 128, 32), (4, 8, 8, 32))
+    wide = [array.astype(np.float64) for array in (x, kernel, g)]
+    plain = partial(convolution._convolve, padding="VALID")
+    exact, ours, theirs = correlated(*wide[:2]), jax.jit(winograd.correlate)(x, kernel), jax.jit(plain)(x, kernel)
+    assert error(ours, exact) < 4 * error(theirs, exact)
+    exact, ours = gradient_of_kernel(wide[0], wide[2]), jax.jit(winograd.kernel_gradient)(x, g)
+    theirs = jax.jit(lambda x, kernel, g: jax.vjp(plain, x, kernel)[1](g)[1])(x, kernel, g)
+    assert error(ours, exact) < 4 * error(theirs, exact)
 
 
 def test_a_batch_is_divided_evenly():
@@ -91,11 +102,14 @@ def test_it_is_chosen_where_it_saves_products():
     ]
     assert not chosen(9, 3, channels=3)
     assert not chosen(9, 3, dtype=jnp.bfloat16)
-    assert not winograd.is_worthwhile((2, 9, 9, 64), (2, 3, 64, 64), jnp.float32)
+    assert winograd.is_worthwhile((2, 8, 9, 64), (2, 3, 64, 64), jnp.float32)
+    assert not winograd.is_worthwhile((2, 7, 8, 64), (1, 2, 64, 64), jnp.float32)
+    assert not winograd.is_worthwhile((2, 10, 13, 64), (4, 7, 64, 64), jnp.float32)
 
 
 OURS = {
     "convolve": (lambda x, kernel: convolve(x, kernel, ((1, 1), (1, 1))), (2, 8, 7, 32), (3, 3, 32, 40)),
+    "pixelcnn": (lambda x, kernel: convolve(x, kernel, ((1, 0), (1, 1))), (2, 7, 7, 32), (2, 3, 32, 40)),
     "halve": (halve_resolution, (2, 14, 16, 32), (4, 4, 32, 40)),
     "double": (double_resolution, (2, 7, 8, 32), (4, 4, 32, 40)),
 }
@@ -136,6 +150,7 @@ def test_value_and_gradients_of_the_layers_are_those_of_xlas_convolutions(name):
     function, *shapes = OURS[name]
     theirs = {
         "convolve": lambda x, kernel: convolution._convolve(x, kernel, ((1, 1), (1, 1))),
+        "pixelcnn": lambda x, kernel: convolution._convolve(x, kernel, ((1, 0), (1, 1))),
         "halve": resampling._halve,
         "double": resampling._double,
     }

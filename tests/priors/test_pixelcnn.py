@@ -92,6 +92,23 @@ def test_a_position_sees_every_earlier_one_and_no_other(variables, apply, height
     check()
 
 
+def test_of_a_later_position_no_more_than_rounding_is_seen():
+    model = pixelcnn_prior(NUM_CODES, num_layers=3, width=32)  # so wide that convolutions are filtered, on CPU
+    indices = random_indices(2, 8, 8)
+    features = jax.jit(functools.partial(model.apply, method="features"))
+    variables = random_variables(model, indices[..., None])
+    changed = indices.copy()
+    changed[0, 5, 3] = (changed[0, 5, 3] + 1) % NUM_CODES
+    before, after = (
+        np.asarray(features(variables, given[..., None], None, None)).reshape(64, -1) for given in (indices, changed)
+    )
+    atol = 1e-5 * np.abs(before).max()
+    np.testing.assert_allclose(after[:44], before[:44], rtol=0, atol=atol)
+    alone = one_by_one(model, variables, indices[..., None]).reshape(64, -1)
+    np.testing.assert_allclose(alone, before, rtol=0, atol=atol)
+    assert np.abs(after - before)[44:].max() > 0.1
+
+
 def test_the_mask_hides_whatever_its_kernel_entries_hold(variables, apply):
     indices = random_indices(0, 4, 5)
     noisy = jax.tree.map(np.copy, variables)
