@@ -39,7 +39,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit the folders of th
     # Compiling allocates and frees millions of small objects: keep their memory, and never merge it in between, which
     # takes a twelfth of the time. Only processes that start from here on read this.
     _options = ("mxfast=0", "mmap_threshold=67108864", "top_pad=16777216", "trim_threshold=268435456")
-    _tunables = (os.environ.get("GLIBC_TUNABLES"), *(f"glibc.malloc.{option}" for option in _options))
+    _tunables = (*(f"glibc.malloc.{option}" for option in _options), os.environ.get("GLIBC_TUNABLES"))  # the last wins
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, _tunables))
 elif "HVQ_JAX_WORKER_OUTPUTS" in os.environ:
     _output = os.open(
