@@ -82,11 +82,18 @@ def step(quantizer, variables, z_e, mask=None, key=KEY):
     return gradients, result, {"params": params, **updates}
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def first_variables(quantizer, z_e, mask):
+    """Return the variables after a first step, without the gradients that `step` has."""
+    variables = quantizer.init(jax.random.key(0), z_e)
+    _, updates = quantizer.apply(variables, z_e, mask, train=True, mutable=["codebook"], rngs={"codebook": KEY})
+    return {**variables, **updates}
+
+
 def started(options, z_e=Z_E, mask=None):
     """Return a quantizer and its variables after a first step."""
     quantizer = made(options)
-    z_e = inputs(options, z_e)
-    return quantizer, step(quantizer, initial(quantizer, z_e), z_e, mask)[2]
+    return quantizer, first_variables(quantizer, inputs(options, z_e), mask)
 
 
 @functools.partial(jax.jit, static_argnums=0)
