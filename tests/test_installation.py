@@ -165,15 +165,13 @@ def installed(tmp_path_factory):
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-index"]
-    build = [sys.executable, "-m", "pip", "wheel", *quiet, "--no-build-isolation", "-w", folder, source]
-    subprocess.run(build, check=True)
     venv.create(folder / "venv", symlinks=True)
     (purelib,) = (folder / "venv" / "lib").glob("python*/site-packages")
     paths = [path for path in sys.path if path.endswith("site-packages")]
     (purelib / "dependencies.pth").write_text("\n".join(paths))
-    (wheel,) = folder.glob("*.whl")
     target = ["--python", folder / "venv" / "bin" / "python"]
-    subprocess.run([sys.executable, "-m", "pip", *target, "install", "--no-compile", *quiet, wheel], check=True)
+    install = [sys.executable, "-m", "pip", *target, "install", "--no-build-isolation", "--no-compile", *quiet, source]
+    subprocess.run(install, check=True)  # of a wheel, which pip builds
     return folder / "venv" / "bin"
 
 

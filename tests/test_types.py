@@ -50,12 +50,15 @@ hvq.nothing  # has no attribute "nothing"
 """
 
 
-# As a user's, but without what the program does not use: that imports Orbax, matplotlib and the loggers.
+# As a user's, but without what the program does not use: that imports Orbax, matplotlib and the loggers, as JAX and Flax
+# import IPython and rich.
 CONFIG = """
 [mypy]
 explicit_package_bases = true
 ignore_missing_imports = true
 [mypy-hvq_jax.data.*,hvq_jax.export.*,hvq_jax.runs.*,hvq_jax.training.*]
+follow_imports = skip
+[mypy-IPython.*,filelock.*,matplotlib.*,rich.*]
 follow_imports = skip
 """
 
