@@ -194,6 +194,7 @@ for name in sys.argv[1:]:
 def test_the_installed_commands_train_and_sample(installed, trained_run, data_dir, tmp_path):
     """With the packaged quickstart, in few steps and in a folder without a checkout."""
     briefly = ["--config.stage=autoencoder", "--config.autoencoder.num_steps=2", "--config.parallel=jit"]
+    briefly += ["--config.network.factor=2", "--config.data.image_size=14"]
 
     def run(command, *arguments):
         done = subprocess.run(
