@@ -50,8 +50,8 @@ hvq.nothing  # has no attribute "nothing"
 """
 
 
-# As a user's, but without what the program does not use: our training imports Orbax, matplotlib and the loggers, and JAX
-# and Flax import IPython and rich.
+# As a user's, but without what the program does not use: our training imports Orbax, matplotlib and the loggers, and
+# JAX and Flax import IPython and rich.
 CONFIG = """
 [mypy]
 explicit_package_bases = true
