@@ -14,7 +14,7 @@ import jax
 
 T = TypeVar("T")
 
-_FEWEST_ROWS = 16  # of a part: products with fewer rows are slower per row
+_FEWEST_ROWS = 8  # of a part: products with fewer rows are slower per row
 
 
 def side_by_side(call: Callable[[slice], T], size: int, *, rows: int = 1) -> list[T]:

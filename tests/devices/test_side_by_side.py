@@ -25,7 +25,7 @@ def test_equal_parts_cover_the_batch_in_order(size: int, cores: int, rows: int) 
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
     assert len({part.stop - part.start for part in parts}) == 1
     assert 1 <= len(parts) <= cores
-    assert len(parts) == 1 or rows * size / len(parts) >= 16
+    assert len(parts) == 1 or rows * size / len(parts) >= 8
 
 
 def test_parts_are_at_work_at_the_same_time(four_cores: None) -> None:
