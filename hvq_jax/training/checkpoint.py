@@ -212,11 +212,8 @@ class Checkpoints:
         steps, best = self.steps(), self.best_step()
         if not true_on_all(bool(steps) and steps[-1] >= last and not self._unranked and self.lost_best_step() is None):
             return None
-        return (
-            best
-            if true_on_all(all(saved_step.is_intact(self.folder / str(step)) for step in {steps[-1], best}))
-            else None
-        )
+        intact = all(saved_step.is_intact(self.folder / str(step)) for step in {steps[-1], best})
+        return best if true_on_all(intact) else None
 
     def restore_latest(self, like: Any) -> Any | None:
         """Return the newest good state as numpy arrays, with the structure, shapes and dtypes of `like`.
