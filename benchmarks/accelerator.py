@@ -27,7 +27,6 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 import subprocess
 import sys
 import time
@@ -43,6 +42,7 @@ from benchmarks.measuring.peaks import measured_peak, published_peak
 from configs import reference
 from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.programs import program_bytes
 from hvq_jax.devices.xla import set_cpu_options
@@ -229,7 +229,7 @@ def cells(measurement: Measurement) -> str:
 def conditions(measurement: Measurement) -> str:
     """Return one line that describes the conditions of the measurement."""
     m = measurement
-    cores = f", {len(os.sched_getaffinity(0))} cores" if m.platform == "cpu" else ""
+    cores = f", {number_of_cores()} cores" if m.platform == "cpu" else ""
     return (
         f"{m.num_devices} × {m.device_kind} ({m.platform}{cores}); jax {jax.__version__}; "
         f"{m.steps_per_dispatch} steps per dispatch"

@@ -18,7 +18,6 @@ import argparse
 import datetime
 import importlib.util
 import operator
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -49,6 +48,7 @@ from benchmarks.peers.patch_codes import SIDE
 from hvq_jax.command import exit_status
 from hvq_jax.data.datasets import AnySplit, ImageDataset, open_dataset
 from hvq_jax.data.options import DataOptions
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import check_writable, full_path, write_json
@@ -208,7 +208,7 @@ def new_report(options: argparse.Namespace, dataset: ImageDataset) -> Report:
         "images_per_mosaic": options.per_mosaic,
         "shuffled": options.shuffle,
         "versions": _versions(),
-        "device": f"{jax.devices()[0].device_kind}, {len(os.sched_getaffinity(0))} cores",
+        "device": f"{jax.devices()[0].device_kind}, {number_of_cores()} cores",
         "date": datetime.date.today().isoformat(),
         "curves": {},
     }

@@ -26,6 +26,7 @@ from hvq_jax.command import exit_status
 from hvq_jax.data.augment import Augmentation
 from hvq_jax.data.datasets import AnySplit, load_dataset
 from hvq_jax.data.pipeline import train_batches
+from hvq_jax.devices.cores import number_of_cores
 
 BATCH_SIZE = 128
 FLIP_AND_CROP = Augmentation(flip=True, crop_padding=4)
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
         write_noise(folder, options.images)
         streamed = load_dataset("noise", data_dir=folder, memory_gib=0).train
         print_memory(streamed)
-        title = f"images/s on {os.cpu_count()} cores"
+        title = f"images/s on {number_of_cores()} cores"
         print(f"\n{title:40} {'median':>9} {'slowest':>9} {'fastest':>9} {'bar':>9}")
         print_rates(options, "streamed 32×32×3, shuffled", streamed, bar=10_000)
         print_rates(options, "  with flip and crop", streamed, FLIP_AND_CROP, bar=10_000)

@@ -34,6 +34,7 @@ from benchmarks.measuring.command import Parser, check_at_least, list_integers
 from configs import default, reference
 from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.devices.parallel import DEVICES, Parallel
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
@@ -289,7 +290,7 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(dataclasses.asdict(measure(options))))
         return
     measurements = [measure_in_new_process(arguments, count) for count in counts]
-    print(f"{len(os.sched_getaffinity(0))} cores, simulated devices; jax {jax.__version__}; {' '.join(arguments)}")
+    print(f"{number_of_cores()} cores, simulated devices; jax {jax.__version__}; {' '.join(arguments)}")
     print_devices(measurements)
     print_reductions(measurements[-1])
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json
 from studies.markdown import table_head, table_line
@@ -83,5 +84,5 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 def conditions(packages: Iterable[str], repetitions: int) -> str:
     """Return one line that describes the conditions of the measurement."""
     names = ", ".join(f"{name} {number}" for name, number in versions(packages).items())
-    cores = len(os.sched_getaffinity(0))
+    cores = number_of_cores()
     return f"{names}; {cores} cores; {repetitions} repetitions; {datetime.date.today().isoformat()}"

@@ -3,13 +3,14 @@
 Data loading is left out: images are float NHWC in [-1, 1], as its transforms make them.
 """
 
-import os
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
+
+from hvq_jax.devices.cores import number_of_cores
 
 
 class Subject:
@@ -30,7 +31,7 @@ class Subject:
         loss_weight: float,
         **quantizer_options: Any,
     ) -> None:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(number_of_cores())
         torch.manual_seed(seed)
         self._loss_weight = loss_weight
         self._encoder = nn.Sequential(

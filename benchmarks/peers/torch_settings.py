@@ -1,17 +1,17 @@
 """Settings of PyTorch on CPU that change its speed and not its results. This module imports no PyTorch."""
 
 import dataclasses
-import os
 from typing import Any
 
 from hvq_jax.devices import huge_pages
+from hvq_jax.devices.cores import number_of_cores
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchSettings:
     """How PyTorch is run; the defaults are those of a program that sets nothing but the number of threads."""
 
-    threads: int = dataclasses.field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    threads: int = dataclasses.field(default_factory=number_of_cores)
     channels_last: bool = False  # memory format of images and weights
     fused: bool = False  # Adam in one kernel
     compiled: bool = False  # torch.compile

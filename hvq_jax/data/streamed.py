@@ -4,12 +4,12 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.errors import UserError, stop_behind
 from hvq_jax.files import shows_damage
 from hvq_jax.progress import progress_bar
@@ -116,7 +116,7 @@ class StreamedSplit:
         # Pillow decodes without the GIL, but for smaller images threads lose more time competing for it.
         if not self.parse.is_encoded or math.prod(self.item_shape[:2]) < 64 * 64:
             return 1
-        return min(os.cpu_count() or 1, _MOST_THREADS)
+        return min(number_of_cores(), _MOST_THREADS)
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ computes what one thread has dispatched one after the other. A loop of small ope
 of a latent, so keeps one core busy. Parts that are dispatched by different threads are computed at the same time.
 """
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import jax
+
+from hvq_jax.devices.cores import number_of_cores
 
 T = TypeVar("T")
 
@@ -44,11 +45,7 @@ def side_by_side(call: Callable[[slice], T], size: int, *, rows: int = 1) -> lis
 
 def _number_of_parts(size: int, rows: int) -> int:
     """Return a power of two that divides `size`, at most the number of cores."""
-    cores, count = _number_of_cores() if jax.default_backend() == "cpu" else 1, 1
+    cores, count = number_of_cores() if jax.default_backend() == "cpu" else 1, 1
     while 2 * count <= cores and size % (2 * count) == 0 and rows * size >= 2 * count * _FEWEST_ROWS:
         count *= 2
     return count
-
-
-def _number_of_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -5,7 +5,7 @@ import functools
 from hvq_jax.files import write_text
 from studies import find_folder
 from studies.frontier.cells import COLOUR, SMALL, Size
-from studies.frontier.plots import CODECS, plot_bits, plot_frontier
+from studies.frontier.plots import CODECS, CODECS_OF_PHOTOGRAPHS, plot_bits, plot_frontier
 from studies.frontier.report import Study
 from studies.page import Page, find_page
 
@@ -24,19 +24,24 @@ def _redraw() -> None:
     plot_frontier(study.made, study.trainings, study.results, folder / "static.png", rate="static")
     colour = _study(COLOUR)
     if colour.made:
-        plot_frontier(colour.made, colour.trainings, colour.results, folder / "colour.png")
+        codecs = CODECS_OF_PHOTOGRAPHS
+        plot_frontier(colour.made, colour.trainings, colour.results, folder / "colour.png", codecs=codecs)
     plot_bits(study.made, list(_SHOWN), study.results, folder / "bits.png")
 
 
 def _tables() -> dict[str, str]:
-    colour = {name: getattr(_study(COLOUR), name)() for name in ("progress", "points")}
+    colour = {name: getattr(_study(COLOUR), name)() for name in ("progress", "points", "bd_rates")}
     return {**_study().tables(), **{f"colour {name}": text for name, text in colour.items()}}
+
+
+def _numbers() -> dict[str, float]:
+    return {**_study().numbers(), **{f"colour/{name}": number for name, number in _study(COLOUR).numbers().items()}}
 
 
 PAGE = Page(
     find_page("frontier"),
     redraw=_redraw,
-    numbers=lambda: _study().numbers(),
+    numbers=_numbers,
     tables=_tables,
     definitions=(
         "from 64 to 8,192 codes",

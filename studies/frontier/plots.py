@@ -19,7 +19,9 @@ from studies.frontier.results import read_examples, read_training
 from studies.page import ROOT
 from studies.tables import save_figure
 
-CODECS = ROOT / "docs/performance/codecs_fashion_mnist.json"  # by benchmarks.codecs
+CODECS, CODECS_OF_PHOTOGRAPHS = (  # by benchmarks.codecs
+    ROOT / f"docs/performance/codecs_{data}.json" for data in ("fashion_mnist", "photographs")
+)
 _SHOWN_CODECS = {"AVIF, mosaics": "-", "WebP, mosaics": "--", "k-means of patches": "-.", "PCA": ":"}
 _MARKERS = "osD^vPX*<>hd"
 _RATE_TITLES = {

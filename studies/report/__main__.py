@@ -7,11 +7,11 @@ other sizes are trials, in `studies/report/trials/dim_D-epochs_N`.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from hvq_jax.command import exit_status
+from hvq_jax.devices.cores import number_of_cores
 from studies import find_folder
 from studies.report.cells import FULL, cells, name_size
 from studies.train import Limit, add_options, train_cells
@@ -22,7 +22,7 @@ MOST_JOBS = 4
 def main(arguments: list[str]) -> None:
     """Train the cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0))
+    cores = number_of_cores()
     parser.add_argument("--dim", type=int, default=FULL[0], help=f"D (default: {FULL[0]})")
     parser.add_argument("--epochs", type=int, default=FULL[1], help=f"default: {FULL[1]}")
     parser.add_argument(

@@ -1,7 +1,6 @@
 import contextlib
 import io
 import itertools
-import os
 import threading
 import tracemalloc
 
@@ -18,6 +17,7 @@ from hvq_jax.data.datasets import Split
 from hvq_jax.data.open_tfds import open_prepared, open_split
 from hvq_jax.data.pipeline import eval_batches, train_batches
 from hvq_jax.data.streamed import StreamedSplit, damage_named
+from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.errors import Preempted, UserError
 from tests.stops import SIGNALS, count_calls, is_stopped
 
@@ -104,7 +104,7 @@ def test_larger_images_are_decoded_in_as_many_threads_as_there_are_cores(tmp_pat
     assert streamed.num_threads == kept.num_threads == 1
     images, _ = labelled_images(600, (64, 64, 3), 4)  # several pieces for each thread
     write_image_files(tmp_path, [encoded(image) for image in images])
-    assert opened(tmp_path).num_threads == min(os.cpu_count(), 16)
+    assert opened(tmp_path).num_threads == min(number_of_cores(), 16)
     np.testing.assert_array_equal(opened(tmp_path).load()[0], images, strict=True)
 
 

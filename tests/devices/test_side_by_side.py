@@ -14,13 +14,13 @@ from hvq_jax.devices.side_by_side import side_by_side
 
 @pytest.fixture
 def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_number_of_cores", lambda: 4)
+    monkeypatch.setattr(module, "number_of_cores", lambda: 4)
 
 
 @given(size=st.integers(1, 300), cores=st.integers(1, 9), rows=st.integers(1, 64))
 def test_equal_parts_cover_the_batch_in_order(size: int, cores: int, rows: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_number_of_cores", lambda: cores)
+        patch.setattr(module, "number_of_cores", lambda: cores)
         parts = side_by_side(lambda part: part, size, rows=rows)
     assert [i for part in parts for i in range(part.start, part.stop)] == list(range(size))
     assert len({part.stop - part.start for part in parts}) == 1

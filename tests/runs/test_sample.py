@@ -82,7 +82,7 @@ def test_the_number_of_cores_changes_no_sample(trained_run, monkeypatch):
     labels = np.arange(70, dtype=np.int32) % 10
     tokens = np.zeros((70, 7, 7, trained.prior.num_channels), np.int32)
     for cores in (1, 2):
-        monkeypatch.setattr(side_by_side, "_number_of_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(side_by_side, "number_of_cores", lambda cores=cores: cores)
         pieces = trained.sample(labels, seed=3, tokens=tokens, keep=functools.partial(top_rows, rows=2))
         found.append(np.concatenate([piece.indices for piece in pieces]))
     np.testing.assert_array_equal(*found)

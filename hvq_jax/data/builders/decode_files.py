@@ -3,13 +3,13 @@
 import collections
 import concurrent.futures
 import io
-import os
 import pathlib
 from collections.abc import Generator, Iterable
 
 import numpy as np
 
 from hvq_jax.data.decode import ImageError, Sides, read_image
+from hvq_jax.devices.cores import number_of_cores
 
 _MOST_THREADS = 32
 _AHEAD = 16  # files per thread, so that a large file does not block the others
@@ -35,7 +35,7 @@ def decode_files(
     Yields:
         For each file an image, uint8 [height, width, channels], or the error that it raised.
     """
-    num_threads = num_threads or min(os.cpu_count() or 1, _MOST_THREADS)
+    num_threads = num_threads or min(number_of_cores(), _MOST_THREADS)
 
     def decode(file: Encoded) -> np.ndarray | ImageError:
         if isinstance(file, ImageError):

@@ -9,7 +9,6 @@ import pytest
 from benchmarks.measuring import comparison, torch_trials
 from benchmarks.measuring.comparison import Measurement
 from benchmarks.measuring.quiet import QUIET, read, share_of_others
-from benchmarks.peers import torch_settings
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.workloads.rows import OURS, ROWS, TORCH
 from hvq_jax.errors import UserError
@@ -176,7 +175,7 @@ def test_each_setting_of_torch_is_tried_on_top_of_those_that_helped(monkeypatch)
         yield Torch(math.prod(seconds) * (1.2 if settings.wait_policy else 1.0) * (2 / settings.threads))
 
     monkeypatch.setattr(torch_trials, "started", start)
-    monkeypatch.setattr(torch_settings.os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1})
     best, trials = torch_trials.find_settings("train28", None)
     assert best == TorchSettings(threads=2, channels_last=True, compiled=True)
     assert trials == {
