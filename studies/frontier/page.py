@@ -1,8 +1,9 @@
 """The page of this study."""
 
 import functools
+from typing import Any
 
-from hvq_jax.files import write_text
+from hvq_jax.files import read_json, write_text
 from studies import find_folder
 from studies.frontier.cells import COLOUR, SMALL, Size
 from studies.frontier.plots import CODECS, CODECS_OF_PHOTOGRAPHS, plot_bits, plot_frontier
@@ -35,7 +36,23 @@ def _tables() -> dict[str, str]:
 
 
 def _numbers() -> dict[str, float]:
-    return {**_study().numbers(), **{f"colour/{name}": number for name, number in _study(COLOUR).numbers().items()}}
+    colour = {f"colour/{name}": number for name, number in _study(COLOUR).numbers().items()}
+    return {**_study().numbers(), **colour, **_numbers_of_emoji()}
+
+
+def _numbers_of_emoji() -> dict[str, float]:
+    """Return the numbers of the run on emoji, from its summary."""
+    path = find_folder("frontier") / "results" / "emoji" / "summary.json"
+    summary: Any = read_json(path, dict, advice="copy the summary.json of the run on emoji")
+    of_test = {name: summary[name]["test"] for name in ("autoencoder", "prior", "coded")}
+    return {
+        "emoji/mse": of_test["autoencoder"]["mse"],
+        "emoji/bits": of_test["prior"]["bits_per_image"],
+        "emoji/coded": of_test["coded"]["coded_bits_per_image"],
+        "emoji/prior step": summary["prior"]["step"],
+        "emoji/of the class": summary["samples"]["class_accuracy"],
+        "emoji/classifier": summary["samples"]["classifier_test_accuracy"],
+    }
 
 
 PAGE = Page(
@@ -73,5 +90,7 @@ PAGE = Page(
         "GPL 2 or later",
         "LGPL 3",
         "License 1.1",
+        "410 images to train on",
+        "from 600 steps",
     ),
 )

@@ -72,9 +72,9 @@ def plot_frontier(
         axes.set_title(title)
         axes.set_xlabel(_RATE_TITLES[rate])
         axes.grid(alpha=0.3)
-    _plot_codecs(panels[0], codecs)
     errors = [each.result["fine_tuned"]["mse"] for each in made] + ([] if plain is None else [plain])
     _set_scales(panels[0], [RATES[rate](each.result) for each in made], errors)
+    _plot_codecs(panels[0], codecs)
     panels[0].set_ylabel("MSE of test images on [−1, 1]; decoder fine-tuned on what is sent")
     for axes in panels:
         axes.legend(fontsize="small", loc="upper right")
@@ -125,14 +125,20 @@ def _find_plain_error(trainings: list[Training], results: Path) -> float | None:
 
 
 def _plot_codecs(axes: Axes, path: Path | None) -> None:
-    """Draw the codecs that are measured as lines."""
+    """Draw the codecs that are measured as lines, those with a point within the ranges of the axes."""
     report: Any = None if path is None else read_json(path, dict, advice="measure with benchmarks.codecs")
     curves = report["curves"] if report else {}
     for name, style in _SHOWN_CODECS.items():
         if curve := curves.get(name):
             bits = [point["bits_per_image"] for point in curve["points"]]
             errors = [point["mse"] for point in curve["points"]]
-            axes.plot(bits, errors, style, color=GREY, linewidth=1.2, label=name)
+            places = zip(bits, errors, strict=True)
+            if any(_is_within(axes.get_xlim(), x) and _is_within(axes.get_ylim(), y) for x, y in places):
+                axes.plot(bits, errors, style, color=GREY, linewidth=1.2, label=name)
+
+
+def _is_within(limits: tuple[float, float], value: float) -> bool:
+    return limits[0] <= value <= limits[1]
 
 
 def plot_bits(made: list[Made], shown: list[tuple[str, str]], results: Path, path: Path) -> bool:
