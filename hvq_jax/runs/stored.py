@@ -76,7 +76,7 @@ class StoredRun:
     def with_prior(self, best: TrainState | int) -> Self:
         """Return the same run with this prior, or that of this step; an autoencoder that has been read is kept."""
         has_been_read = "autoencoder_state" in vars(self) or AutoencoderStage.name not in self.known_steps
-        autoencoder = self.autoencoder_state if self.image_shape and has_been_read else None
+        autoencoder = self.autoencoder_state if self.image_shape and has_been_read else self.given_autoencoder
         if isinstance(best, TrainState):
             return dataclasses.replace(self, given_autoencoder=autoencoder, given_prior=best)
         known_steps = {**self.known_steps, PriorStage.name: best}

@@ -138,6 +138,7 @@ def make(training: Training, size: Size, results: Path, runs: Path, data: Sequen
     with Preemption().noticed() as preemption, open_run(options, str(workdir), preemption) as run:
         assert isinstance(run, ImageRun)
         trained = run.train_autoencoder(TrainedRun.load(workdir))
+        trained = trained.with_autoencoder(trained.autoencoder_state)  # which the folder of a point does not have
         count = min(size.num_images, len(run.dataset.test))
         work = Work(training, size, run, trained, run.dataset.test.read(np.arange(count))[0])
         write_json(find_training(training, results), about_training(work, options, time.process_time() - start))

@@ -103,7 +103,7 @@ class Study:
                     curve,
                     str(len(first.by_seed)),
                     *("" if each is None else _percent(each.change) for each in found),
-                    f"{first.low:.1f} to {first.high:.1f}",
+                    f"{first.low:.1f} to {first.high:.1f}" if first.low < first.high else "another range per seed",
                     f"{first.share:.0%}".replace("%", " %"),
                     common_place([each.result for name in (curve, ANCHOR) for each in self.curves[name]]),
                 ]

@@ -285,3 +285,12 @@ def test_a_notebook_stays_quiet(trained_run):
     command = [sys.executable, "-W", "default", "-c", program, str(trained_run)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_an_autoencoder_in_memory_is_kept_beside_a_prior_in_a_checkpoint(trained_run):
+    run = TrainedRun.load(trained_run).with_autoencoder(6)
+    state = run.autoencoder_state
+    given = run.with_autoencoder(state).with_prior(4)
+    assert given.given_autoencoder is state
+    assert run.with_autoencoder(state).with_prior(run.prior_state).given_autoencoder is state
+    assert TrainedRun.load(trained_run).with_autoencoder(6).with_prior(4).given_autoencoder is None  # read when needed

@@ -61,6 +61,10 @@ def tiny():
     )
 
 
+def raise_interrupted(*arguments):
+    raise InterruptedError
+
+
 def test_a_training_is_made_once_with_its_points(tiny, tmp_path, data_dir, manual_dir, without_plots, monkeypatch):
     options = (*tiny.data, "latent.dim=8", "latent.num_codes=16", "parallel=jit", *tiny.autoencoder)
     points = (Point("p", "G=1", ("prior.num_bins=1",)), Point("p", "G=4", ("prior.num_bins=4",), codes_first=True))
@@ -70,7 +74,11 @@ def test_a_training_is_made_once_with_its_points(tiny, tmp_path, data_dir, manua
     data = [f"--config.data.data_dir={data_dir}", f"--config.data.manual_dir={manual_dir}"]
     kept, runs = tmp_path / "results", tmp_path / "runs"
     assert len(results.missing_points(training, kept)) == 2
-    make.make(training, tiny, kept, runs, data)
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "measure", raise_interrupted)
+        with pytest.raises(InterruptedError):
+            make.make(training, tiny, kept, runs, data)
+    make.make(training, tiny, kept, runs, data)  # resumes: the autoencoder and the first point's prior are trained
     assert results.is_made(training, kept)
     assert list(runs.iterdir()) == []
     about, (one, four) = (
@@ -94,10 +102,7 @@ def test_a_training_is_made_once_with_its_points(tiny, tmp_path, data_dir, manua
     assert images["originals"].shape == images["decoded"].shape == (8, 32, 32, 1)
     assert images["continuous"].shape == (8, 4, 4)
 
-    def never(*arguments):
-        raise AssertionError
-
-    monkeypatch.setattr(make, "open_run", never)
+    monkeypatch.setattr(make, "open_run", raise_interrupted)
     make.make(training, tiny, kept, runs, data)
     # A missing point alone is made again, from the same autoencoder trained again.
     monkeypatch.undo()
