@@ -141,7 +141,8 @@ def make(training: Training, size: Size, results: Path, runs: Path, data: Sequen
         trained = trained.with_autoencoder(trained.autoencoder_state)  # which the folder of a point does not have
         count = min(size.num_images, len(run.dataset.test))
         work = Work(training, size, run, trained, run.dataset.test.read(np.arange(count))[0])
-        write_json(find_training(training, results), about_training(work, options, time.process_time() - start))
+        if not find_training(training, results).exists():
+            write_json(find_training(training, results), about_training(work, options, time.process_time() - start))
         for point in missing:
             _make_point(work, point, results, data)
     shutil.rmtree(workdir)

@@ -78,8 +78,10 @@ def test_a_training_is_made_once_with_its_points(tiny, tmp_path, data_dir, manua
         patch.setattr(make, "measure", raise_interrupted)
         with pytest.raises(InterruptedError):
             make.make(training, tiny, kept, runs, data)
+    first = results.find_training(training, kept).read_bytes()
     make.make(training, tiny, kept, runs, data)  # resumes: the autoencoder and the first point's prior are trained
     assert results.is_made(training, kept)
+    assert results.find_training(training, kept).read_bytes() == first  # with the time that the training took
     assert list(runs.iterdir()) == []
     about, (one, four) = (
         results.read_training(training, kept),
