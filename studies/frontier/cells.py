@@ -140,7 +140,7 @@ def trainings(size: Size = SMALL) -> list[Training]:
 
 
 def _thin(size: Size) -> list[Training]:
-    """Return three points of each latent of the report, and the plain autoencoder.
+    """Return few points of each latent of the report and of the plain autoencoder.
 
     With one seed the codes of `projected` and `combined` beat as many of `vq`, which one training proves nothing by: so
     these have three seeds, without the most codes, whose prior takes longer than all of the others together.

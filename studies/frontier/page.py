@@ -44,6 +44,8 @@ def _numbers_of_emoji() -> dict[str, float]:
     """Return the numbers of the run on emoji, from its summary."""
     path = find_folder("frontier") / "results" / "emoji" / "summary.json"
     summary: Any = read_json(path, dict, advice="copy the summary.json of the run on emoji")
+    if summary is None:
+        return {}
     of_test = {name: summary[name]["test"] for name in ("autoencoder", "prior", "coded")}
     return {
         "emoji/mse": of_test["autoencoder"]["mse"],
