@@ -86,7 +86,6 @@ PAGE = Page(
         "width 16",
         "1,000 steps of 64 images",
         "1,000 of 32 latents",
-        "K = 8,192 codes",
         "2,048 of 10,000 test images",
         "Patches of 32×32 pixels of 21 colour photographs",
         "GPL 2 or later",
