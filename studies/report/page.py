@@ -2,9 +2,13 @@
 
 import math
 import statistics
+from collections.abc import Mapping
+from typing import Any
 
 from hvq_jax.files import write_text
+from studies.comparison import LEAST_SEEDS, PLACE, Difference, compare
 from studies.markdown import markdown
+from studies.numbers import format_number
 from studies.page import Page, find_page
 from studies.report.cells import FULL, SEEDS, SMALL
 from studies.report.figures import FIGURES, Results, draw
@@ -38,10 +42,12 @@ def _tables() -> dict[str, str]:
 
 def _trained(found: Results) -> str:
     """Return the errors of all latents that have results, beside their rates."""
-    head = ["preset", "latent", *PLACE_HEAD, "bits of codes", "positions with z_e or P, %", "test MSE", "codes used, %"]
-    lines = []
+    head = ["preset", "latent", *PLACE_HEAD, "bits of codes", "positions with z_e or P, %", "test MSE"]
+    head += ["minus that of `vq`", "codes used, %"]
+    lines, anchors = [], _anchors(found)
     for group in group_cells(found.kept):
         for rows in split_by_place([read(cell, found.results) for cell in group]):
+            difference = _difference(rows, anchors.get(group[0].labels["preset"], []))
             lines.append(
                 [
                     f"`{group[0].labels['preset']}`",
@@ -52,10 +58,34 @@ def _trained(found: Results) -> str:
                     spread([_POSITIONS * math.log2(row["perplexity"]) for row in rows]),
                     spread([100 * row["share_outside"] for row in rows]),
                     spread([row["mse"] for row in rows]),
+                    "" if difference is None else _signed(difference),
                     spread([100 * row["codes_used"] for row in rows]),
                 ]
             )
     return markdown(head, lines) if lines else "No cell has been trained at this size yet.\n"
+
+
+def _anchors(found: Results) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of `vq` by preset."""
+    groups = [group for group in group_cells(found.kept) if group[0].labels["latent"] == "vq"]
+    return {group[0].labels["preset"]: [read(cell, found.results) for cell in group] for group in groups}
+
+
+def _difference(rows: list[dict[str, Any]], anchor: list[dict[str, Any]]) -> Difference | None:
+    """Return the error of a latent minus that of `vq`, paired by seed; None for too few seeds, or for `vq` itself."""
+    place = _place(rows[0])
+    other = [row for row in anchor if _place(row) == place]
+    if other == rows or len({row["seed"] for row in rows} & {row["seed"] for row in other}) < LEAST_SEEDS:
+        return None
+    return compare(rows, other, "mse")
+
+
+def _place(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[name] for name in PLACE)
+
+
+def _signed(difference: Difference) -> str:
+    return f"{format_number(difference.mean, '+.5f')} ± {difference.half_width:.5f}"
 
 
 def _missing(found: Results) -> str:
@@ -71,16 +101,26 @@ def _missing(found: Results) -> str:
 
 
 def _numbers() -> dict[str, float]:
-    """Return the means over seeds of each latent, "small/PRESET/LATENT/mse" and the like, and "…/seed 0/mse"."""
+    """Return the means over seeds of each latent, "small/PRESET/LATENT/mse" and the like, and "…/seed 0/mse".
+
+    "…/minus vq" is the mean difference from `vq`, "…/minus vq/size" without its sign, and "…/minus vq/interval" the
+    half-width of its interval.
+    """
     numbers = {}
     for name, size in _SIZES.items():
         found = Results(*size)
+        anchors = _anchors(found)
         for group in group_cells(found.kept):
             rows = [read(cell, found.results) for cell in group]
             labels = group[0].labels
             for key in ("mse", "codes_used", "share_outside"):
                 mean = statistics.mean(row[key] for row in rows)
                 numbers[f"{name}/{labels['preset']}/{labels['latent']}/{key}"] = mean
+            difference = _difference(rows, anchors.get(labels["preset"], []))
+            if difference is not None:
+                start = f"{name}/{labels['preset']}/{labels['latent']}/minus vq"
+                numbers |= {start: difference.mean, f"{start}/size": abs(difference.mean)}
+                numbers[f"{start}/interval"] = difference.half_width
             for cell, row in zip(group, rows, strict=True):
                 numbers[f"{name}/{labels['preset']}/{labels['latent']}/seed {cell.seed}/mse"] = row["mse"]
     return numbers
@@ -107,12 +147,15 @@ PAGE = Page(
         "at D = 32, one training each on a CPU: 40 epochs",
         "and 20 epochs with",
         "S = 312 and more",
-        "values: with seed 0,",
-        "S = 462 ",
-        ", S = 312",
+        "with its 95 % interval over seeds",
+        "at S = 502",
+        "at S = 312, _",
         "At S = 312",
-        "S = 128 ",
-        "and S = 0,",
+        "at S = 256",
+        "at S = 128, and _",
+        "the mask, at S = 128",
+        "at S = 0,",
+        "with 95 % intervals",
         "at D = 64 and two",
         *(f"**Figure {number}**" for number in (1, 2, 3, 4, 5)),
         *(f"![figure {number}]" for number in (1, 2, 3, 4, 5)),

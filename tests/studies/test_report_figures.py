@@ -71,8 +71,26 @@ def test_the_page_says_what_is_missing(folder):
     assert lines["| `figure-1`"] == "| `figure-1` | loss terms of `projected` | 2 | 1 | 1, 0, 0 |"
     assert lines["| `figure-4-continuous`"].endswith("| 96 | 1 | 1, 0, 0 |")
     assert tables["full/trained"] == "No cell has been trained at this size yet.\n"
-    row = "| `default` | frequency S=412 | 1 | 1 × cpu | 0.10.2 | 245 | 25 | 0.25 | 50 |"
+    row = "| `default` | frequency S=412 | 1 | 1 × cpu | 0.10.2 | 245 | 25 | 0.25 |  | 50 |"
     assert row in tables["small/trained"].splitlines()
+
+
+def test_three_seeds_are_compared_with_vq_seed_by_seed(folder):
+    found = Results(*SMALL)
+    errors = {"vq": (0.5, 0.6, 0.7), "projected": (0.4, 0.5, 0.6), "combined S=312": (0.4, 0.8, 0.7)}
+    for latent, of_seeds in errors.items():
+        for seed, mse in enumerate(of_seeds):
+            (cell,) = (c for c in found.all_cells if (*c.labels.values(), c.seed) == ("default", latent, seed))
+            write_result(cell, found.results, mse)
+    numbers, text = page.PAGE.numbers(), page.PAGE.tables()["small/trained"]
+    assert numbers["small/default/projected/minus vq"] == pytest.approx(-0.1)
+    assert numbers["small/default/projected/minus vq/interval"] == pytest.approx(0, abs=1e-9)
+    # Student's t with two degrees of freedom: 4.303 · 0.1528 / √3.
+    assert numbers["small/default/combined S=312/minus vq/interval"] == pytest.approx(0.3795, abs=1e-4)
+    assert "| −0.10000 ± 0.00000 |" in text
+    assert "| +0.03333 ± 0.37946 |" in text
+    assert "small/default/vq/minus vq" not in numbers
+    assert "small/default/frequency S=412/minus vq" not in numbers  # one seed
 
 
 def test_nothing_is_drawn_from_nothing(folder):
