@@ -134,12 +134,14 @@ def draw_errors_over_frequent(found: Results) -> Figure:
             axes.set_ylabel("test MSE")
             if not rows:
                 _say_missing(axes)
-        for names, marker, label in ((by_count, "o", "S given"), (by_mass, "s", "mass given")):
+        looks = zip(("o", "s"), ("S given", "mass given"), curve_colors(["frequency"] * 2), strict=True)
+        of_both: tuple[dict[str, Any], ...] = (by_count, by_mass)
+        for names, (marker, label, color) in zip(of_both, looks, strict=True):
             there = [name for name in names if name in rows]
             mean, low, high = (np.array([pick(rows[name]) for name in there]) for pick in (_mean, _least, _most))
             bars = np.array([mean - low, high - mean]) if there else None
             outside = [statistics.mean(row["share_outside"] for row in rows[name]) for name in there]
-            style = {"fmt": marker, "capsize": 3, "markersize": 4, "label": label}
+            style = {"fmt": marker, "capsize": 3, "markersize": 4, "label": label, "color": color}
             right.errorbar(outside, mean, bars, **style)
             if names is by_count:
                 left.errorbar([names[name] for name in there], mean, bars, linestyle="-", **style)
