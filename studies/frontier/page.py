@@ -91,6 +91,7 @@ PAGE = Page(
         "GPL 2 or later",
         "LGPL 3",
         "License 1.1",
+        "up to K = 512,",
         "of 512 codes has",
         "410 images to train on",
         "from 600 steps",

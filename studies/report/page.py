@@ -147,7 +147,7 @@ PAGE = Page(
         "at D = 32, one training each on a CPU: 40 epochs",
         "and 20 epochs with",
         "S = 312 and more",
-        "codes fall out of use: at S = 128",
+        "earlier in training: at S = 128",
         "with its 95 % interval over seeds",
         "at S = 502",
         "at S = 312, _",
