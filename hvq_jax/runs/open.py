@@ -20,12 +20,14 @@ from hvq_jax.files import full_path, remove_unfinished, write_json
 from hvq_jax.layout import CHECKPOINTS, CONFIG, DATASET, WHOLE
 from hvq_jax.progress import quietly
 from hvq_jax.runs.history import Change, in_words, read_history, with_changes, write_history
+from hvq_jax.runs.image_run import ImageRun
 from hvq_jax.runs.init_from import Start, start_from
+from hvq_jax.runs.latent_run import LatentRun
 from hvq_jax.runs.memory import check_memory, check_states
 from hvq_jax.runs.options import CHANGEABLE, KEYS, RECORDED, RunOptions, from_dict, to_dict
 from hvq_jax.runs.overview import overview
 from hvq_jax.runs.own_latents import OwnLatents, own_latents
-from hvq_jax.runs.run import ImageRun, LatentRun, Run
+from hvq_jax.runs.run import Run
 from hvq_jax.runs.sizes import with_batches_of_at_most, with_sizes, with_sizes_of
 from hvq_jax.runs.summary import Summary, read_summary
 from hvq_jax.runs.threads import among_others

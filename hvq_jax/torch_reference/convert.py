@@ -16,8 +16,8 @@ from hvq_jax.files import full_path
 from hvq_jax.latents import Z_E, find_latent
 from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.quantizers.bottleneck import QuantizerState
+from hvq_jax.runs.image_run import ImageRun
 from hvq_jax.runs.open import open_run
-from hvq_jax.runs.run import ImageRun
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.torch_reference.state_dict import read_state_dict
 from hvq_jax.torch_reference.weights import autoencoder_from_torch, pixelcnn_from_torch

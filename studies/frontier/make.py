@@ -27,11 +27,11 @@ from hvq_jax.files import write_arrays, write_json
 from hvq_jax.latents import PROJECTION, find_latent
 from hvq_jax.runs.evaluation import evaluate
 from hvq_jax.runs.flags import parse_command_line
+from hvq_jax.runs.image_run import ImageRun
 from hvq_jax.runs.latent_data import LatentData, latent_data
 from hvq_jax.runs.latent_files import read_latents, write_tables
 from hvq_jax.runs.open import open_run
 from hvq_jax.runs.options import RunOptions, from_dict
-from hvq_jax.runs.run import ImageRun
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.training.logging import set_quiet
 from hvq_jax.training.loop import RunContext, fit

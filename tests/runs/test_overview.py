@@ -81,7 +81,7 @@ def opened(trained_run):
 
 
 def test_items_are_those_that_a_stage_is_trained_on(opened, monkeypatch):
-    monkeypatch.setattr("hvq_jax.runs.run.write_tables", lambda *_: None)
+    monkeypatch.setattr("hvq_jax.runs.image_run.write_tables", lambda *_: None)
     _, latents = opened.prior_stage(TrainedRun.load(opened.workdir))
     for name, split in (("autoencoder", opened.train_split), ("prior", latents.train)):
         items, item = split.read(np.arange(2))[0], opened.blank_stage(name).item
