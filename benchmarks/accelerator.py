@@ -6,6 +6,7 @@
 The benchmark times what `train.py` runs, with the config `reference` in the row's size: the step under pmap over all
 available devices, with a donated state, batches on the devices as uint8, and, except on CPU, ten steps per dispatch.
 Each row is measured in its own process, so that its peak memory is its own, after a first dispatch that is not counted.
+*Others* is the share of all cores that other processes took meanwhile: on CPU, above 3 %, a time proves little.
 
 *FLOP per image* is that of the model, from the shapes of its convolutions and products: two per weight and position at
 which the weight lies inside the image or grid (not in its padding). A training step counts as three forward passes, for
@@ -39,9 +40,11 @@ import numpy as np
 from benchmarks.measuring.command import Parser, check_at_least, check_json, chosen, list_integers
 from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
 from benchmarks.measuring.peaks import measured_peak, published_peak
+from benchmarks.measuring.quiet import read, share_of_others
 from configs import reference
 from hvq_jax.command import exit_status
 from hvq_jax.data.pipeline import Batch
+from hvq_jax.devices import huge_pages
 from hvq_jax.devices.cores import number_of_cores
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.devices.programs import program_bytes
@@ -60,7 +63,7 @@ _ROOT = Path(__file__).parents[1]
 _MIB = 2**20
 NUM_CLASSES = 10
 STEPS_PER_DISPATCH = 10  # except on CPU
-HEADER = "work | dtype | batch | images/s | ms per step | MFLOP per image | peak TFLOP/s | MFU | memory MiB"
+HEADER = "work | dtype | batch | images/s | ms per step | MFLOP per image | peak TFLOP/s | MFU | memory MiB | others"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Measurement:
     memory_bytes: int | None  # of one device; None where JAX says neither a peak nor a plan
     memory_source: str  # "peak" or "planned"
     final_loss: float
+    others: float  # share of all cores that other processes took during the timed steps
 
     @property
     def images_per_second(self) -> float:
@@ -171,11 +175,12 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     dispatch: Any = compiled_steps(stage, options, 0, parallel)
     compiled = dispatch.lower(state, batches).compile()
     state, reports = jax.block_until_ready(compiled(state, batches))
-    start = time.perf_counter()
+    before, start = read(), time.perf_counter()
     for _ in range(dispatches):
         state, reports = compiled(state, batches)
     loss = float(jax.device_get(reports.loss)[-1])  # waits for all dispatches
     seconds = (time.perf_counter() - start) / (dispatches * group)
+    others = share_of_others(before, read())
     memory, memory_source = measure_memory(compiled)
     published = published_peak(device.device_kind, dtype)
     return Measurement(
@@ -194,6 +199,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
         memory_bytes=memory,
         memory_source=memory_source,
         final_loss=loss,
+        others=others,
     )
 
 
@@ -222,8 +228,14 @@ def cells(measurement: Measurement) -> str:
     return (
         f"{ROWS[m.row].title} | {m.dtype} | {m.batch} | {rate} | {1e3 * m.seconds_per_step:,.1f} | "
         f"{m.flop_per_image / 1e6:,.1f} | {m.peak / 1e12:,.2f} {m.peak_source} | {m.utilisation:.1%} | "
-        f"{memory}"
+        f"{memory} | {m.others:.0%}"
     )
+
+
+def stored_cells(row: dict[str, Any]) -> list[str]:
+    """Return a row of the table, from one of the JSON file."""
+    fields = {field.name for field in dataclasses.fields(Measurement)}
+    return cells(Measurement(**{name: value for name, value in row.items() if name in fields})).split(" | ")
 
 
 def conditions(measurement: Measurement) -> str:
@@ -291,9 +303,11 @@ def main(arguments: list[str]) -> None:
                 print(f"| {cells(measurement)} |", flush=True)
                 measurements.append(measurement)
                 if options.json:  # written after every row, so that no row is lost if a later one fails
-                    report = {"jax": jax.__version__, "rows": [record(m) for m in measurements]}
+                    described = conditions(measurements[0])
+                    report = {"conditions": described, "rows": [record(m) for m in measurements]}
                     write_json(Path(options.json), report)
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()  # as the commands do
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,12 +1,12 @@
 """Growth of time and memory with batch, D, K, the image's side and the prior's positions, each varied alone.
 
-    python -m benchmarks.growth                                           # 13 minutes on two busy cores
+    python -m benchmarks.growth                                           # 8 minutes on two quiet cores
     python -m benchmarks.growth --axes=dim,codes --json=growth.json --plots=docs/performance
 
 The base is the config `default` with D = 64, K = 512, 28×28×1, batch 64, and a prior over 7×7 positions, batch 16. The
 benchmark measures the training step of the autoencoder, the codebook search of its batch alone, the training step of
-the PixelCNN, and drawing a batch of its samples. All works and points take turns, one repetition each, so that other
-load on the machine affects all of them. A repetition is a call, or as many calls as fill a fifth of a second.
+the PixelCNN, and drawing a batch of its samples. All works and points take turns, one repetition each. A repetition is
+a call, or as many calls as fill half a second. It is made again if other processes disturbed it.
 
 Memory is what XLA plans for the compiled program: arguments, outputs and temporaries, with donated ones counted once.
 It is the same in every run and free of noise. It does not include scratch space of XLA's library kernels, libraries and
@@ -22,6 +22,7 @@ import math
 import os
 import statistics
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,23 @@ from benchmarks.measuring.command import (
     versions,
 )
 from benchmarks.measuring.growth_plots import save_axis, save_shares
+from benchmarks.measuring.quiet import SHORTEST, Quietly
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import WORKS, Sizes
 from hvq_jax.command import exit_status
+from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
 from hvq_jax.files import write_json
 
 PACKAGES = ("jax", "flax", "numpy")
-SHORTEST = 0.2  # minimum seconds of a repetition
+PROGRAMS = {
+    "step": "training step",
+    "search": "codebook search",
+    "prior step": "training step of the PixelCNN",
+    "sampling": "16 samples of the PixelCNN",
+}
 LIMIT = 0.1  # a smaller share of the search counts as small
 
 
@@ -66,7 +74,7 @@ class Measurement:
 Measurements = dict[tuple[str, Sizes], Measurement]
 
 
-def measure(axes: list[Axis], repetitions: int) -> Measurements:
+def measure(axes: list[Axis], repetitions: int, quietly: Quietly) -> Measurements:
     """Measure every work at every point of the axes; the base, which is on several axes, is measured once."""
     keys = {(work, sizes): None for axis in axes for _, sizes in axis.points() for work in axis.works}
     programs = {(work, sizes): WORKS[work](sizes) for work, sizes in keys}
@@ -77,7 +85,7 @@ def measure(axes: list[Axis], repetitions: int) -> Measurements:
     seconds: dict[tuple[str, Sizes], list[float]] = {key: [] for key in programs}
     for _ in range(repetitions):
         for key, program in programs.items():
-            seconds[key].append(measure_seconds(program.call, calls[key]))
+            seconds[key].append(quietly(partial(measure_seconds, program.call, calls[key])))
     return {key: Measurement(seconds[key], program.mib) for key, program in programs.items()}
 
 
@@ -170,6 +178,30 @@ def record(name: str, axis: Axis, measurements: Measurements) -> list[dict[str, 
     ]
 
 
+SUMMARY = ["varied", "program", "time, ms", "exponent", "memory, MiB", "exponent"]
+
+
+def summary(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the rows of one table for all axes, from those of the JSON file: both ends, and the exponent over all."""
+    found = []
+    for name, axis in AXES.items():
+        for work in axis.works:
+            of_work = [row for row in rows if (row["axis"], row["work"]) == (name, work)]
+            if len(of_work) > 1:
+                sizes = [float(axis.size(row["value"])) for row in of_work]
+                ends = f"{axis.label}, {axis.name(of_work[0]['value'])} to {axis.name(of_work[-1]['value'])}"
+                times, memory = ([row[kind] for row in of_work] for kind in ("median_ms", "mib"))
+                found.append([ends, PROGRAMS[work], *_ends(sizes, times), *_ends(sizes, memory)])
+    return found
+
+
+def _ends(sizes: list[float], numbers: list[float]) -> list[str]:
+    """Return the first and last number, and the exponent of the growth between them."""
+    first, last = (f"{number:,.0f}" if number >= 10 else f"{number:.1f}" for number in (numbers[0], numbers[-1]))
+    (_, exponent) = exponents([sizes[0], sizes[-1]], [numbers[0], numbers[-1]])
+    return [f"{first} to {last}", f"{exponent:.2f}"]
+
+
 def save_plots(folder: Path, names: list[str], measurements: Measurements) -> None:
     """Save one plot per axis, and one of the search's share."""
     for name in names:
@@ -204,17 +236,19 @@ def main(arguments: list[str]) -> None:
     """Measure, print and plot."""
     options = parse(arguments)
     set_cpu_options()
-    measurements = measure([AXES[name] for name in options.axes], options.repetitions)
+    quietly = Quietly()
+    measurements = measure([AXES[name] for name in options.axes], options.repetitions, quietly)
+    measured_in = f"{conditions(PACKAGES, options.repetitions)}; {quietly}"
     for name in options.axes:
         print_table(AXES[name], measurements)
-    print(conditions(PACKAGES, options.repetitions))
+    print(measured_in)
     if options.json:
         records = [entry for name in options.axes for entry in record(name, AXES[name], measurements)]
-        report = {"versions": versions(PACKAGES), "conditions": conditions(PACKAGES, options.repetitions)}
-        write_json(Path(options.json), {**report, "points": records})
+        write_json(Path(options.json), {"versions": versions(PACKAGES), "conditions": measured_in, "rows": records})
     if options.plots:
         save_plots(Path(options.plots), options.axes, measurements)
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()  # as the commands do
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -5,7 +5,7 @@
 
 The PixelCNN is the default one. A transformer of each width has the number of layers that brings its number of
 parameters closest. Both draw class-conditional grids of codes in compiled loops and take turns; a ratio is the
-median over the turns.
+median over the turns that other processes did not disturb.
 """
 
 import argparse
@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measuring.command import Parser, check_at_least, conditions, print_header, print_line
+from benchmarks.measuring.command import Parser, check_at_least, check_json, conditions
+from benchmarks.measuring.quiet import SHORTEST, Quietly
+from benchmarks.measuring.table import Table
 from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
+from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import set_cpu_options
 
 WIDTHS = (128, 192, 256)  # of transformers
-SHORTEST = 0.5  # seconds per timing
 _NUM_CODES, _NUM_CLASSES, _NUM_HEADS = 512, 10, 4
 
 
@@ -76,8 +78,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--grid", type=int, default=8, help="side of a grid, default %(default)s")
     parser.add_argument("--batch", type=int, default=64, help="grids drawn together, default %(default)s")
     parser.add_argument("--repetitions", type=int, default=7, help="turns, default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="also write the table to this file")
     options = parser.parse_args(arguments)
     check_at_least(options, grid=1, batch=1, repetitions=1)
+    check_json(options.json)
     set_cpu_options()
 
     like = num_parameters(pixelcnn(), options.grid)
@@ -86,20 +90,23 @@ def main(arguments: list[str]) -> None:
     for sampler in samplers:
         sampler()  # compiles
     calls = [calls_that_fill(SHORTEST, sampler) for sampler in samplers]
-    turns = [
-        [measure_seconds(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
-        for _ in range(options.repetitions)
-    ]
-    print_header(["network", "width", "layers", "parameters", "median", "relative to the PixelCNN"])
+    quietly = Quietly()
+
+    def turn() -> list[float]:
+        return [measure_seconds(sampler, number) for sampler, number in zip(samplers, calls, strict=True)]
+
+    turns = [quietly(turn) for _ in range(options.repetitions)]
+    table = Table(["network", "width", "layers", "parameters", "sampling", "relative to the PixelCNN"])
     for number, model in enumerate(models):
         name, network = type(model.network).__name__, model.network
         seconds = statistics.median(turn[number] for turn in turns)
         ratio = statistics.median(turn[number] / turn[0] for turn in turns)
         size = [str(network.width), str(network.num_layers), f"{num_parameters(model, options.grid):,}"]
-        print_line([name, *size, f"{1e3 * seconds:,.0f} ms", f"{ratio:.2f}"])
-    print(f"\n{options.batch} grids of {options.grid}×{options.grid}, {_NUM_CODES} codes")
-    print(conditions(["jax", "flax", "numpy"], options.repetitions))
+        table.add([name, *size, f"{1e3 * seconds:,.0f} ms", f"{ratio:.2f}"])
+    work = f"{options.batch} grids of {options.grid}×{options.grid}, {_NUM_CODES} codes"
+    table.end(f"{work}; {conditions(['jax', 'flax', 'numpy'], options.repetitions)}; {quietly}", options.json)
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()  # as the commands do
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -22,9 +22,12 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.measuring.command import Parser, check_at_least, chosen, conditions, print_header, print_line
+from benchmarks.measuring.command import Parser, check_at_least, check_json, chosen, conditions
+from benchmarks.measuring.quiet import Quietly
+from benchmarks.measuring.table import Table
 from benchmarks.measuring.timing import measure_seconds
 from hvq_jax.command import exit_status
+from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 CONFIGS = {"quickstart": (28, 28, 1), "fashion_mnist": (28, 28, 1), "cifar10": (32, 32, 3)}
@@ -85,7 +88,9 @@ def main(arguments: list[str]) -> None:
         help="steps of each subject, at least four logging intervals, default %(default)s",
     )
     parser.add_argument("--rounds", type=int, default=5, help="default %(default)s")
+    parser.add_argument("--json", metavar="FILE", help="also write the table to this file")
     options = parser.parse_args(arguments)
+    check_json(options.json)
     (name,) = chosen("--config", options.config, "config", CONFIGS)[:1]
     config = importlib.import_module(f"configs.{name}").get_config("projected")
     check_at_least(options, rounds=1, steps=4 * config.autoencoder.log_every_steps)
@@ -94,14 +99,16 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="hvq_jax_overhead_") as folder:
         subjects = Subjects(config, CONFIGS[name], options.steps, Path(folder))
         subjects.loop(), subjects.step()  # compiles
-        pairs = [(subjects.loop(), subjects.step()) for _ in range(options.rounds)]
+        quietly = Quietly()
+        pairs = [quietly(lambda: (subjects.loop(), subjects.step())) for _ in range(options.rounds)]
     shares = sorted(1 - step / loop for loop, step in pairs)
-    print_header(["config", "step in the loop", "step alone", "outside, median (range)"])
+    table = Table(["config", "step in the loop", "step alone", "outside, median (range)"])
     loop, step = (statistics.median(times) for times in zip(*pairs, strict=True))
     share = f"{statistics.median(shares):.1%} ({shares[0]:.1%} to {shares[-1]:.1%})"
-    print_line([name, f"{loop:.2f} ms", f"{step:.2f} ms", share])
-    print(f"\n{conditions(['jax', 'flax', 'numpy'], options.rounds)}")
+    table.add([name, f"{loop:.2f} ms", f"{step:.2f} ms", share])
+    table.end(f"{conditions(['jax', 'flax', 'numpy'], options.rounds)}; {quietly}", options.json)
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()  # as the commands do
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -7,9 +7,10 @@
 The example (28×28 to 7×7, 256 codes of 32 numbers, batch 256, AdamW 3e-4, ten times the quantizer's loss, rotation
 trick) is trained with its own quantizer, and with `hvq_jax.linen.HybridQuantizer` in the same network. With one seed,
 all subjects start from the same convolutions and see the same batches in the same order. They take turns of 20 steps in
-one process. The time is that of the processor, on all cores, which other load on the machine affects least: the median
-of all turns but the first, in which programs are compiled. The metrics are of the official test images: mean absolute
-error (what the example trains) and mean squared error on [-1, 1], and the share of codes that any of them uses.
+one process. The time is that of the processor, on all cores: the median of the turns that other processes did not
+disturb, except for the first one, in which programs are compiled. The metrics are of the official test images: mean
+absolute error (what the example trains) and mean squared error on [-1, 1], and the share of codes that any of them
+uses.
 
 Without --manual_dir, the 10,000 images in the package are split: 9,000 to train on, 1,000 to test. The file of --json
 is written after each seed, and seeds that it has are not trained again.
@@ -35,8 +36,10 @@ from benchmarks.measuring.command import (
     print_line,
     versions,
 )
+from benchmarks.measuring.quiet import QUIET, read, share_of_others
 from hvq_jax.command import exit_status
 from hvq_jax.data.builders.idx import read_idx
+from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import set_cpu_options
 from hvq_jax.errors import UserError
 from hvq_jax.files import read_json, write_json
@@ -58,7 +61,14 @@ OURS: dict[str, dict[str, Any]] = {
     },
     "ours, `vq`": {"mode": "vq", "estimator": "rotation"},
 }  # fmt: skip
-HEADER = ["quantizer", "mean absolute error", "mean squared error", "codes used", "ms of CPU time per step"]
+HEADER = [
+    "quantizer",
+    "mean absolute error",
+    "mean squared error",
+    "codes used",
+    "ms of CPU time per step",
+    "discarded",
+]
 
 
 class Trained(Protocol):
@@ -79,7 +89,8 @@ class Result(TypedDict):
     absolute: float
     squared: float
     used: float  # share of codes
-    seconds: list[float]  # of the processor, per step, of each turn but the first
+    seconds: list[float]  # of the processor, per step, of each turn but the first, if it was undisturbed
+    discarded: float  # share of the turns
 
 
 def subjects(seed: int) -> dict[str, Trained]:
@@ -109,24 +120,24 @@ class Report(TypedDict):
     conditions: str
     steps: int
     images: int
-    results: list[Result]
+    rows: list[Result]
 
 
 def train(num_steps: int, seed: int, images: np.ndarray, test: np.ndarray) -> list[Result]:
     """Train all subjects in turns."""
     trained, stream = subjects(seed), batches(images, seed)
-    seconds: dict[str, list[float]] = {name: [] for name in trained}
+    turns: dict[str, list[tuple[float, float]]] = {name: [] for name in trained}  # seconds, and share of others
     for first in range(0, num_steps, TURN):
         turn = [next(stream) for _ in range(min(TURN, num_steps - first))]
         for name, subject in trained.items():
-            start = time.process_time()
+            before, start = read(), time.process_time()
             for batch in turn:
                 subject.step(batch)
-            seconds[name].append((time.process_time() - start) / len(turn))
-    return [_evaluated(name, seed, subject, test, seconds[name][1:]) for name, subject in trained.items()]
+            turns[name].append(((time.process_time() - start) / len(turn), share_of_others(before, read())))
+    return [_evaluated(name, seed, subject, test, turns[name][1:]) for name, subject in trained.items()]
 
 
-def _evaluated(name: str, seed: int, subject: Trained, test: np.ndarray, seconds: list[float]) -> Result:
+def _evaluated(name: str, seed: int, subject: Trained, test: np.ndarray, turns: list[tuple[float, float]]) -> Result:
     pieces = [test[first : first + 1000] for first in range(0, len(test), 1000)]
     decoded, indices = zip(*map(subject.reconstruct, pieces), strict=True)
     errors = np.concatenate(decoded) - test
@@ -136,7 +147,8 @@ def _evaluated(name: str, seed: int, subject: Trained, test: np.ndarray, seconds
         "absolute": float(np.abs(errors).mean()),
         "squared": float(np.square(errors).mean()),
         "used": len(np.unique(np.concatenate(indices))) / EXAMPLE["num_codes"],
-        "seconds": seconds,
+        "seconds": [seconds for seconds, others in turns if others <= QUIET],
+        "discarded": sum(others > QUIET for _, others in turns) / max(len(turns), 1),
     }
 
 
@@ -167,7 +179,14 @@ def cells(name: str, results: list[Result]) -> list[str]:
         spread([result["squared"] for result in results], 4),
         f"{spread([100 * result['used'] for result in results], 1)} %",
         f"{1e3 * statistics.median(seconds):.0f}" if seconds else "",
+        f"{statistics.mean(result['discarded'] for result in results):.0%}",
     ]
+
+
+def rows(results: list[Result]) -> list[list[str]]:
+    """Return the rows of the table, one per quantizer."""
+    by_name = {name: [result for result in results if result["quantizer"] == name] for name in (THEIRS, *OURS)}
+    return [cells(name, found) for name, found in by_name.items() if found]
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -198,13 +217,13 @@ def main(arguments: list[str]) -> None:
             "conditions": conditions(PACKAGES, options.seeds),
             "steps": options.steps,
             "images": len(images),
-            "results": results,
+            "rows": results,
         }
         if options.json:
             write_json(Path(options.json), report)
     print_header(HEADER)
-    for name in (THEIRS, *OURS):
-        print_line(cells(name, [result for result in results if result["quantizer"] == name]))
+    for row in rows(results):
+        print_line(row)
     print(f"\n{options.steps:,} steps on {len(images):,} images; {conditions(PACKAGES, options.seeds)}")
 
 
@@ -215,8 +234,9 @@ def _stored(path: str | None, num_steps: int, num_images: int) -> list[Result]:
         return []
     if (stored["steps"], stored["images"]) != (num_steps, num_images):
         raise UserError(f"--json={path}: has {stored['steps']} steps on {stored['images']} images: choose another file")
-    return stored["results"]
+    return stored["rows"]
 
 
 if __name__ == "__main__":
+    huge_pages.start_again()  # as the commands do
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

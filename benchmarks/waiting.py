@@ -6,10 +6,10 @@
     python -m benchmarks.waiting --show=before.json,waiting.json                    # side by side; measures nothing
 
 CPU time is that of the command with all its processes, in user mode and in the kernel; it hardly depends on other work
-on the machine. Wall time does. The rows `first` and `quickstart` find no compiled programs, all others those of an
-earlier start. The run that is sampled from and started again is the quickstart with 60 steps per stage, or that of
---run: it was evaluated and sampled from, so that nothing is left to do. Data sets are prepared before all rows but
-their own. Each command runs in the environment of this one.
+on the machine. Wall time does, so a command is run again if other processes disturbed it. The rows `first` and
+`quickstart` find no compiled programs, all others those of an earlier start. The run that is sampled from and started
+again is the quickstart with 60 steps per stage, or that of --run: it was evaluated and sampled from, so that nothing is
+left to do. Data sets are prepared before all rows but their own. Each command runs in the environment of this one.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from benchmarks.measuring.command import (
     print_line,
     stored,
 )
+from benchmarks.measuring.quiet import Quietly
 from hvq_jax.command import exit_status
 from hvq_jax.commands import NAMES
 from hvq_jax.errors import UserError
@@ -200,12 +201,12 @@ def make_what_is_needed(names: Sequence[str], place: Place, run: Path | None) ->
         shutil.copytree(run, place.run)
 
 
-def measure(name: str, place: Place, runs: int) -> dict[str, Any]:
+def measure(name: str, place: Place, runs: int, quietly: Quietly) -> dict[str, Any]:
     """Return a row of the JSON file."""
     row = ROWS[name]
     if row.is_warmed:
         row.time(place)
-    times = [row.time(place) for _ in range(runs)]
+    times = [quietly(lambda: row.time(place)) for _ in range(runs)]
     return {
         "row": name,
         "title": row.title,
@@ -221,10 +222,10 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def compared_cells(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return a row of the table of two files: CPU time before and after, and their ratio."""
+    """Return a row of the table of two files: CPU time before and after, their ratio, and the later wall time."""
     medians = [statistics.median(row["cpu"]) for row in (before, after)]
-    both = [" ".join(_in_words(row["cpu"])).strip() for row in (before, after)]
-    return [after["title"], f"`{after['command']}`", *both, f"{medians[1] / medians[0]:.2f}"]
+    *both, wall = (" ".join(_in_words(seconds)).strip() for seconds in (before["cpu"], after["cpu"], after["wall"]))
+    return [after["title"], f"`{after['command']}`", *both, f"{medians[1] / medians[0]:.2f}", wall]
 
 
 def _in_words(seconds: list[float]) -> tuple[str, str]:
@@ -241,7 +242,7 @@ def table(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
     before = {row["row"]: row for row in reports[0]["rows"]}
     rows = [row for row in reports[1]["rows"] if row["row"] in before]
     return [
-        ["", "command", "CPU s before (min–max)", "after", "ratio"],
+        ["", "command", "CPU s before (min–max)", "after", "ratio", "wall s after"],
         *(compared_cells(before[row["row"]], row) for row in rows),
     ]
 
@@ -287,13 +288,15 @@ def main(arguments: list[str]) -> None:
             print_line(row)
         print("", *(report["conditions"] for report in reports), sep="\n")
         return
-    report: dict[str, Any] = {"conditions": conditions(("jax",), options.runs), "rows": []}
+    quietly = Quietly()
+    report: dict[str, Any] = {"rows": []}
     with tempfile.TemporaryDirectory(prefix="hvq_jax_waiting_") as folder:
         place = Place(options.checkout, Path(folder), options.manual_dir)
         make_what_is_needed(options.rows, place, options.run)
         print_header(HEADER)
         for name in options.rows:
-            report["rows"].append(measure(name, place, options.runs))
+            report["rows"].append(measure(name, place, options.runs, quietly))
+            report["conditions"] = f"{conditions(('jax',), options.runs)}; {quietly}"
             print_line(cells(report["rows"][-1]))
             if options.json:
                 write_json(Path(options.json), report)

@@ -6,13 +6,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measuring.quiet import QUIET
+from benchmarks.measuring.quiet import ATTEMPTS, QUIET
 from benchmarks.measuring.torch_trials import find_settings
 from benchmarks.measuring.turns import Process, require_agreement, started
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.workloads.rows import OURS, PLAIN, ROWS, TORCH
-
-ATTEMPTS = 3  # as a multiple of the quiet repetitions that are wanted
 
 
 @dataclasses.dataclass(frozen=True)

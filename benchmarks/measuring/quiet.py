@@ -1,16 +1,22 @@
 """The share of the machine's CPU time that other processes take, by which a disturbed repetition is known.
 
 The kernel counts the time of all processes, of interrupts, and of other guests of the host (steal). What remains of it
-without the time of this process and its descendants is that of everything else. Times have a resolution of 10 ms.
+without the time of this process and its descendants is that of everything else. Times have a resolution of 10 ms, so a
+repetition should take half a second or more.
 """
 
 import contextlib
 import dataclasses
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import psutil
 
 QUIET = 0.03  # the largest share of others in a repetition that counts
+ATTEMPTS = 3  # repetitions that are made, as a multiple of the quiet ones that are wanted
+SHORTEST = 0.5  # seconds of a repetition in this process
+T = TypeVar("T")
 _IDLE = ("idle", "iowait")
 _COUNTED_TWICE = ("guest", "guest_nice")  # in user and nice
 
@@ -41,6 +47,40 @@ def share_of_others(before: Reading, after: Reading) -> float:
     total = after.total - before.total
     others = (after.busy - before.busy) - (after.own - before.own)
     return max(0.0, others / total) if total > 0 else 0.0
+
+
+@dataclasses.dataclass
+class Quietly:
+    """Repeats what was disturbed, and counts how often.
+
+    >>> quietly = Quietly()
+    >>> quietly(lambda: 5)
+    5
+    """
+
+    made: int = 0  # repetitions, also those that were discarded
+    discarded: int = 0
+    disturbed: int = 0  # that count nevertheless, because the machine did not become quiet
+
+    def __call__(self, repetition: Callable[[], T]) -> T:
+        """Return what the first of three repetitions returns in which others took at most `QUIET`, or the last one."""
+        for attempt in range(1, ATTEMPTS + 1):
+            before = read()
+            result = repetition()
+            is_quiet = share_of_others(before, read()) <= QUIET
+            self.made += 1
+            if is_quiet or attempt == ATTEMPTS:
+                break
+            self.discarded += 1
+        self.disturbed += not is_quiet
+        return result
+
+    def __str__(self) -> str:
+        """Return what was discarded, and whether the times may be judged."""
+        discarded = f"{self.discarded / max(self.made, 1):.0%} of {self.made} repetitions discarded"
+        if not self.disturbed:
+            return discarded
+        return f"{discarded}; the machine was not quiet in {self.disturbed} others, so judge nothing by these times"
 
 
 def _tree_seconds(root: psutil.Process) -> float:

@@ -57,6 +57,7 @@ def measurement(**changes):
         memory_bytes=3 * 2**30,
         memory_source="peak",
         final_loss=1.0,
+        others=0.02,
     )
     return Measurement(**{**values, **changes})
 
@@ -66,9 +67,9 @@ def test_a_row_of_the_table_and_of_the_file():
     assert m.images_per_second == 64_000
     assert m.utilisation == pytest.approx(0.2)  # 192 TFLOP/s on two devices of 480
     title = "autoencoder, 28×28×1, D = 256"
-    assert cells(m) == f"{title} | bfloat16 | 128 | 64,000 | 2.0 | 3,000.0 | 480.00 published | 20.0% | 3,072 peak"
+    assert cells(m) == f"{title} | bfloat16 | 128 | 64,000 | 2.0 | 3,000.0 | 480.00 published | 20.0% | 3,072 peak | 2%"
     assert cells(m).count("|") == HEADER.count("|")
-    assert cells(measurement(memory_bytes=None)).endswith(" | 20.0% | unknown")
+    assert cells(measurement(memory_bytes=None)).endswith(" | 20.0% | unknown | 2%")
     assert record(m)["images_per_second"] == 64_000
     assert record(m)["memory_bytes"] == 3 * 2**30
 

@@ -26,6 +26,13 @@ def test_every_kernel_entry_that_is_not_hidden_is_met_once_per_position():
     assert flop == 2 * batch * height * width * (entries - hidden)
 
 
-def test_bad_input_is_one_line():
-    with pytest.raises(UserError, match="at least 1"):
-        main(["--grid=0"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--grid=0"], "--grid=0: must be integers of at least 1, separated by commas"),
+        (["--grid=7,8,9"], "--batch has 2 numbers: give 3, one per --grid"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, message):
+    with pytest.raises(UserError, match=f"^{message}$"):
+        main(arguments)

@@ -7,7 +7,7 @@ import jax
 import pytest
 from PIL import Image
 
-from benchmarks.growth import Measurement, crossing, exponents, main, parse, shares, verdict
+from benchmarks.growth import Measurement, crossing, exponents, main, parse, shares, summary, verdict
 from benchmarks.workloads import axes, programs
 from benchmarks.workloads.axes import AXES, Axis
 from benchmarks.workloads.programs import Sizes, autoencoder_step, codebook_search
@@ -34,7 +34,7 @@ def test_a_real_run_prints_writes_and_draws(tiny, monkeypatch, tmp_path, capsys)
     printed = capsys.readouterr().out
     assert sum(line.startswith("| --- |") for line in printed.splitlines()) == 1
     assert printed.count("The search's share of the step is ") == 1
-    points = json.loads((tmp_path / "growth.json").read_text())["points"]
+    points = json.loads((tmp_path / "growth.json").read_text())["rows"]
     assert [(point["axis"], point["value"], point["work"]) for point in points] == [
         (name, value, work) for name in ("codes",) for value in AXES[name].values for work in AXES[name].works
     ]
@@ -80,6 +80,16 @@ def test_the_crossing_is_between_the_points_around_it():
     assert crossing([1, 2], [0.05, 0.1], 0.1) == pytest.approx(2)
     assert crossing([1, 2], [0.01, 0.09], 0.1) is None
     assert crossing([1, 2], [0.2, 0.3], 0.1) is None
+
+
+def test_the_summary_has_both_ends_and_the_exponent_between_them():
+    rows = [
+        {"axis": "image", "work": "step", "value": side, "median_ms": 2.0 * side**2, "mib": 1.5 * side}
+        for side in AXES["image"].values
+    ]
+    assert summary(rows) == [
+        ["image, 28×28 to 128×128", "training step", "1,568 to 32,768", "1.00", "42 to 192", "0.50"]
+    ]
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,6 @@ def test_bad_input_gets_one_line(argument, message, capsys):
 def test_results_of_another_training_are_not_continued(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quantizers.importlib.util, "find_spec", lambda name: object())
     path = tmp_path / "a.json"
-    write_json(path, {"versions": {}, "conditions": "", "steps": 3, "images": 9000, "results": []})
+    write_json(path, {"versions": {}, "conditions": "", "steps": 3, "images": 9000, "rows": []})
     assert exit_status(lambda: quantizers.main([f"--json={path}"])) == 1
     assert "has 3 steps on 9000 images: choose another file" in capsys.readouterr().err

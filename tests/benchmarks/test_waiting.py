@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import waiting
+from benchmarks.measuring.quiet import Quietly
 from benchmarks.waiting import HEADER, ROWS, Place, Row, Times, cells, compared_cells, main, measure, parse, table
 from hvq_jax.errors import UserError
 from hvq_jax.files import write_json
@@ -47,7 +48,7 @@ def test_no_row_but_its_own_times_the_preparation_of_data_or_the_training_of_the
     monkeypatch.setattr(Place, "time", lambda _, arguments, **options: commands.append(arguments) or Times(0, 0))
     waiting.make_what_is_needed([name], place, None)
     made, commands[:] = [*commands], []
-    measure(name, place, 1)
+    measure(name, place, 1, Quietly())
     if any(str(place.data_dir) in " ".join(command) for command in commands):
         assert made == [["-c", waiting._PREPARE_MINI, str(place.data_dir)]]
     if any(str(place.run) in " ".join(command) for command in commands):
@@ -59,7 +60,8 @@ def test_a_row_is_warmed_where_it_finds_compiled_programs(monkeypatch, place, wa
     given = iter(range(10))
     row = Row("title", "command", lambda place: Times(next(given), 0.5), is_warmed=warmed)
     monkeypatch.setitem(ROWS, "help", row)
-    measured = measure("help", place, 3)
+    monkeypatch.setattr("benchmarks.measuring.quiet.share_of_others", lambda before, after: 0.0)
+    measured = measure("help", place, 3, Quietly())
     assert measured["cpu"] == list(range(calls - 3, calls))
     assert measured["wall"] == [0.5] * 3
 
@@ -71,7 +73,14 @@ def test_a_table_has_medians_and_ranges():
 
 
 def test_an_earlier_version_is_compared_in_cpu_time():
-    assert compared_cells(ROW, FASTER) == ["the help text", "`python`", "3.0 (2.0–4.0)", "0.50 (0.25–0.75)", "0.17"]
+    assert compared_cells(ROW, FASTER) == [
+        "the help text",
+        "`python`",
+        "3.0 (2.0–4.0)",
+        "0.50 (0.25–0.75)",
+        "0.17",
+        "0.50 (0.50–0.50)",
+    ]
     other = {**ROW, "row": "sample"}
     assert len(table([{"rows": [ROW]}, {"rows": [FASTER, other]}])) == 2  # header, and the row that both have
 

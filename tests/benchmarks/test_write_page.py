@@ -18,6 +18,7 @@ def test_tables_without_stored_results_stay(monkeypatch, tmp_path):
         write_json(tmp_path / f"{name}.json", {"conditions": "one run", "rows": [row | {"cpu": [cpu]}]})
     assert write_page.written(page) == (
         "<!--table speed-->\nas it was\n<!--end-->\n<!--table waiting-->\n"
-        "|  | command | CPU s before (min–max) | after | ratio |\n| --- | --- | --- | --- | --- |\n"
-        "| the help text | `python` | 2.0 | 1.0 | 0.50 |\n\nOne run.\n<!--end-->\n"
+        "|  | command | CPU s before (min–max) | after | ratio | wall s after |\n"
+        "| --- | --- | --- | --- | --- | --- |\n"
+        "| the help text | `python` | 2.0 | 1.0 | 0.50 | 9.0 |\n\nOne run.\n<!--end-->\n"
     )

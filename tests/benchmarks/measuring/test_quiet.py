@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.measuring import comparison, torch_trials
 from benchmarks.measuring.comparison import Measurement
-from benchmarks.measuring.quiet import QUIET, read, share_of_others
+from benchmarks.measuring.quiet import ATTEMPTS, QUIET, Quietly, read, share_of_others
 from benchmarks.peers.torch_settings import TorchSettings
 from benchmarks.workloads.rows import OURS, ROWS, TORCH
 from hvq_jax.errors import UserError
@@ -92,6 +92,30 @@ def test_time_of_guests_is_not_counted_twice_and_no_time_is_no_share(proc):
     assert share_of_others(before, read(10)) == pytest.approx(50 / 200)
     proc.process(10, 1, user=51)  # the kernel rounds the times of processes and of the machine separately
     assert share_of_others(before, read(10)) == 0
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """The shares of others in coming repetitions."""
+    shares = []
+    monkeypatch.setattr("benchmarks.measuring.quiet.share_of_others", lambda before, after: shares.pop(0))
+    return shares
+
+
+def test_a_disturbed_repetition_is_made_again_until_one_is_quiet(load):
+    numbers, quietly = iter(range(10)), Quietly()
+    load += [0.5, QUIET, 0.0]
+    assert [quietly(lambda: next(numbers)) for _ in range(2)] == [1, 2]
+    assert str(quietly) == "33% of 3 repetitions discarded"
+
+
+def test_a_machine_that_does_not_become_quiet_is_reported(load):
+    numbers, quietly = iter(range(10)), Quietly()
+    load += [0.5] * ATTEMPTS + [0.0]
+    assert [quietly(lambda: next(numbers)) for _ in range(2)] == [ATTEMPTS - 1, ATTEMPTS]
+    assert str(quietly) == (
+        "50% of 4 repetitions discarded; the machine was not quiet in 1 others, so judge nothing by these times"
+    )
 
 
 class Turn:
