@@ -116,21 +116,12 @@ def make_schedule(options: FitOptions, train: AnySplit) -> Schedule:
     )
 
 
-def fit(
-    stage: Stage,
-    train: AnySplit,
-    validation: AnySplit,
-    *,
-    options: FitOptions,
-    run: RunContext,
-    augmentation: Augmentation | None = None,
-    earlier: Sequence[tuple[int, FitOptions]] = (),
-) -> TrainState:
+def fit(stage: Stage, train: AnySplit, validation: AnySplit, *, options: FitOptions, run: RunContext) -> TrainState:
     """Train `stage` to its last step, from the last checkpoint if there is one; return the best state (numpy).
 
-    Arguments and errors are those of `fit_or_find`.
+    For a stage by itself, without augmentation and always with the same options; errors are those of `fit_or_find`.
     """
-    best = fit_or_find(stage, train, validation, options=options, run=run, augmentation=augmentation, earlier=earlier)
+    best = fit_or_find(stage, train, validation, options=options, run=run)
     if isinstance(best, TrainState):
         return best
     checkpoints = _open_checkpoints(stage, options, run)
