@@ -42,7 +42,7 @@ from hvq_jax.latents import LATENTS
 from hvq_jax.quantizers.codebook import MovingAverages
 from hvq_jax.runs.options import RunOptions, from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
-from hvq_jax.training.programs import initial_state
+from hvq_jax.training.programs import compiled_initial_state
 from hvq_jax.training.stage import Stage
 from hvq_jax.training.state import TrainState, train_step
 
@@ -96,8 +96,7 @@ class Subject:
 
     def state(self) -> TrainState:
         """Return the state at step 0, on every device."""
-        create = partial(initial_state, self.stage, self.options.autoencoder, 0)
-        return self.parallel.replicate(jax.jit(create)())
+        return self.parallel.replicate(compiled_initial_state(self.stage, self.options.autoencoder, seed=0)())
 
     def compiled(self, state: TrainState, batch: Batch, axis_name: str | None) -> Any:
         """Return the compiled step; without `axis_name` each device trains on its slice without any reductions."""

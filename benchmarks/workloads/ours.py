@@ -52,7 +52,7 @@ def _autoencoder(row: Row, work: str, weights: Path) -> Subject:
         batch = Batch(images, make_labels(row), np.ones(row.batch, bool))
         step = TrainingStep(stage, options.autoencoder, batch)
         save(step.state.params, step.state.model_state)
-        return step, lambda report: float(report.loss)
+        return step, lambda report: float(report.loss[0])
     variables = jax.jit(partial(autoencoder.init, model))(jax.random.key(0))
     save(variables.params, variables.state)
 
@@ -89,7 +89,7 @@ def _prior(row: Row, work: str, weights: Path) -> Subject:
     if work == "train_prior":
         step = TrainingStep(stage, options.prior, batch)
         save(step.state.params)
-        return step, lambda report: float(report.loss)
+        return step, lambda report: float(report.loss[0])
     params, _ = jax.jit(stage.init)(jax.random.key(0))
     save(params)
     if work == "loss":

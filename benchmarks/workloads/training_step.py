@@ -1,6 +1,5 @@
 """Our training step as `train.py` runs it: under pmap, one step per dispatch, donated state, batch on the device."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -8,11 +7,9 @@ import jax
 from hvq_jax.data.pipeline import Batch
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.options import FitOptions
-from hvq_jax.training.programs import initial_state
+from hvq_jax.training.programs import Taken, compiled_initial_state, compiled_steps
 from hvq_jax.training.stage import Stage
-from hvq_jax.training.state import StepReport, train_step
-
-_NUM_STEPS = 1000  # length of the schedule; a step takes the same time anywhere in it
+from hvq_jax.training.state import StepReport
 
 
 class TrainingStep:
@@ -20,17 +17,9 @@ class TrainingStep:
 
     def __init__(self, stage: Stage, options: FitOptions, batch: Batch):
         parallel = Parallel("pmap")
-        step = partial(
-            train_step,
-            loss_function=stage.loss,
-            optimizer=options.make_optimizer(_NUM_STEPS),
-            seed=0,
-            average_decay=options.average_decay,
-            axis_name=parallel.axis_name,
-        )
-        self.state = parallel.replicate(jax.jit(partial(initial_state, stage, options, 0))())
-        self._function: Any = parallel.compile(step, donate_state=True)
-        self._batch = parallel.shard(batch)
+        self.state = parallel.replicate(compiled_initial_state(stage, options, seed=0)())
+        self._function: Any = compiled_steps(stage, options, seed=0, parallel=parallel)
+        self._batch = parallel.shard_steps([Taken.by(batch, options.learning_rate)])
 
     def __call__(self) -> StepReport:
         """Run one step and wait for its result."""
