@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
+from hvq_jax.data.decode import as_image
+
 # What Pillow raises for an image beyond a format's limits, or its own.
 CODEC_ERRORS = (OSError, ValueError, RuntimeError, Image.DecompressionBombError)
 
@@ -49,10 +51,9 @@ class ImageCodec:
 
     def encode(self, image: np.ndarray, value: Any, *, mosaic: bool) -> bytes:
         """Return the content of a file of `image` `[H, W, C]` uint8, with C of 1 or 3."""
-        channels = image.shape[-1]
-        picture = Image.fromarray(image[..., 0] if channels == 1 else image)
+        fixed = self.fixed(mosaic=mosaic, channels=image.shape[-1])
         file = io.BytesIO()
-        picture.save(file, self.format, **self.fixed(mosaic=mosaic, channels=channels), **{self.vary: value})
+        as_image(image).save(file, self.format, **fixed, **{self.vary: value})
         return file.getvalue()
 
 

@@ -135,6 +135,15 @@ def fit_image(image: Image.Image, sides: Sides) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
+def as_image(pixels: np.ndarray) -> Image.Image:
+    """Return pixels `[H, W]` or `[H, W, C]` uint8, with C of 1, 3 or 4, as a Pillow image; `as_array` is its inverse.
+
+    >>> as_array(as_image(np.zeros((2, 3, 1), np.uint8))).shape
+    (2, 3, 1)
+    """
+    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
+
+
 def as_array(image: Image.Image) -> np.ndarray:
     """Return the pixels of an image, uint8 [H, W, C]."""
     pixels = np.asarray(image)

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from hvq_jax.data.decode import MODES, Sides, as_array, decode_image, fit_image, read_image
+from hvq_jax.data.decode import MODES, Sides, as_array, as_image, decode_image, fit_image, read_image
 from hvq_jax.errors import UserError
 from hvq_jax.registry import check_choice
 
@@ -83,11 +82,11 @@ class ExampleParser:
             value = _numbers(fields["image"])
         image = self._feature.decode_example_np(value)
         image = image.reshape(*image.shape[:2], -1)
-        height, width, channels = image.shape
-        wanted = (*(self._sides or (height, width)), self._channels or channels)
+        *sides, channels = image.shape
+        wanted = (*(self._sides or sides), self._channels or channels)
         if image.shape == wanted:
             return image
-        converted = Image.fromarray(image[..., 0] if channels == 1 else image).convert(MODES[wanted[2]])
+        converted = as_image(image).convert(MODES[wanted[2]])
         return as_array(fit_image(converted, self._sides) if self._sides else converted)
 
 

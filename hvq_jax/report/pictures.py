@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
+from hvq_jax.data.decode import as_image
 from hvq_jax.report.markup import Element, element
 
 MOST_PIXELS = 96  # a side of an image in the report; larger images are reduced
@@ -17,17 +18,13 @@ MOST_PIXELS = 96  # a side of an image in the report; larger images are reduced
 def png_file(pixels: np.ndarray) -> bytes:
     """Return an image `[H, W]` or `[H, W, C]` uint8 with C = 1 or 3 as a PNG file."""
     stream = io.BytesIO()
-    _as_image(pixels).save(stream, "PNG", optimize=True)
+    as_image(pixels).save(stream, "PNG", optimize=True)
     return stream.getvalue()
 
 
 def png(pixels: np.ndarray) -> str:
     """Return an image as an address that holds it; see `png_file`."""
     return f"data:image/png;base64,{base64.b64encode(png_file(pixels)).decode()}"
-
-
-def _as_image(pixels: np.ndarray) -> Image.Image:
-    return Image.fromarray(pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels)
 
 
 def picture(pixels: np.ndarray, alt: str, **attributes: Any) -> Element:
@@ -46,7 +43,7 @@ def reduced(pixels: np.ndarray) -> np.ndarray:
         return pixels
     scale = MOST_PIXELS / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(_as_image(pixels).resize(size, Image.Resampling.BOX))
+    return np.asarray(as_image(pixels).resize(size, Image.Resampling.BOX))
 
 
 def mapped(values: np.ndarray, colors: str, low: float, high: float) -> np.ndarray:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from hvq_jax.codec.file_format import Reader
+from hvq_jax.data.decode import as_image
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, open_regular, printable, whole_file, whole_folder
 from hvq_jax.priors.labels import NO_CLASS
@@ -120,7 +120,7 @@ def decompress_files(workdir: str, path: str, out: str) -> None:
 
 def _save_image(out: str, image: np.ndarray) -> None:
     with whole_file(full_path(out)) as temporary, temporary.open("wb") as stream:
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+        as_image(image).save(stream, "PNG")
 
 
 def describe_file(path: str, workdir: str | None) -> None:

@@ -19,9 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 import tqdm
-from PIL import Image
 
 from hvq_jax import layout
+from hvq_jax.data.decode import as_image
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import check_writable, full_path, whole_file, whole_folder
 from hvq_jax.progress import progress_bar
@@ -214,4 +214,4 @@ def _write_folder(path: Path, pieces: Iterable[Any], stems: Iterable[str]) -> No
                 file = folder / f"{stem}.png"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 with file.open("xb") as stream:  # never overwrite another image
-                    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+                    as_image(image).save(stream, "PNG")

@@ -9,12 +9,11 @@ from collections.abc import Container, Generator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
-from PIL import Image
 
 from hvq_jax.data.builders.classes import Labelled, RawLabel, classify
 from hvq_jax.data.builders.collection import Collection, ImageShape, damage_named, digest_of
 from hvq_jax.data.builders.own_images import OwnImages
-from hvq_jax.data.decode import MODES, as_array, fit_image
+from hvq_jax.data.decode import MODES, as_array, as_image, fit_image
 from hvq_jax.data.listing import describe, find_files
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import open_regular
@@ -279,5 +278,5 @@ def _fitted(image: np.ndarray, image_shape: ImageShape) -> np.ndarray:
     if image.shape == image_shape:
         return image
     height, width, channels = image_shape
-    converted = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).convert(MODES[channels])
+    converted = as_image(image).convert(MODES[channels])
     return as_array(fit_image(converted, (height, width)))
