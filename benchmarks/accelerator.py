@@ -54,6 +54,7 @@ from hvq_jax.files import write_json
 from hvq_jax.networks.layers import COMPUTE_DTYPES
 from hvq_jax.runs.options import from_dict
 from hvq_jax.training.autoencoder_stage import AutoencoderStage
+from hvq_jax.training.dispatch import default_steps_per_dispatch
 from hvq_jax.training.options import FitOptions
 from hvq_jax.training.prior_stage import PriorStage
 from hvq_jax.training.programs import Taken, compiled_initial_state, compiled_steps
@@ -62,7 +63,6 @@ from hvq_jax.training.stage import Stage
 _ROOT = Path(__file__).parents[1]
 _MIB = 2**20
 NUM_CLASSES = 10
-STEPS_PER_DISPATCH = 10  # except on CPU
 HEADER = "work | dtype | batch | images/s | ms per step | MFLOP per image | peak TFLOP/s | MFU | memory MiB | others"
 
 
@@ -168,7 +168,7 @@ def measure(name: str, dtype: str, batch: int, steps: int) -> Measurement:
     parallel.check_batch_size("--batch", batch)
     stage, options, one_batch, flop = make_subject(ROWS[name], dtype, batch)
     on_cpu = device.platform == "cpu"
-    group = 1 if on_cpu else min(steps, STEPS_PER_DISPATCH)
+    group = min(steps, default_steps_per_dispatch())
     dispatches = math.ceil(steps / group)
     state = parallel.replicate(compiled_initial_state(stage, options, 0)())
     batches = parallel.shard_steps([Taken.by(one_batch, options.learning_rate)] * group)

@@ -100,8 +100,9 @@ def plan_stage(run: Run, stage: AutoencoderStage | PriorStage) -> StagePlan:
 
 def steps_per_dispatch(options: FitOptions, train: AnySplit, *, taken: int) -> int:
     """Return the steps of the longest dispatch after the steps `taken`: 1 where an event always comes before more."""
-    sizes = make_schedule(options, train).dispatches(taken, options.steps_per_dispatch)
-    return options.steps_per_dispatch if options.steps_per_dispatch in sizes else 1
+    schedule = make_schedule(options, train)
+    most = schedule.steps_per_dispatch
+    return most if most in schedule.dispatches(taken) else 1
 
 
 def _noise(stage: AutoencoderStage | PriorStage, count: int) -> Batch:

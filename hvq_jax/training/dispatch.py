@@ -18,13 +18,17 @@ from hvq_jax.training.state import StepReport, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """The steps, counted from 1, after which each event happens; an interval of 0 means never."""
+    """The steps, counted from 1, after which each event happens; an interval of 0 means never.
+
+    Between events, `steps_per_dispatch` steps are taken at a time.
+    """
 
     num_steps: int
     log_every_steps: int
     eval_every_steps: int
     checkpoint_every_steps: int
     check_replicas_every_steps: int
+    steps_per_dispatch: int = 1
 
     def evaluates(self, step: int) -> bool:
         """Return whether to evaluate the validation split after `step`; always true after the last step."""
@@ -47,8 +51,8 @@ class Schedule:
         every = self.check_replicas_every_steps
         return every > 0 and (is_first or step == self.num_steps or step % every == 0)
 
-    def dispatches(self, start: int, most: int) -> Iterator[int]:
-        """Yield the size of each dispatch after step `start`: `most`, or 1 if fewer steps are left until an event.
+    def dispatches(self, start: int) -> Iterator[int]:
+        """Yield the steps of each dispatch after step `start`: 1 where fewer than a whole one are left until an event.
 
         The sizes depend only on the steps of the events, so a run that was stopped after any dispatch continues with
         the same ones.
@@ -56,8 +60,8 @@ class Schedule:
         while start < self.num_steps:
             events = [start + every - start % every for every in self._intervals() if every]
             event = min([self.num_steps, *events])
-            whole, single = divmod(event - start, most)
-            yield from itertools.chain(itertools.repeat(most, whole), itertools.repeat(1, single))
+            whole, single = divmod(event - start, self.steps_per_dispatch)
+            yield from itertools.chain(itertools.repeat(self.steps_per_dispatch, whole), itertools.repeat(1, single))
             start = event
 
     def _intervals(self) -> Iterator[int]:
@@ -69,6 +73,15 @@ class Schedule:
 
 def _is_multiple(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
+
+
+def default_steps_per_dispatch() -> int:
+    """Return the steps per dispatch on the devices of this process where the options leave them open.
+
+    An accelerator computes the step of a small model in less time than the host takes to dispatch it. On CPU a dispatch
+    gains nothing from more steps, and takes longer to compile with each (`unrolls_loops`).
+    """
+    return 1 if unrolls_loops() else 10
 
 
 def in_groups(batches: Iterable[Any], sizes: Iterable[int]) -> Iterator[list[Any]]:
@@ -100,9 +113,9 @@ def compile_dispatch(
 
 
 def placed_groups(
-    batches: Iterable[Any], schedule: Schedule, start: int, steps_per_dispatch: int, parallel: Parallel
+    batches: Iterable[Any], schedule: Schedule, start: int, parallel: Parallel
 ) -> Iterator[tuple[int, Any]]:
     """Yield, for each dispatch after step `start`, its last step and its batches on the devices."""
-    groups = in_groups(batches, schedule.dispatches(start, steps_per_dispatch))
-    ends = itertools.accumulate(schedule.dispatches(start, steps_per_dispatch), initial=start)
+    groups = in_groups(batches, schedule.dispatches(start))
+    ends = itertools.accumulate(schedule.dispatches(start), initial=start)
     return zip(itertools.islice(ends, 1, None), parallel.prefetch(groups, parallel.shard_steps), strict=False)

@@ -25,7 +25,7 @@ from hvq_jax.layout import CHECKPOINTS
 from hvq_jax.options import LARGEST_INTEGER
 from hvq_jax.training.callbacks import Callbacks
 from hvq_jax.training.checkpoint import Checkpoints
-from hvq_jax.training.dispatch import Schedule, placed_groups
+from hvq_jax.training.dispatch import Schedule, default_steps_per_dispatch, placed_groups
 from hvq_jax.training.given_arrays import GivenArrays
 from hvq_jax.training.learning_rates import Stretch, each_rate, rates_of
 from hvq_jax.training.logging import RunLog, SilentLog, Warnings
@@ -113,6 +113,7 @@ def make_schedule(options: FitOptions, train: AnySplit) -> Schedule:
         eval_every_steps=options.eval_every_steps or steps_per_epoch(train, options.batch_size),
         checkpoint_every_steps=options.checkpoint_every_steps,
         check_replicas_every_steps=options.check_replicas_every_steps,
+        steps_per_dispatch=options.steps_per_dispatch or default_steps_per_dispatch(),
     )
 
 
@@ -217,7 +218,7 @@ def _compile_together(stage: Stage, train: AnySplit, abstract: Any, options: Fit
     dispatch: Any = compiled_steps(stage, options, run.seed, parallel)
     items, labels = train.read(np.zeros(options.batch_size, int))  # for their shapes and dtypes
     taken = Taken.by(Batch(items, labels, np.ones(options.batch_size, bool)), options.learning_rate)
-    count = next(make_schedule(options, train).dispatches(0, options.steps_per_dispatch))
+    count = next(make_schedule(options, train).dispatches(0))
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         executor.submit(create.lower().compile)
         executor.submit(importlib.import_module, "grain")  # for the first batch
@@ -288,7 +289,7 @@ def _train(
     validate = _Validation(stage, evaluator(stage, parallel), validation, options.part_size, checkpoints, log)
     profiler = StepProfiler(run.workdir, stage.name, run.profile_steps, start_step=start, last_step=num_steps)
     step_log = StepLog(log, stage, start_step=start, num_steps=num_steps, batch_size=options.batch_size)
-    groups = placed_groups(taken, schedule, start, options.steps_per_dispatch, parallel)
+    groups = placed_groups(taken, schedule, start, parallel)
     try:
         for number, (step, group) in enumerate(groups):
             profiler.before(state)

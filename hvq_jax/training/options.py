@@ -57,10 +57,10 @@ class FitOptions(Options):
         changeable=True,
     )
     steps_per_dispatch: int = option(
-        1,
-        "training steps per compiled dispatch; worth raising where a step is short, ideally to a divisor of every "
-        "..._every_steps; on CPU, compiling takes that many times as long",
-        low=1,
+        0,
+        "training steps per compiled dispatch, ideally a divisor of every ..._every_steps; 0: 1 on CPU, where "
+        "compiling takes that many times as long, and 10 on other devices",
+        low=0,
         high=10_000,
         changeable=True,  # within rounding
     )

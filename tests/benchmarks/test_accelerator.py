@@ -101,7 +101,7 @@ def test_several_steps_in_a_dispatch_as_off_the_cpu(monkeypatch):
 
     monkeypatch.setattr(jax, "devices", lambda: [Accelerator()])
     monkeypatch.setattr(accelerator, "Parallel", lambda form: accelerator_parallel)
-    monkeypatch.setattr(accelerator, "STEPS_PER_DISPATCH", 2)
+    monkeypatch.setattr(accelerator, "default_steps_per_dispatch", lambda: 2)
     m = measure("tiny", "bfloat16", 16, steps=3)
     assert (m.steps, m.steps_per_dispatch) == (4, 2)
     assert (m.peak, m.peak_source) == (121e12, "published")

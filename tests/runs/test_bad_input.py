@@ -50,7 +50,7 @@ def test_the_prior_alone_needs_an_autoencoder(tmp_path, tiny_arguments, capsys):
         ("--config.latent.projection_groups=3", "must divide --config.latent.dim=8"),
         ("--config.loss.entropy_temperature=0", "must be at least 1e-06"),
         ("--config.data.name=nothing_like_it", "nothing_like_it"),
-        ("--config.autoencoder.steps_per_dispatch=0", "must be from 1 to 10000"),
+        ("--config.autoencoder.steps_per_dispatch=10001", "must be from 0 to 10000"),
         ("--config.autoencoder.num_steps=99999999999999999999", "must be at most 2147483647"),
         ("--config.sampling.top_k=3000000000", "must be at most 2147483647"),
         ("--config.latent.num_codes=100000000000", "must be at most 2147483647"),

@@ -63,8 +63,8 @@ def test_whole_dispatches_are_taken_between_logs(num_epochs, tmp_path):
     config = parse_config(cell, tmp_path)
     options, every, num_steps = config.autoencoder, cell.log_every_steps, 429 * num_epochs
     assert (config.latent.dim, options.num_epochs) == (32, num_epochs)
-    schedule = Schedule(num_steps, every, options.eval_every_steps, 0, options.check_replicas_every_steps)
-    taken = list(schedule.dispatches(0, every))
+    schedule = Schedule(num_steps, every, options.eval_every_steps, 0, options.check_replicas_every_steps, every)
+    taken = list(schedule.dispatches(0))
     assert taken.count(every) == num_steps // every <= NUM_POINTS
     assert len(taken) - taken.count(every) < every  # only where the last interval is shorter
     assert sum(map(schedule.logs, range(1, num_steps + 1))) <= NUM_POINTS

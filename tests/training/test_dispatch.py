@@ -8,32 +8,35 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from hvq_jax.data.datasets import Split
 from hvq_jax.data.pipeline import train_batches
 from hvq_jax.devices.parallel import Parallel
 from hvq_jax.training.dispatch import Schedule, compile_dispatch, in_groups, placed_groups
 from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.logging import read_records
+from hvq_jax.training.loop import make_schedule
+from hvq_jax.training.options import FitOptions
 from hvq_jax.training.state import adam, create_state, train_step
 from tests.training.small_fit import BATCH_SIZE, TRAIN, small_fit, stage_of
 
 EVERY = st.integers(0, 12)
 
 
-def schedule(num_steps, log=0, evaluate=0, save=0, check=0):
-    return Schedule(num_steps, log, evaluate, save, check)
+def schedule(num_steps, log=0, evaluate=0, save=0, check=0, most=1):
+    return Schedule(num_steps, log, evaluate, save, check, most)
 
 
 @given(st.integers(1, 60), st.integers(1, 12), EVERY, EVERY, EVERY, st.integers(1, 9), st.data())
 def test_no_dispatch_crosses_an_event_and_a_stopped_run_is_cut_the_same(num_steps, log, ev, save, check, most, data):
-    plan = schedule(num_steps, log, ev, save, check)
-    lengths = list(plan.dispatches(0, most))
+    plan = schedule(num_steps, log, ev, save, check, most)
+    lengths = list(plan.dispatches(0))
     ends = np.cumsum(lengths)
     events = [n for n in range(1, num_steps + 1) if plan.logs(n) or plan.checks_replicas(n, is_first=False)]
     assert set(lengths) <= {1, most}
     assert set(events) <= set(ends)
     assert ends[-1] == num_steps == events[-1]
     done = data.draw(st.integers(0, len(lengths) - 1))
-    assert list(plan.dispatches(int(sum(lengths[:done])), most)) == lengths[done:]
+    assert list(plan.dispatches(int(sum(lengths[:done])))) == lengths[done:]
 
 
 def test_replicas_are_compared_after_the_first_and_the_last_step_too():
@@ -44,9 +47,17 @@ def test_replicas_are_compared_after_the_first_and_the_last_step_too():
 
 
 def test_full_dispatches_come_first():
-    assert list(schedule(10, log=7).dispatches(0, 3)) == [3, 3, 1, 3]
-    assert list(schedule(6).dispatches(0, 1)) == [1] * 6
-    assert list(schedule(6).dispatches(6, 3)) == []
+    assert list(schedule(10, log=7, most=3).dispatches(0)) == [3, 3, 1, 3]
+    assert list(schedule(6).dispatches(0)) == [1] * 6
+    assert list(schedule(6, most=3).dispatches(6)) == []
+
+
+@pytest.mark.parametrize(("backend", "expected"), [("cpu", 1), ("gpu", 10), ("tpu", 10)])
+def test_several_steps_in_a_dispatch_are_the_default_on_an_accelerator_only(backend, expected, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    one = Split(np.zeros((16, 1)), np.zeros(16, np.int32))
+    assert make_schedule(FitOptions(batch_size=8), one).steps_per_dispatch == expected
+    assert make_schedule(FitOptions(batch_size=8, steps_per_dispatch=4), one).steps_per_dispatch == 4
 
 
 def test_batches_are_grouped_in_order_and_none_is_read_beyond_the_last():
@@ -59,7 +70,7 @@ def test_batches_are_grouped_in_order_and_none_is_read_beyond_the_last():
 def test_each_group_holds_the_batches_of_its_steps(form):
     parallel = Parallel(form)
     batches = [np.arange(8.0) + 100 * number for number in range(7)]
-    for step, group in placed_groups(batches, schedule(7, log=7), 0, 3, parallel):
+    for step, group in placed_groups(batches, schedule(7, log=7, most=3), 0, parallel):
         steps = 3 if step < 7 else 1
         group = np.asarray(group) if form == "jit" else np.moveaxis(np.asarray(group), 1, 0).reshape(steps, 8)
         np.testing.assert_array_equal(group, batches[step - steps : step])
@@ -74,7 +85,7 @@ def train(form, steps_per_dispatch, count_traces=lambda loss: loss):
     dispatch = compile_dispatch(partial(train_step, axis_name=parallel.axis_name, **options), parallel)
     state, reports = parallel.replicate(state), []
     batches = train_batches(TRAIN, batch_size=BATCH_SIZE, seed=0)
-    for _, group in placed_groups(batches, schedule(7), 0, steps_per_dispatch, parallel):
+    for _, group in placed_groups(batches, schedule(7, most=steps_per_dispatch), 0, parallel):
         state, several = dispatch(state, group)
         reports.append(jax.device_get(several))
     batches.close()
