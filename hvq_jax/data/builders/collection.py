@@ -1,6 +1,7 @@
 """A user's own images in one format: their names, splits and classes, and the decoding of each."""
 
 import abc
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -10,9 +11,10 @@ from collections.abc import Generator, Iterator
 
 import numpy as np
 
+from hvq_jax.data.builders.classes import Classified
 from hvq_jax.data.builders.decode_files import Encoded, decode_files
 from hvq_jax.data.decode import ImageError
-from hvq_jax.data.listing import Stamps
+from hvq_jax.data.listing import Stamps, describe
 from hvq_jax.errors import UserError
 from hvq_jax.files import shows_damage
 
@@ -24,10 +26,24 @@ class Collection(abc.ABC):
     """Images with a name and a label each, in an order that depends on nothing but the files."""
 
     root: pathlib.Path  # `root / name` says where an image is, for people
-    class_names: tuple[str, ...]
-    splits: dict[str, list[tuple[str, int]]]  # by split: name and label of each image
+    classified: Classified
     digest: str  # if it changes, the images or their labels may have changed
-    left_out: str  # the numbers of files and images that are not used, by kind
+    other_files: collections.Counter[str]  # the numbers of files that are not used, by kind
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.classified.class_names
+
+    @property
+    def splits(self) -> dict[str, list[tuple[str, int]]]:
+        """By split, the name and the label of each image."""
+        return self.classified.splits
+
+    @property
+    def left_out(self) -> str:
+        """The numbers of files and images that are not used, by kind."""
+        return describe(self.other_files + self.classified.left_out)
 
     @property
     def image_shape(self) -> ImageShape | None:

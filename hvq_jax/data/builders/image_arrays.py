@@ -14,7 +14,7 @@ from hvq_jax.data.builders.classes import Labelled, RawLabel, classify
 from hvq_jax.data.builders.collection import Collection, ImageShape, damage_named, digest_of
 from hvq_jax.data.builders.own_images import OwnImages
 from hvq_jax.data.decode import MODES, as_array, as_image, fit_image
-from hvq_jax.data.listing import describe, find_files
+from hvq_jax.data.listing import find_files
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import open_regular
 from hvq_jax.npz import npz_names, stored_array, stored_arrays
@@ -211,10 +211,9 @@ def collect_arrays(
     classified = classify(labelled, str(where), class_names)
     return ArrayCollection(
         root=where,
-        class_names=classified.class_names,
-        splits=classified.splits,
+        classified=classified,
         digest=digest,
-        left_out=describe((left_out or collections.Counter()) + classified.left_out),
+        other_files=collections.Counter(left_out),
         arrays={split: images[split] for split in classified.splits},
         given_range=value_range,
     )

@@ -83,18 +83,11 @@ def list_images(folder: pathlib.Path, labels: str = "auto") -> ImageFiles:
             splits = {split: [(name, None) for name, _ in files] for split, files in splits.items()}
     else:
         splits = by_folders(folder, images, folders, labels)
-    classified = classify(splits, str(folder))
     names = {label for files in splits.values() for _, label in files if isinstance(label, str)}
     # Copies of earlier versions have other labels.
     choices = ["composed"] if any(name != composed(name) for name in names) else []
     choices += [labels] if labels == "none" else []
-    return ImageFiles(
-        root=folder,
-        class_names=classified.class_names,
-        splits=classified.splits,
-        digest=digest_of(images, *choices),
-        left_out=describe(left_out + classified.left_out),
-    )
+    return ImageFiles(folder, classify(splits, str(folder)), digest_of(images, *choices), left_out)
 
 
 def _content(path: pathlib.Path) -> bytes:

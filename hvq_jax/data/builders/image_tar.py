@@ -63,7 +63,7 @@ class Sample:
 class ImageMembers(EncodedCollection):
     """The images in tar files; the name of one is its file and its member, "train-000.tar/0017.png"."""
 
-    members: dict[str, list[tuple[str, list[Member]]]]  # by split: each file, and the images in it
+    members: dict[str, list[tuple[str, list[Member]]]]  # by split, labelled or not: each file, and the images in it
 
     def files(self, split: str) -> Generator[Encoded, None, None]:
         """Yield the content of each image."""
@@ -99,15 +99,8 @@ class ImageTar(OwnImages):
                 labelled[split] += [(f"{name}/{sample.image.name}", sample.label) for sample in samples if sample.image]
             if not labelled[split]:
                 raise UserError(f"{folder / names[0]} has no image, only {describe(left_out) or 'nothing'}: remove it")
-        classified = classify(labelled, str(path))
-        return ImageMembers(
-            root=folder,
-            class_names=classified.class_names,
-            splits=classified.splits,
-            digest=digest_of(listing.images, labels),
-            left_out=describe(left_out + classified.left_out),
-            members={split: members[split] for split in classified.splits},
-        )
+        classified, digest = classify(labelled, str(path)), digest_of(listing.images, labels)
+        return ImageMembers(folder, classified, digest, left_out, members)
 
 
 @contextlib.contextmanager

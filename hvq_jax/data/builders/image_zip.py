@@ -62,14 +62,7 @@ class ImageZip(OwnImages):
             left_out = left_out - collections.Counter({".json": 1})
         else:
             splits = _by_folders(path, images, labels)
-        classified = classify(splits, str(path))
-        return ImageZipFile(
-            root=path,
-            class_names=classified.class_names,
-            splits=classified.splits,
-            digest=digest_of(listing.images, labels),
-            left_out=describe(left_out + classified.left_out),
-        )
+        return ImageZipFile(path, classify(splits, str(path)), digest_of(listing.images, labels), left_out)
 
 
 @contextlib.contextmanager

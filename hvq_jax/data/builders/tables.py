@@ -20,7 +20,7 @@ from hvq_jax.data.builders.collection import EncodedCollection, damage_named, di
 from hvq_jax.data.builders.decode_files import Encoded
 from hvq_jax.data.builders.split_names import files_by_split
 from hvq_jax.data.decode import ImageError
-from hvq_jax.data.listing import describe, find_files
+from hvq_jax.data.listing import find_files
 from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import open_regular
 
@@ -81,13 +81,11 @@ def collect_tables(path: pathlib.Path, labels: str) -> ImageRows:
     for split, rows in labelled.items():
         if not rows:
             raise UserError(f"{folder / splits[split][0]} has no rows: add some or remove it")
-    classified = classify(labelled, str(path), columns.class_names)
     return ImageRows(
         root=folder,
-        class_names=classified.class_names,
-        splits=classified.splits,
+        classified=classify(labelled, str(path), columns.class_names),
         digest=digest_of({name: listing.images[name] for name in names}, labels),
-        left_out=describe(left_out + classified.left_out),
+        other_files=left_out,
         tables=splits,
         image_column=columns.image,
     )
