@@ -92,7 +92,7 @@ def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
 @pytest.mark.parametrize(
     ("name", "used_later"),
     [
-        ("train", ("orbax", "matplotlib", "scipy", "constriction", "pyarrow", "chex")),
+        ("train", ("orbax", "tensorflow_datasets", "matplotlib", "scipy", "constriction", "pyarrow", "chex")),
         ("sample", ("orbax", "tensorflow_datasets", "grain", "scipy", "constriction", "pyarrow", "chex")),
     ],
 )

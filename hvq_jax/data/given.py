@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hvq_jax.data.builders.image_arrays import ArrayCollection, InMemory, collect_arrays
+from hvq_jax.data.builders.array_collection import ArrayCollection, InMemory, collect_arrays
 from hvq_jax.data.datasets import ImageDataset, Split
 from hvq_jax.data.held_out import HELD_OUT, carve
 from hvq_jax.data.options import DataOptions

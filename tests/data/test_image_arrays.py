@@ -91,7 +91,7 @@ def test_a_copy_is_found_again_until_the_file_changes(tmp_path, monkeypatch):
     path = write(tmp_path / "a.npz", images=IMAGES)
     first = load("image_arrays", path)
     with monkeypatch.context() as patch:
-        patch.setattr("hvq_jax.data.builders.image_arrays.ArrayCollection.read", None)  # to prepare it again
+        patch.setattr("hvq_jax.data.builders.array_collection.ArrayCollection.read", None)  # to prepare it again
         assert load("image_arrays", path).fingerprint() == first.fingerprint()
     write(path, images=IMAGES[::-1])
     os.utime(path, (1, 1))
