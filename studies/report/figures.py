@@ -124,28 +124,22 @@ def draw_losses_of_all(found: Results) -> Figure:
 def draw_errors_over_frequent(found: Results) -> Figure:
     """Return the continuous graph that the report asks for: the test error over S, and over what S masks."""
     figure, panels = make_panels(len(PRESETS), 2, width=6.5)
-    by_count = {name_frequency(s): s for s in (*FREQUENT, NUM_CODES)}
-    by_mass = {name_mass(m): m for m in MASSES}
+    color_of_count, color_of_mass = curve_colors(["frequency"] * 2)
     for (left, right), preset in zip(panels, PRESETS, strict=True):
-        rows = {name: seeds for name in (*by_count, *by_mass) if (seeds := found.seeds(preset, name))}
         for axes, title in ((left, "S, number of frequent codes"), (right, "share of positions that are not frequent")):
             axes.set_xlabel(title)
             axes.set_title(preset, fontsize="medium")
             axes.set_ylabel("test MSE")
-            if not rows:
-                _say_missing(axes)
-        looks = zip(("o", "s"), ("S given", "mass given"), curve_colors(["frequency"] * 2), strict=True)
-        of_both: tuple[dict[str, Any], ...] = (by_count, by_mass)
-        for names, (marker, label, color) in zip(of_both, looks, strict=True):
-            there = [name for name in names if name in rows]
-            mean, low, high = (np.array([pick(rows[name]) for name in there]) for pick in (_mean, _least, _most))
-            bars = np.array([mean - low, high - mean]) if there else None
-            outside = [statistics.mean(row["share_outside"] for row in rows[name]) for name in there]
-            style = {"fmt": marker, "capsize": 3, "markersize": 4, "label": label, "color": color}
-            right.errorbar(outside, mean, bars, **style)
-            if names is by_count:
-                left.errorbar([names[name] for name in there], mean, bars, linestyle="-", **style)
+        by_count = {s: seeds for s in (*FREQUENT, NUM_CODES) if (seeds := found.seeds(preset, name_frequency(s)))}
+        by_mass = {mass: seeds for mass in MASSES if (seeds := found.seeds(preset, name_mass(mass)))}
+        of_count, of_mass = list(by_count.values()), list(by_mass.values())
+        _draw_errors(left, list(by_count), of_count, fmt="o", linestyle="-", color=color_of_count)
+        _draw_errors(right, _shares_outside(of_count), of_count, fmt="o", color=color_of_count, label="S given")
+        _draw_errors(right, _shares_outside(of_mass), of_mass, fmt="s", color=color_of_mass, label="mass given")
         right.legend()
+        if not (by_count or by_mass):
+            _say_missing(left)
+            _say_missing(right)
     return figure
 
 
@@ -197,16 +191,17 @@ def _say_missing(axes: Axes) -> None:
     axes.text(0.5, 0.5, "not trained yet", ha="center", va="center", transform=axes.transAxes)
 
 
-def _mean(rows: list[dict[str, Any]]) -> float:
-    return statistics.mean(row["mse"] for row in rows)
+def _shares_outside(trained: list[list[dict[str, Any]]]) -> list[float]:
+    """Return the mean share of positions that are not frequent, over the seeds of each training."""
+    return [statistics.mean(row["share_outside"] for row in seeds) for seeds in trained]
 
 
-def _least(rows: list[dict[str, Any]]) -> float:
-    return min(row["mse"] for row in rows)
-
-
-def _most(rows: list[dict[str, Any]]) -> float:
-    return max(row["mse"] for row in rows)
+def _draw_errors(axes: Axes, places: list[float], trained: list[list[dict[str, Any]]], **style: Any) -> None:
+    """Draw the test errors of trainings, in one or more seeds each: their mean, and a bar from the least to the most."""
+    errors = [[row["mse"] for row in seeds] for seeds in trained]
+    mean = np.array([statistics.mean(each) for each in errors])
+    bars = np.array([mean - [min(each) for each in errors], [max(each) for each in errors] - mean])
+    axes.errorbar(places, mean, bars if errors else None, capsize=3, markersize=4, **style)
 
 
 def _draw_losses(found: Results, latents: list[str]) -> Figure:
