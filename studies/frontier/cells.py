@@ -33,7 +33,7 @@ class Size:
     prior: tuple[str, ...]
     fine_tuning: FitOptions  # of the decoder
     num_images: int  # test images that everything is measured on, the first ones
-    is_thin: bool = False  # few points of each latent, three seeds for few latents
+    is_selection: bool = False  # only a selection of the trainings, with few points each
 
 
 # Trainings of a minute or two on one core of a CPU.
@@ -76,7 +76,9 @@ FULL = Size(
 )
 
 # Patches of colour photographs; see photographs.py.
-COLOUR = dataclasses.replace(SMALL, name="colour", data=("data.name=image_arrays",), num_images=10_000, is_thin=True)
+COLOUR = dataclasses.replace(
+    SMALL, name="colour", data=("data.name=image_arrays",), num_images=10_000, is_selection=True
+)
 
 SIZES = {size.name: size for size in (SMALL, FULL, COLOUR)}
 
@@ -115,8 +117,8 @@ class Training:
 
 def trainings(size: Size = SMALL) -> list[Training]:
     """Return all trainings of a size, the most important first."""
-    if size.is_thin:
-        return _thin(size)
+    if size.is_selection:
+        return _selection(size)
     first = [
         training
         for seed in SEEDS
@@ -139,8 +141,8 @@ def trainings(size: Size = SMALL) -> list[Training]:
     ]
 
 
-def _thin(size: Size) -> list[Training]:
-    """Return few points of each latent of the report and of the plain autoencoder.
+def _selection(size: Size) -> list[Training]:
+    """Return trainings of each latent of the report and of the plain autoencoder, with few points each.
 
     With one seed the codes of `projected` and `combined` beat as many of `vq`, which one training proves nothing by: so
     these have three seeds, without the most codes, whose prior takes longer than all of the others together.
