@@ -1,7 +1,9 @@
 """A row of `benchmarks/accelerator.py`, its table, and one real run of it in its smallest rows."""
 
 import json
+import subprocess
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,19 +14,23 @@ from benchmarks.accelerator import (
     HEADER,
     ROWS,
     Measurement,
-    Row,
     cells,
-    make_subject,
     measure,
     measure_memory,
     parse,
     record,
 )
+from benchmarks.workloads import device_rows
+from benchmarks.workloads.device_rows import Row, make_subject
 from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
+from hvq_jax.options import walk
+from hvq_jax.runs.options import RunOptions
 from hvq_jax.training.learning_rates import Rates
 from hvq_jax.training.programs import initial_state
 from hvq_jax.training.state import adam, train_step
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "accelerator.sh"
 
 
 # A step takes no gradient of the images and none of the last vertical stack: below three times the forward pass.
@@ -58,6 +64,7 @@ def measurement(**changes):
         memory_source="peak",
         final_loss=1.0,
         others=0.02,
+        kernels=[],
     )
     return Measurement(**{**values, **changes})
 
@@ -75,10 +82,8 @@ def test_a_row_of_the_table_and_of_the_file():
 
 
 def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
-    compiled = jax.jit(lambda x: x + 1).lower(np.ones(1024, np.float32)).compile()
-    memory, source = measure_memory(compiled)
-    assert source == "planned"
-    assert 2 * 4096 <= memory < 4 * 4096
+    assert measure_memory(5) == (5, "planned")
+    assert measure_memory(None) == (None, "planned")
 
     class Device:
         def __init__(self, peak):
@@ -87,11 +92,8 @@ def test_memory_is_what_the_device_says_or_what_xla_plans(monkeypatch):
         def memory_stats(self):
             return {"peak_bytes_in_use": self.peak}
 
-    with monkeypatch.context() as patch:
-        patch.setattr(accelerator, "program_bytes", lambda _: None)
-        assert measure_memory(compiled) == (None, "planned")
     monkeypatch.setattr(jax, "local_devices", lambda: [Device(3), Device(7)])
-    assert measure_memory(compiled) == (7, "peak")
+    assert measure_memory(5) == (7, "peak")
 
 
 @pytest.mark.usefixtures("without_blocks")
@@ -100,7 +102,7 @@ def test_several_steps_in_a_dispatch_as_off_the_cpu(monkeypatch):
         platform, device_kind = "gpu", "NVIDIA L4"
 
     monkeypatch.setattr(jax, "devices", lambda: [Accelerator()])
-    monkeypatch.setattr(accelerator, "Parallel", lambda form: accelerator_parallel)
+    monkeypatch.setattr(device_rows, "Parallel", lambda form: accelerator_parallel)
     monkeypatch.setattr(accelerator, "default_steps_per_dispatch", lambda: 2)
     m = measure("tiny", "bfloat16", 16, steps=3)
     assert (m.steps, m.steps_per_dispatch) == (4, 2)
@@ -108,7 +110,7 @@ def test_several_steps_in_a_dispatch_as_off_the_cpu(monkeypatch):
     assert np.isfinite(m.final_loss)
 
 
-accelerator_parallel = accelerator.Parallel("jit")  # whose `num_devices` does not ask for the devices
+accelerator_parallel = device_rows.Parallel("jit")  # whose `num_devices` does not ask for the devices
 
 
 @pytest.mark.usefixtures("without_blocks")
@@ -116,26 +118,30 @@ def test_a_real_run_of_the_smallest_rows(monkeypatch, tmp_path, capsys):
     # In this process: `measure_in_new_process` is tried below.
     monkeypatch.setattr(accelerator, "measure_in_new_process", measure)
     arguments = [
-        "--rows=tiny_prior,tiny",
+        "--rows=tiny_prior,tiny,tiny_sample",
+        "--kernels=3",
         "--steps=2",
         "--dtypes=bfloat16",
         "--batch=8",
         f"--json={tmp_path / 'all.json'}",
     ]
     assert exit_status(partial(accelerator.main, arguments)) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines, names = capsys.readouterr().out.splitlines(), ["tiny", "tiny_prior", "tiny_sample"]
     assert lines[0].startswith("4 × cpu (cpu, ")
     assert lines[2] == f"| {HEADER} |"
-    assert [line.split(" | ")[:3] for line in lines[4:]] == [
-        [f"| {ROWS[row].title}", "bfloat16", "8"] for row in ("tiny", "tiny_prior")
+    assert [line.split(" | ")[:3] for line in lines[4:7]] == [
+        [f"| {ROWS[row].title}", "bfloat16", "8"] for row in names
     ]
     rows = json.loads((tmp_path / "all.json").read_text())["rows"]
-    assert [row["row"] for row in rows] == ["tiny", "tiny_prior"]
+    assert [row["row"] for row in rows] == names
     for row in rows:
         assert row["peak_source"] == "measured"
         assert row["steps"] == 2
         assert row["utilisation"] > 0
-        assert np.isfinite(row["final_loss"])
+        assert row["kernels"]
+    assert np.isfinite([row["final_loss"] for row in rows[:2]]).all()
+    assert rows[2]["final_loss"] is None
+    assert sum(line == "| kernel | share | calls per step | ms per step |" for line in lines) == 3
 
 
 def test_a_row_that_fails_is_named_in_one_line(monkeypatch, capsys):
@@ -191,7 +197,32 @@ def test_bad_input_gets_one_line(arguments, message, capsys):
 
 def test_without_options_all_rows_but_the_smallest_are_measured_in_both_dtypes():
     options = parse([])
-    assert options.rows == ["train28", "train32", "train128", "prior7", "prior32"]
+    assert options.rows == [name for name, row in ROWS.items() if not row.extra]
+    assert {"train128", "prior32", "transformer32", "sample32"} < set(options.rows)
     assert options.dtypes == ["float32", "bfloat16"]
     assert options.batch is None
     assert parse(["--batch=64, 128"]).batch == [64, 128]
+
+
+def test_no_row_is_started_after_the_time_is_up(monkeypatch, capsys):
+    monkeypatch.setattr(accelerator, "measure_in_new_process", lambda *case: pytest.fail("started"))
+    accelerator.main(["--rows=tiny", "--minutes=0", "--dtypes=float32"])
+    assert capsys.readouterr().out == "\ntiny in float32 with a batch of 16 and what follows: no time left\n"
+
+
+def test_the_prepared_script_measures_rows_and_the_default_config(tmp_path):
+    calls = tmp_path / "python"
+    calls.write_text('#!/bin/sh\necho "$@"\ncat > /dev/null < /dev/null\n')
+    calls.chmod(0o755)
+    done = subprocess.run(
+        [SCRIPT, str(tmp_path / "results"), str(calls)], capture_output=True, text=True, check=True, timeout=60
+    )
+    commands = [line.split() for line in done.stdout.splitlines() if line.startswith("-m benchmarks.accelerator")]
+    options = [parse([word for word in command[2:] if not word.startswith("--json")]) for command in commands]
+    assert {row for each in options for row in each.rows} >= {"train128", "train28", "prior32", "sample32"}
+    assert sum(each.minutes for each in options) < 8
+    (training,) = (line for line in done.stdout.splitlines() if line.startswith("train.py"))
+    config, *overrides = [word for word in training.split()[1:] if word.startswith("--config")]
+    assert config == "--config=configs/default.py:vq"
+    known = {key for key, _ in walk(RunOptions)}
+    assert {word.removeprefix("--config.").split("=")[0] for word in overrides} <= known

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = sorted((ROOT / "cluster").glob("*.sh"))
+SCRIPTS = sorted(path for folder in ("cluster", "benchmarks") for path in (ROOT / folder).glob("*.sh"))
 PREEMPTIBLE = ROOT / "cluster" / "preemptible.sh"
 
 

@@ -2,11 +2,12 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from benchmarks.measuring.flop import autoencoder_flop, pixelcnn_flop
+from benchmarks.measuring.flop import autoencoder_flop, prior_flop
 from hvq_jax import autoencoder
 from hvq_jax.autoencoder import Autoencoder, LatentOptions
 from hvq_jax.errors import ArgumentError
@@ -14,6 +15,7 @@ from hvq_jax.networks import winograd
 from hvq_jax.networks.options import NetworkOptions
 from hvq_jax.priors.pixelcnn import PixelCNN
 from hvq_jax.priors.prior import Prior
+from hvq_jax.priors.transformer import Transformer
 
 # XLA counts normalisation and activations too: 1 to 7 % here, where a weight meets few channels.
 EXTRA = 1.08
@@ -52,5 +54,19 @@ def test_flop_of_the_pixelcnn_are_xlas(xla_counts):
     arguments = np.zeros((2, 5, 4, 1), np.int32), np.zeros(2, np.int32)
     params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
     counted = xla_counts(model.apply, params, *arguments)
-    flop = 2 * pixelcnn_flop(model, 5, 4)
+    flop = 2 * prior_flop(model, 5, 4)
     assert flop < counted < EXTRA * flop
+
+
+def test_flop_of_the_transformer_are_xlas_without_what_the_mask_hides(xla_counts):
+    model = Prior(32, Transformer((5, 4), num_classes=3, width=48, num_layers=3), head_width=48)
+    arguments = np.zeros((2, 5, 4, 1), np.int32), np.zeros(2, np.int32)
+    params = jax.eval_shape(model.init, jax.random.key(0), *arguments)
+    hidden = 2 * 3 * (20 * 19 // 2) * 2 * 48  # pairs of a position and a later one
+    flop = 2 * (prior_flop(model, 5, 4) + hidden)
+    assert flop < xla_counts(model.apply, params, *arguments) < EXTRA * flop
+
+
+def test_priors_with_unknown_layers_are_not_counted():
+    with pytest.raises(ArgumentError, match=r"^model: its network must be"):
+        prior_flop(Prior(32, nn.Dense(3)), 5, 4)
