@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from hvq_jax.fusion import materialised_on_cpu
 from hvq_jax.networks.layers import CheckedModule, Conv, Dense, convolve_as_flax_asks, embedding_init
 from hvq_jax.priors.labels import check_labels, embedded_labels
 
@@ -164,7 +165,8 @@ class GatedLayer(CheckedModule):
     def next_horizontal(self, columns: jax.Array, context: jax.Array) -> jax.Array:
         """Map the columns under the kernel, [B, n, width], to the features [B, width] of one position."""
         left = _convolve_windows(self.horizontal, columns[:, None])
-        return self._horizontal_output(left + context, columns[:, -1])
+        # XLA computes the gate one number at a time if it is fused with the context's selection from the row.
+        return self._horizontal_output(materialised_on_cpu(left + context), columns[:, -1])
 
     def _vertical_outputs(self, above: jax.Array, labels: jax.Array | None) -> tuple[jax.Array, jax.Array]:
         """Return the vertical stack's next features, and the context that it passes to the horizontal stack."""
