@@ -197,7 +197,7 @@ def _shares_outside(trained: list[list[dict[str, Any]]]) -> list[float]:
 
 
 def _draw_errors(axes: Axes, places: list[float], trained: list[list[dict[str, Any]]], **style: Any) -> None:
-    """Draw the test errors of trainings, in one or more seeds each: their mean, and a bar from the least to the most."""
+    """Draw the test errors of trainings, with one or more seeds each: the mean, and a bar from least to most."""
     errors = [[row["mse"] for row in seeds] for seeds in trained]
     mean = np.array([statistics.mean(each) for each in errors])
     bars = np.array([mean - [min(each) for each in errors], [max(each) for each in errors] - mean])
