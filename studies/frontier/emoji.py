@@ -1,24 +1,18 @@
-"""Make a data set of 32×32 emoji with classes from Debian's font: an .npz for `data.name=image_arrays`.
-
-    apt-get install fonts-noto-color-emoji
-    python -m studies.frontier.emoji --out=emoji.npz
+"""A data set of 32×32 emoji with classes, from the font in Debian's package `fonts-noto-color-emoji`.
 
 The font is Noto Color Emoji, under the SIL Open Font License 1.1. Classes are ranges of code points; the emoji lie on
 white. The set is small, a few hundred images: it is for looking at class-conditional samples, not for comparisons.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hvq_jax.command import exit_status
 from hvq_jax.errors import UserError
-from hvq_jax.files import write_arrays
 
+FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 SIDE = 32
 _POINTS = 109  # the only size of the font's bitmaps
 _CANVAS = 136  # pixels, their width
@@ -58,20 +52,3 @@ def make_arrays(path: Path) -> dict[str, np.ndarray]:
     drawn = [(image, number) for character, number in characters() if (image := draw(character, font)) is not None]
     images, labels = zip(*drawn, strict=True)
     return {"images": np.stack(images), "labels": np.array(labels, np.int32), "class_names": np.array(list(CLASSES))}
-
-
-def main(arguments: list[str]) -> None:
-    """Write the data set."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the .npz to write")
-    default = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
-    parser.add_argument("--font", type=Path, default=default, help=f"default: {default}")
-    options = parser.parse_args(arguments)
-    arrays = make_arrays(options.font)
-    write_arrays(options.out, arrays)
-    counts = np.bincount(arrays["labels"])
-    print(", ".join(f"{name} {count}" for name, count in zip(CLASSES, counts, strict=True)))
-
-
-if __name__ == "__main__":
-    sys.exit(exit_status(lambda: main(sys.argv[1:])))

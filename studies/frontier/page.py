@@ -43,7 +43,7 @@ def _numbers() -> dict[str, float]:
 def _numbers_of_emoji() -> dict[str, float]:
     """Return the numbers of the run on emoji, from its summary."""
     path = find_folder("frontier") / "results" / "emoji" / "summary.json"
-    summary: Any = read_json(path, dict, advice="copy the summary.json of the run on emoji")
+    summary: Any = read_json(path, dict, advice="make it with studies.frontier.emoji_samples")
     if summary is None:
         return {}
     of_test = {name: summary[name]["test"] for name in ("autoencoder", "prior", "coded")}

@@ -1,11 +1,14 @@
 """The data sets of colour images that are made of Debian's packages."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
 from hvq_jax.errors import UserError
-from studies.frontier import emoji, photographs
+from hvq_jax.runs.flags import parse_command_line
+from studies.frontier import emoji, emoji_samples, photographs
 
 
 def test_patches_of_a_photograph_are_its_pixels_in_reading_order():
@@ -53,3 +56,19 @@ def test_emoji_have_the_class_of_their_code_point(monkeypatch):
 def test_a_missing_font_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.ttf cannot be read .*fonts-noto-color-emoji"):
         emoji.make_arrays(tmp_path / "none.ttf")
+
+
+def test_summary_and_samples_of_the_run_on_emoji_are_kept(tiny_arguments, tmp_path):
+    colours = np.random.default_rng(0).integers(0, 256, (96, 1, 1, 3), np.uint8)
+    images = np.broadcast_to(colours, (96, 8, 8, 3))
+    arrays = {"images": images, "labels": np.arange(96) % 2, "class_names": np.array(["faces", "food"])}
+    config = parse_command_line([*tiny_arguments, f"--workdir={tmp_path}"]).config
+    config.data.validation_size, config.data.data_dir = 16, str(tmp_path / "prepared")
+    for _ in range(2):  # the second time from the same data, with nothing left to train
+        emoji_samples.make(arrays, config, tmp_path / "runs", tmp_path / "study")
+    summary = json.loads((tmp_path / "study" / "results" / "emoji" / "summary.json").read_text())
+    assert summary["data"] == "image_arrays"
+    assert {"autoencoder", "prior", "samples"} <= summary.keys()
+    with Image.open(tmp_path / "study" / "emoji.png") as samples:
+        assert samples.format == "PNG"
+    assert len(list((tmp_path / "prepared" / "image_arrays").glob("8x8x3-*"))) == 1
