@@ -57,9 +57,6 @@ from hvq_jax.runs.coded_evaluation import evaluate_coded
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.runs.workdir import read_description
 
-set_cpu_options()  # before anything uses a device
-keep_compiled_programs()
-
 CODECS = (*IMAGE_CODECS, KMEANS, PCA)
 _PACKAGES = ("pillow", "pillow-jxl-plugin", "constriction", "scikit-learn", "numpy", "jax")
 _LIBRARIES = {"libjpeg_turbo": "libjpeg-turbo", "webp": "libwebp", "jpg_2000": "OpenJPEG", "avif": "libavif"}
@@ -264,4 +261,6 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    set_cpu_options()
+    keep_compiled_programs()
     sys.exit(exit_status(lambda: main(sys.argv[1:])))

@@ -1,8 +1,9 @@
-"""Options of JAX and XLA that must be set in the environment before JAX is imported or first uses a device."""
+"""Options of JAX and XLA that must be set in the environment before JAX first uses a device or compiles a program."""
 
 import hashlib
 import os
 import platform
+import sys
 import warnings
 from pathlib import Path
 
@@ -47,15 +48,15 @@ def set_cpu_options() -> None:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX cache compiled programs in the user's cache folder for the next start; call this before importing JAX.
+    """Let JAX cache compiled programs in the user's cache folder for the next start; call this before any is compiled.
 
     JAX_COMPILATION_CACHE_DIR and other options of JAX that the user has set are kept. If the folder is not writable,
     nothing is cached.
     """
     # A program that another process is writing, or did not finish writing, is compiled again; no need to warn the user.
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")  # others add the folder's path to the key
+    _set_option("jax_persistent_cache_min_compile_time_secs", 0)
+    _set_option("jax_persistent_cache_enable_xla_caches", "none")  # others add the folder's path to the key
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
@@ -67,7 +68,16 @@ def keep_compiled_programs() -> None:
     except (OSError, UserError):
         return
     if os.access(folder, os.W_OK):
-        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        _set_option("jax_compilation_cache_dir", str(folder))
+
+
+def _set_option(name: str, value: str | int) -> None:
+    """Set an option of JAX for this process and those that it starts, unless it is in the environment."""
+    if name.upper() in os.environ:
+        return
+    os.environ[name.upper()] = str(value)
+    if "jax" in sys.modules:  # it has read the environment
+        sys.modules["jax"].config.update(name, value)
 
 
 def processor() -> str:

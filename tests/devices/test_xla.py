@@ -12,7 +12,10 @@ from hvq_jax.devices.xla import keep_compiled_programs, set_cpu_options
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
+import sys
 from hvq_jax.devices.xla import keep_compiled_programs
+if "after" in sys.argv:
+    import jax
 keep_compiled_programs()
 import jax
 print(jax.jit(lambda x: x + 1)(1.0), jax.config.jax_compilation_cache_dir)
@@ -34,10 +37,10 @@ jax.block_until_ready(jax.pmap(late, "devices")(np.ones((4, 8), np.float32)))
 """
 
 
-def run(**environment):
-    """Return what the program printed; nothing may appear on stderr."""
+def run(when="before", **environment):
+    """Return the folder that the program printed; it keeps programs before or after importing JAX."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    command = [sys.executable, "-c", PROGRAM]
+    command = [sys.executable, "-c", PROGRAM, when]
     environment = {**inherited, "JAX_PLATFORMS": "cpu", **environment}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -50,25 +53,27 @@ def kept(folder):
     return sorted(path for path in folder.rglob("*-cache"))
 
 
-def test_they_are_kept_in_the_cache_folder_of_the_user(tmp_path):
-    folder = run(XDG_CACHE_HOME=str(tmp_path))
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_they_are_kept_in_the_cache_folder_of_the_user(when, tmp_path):
+    folder = run(when, XDG_CACHE_HOME=str(tmp_path))
     assert Path(folder).parent == tmp_path / "hvq_jax" / "xla"
     programs = kept(tmp_path)
     assert programs
     before = [program.stat().st_mtime_ns for program in programs]
-    run(XDG_CACHE_HOME=str(tmp_path))  # finds them
+    run(when, XDG_CACHE_HOME=str(tmp_path))  # finds them
     assert kept(tmp_path) == programs
     assert [program.stat().st_mtime_ns for program in programs] == before
     for program in programs:
         program.write_bytes(program.read_bytes()[:50])  # as if it had not been written to its end
-    run(XDG_CACHE_HOME=str(tmp_path))  # compiles it anew
-    run(HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
+    run(when, XDG_CACHE_HOME=str(tmp_path))  # compiles it anew
+    run(when, HOME=str(tmp_path / "home"), XDG_CACHE_HOME="")
     assert kept(tmp_path / "home" / ".cache" / "hvq_jax" / "xla")
 
 
 def test_what_the_user_has_set_stands(tmp_path):
     other = tmp_path / "other"
-    assert run(XDG_CACHE_HOME=str(tmp_path / "cache"), JAX_COMPILATION_CACHE_DIR=str(other)) == str(other)
+    for when in ("before", "after"):
+        assert run(when, XDG_CACHE_HOME=str(tmp_path / "cache"), JAX_COMPILATION_CACHE_DIR=str(other)) == str(other)
     assert kept(other)
     run(XDG_CACHE_HOME=str(tmp_path / "cache"), JAX_ENABLE_COMPILATION_CACHE="false")
     assert not kept(tmp_path / "cache")
