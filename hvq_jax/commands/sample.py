@@ -29,8 +29,8 @@ from hvq_jax.devices.parallel import find_devices
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path
 from hvq_jax.priors.sampling import SamplingOptions
-from hvq_jax.runs.commands import complete_images, draw_samples, reconstruct_files, vary_images
 from hvq_jax.runs.decode_command import decode_file
+from hvq_jax.runs.sample_command import complete_images, draw_samples, reconstruct_files, vary_images
 
 # Options of sampling; those of the prior are declared in `SamplingOptions`.
 DRAWING = {

@@ -13,11 +13,11 @@ from hvq_jax.errors import ArgumentError, UserError
 from hvq_jax.files import full_path, open_regular, printable, whole_file, whole_folder
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.progress import progress_bar
-from hvq_jax.runs.commands import arrays_of
 from hvq_jax.runs.compression import RunCodec, check_header, decompressed, file_size
 from hvq_jax.runs.compression_inputs import Source, find_source
 from hvq_jax.runs.outputs import check_out, is_png, unique_stems, write
 from hvq_jax.runs.results import Decoded
+from hvq_jax.runs.sample_command import arrays_of
 from hvq_jax.runs.trained import TrainedRun
 
 ENDING = ".hvq"

@@ -10,8 +10,8 @@ from hvq_jax.data.datasets import AnySplit, ImageDataset, open_dataset
 from hvq_jax.errors import UserError
 from hvq_jax.files import full_path, printable, read_arrays, read_names
 from hvq_jax.runs.batching import evenly_spaced
-from hvq_jax.runs.commands import labels_of_images
 from hvq_jax.runs.image_inputs import ImageInputs
+from hvq_jax.runs.sample_command import labels_of_images
 from hvq_jax.runs.trained import TrainedRun
 from hvq_jax.runs.workdir import read_description
 from hvq_jax.schema import Array
