@@ -10,7 +10,6 @@ _ROOT = Path(__file__).parents[1]  # a clone of the project, or where packages a
 TRAIN = (
     "absl",
     "array_record",
-    "grain",
     "importlib_resources",
     "matplotlib",
     "ml_collections",

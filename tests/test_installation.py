@@ -102,14 +102,14 @@ def test_what_needs_more_says_how_to_install_it(core_only, tmp_path):
     lines = done.stdout.splitlines()
     assert len(lines) == 2, done.stderr
     for line in lines:
-        assert line.startswith("array_record, grain, ")
+        assert line.startswith("array_record, importlib_resources, ")
         assert line.endswith(f'needed to train models and to open trained ones: pip install "{ROOT}[train]"')
 
 
 def test_a_command_says_it_in_one_line(core_only, tmp_path):
     done = run_alone([ROOT / "train.py", "--help"], core_only, tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
-    assert done.stderr.startswith("error: array_record, grain, ")
+    assert done.stderr.startswith("error: array_record, importlib_resources, ")
     assert f'pip install "{ROOT}[train]"' in done.stderr
 
 

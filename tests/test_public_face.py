@@ -12,7 +12,7 @@ import pytest
 import hvq_jax
 from hvq_jax import command, commands
 
-HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "grain", "tensorboardX", "PIL", "flax", "jax")
+HEAVY = ("tensorflow_datasets", "orbax", "matplotlib", "tensorboardX", "PIL", "flax", "jax")
 
 
 @pytest.mark.parametrize("name", hvq_jax.__all__)
@@ -82,7 +82,7 @@ def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
         "import sys, hvq_jax as hvq\n"
         "hvq.hybrid_latent, hvq.HybridQuantizer, hvq.nnx.HybridQuantizer, hvq.Autoencoder\n"
         "hvq.make_quantizer, hvq.make_prior, hvq.sample\n"
-        "needless = ('tensorflow_datasets', 'orbax', 'matplotlib', 'grain', 'chex')\n"
+        "needless = ('tensorflow_datasets', 'orbax', 'matplotlib', 'chex')\n"
         "print([name for name in needless if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -93,7 +93,7 @@ def test_the_pure_core_needs_no_data_sets_checkpoints_or_plots():
     ("name", "used_later"),
     [
         ("train", ("orbax", "tensorflow_datasets", "matplotlib", "scipy", "constriction", "pyarrow", "chex")),
-        ("sample", ("orbax", "tensorflow_datasets", "grain", "scipy", "constriction", "pyarrow", "chex")),
+        ("sample", ("orbax", "tensorflow_datasets", "scipy", "constriction", "pyarrow", "chex")),
     ],
 )
 def test_a_command_starts_without_what_it_uses_later_or_never(name, used_later):

@@ -5,7 +5,10 @@ number. So the data position of a run is a single integer, and a run resumed the
 same images as without the interruption.
 """
 
+import collections
+import concurrent.futures
 import functools
+import itertools
 import sys
 from collections.abc import Callable, Generator
 from typing import Any
@@ -129,23 +132,17 @@ def _local_slice(batch_size: int, process_index: int, process_count: int) -> sli
 
 def _read_ahead(numbers: range, make: Callable[[int], Batch], split: AnySplit) -> Generator[Batch, None, None]:
     """Yield `make` of each number, a few ahead."""
-    import grain  # here, since sampling from a run needs no batches, and should not wait for it
-
-    batches = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(make)
-    options = grain.ReadOptions(
-        num_threads=split.num_threads, prefetch_buffer_size=max(_BATCHES_AHEAD, split.num_threads)
-    )
-    iterator = None
+    pool = concurrent.futures.ThreadPoolExecutor(split.num_threads, thread_name_prefix="read-batches")
+    ahead = max(_BATCHES_AHEAD, split.num_threads)
+    coming, waiting = iter(numbers), collections.deque[concurrent.futures.Future[Batch]]()
     try:
-        with uninterrupted():  # a stop inside grain could leave threads that wait for ever, or be lost
-            iterator = iter(batches.to_iter_dataset(options))
         while True:
-            with uninterrupted():
-                batch = next(iterator, None)
-            if batch is None:
-                return
+            with uninterrupted():  # a stop inside a lock of the pool or of a future would be another error
+                waiting.extend(pool.submit(make, number) for number in itertools.islice(coming, ahead - len(waiting)))
+                if not waiting:
+                    return
+                batch = waiting.popleft().result()
             yield batch
     finally:
-        if iterator is not None:
-            with uninterrupted():
-                iterator.close()
+        with uninterrupted():  # a thread would outlive the generator, and keep the process
+            pool.shutdown(cancel_futures=True)

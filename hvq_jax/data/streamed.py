@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from hvq_jax.devices.cores import number_of_cores
+from hvq_jax.devices.preemption import uninterrupted
 from hvq_jax.errors import UserError, stop_behind
 from hvq_jax.files import shows_damage
 from hvq_jax.progress import progress_bar
@@ -74,7 +75,8 @@ class StreamedSplit:
     def fetch(self, rows: np.ndarray) -> list[bytes]:
         """Return the records of the images `rows` without decoding them; raise UserError if they are damaged."""
         stored = self.rows[rows].tolist()
-        with damage_named(self.where):
+        # array_record starts threads: a stop meanwhile could leave one that waits for ever, and keeps the process.
+        with damage_named(self.where), uninterrupted():
             try:
                 return self.records.__getitems__(stored)
             except RuntimeError:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import contextlib
 import dataclasses
-import importlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -221,7 +220,6 @@ def _compile_together(stage: Stage, train: AnySplit, abstract: Any, options: Fit
     count = next(make_schedule(options, train).dispatches(0))
     with concurrent.futures.ThreadPoolExecutor(1) as executor:
         executor.submit(create.lower().compile)
-        executor.submit(importlib.import_module, "grain")  # for the first batch
         dispatch.lower(parallel.replicated_shapes(abstract), parallel.shard_steps([taken] * count)).compile()
 
 

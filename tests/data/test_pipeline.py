@@ -154,7 +154,7 @@ def test_evaluation_sees_each_image_once_in_order(examples, local, processes):
 def test_closing_ends_the_thread(batches):
     batches = batches()
     next(batches)
-    threads = [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
+    threads = [t for t in threading.enumerate() if t.name.startswith("read-batches")]
     assert threads
     batches.close()
     for thread in threads:

@@ -1,6 +1,8 @@
 import contextlib
+import dataclasses
 import io
 import itertools
+import signal
 import threading
 import tracemalloc
 
@@ -155,7 +157,7 @@ def test_batches_before_the_damaged_one_are_served_and_threads_end(tmp_path):
     label_beyond(tmp_path)
     batches = eval_batches(opened(tmp_path), batch_size=10)
     assert [next(batches).labels.tolist() for _ in range(15)] == [[0] * 10] * 15
-    threads = [thread for thread in threading.enumerate() if thread.name.startswith("grain-prefetch")]
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("read-batches")]
     with pytest.raises(UserError, match="image 150"):
         next(batches)
     assert threads
@@ -174,6 +176,19 @@ def test_a_stop_at_any_moment_of_reading_is_a_stop(streamed):
     calls = count_calls(read)
     for number, call in enumerate(np.linspace(1, 0.9 * calls, 30, dtype=int)):
         assert is_stopped(read, call, SIGNALS[number % 2]), call
+
+
+def test_a_stop_waits_for_the_threads_that_fetch_records(streamed):
+    fetched = []
+
+    class Records:
+        def __getitems__(self, rows):
+            signal.raise_signal(signal.SIGINT)
+            fetched.extend(rows)
+
+    with pytest.raises(KeyboardInterrupt):
+        dataclasses.replace(streamed, records=Records()).fetch(np.arange(3))
+    assert fetched == streamed.rows[:3].tolist()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Preempted])
