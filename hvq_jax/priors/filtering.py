@@ -2,6 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 
@@ -31,6 +34,50 @@ def check_sampling_options(*, temperature: float, top_k: int, top_p: float) -> N
         raise ArgumentError(f"top_p={top_p}", "must be above 0 and at most 1 (off)")
 
 
+@struct.dataclass
+class Filter:
+    """The options of `filter_logits` in a compiled program: what is off is None, and the numbers may be traced."""
+
+    temperature: ArrayLike | None  # float32, above 0
+    top_k: ArrayLike | None  # int32
+    top_p: ArrayLike | None  # float32
+
+    def __call__(self, logits: jax.Array) -> jax.Array:
+        """Return the filtered logits `[..., K]` float32, -inf at the codes removed."""
+        logits = logits.astype(jnp.float32)
+        if self.temperature is None and self.top_k is None and self.top_p is None:
+            return logits
+        # Relative to the largest, so that a low temperature sends the others to -inf, and never the largest to inf.
+        logits = logits - logits.max(axis=-1, keepdims=True)
+        if self.temperature is not None:
+            logits = logits / self.temperature
+        if self.top_k is None and self.top_p is None:
+            return logits
+
+        most_probable_first = jnp.argsort(-logits, axis=-1, stable=True)
+        rank = jnp.argsort(most_probable_first, axis=-1)
+        if self.top_k is not None:
+            logits = jnp.where(rank < self.top_k, logits, -jnp.inf)
+        if self.top_p is not None:
+            probabilities = jnp.take_along_axis(jax.nn.softmax(logits), most_probable_first, axis=-1)
+            mass_before = jnp.cumsum(probabilities, axis=-1) - probabilities
+            num_kept = (mass_before < self.top_p).sum(axis=-1, keepdims=True)
+            logits = jnp.where(rank < num_kept, logits, -jnp.inf)
+        return logits
+
+
+def make_filter(*, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Filter:
+    """Return a filter with the options of `filter_logits`; raise ArgumentError if one is out of range."""
+    check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
+    if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero in float32
+        return Filter(None, np.int32(1), None)
+    return Filter(
+        None if temperature == 1 else np.float32(temperature),
+        None if top_k == 0 else np.int32(min(top_k, np.iinfo(np.int32).max)),
+        None if top_p == 1 else np.float32(top_p),
+    )
+
+
 def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> jax.Array:
     """Filter a categorical distribution before sampling, by temperature, then top-k, then top-p.
 
@@ -52,24 +99,4 @@ def filter_logits(logits: jax.Array, *, temperature: float = 1.0, top_k: int = 0
     Raises:
         ArgumentError: an option is out of range. The options are Python numbers, static under jit.
     """
-    check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
-    if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero in float32
-        temperature, top_k, top_p = 1.0, 1, 1.0
-    logits = logits.astype(jnp.float32)
-    if temperature == 1 and top_k == 0 and top_p == 1:
-        return logits
-    # Relative to the largest, so that a low temperature sends the others to -inf, and never the largest to inf.
-    logits = (logits - logits.max(axis=-1, keepdims=True)) / temperature
-    if top_k == 0 and top_p == 1:
-        return logits
-
-    most_probable_first = jnp.argsort(-logits, axis=-1, stable=True)
-    rank = jnp.argsort(most_probable_first, axis=-1)
-    if top_k > 0:
-        logits = jnp.where(rank < top_k, logits, -jnp.inf)
-    if top_p < 1:
-        probabilities = jnp.take_along_axis(jax.nn.softmax(logits), most_probable_first, axis=-1)
-        mass_before = jnp.cumsum(probabilities, axis=-1) - probabilities
-        num_kept = (mass_before < top_p).sum(axis=-1, keepdims=True)
-        logits = jnp.where(rank < num_kept, logits, -jnp.inf)
-    return logits
+    return make_filter(temperature=temperature, top_k=top_k, top_p=top_p)(logits)

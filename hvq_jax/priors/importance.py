@@ -21,7 +21,7 @@ from flax import struct
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.priors.prior import Nats, Prior
-from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Kept, SamplingOptions, sample
+from hvq_jax.priors.sampling import DEFAULT_OPTIONS, Controls, Kept, SamplingOptions, sample
 
 MOST_PROPOSALS = 4096  # they are drawn together
 
@@ -78,7 +78,7 @@ def sample_given_kept(
     kept: Kept,
     proposals: int,
     has_continuous: jax.Array | None = None,
-    options: SamplingOptions = DEFAULT_OPTIONS,
+    options: SamplingOptions | Controls = DEFAULT_OPTIONS,
 ) -> ChosenLatents:
     """Draw a latent for each key given all of `kept`, up to the finite number of proposals.
 
@@ -102,7 +102,7 @@ def sample_given_kept(
         kept: what is given instead of drawn.
         proposals: M, for each key; B·M latents are drawn together.
         has_continuous: [P, K] bool, which codes have each continuous part; not needed for plain codes.
-        options: fixed under jit.
+        options: as in `sample`.
 
     Raises:
         ArgumentError: as `sample`, or for a number of proposals that is out of range.

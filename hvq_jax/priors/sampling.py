@@ -7,13 +7,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.minimum import min_and_argmin
 from hvq_jax.options import Options, option
-from hvq_jax.priors.filtering import filter_logits
+from hvq_jax.priors.filtering import Filter, make_filter
 from hvq_jax.priors.labels import NO_CLASS
 from hvq_jax.priors.prior import Nats, Prior
 
@@ -47,11 +48,6 @@ class CodeSamplingOptions(Options):
         if self.guidance and not num_classes:
             raise ArgumentError(f"guidance={self.guidance}", "needs a prior that is conditional on the class")
 
-    def filtered(self, logits: ArrayLike) -> jax.Array:
-        """Return the filtered logits `[..., K]` that codes are drawn from."""
-        logits = jnp.asarray(logits)
-        return filter_logits(logits, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-
 
 @dataclasses.dataclass(frozen=True)
 class SamplingOptions(CodeSamplingOptions):
@@ -60,6 +56,26 @@ class SamplingOptions(CodeSamplingOptions):
     continuous_temperature: float = option(
         1.0, "temperature of bins, and of the variance of residuals; 0: the most probable", low=0, changeable=True
     )
+
+    def controls(self) -> "Controls":
+        """Return the options as a compiled program takes them."""
+        return Controls(
+            make_filter(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p),
+            (np.float32(1 + self.guidance), np.float32(self.guidance)) if self.guidance else None,
+            self.continuous_temperature,
+        )
+
+
+@struct.dataclass
+class Controls:
+    """`SamplingOptions` in a compiled program: of codes, what is off is None, and the numbers may be traced.
+
+    So a program serves all options that are on and off alike, and have the same temperature of continuous parts.
+    """
+
+    filter: Filter
+    guidance: tuple[ArrayLike, ArrayLike] | None  # 1 + w and w, float32
+    continuous_temperature: float = struct.field(pytree_node=False)
 
 
 DEFAULT_OPTIONS = SamplingOptions()
@@ -114,7 +130,7 @@ def sample(
     width: int,
     *,
     has_continuous: ArrayLike | None = None,
-    options: SamplingOptions = DEFAULT_OPTIONS,
+    options: SamplingOptions | Controls = DEFAULT_OPTIONS,
     kept: Kept | None = None,
 ) -> DrawnLatents:
     """Draw a latent for each key, computing every feature of the network once.
@@ -136,7 +152,7 @@ def sample(
         height: h, rows of the latent.
         width: w, columns of the latent.
         has_continuous: [P, K] bool, which codes have each continuous part; not needed for plain codes.
-        options: fixed under jit.
+        options: fixed under jit, where their `controls()` may be traced.
         kept: what is given instead of drawn, if anything.
 
     Raises:
@@ -144,17 +160,17 @@ def sample(
     """
     labels = None if labels is None else jnp.asarray(labels)
     has_continuous = None if has_continuous is None else jnp.asarray(has_continuous)
-    options.check(prior.num_classes)
+    controls = _checked(options, prior)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
     batch = keys.shape[0]  # not `len`, which has to be known: an exported program draws any number
     kept = kept or _nothing(prior, batch, height, width)
-    everyone = _with_no_class(labels) if options.guidance else labels
+    everyone = _with_no_class(labels) if controls.guidance else labels
 
     def draw_position(memory: Any, position: Any) -> tuple[Any, DrawnLatents]:
         column, noise, keys, given = position
         memory, features = call(memory, column, method="next_features")
-        drawn = _draw(prior, call, features, noise, keys, given, has_continuous, options)
-        embedded = jnp.concatenate([drawn.tokens] * 2) if options.guidance else drawn.tokens
+        drawn = _draw(prior, call, features, noise, keys, given, has_continuous, controls)
+        embedded = jnp.concatenate([drawn.tokens] * 2) if controls.guidance else drawn.tokens
         return call(memory, embedded, has_continuous, column, method="remember"), drawn
 
     def draw_row(memory: Any, row: Any) -> tuple[Any, DrawnLatents]:
@@ -163,7 +179,7 @@ def sample(
         noise, continuous_keys = _randomness(keys, positions, prior)
         return jax.lax.scan(draw_position, memory, (columns, noise, continuous_keys, given))
 
-    memory = prior.network.blank_memory(batch * (2 if options.guidance else 1), height, width)
+    memory = prior.network.blank_memory(batch * (2 if controls.guidance else 1), height, width)
     columns = jnp.arange(width, dtype=jnp.int32)
     positions = jnp.arange(height * width, dtype=jnp.int32).reshape(height, width)
     given = Kept(kept.tokens.transpose(1, 2, 0, 3), kept.codes, kept.continuous)
@@ -194,23 +210,30 @@ def sample_naive(
     >>> jnp.array_equal(sample_naive(*arguments).tokens, sample(*arguments).tokens).item()
     True
     """
-    options.check(prior.num_classes)
+    controls = _checked(options, prior)
     call: Callable[..., Any] = functools.partial(prior.apply, variables)
     kept = kept or _nothing(prior, len(keys), height, width)
-    everyone = _with_no_class(labels) if options.guidance else labels
+    everyone = _with_no_class(labels) if controls.guidance else labels
 
     def draw(position: jax.Array, drawn: DrawnLatents) -> DrawnLatents:
         row, column = position // width, position % width
-        seen = jnp.concatenate([drawn.tokens] * 2) if options.guidance else drawn.tokens
+        seen = jnp.concatenate([drawn.tokens] * 2) if controls.guidance else drawn.tokens
         features = call(seen, everyone, has_continuous, method="features")[:, row, column]
         noise, continuous_keys = jax.tree.map(lambda x: x[0], _randomness(keys, position[None], prior))
         given = Kept(kept.tokens[:, row, column], kept.codes[row, column], kept.continuous[row, column])
-        here = _draw(prior, call, features, noise, continuous_keys, given, has_continuous, options)
+        here = _draw(prior, call, features, noise, continuous_keys, given, has_continuous, controls)
         return jax.tree.map(lambda whole, part: whole.at[:, row, column].set(part), drawn, here)
 
     nothing, count = jnp.zeros((len(keys), height, width), jnp.float32), prior.codes_per_position
     nats = Nats(nothing, nothing, jnp.stack([nothing] * count, axis=-1) if count > 1 else None)
     return jax.lax.fori_loop(0, height * width, draw, DrawnLatents(jnp.zeros_like(kept.tokens), nats))
+
+
+def _checked(options: SamplingOptions | Controls, prior: Prior) -> Controls:
+    if isinstance(options, Controls):
+        return options
+    options.check(prior.num_classes)
+    return options.controls()
 
 
 def _draw(
@@ -221,23 +244,23 @@ def _draw(
     keys: jax.Array,
     given: Kept,
     has_continuous: jax.Array | None,
-    options: SamplingOptions,
+    controls: Controls,
 ) -> DrawnLatents:
     """Draw one position: tokens `[B, L + c]` and nats `[B]` from features `[B, width]`, 2B under guidance."""
     context, codes = features, given.tokens[:, :0]
     for level, noise_of_code in enumerate(noise):
         if level:
-            latest = jnp.concatenate([codes[:, -1]] * 2) if options.guidance else codes[:, -1]
+            latest = jnp.concatenate([codes[:, -1]] * 2) if controls.guidance else codes[:, -1]
             context = call(context, latest, level - 1, method="next_context")
         logits = call(context, level, method="code_logits")
-        if options.guidance:
-            with_class, without = jnp.split(logits, 2)
-            logits = (1 + options.guidance) * with_class - options.guidance * without
-        code = min_and_argmin(-(options.filtered(logits) + noise_of_code))[1]
+        if controls.guidance:
+            (more, less), (with_class, without) = controls.guidance, jnp.split(logits, 2)
+            logits = more * with_class - less * without
+        code = min_and_argmin(-(controls.filter(logits) + noise_of_code))[1]
         code = jnp.where(given.codes, given.tokens[:, level], code)
         codes = jnp.concatenate([codes, code[:, None]], axis=-1)
     features = features[: codes.shape[0]]  # of the class
-    tokens = call(features, codes, has_continuous, keys, options.continuous_temperature, method="draw_continuous")
+    tokens = call(features, codes, has_continuous, keys, controls.continuous_temperature, method="draw_continuous")
     tokens = jnp.where(given.continuous, given.tokens, tokens)
     return DrawnLatents(tokens, call(features, tokens, has_continuous, method="nats"))
 

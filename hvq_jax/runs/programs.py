@@ -20,7 +20,7 @@ from hvq_jax.images import as_float, to_uint8
 from hvq_jax.metrics import mse, psnr, ssim
 from hvq_jax.priors.importance import sample_given_kept
 from hvq_jax.priors.prior import Prior
-from hvq_jax.priors.sampling import Kept, SamplingOptions, sample
+from hvq_jax.priors.sampling import Controls, Kept, sample
 from hvq_jax.priors.tokens import Tables, from_tokens, to_parts, to_tokens
 from hvq_jax.runs.latent_data import encode_parts
 from hvq_jax.training.prior_stage import PriorStage
@@ -97,10 +97,10 @@ def draw(
     params: Any,
     tables: Tables,
     kept: Kept | None,
+    controls: Controls,
     *,
     prior: Prior,
     grid: tuple[int, int],
-    options: SamplingOptions,
     proposals: int,
 ) -> Arrays:
     """Return tokens `[B, h, w, L + c]` and, where each is chosen from several proposals, their effective number.
@@ -112,18 +112,18 @@ def draw(
         params: of the prior.
         tables: those of its tokens.
         kept: what is given instead of drawn, if anything.
+        controls: how to draw.
         prior: the model.
         grid: (h, w).
-        options: how to draw.
         proposals: M, 1 to draw directly.
     """
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(first + jnp.arange(len(labels), dtype=jnp.int32))
     arguments = (prior, params, labels if prior.num_classes else None, keys, *grid)
     if kept is None or proposals == 1:
-        drawn = sample(*arguments, has_continuous=tables.has_continuous, options=options, kept=kept)
+        drawn = sample(*arguments, has_continuous=tables.has_continuous, options=controls, kept=kept)
         return {"tokens": drawn.tokens}
     chosen = sample_given_kept(
-        *arguments, has_continuous=tables.has_continuous, options=options, kept=kept, proposals=proposals
+        *arguments, has_continuous=tables.has_continuous, options=controls, kept=kept, proposals=proposals
     )
     return {"tokens": chosen.tokens, "effective_proposals": chosen.effective_proposals}
 

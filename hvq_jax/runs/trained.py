@@ -195,16 +195,15 @@ class TrainedRun(StoredRun):
         """Check the arguments of `sample`; return the results of `programs.draw` and their number without padding."""
         self._check_drawing(labels, options)
         check_proposals(proposals)
-        program = self.compiled(
-            programs.draw, prior=self.prior, grid=self.latent_shape, options=options, proposals=proposals
-        )
+        program = self.compiled(programs.draw, prior=self.prior, grid=self.latent_shape, proposals=proposals)
+        controls = options.controls()
         params, tables = self.prior_params_on_device, self.tables  # first, to raise a clear error if there is no prior
         key, most = jax.random.key(seed), max(1, BATCH // proposals)
         given = None if tokens is None else stacks(tokens, most)
 
         def draw(first: int, labels: np.ndarray, known: np.ndarray | None, part: slice) -> Arrays:
             kept = None if known is None or keep is None else keep(jnp.asarray(known[part]))
-            return program(labels[part], key, first + part.start, params, tables, kept)
+            return program(labels[part], key, first + part.start, params, tables, kept, controls)
 
         def dispatched() -> Iterator[tuple[Arrays, int]]:
             for first in range(0, len(labels), most):

@@ -351,6 +351,23 @@ def test_options_of_codes_are_those_that_change_nothing_where_codes_are_given(va
         assert same == (field.name in CodeSamplingOptions.__dataclass_fields__)
 
 
+def test_options_that_are_on_alike_share_a_program_and_draw_the_same(variables):
+    keys, labels = jax.random.split(jax.random.key(0), 16), jnp.arange(16) % 2
+
+    @jax.jit
+    def draw_by(controls):
+        return sample(MODEL, variables, labels, keys, 3, 5, has_continuous=HAS_GAIN, options=controls).tokens
+
+    plain, *drawn = (
+        (draw_by(options.controls()), draw(variables, labels, keys, options=options).tokens)
+        for options in (SamplingOptions(), SamplingOptions(0.7, 2, 0.9, 1.5), SamplingOptions(2.0, 4, 0.99, 0.5))
+    )
+    for by_controls, by_options in (plain, *drawn):
+        np.testing.assert_array_equal(by_controls, by_options)
+    assert not np.array_equal(drawn[0][0], drawn[1][0])
+    assert draw_by._cache_size() == 2  # without any, and with all of them
+
+
 def test_guidance_by_zero_is_none_and_the_more_the_likelier_the_class(variables):
     keys = jax.random.split(jax.random.key(0), 500)
     labels = jnp.ones(len(keys), int)
