@@ -53,7 +53,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[list[str]]]] = {
     "growth": lambda report: [growth.SUMMARY, *growth.summary(report["rows"])],
     "quantizers": lambda report: [quantizers.HEADER, *quantizers.rows(report["rows"])],
     "accelerator_cpu": _accelerator,
-    **dict.fromkeys(("floor", "networks", "search", "overhead"), _as_stored),
+    **dict.fromkeys(("floor", "networks", "search", "overhead", "files"), _as_stored),
 }
 
 

@@ -85,4 +85,5 @@ def conditions(packages: Iterable[str], repetitions: int) -> str:
     """Return one line that describes the conditions of the measurement."""
     names = ", ".join(f"{name} {number}" for name, number in versions(packages).items())
     cores = number_of_cores()
-    return f"{names}; {cores} cores; {repetitions} repetitions; {datetime.date.today().isoformat()}"
+    times = f"{repetitions} repetition{'' if repetitions == 1 else 's'}"
+    return f"{names}; {cores} cores; {times}; {datetime.date.today().isoformat()}"
