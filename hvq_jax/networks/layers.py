@@ -107,7 +107,7 @@ class Dense(CheckedModule, nn.Dense):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[..., I]` to `[..., features]`."""
-        if inputs.ndim == 2 and self.has_variable("panels", "kernel"):
+        if inputs.ndim == 2 and self.use_bias and self.has_variable("panels", "kernel"):
             arrays = inputs, self.variables["params"]["kernel"], self.variables["panels"]["kernel"]
             outputs = multiply_panels(*(x.astype(self.dtype) for x in arrays)) + self.variables["params"]["bias"]
         else:
