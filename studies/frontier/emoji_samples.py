@@ -31,8 +31,8 @@ def get_config() -> ConfigDict:
     """Return the options of the run, but for its data."""
     config = quickstart.get_config("projected")
     config.augment.flip = True
-    config.autoencoder.num_epochs = 250
-    config.prior.num_epochs = 100
+    config.autoencoder.update(batch_size=64, num_epochs=250, learning_rate=3e-3)
+    config.prior.update(batch_size=64, num_epochs=100, learning_rate=2e-3, num_layers=8)
     return config
 
 
