@@ -18,7 +18,6 @@ import jax.numpy as jnp
 
 from hvq_jax.networks.convolution import convolve
 from hvq_jax.networks.normalization import batch_normalize
-from hvq_jax.networks.panels import multiply_panels
 from hvq_jax.networks.product import multiply
 from hvq_jax.networks.resampling import double_resolution, halve_resolution
 from hvq_jax.registry import check_choice
@@ -107,12 +106,7 @@ class Dense(CheckedModule, nn.Dense):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Map `[..., I]` to `[..., features]`."""
-        if inputs.ndim == 2 and self.use_bias and self.has_variable("panels", "kernel"):
-            arrays = inputs, self.variables["params"]["kernel"], self.variables["panels"]["kernel"]
-            outputs = multiply_panels(*(x.astype(self.dtype) for x in arrays)) + self.variables["params"]["bias"]
-        else:
-            outputs = super().__call__(inputs)
-        return outputs.astype(self.result_dtype or self.dtype)
+        return super().__call__(inputs).astype(self.result_dtype or self.dtype)
 
 
 def conv(features: int, kernel: int, dtype: str = "float32", *, name: str | None = None) -> Conv:

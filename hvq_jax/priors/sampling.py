@@ -13,7 +13,6 @@ from jax.typing import ArrayLike
 
 from hvq_jax.errors import ArgumentError
 from hvq_jax.minimum import min_and_argmin
-from hvq_jax.networks.panels import with_panels
 from hvq_jax.options import Options, option
 from hvq_jax.priors.filtering import Filter, make_filter
 from hvq_jax.priors.labels import NO_CLASS
@@ -162,7 +161,7 @@ def sample(
     labels = None if labels is None else jnp.asarray(labels)
     has_continuous = None if has_continuous is None else jnp.asarray(has_continuous)
     controls = _checked(options, prior)
-    call: Callable[..., Any] = functools.partial(prior.apply, with_panels(variables))
+    call: Callable[..., Any] = functools.partial(prior.apply, variables)
     batch = keys.shape[0]  # not `len`, which has to be known: an exported program draws any number
     kept = kept or _nothing(prior, batch, height, width)
     everyone = _with_no_class(labels) if controls.guidance else labels
