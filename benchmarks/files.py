@@ -3,12 +3,11 @@
     python -m benchmarks.files --workdir=runs/files                                     # half an hour on two cores
     python -m benchmarks.files --workdir=runs/files --latents=vq --priors=pixelcnn --json=files.json
 
-The runs are the quickstart with other `OPTIONS`: three epochs of the autoencoder, 100 steps of a prior of eight layers,
-and batches of 64. The prior is hardly trained then, but the question is how near a file comes to the bits that its
-prior states. Runs are kept in WORKDIR and trained once. All test images are compressed with their labels, decompressed
-and compared; then each of a few images alone. Times are those of `evaluate.py`, per image and without compilation, of a
-repetition that other processes did not disturb. To compress includes to decode every block, for the comparison that
-precedes a file.
+The runs are the quickstart with 100 steps of the prior. The prior is hardly trained then, but the question is how near
+a file comes to the bits that its prior states. Runs are kept in WORKDIR and trained once. All test images are
+compressed with their labels, decompressed and compared; then each of a few images alone. Times are those of
+`evaluate.py`, per image and without compilation, of a repetition that other processes did not disturb. To compress
+includes to decode every block, for the comparison that precedes a file.
 """
 
 import argparse
@@ -31,11 +30,7 @@ from hvq_jax.errors import UserError
 _ROOT = Path(__file__).parents[1]
 LATENTS = ("vq", "projected", "frequency", "combined")
 PRIORS = {"pixelcnn": "PixelCNN", "transformer": "transformer"}
-OPTIONS = (
-    *("autoencoder.num_epochs=3", "autoencoder.batch_size=64", "autoencoder.learning_rate=3e-3"),
-    *("prior.num_steps=100", "prior.batch_size=64", "prior.learning_rate=2e-3", "prior.num_layers=8"),
-    "sampling.classify=False",
-)
+OPTIONS = ("prior.num_steps=100", "sampling.classify=False")
 HEADER = [
     "latent, prior",
     "bits per image by the prior",
