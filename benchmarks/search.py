@@ -3,8 +3,8 @@
     python -m benchmarks.search                                                         # two minutes on two cores
     python -m benchmarks.search --json=search.json
 
-`hvq_jax.quantizers.assignment.nearest_codes` never holds more than `MOST_DISTANCES` distances: a codebook for which
-that is too few is searched in parts. Both ways return the same indices. Memory is what XLA plans for the program:
+`hvq_jax.quantizers.assignment.nearest_codes` never holds more than `most_costs` distances: a codebook for which that is
+too few is searched in parts. Both ways return the same indices. Memory is what XLA plans for the program:
 arguments, result and temporaries.
 """
 
@@ -31,7 +31,7 @@ SIZES: list[tuple[tuple[int, int, int], int, int]] = [
 ]
 
 
-def program(shape: tuple[int, ...], codes: int, dim: int, most_distances: float) -> tuple[Any, tuple[Any, Any]]:
+def program(shape: tuple[int, ...], codes: int, dim: int, most_distances: int) -> tuple[Any, tuple[Any, Any]]:
     """Return the compiled search with this limit on the number of distances, and its arguments."""
     import jax
 
@@ -39,11 +39,11 @@ def program(shape: tuple[int, ...], codes: int, dim: int, most_distances: float)
 
     keys = jax.random.split(jax.random.key(0))
     arguments = jax.random.normal(keys[0], (*shape, dim)), jax.random.normal(keys[1], (codes, dim))
-    limit, assignment.MOST_DISTANCES = assignment.MOST_DISTANCES, int(most_distances)
+    limit, assignment.most_costs = assignment.most_costs, lambda: most_distances
     try:
         return jax.jit(lambda *both: assignment.nearest_codes(*both)).lower(*arguments).compile(), arguments
     finally:
-        assignment.MOST_DISTANCES = limit
+        assignment.most_costs = limit
 
 
 def main(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     check_at_least(options, repetitions=1)
     check_json(options.json)
     set_cpu_options()
-    from hvq_jax.quantizers.assignment import MOST_DISTANCES
+    from hvq_jax.quantizers.assignment import most_costs
 
     quietly = Quietly()
     table = Table(["N", "K", "D", "whole: memory", "time", "in parts: memory", "time"])
@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> None:
         distances = math.prod(shape) * codes
         whole = _measure(shape, codes, dim, distances, options.repetitions, quietly)
         parts = ["the same", ""]
-        if distances > MOST_DISTANCES:
-            parts = _measure(shape, codes, dim, MOST_DISTANCES, options.repetitions, quietly)
+        if distances > most_costs():
+            parts = _measure(shape, codes, dim, most_costs(), options.repetitions, quietly)
         latents = f"{math.prod(shape):,} ({shape[0]} of {shape[1]}×{shape[2]})"
         table.add([latents, f"{codes:,}", str(dim), *whole, *parts])
     table.end(f"{conditions(['jax', 'numpy'], options.repetitions)}; {quietly}", options.json)

@@ -22,10 +22,6 @@ from hvq_jax.minimum import min_and_argmin
 from hvq_jax.registry import choose
 from hvq_jax.sharding import any_sharding
 
-# Limit on the number of distances in memory at once in the search: 64 MiB of float32, or 2,600 codes for a batch of 128
-# latents of 7×7.
-MOST_DISTANCES = 2**24
-
 # The cost to minimise, from ⟨z_e, e_j⟩ and each code's offset (`_searchable`). |z_e|² is constant and would only cost
 # precision, so it is left out.
 _COSTS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -37,13 +33,21 @@ ASSIGNMENTS = tuple(_COSTS)
 Assignment = Literal["euclidean", "cosine", "projection"]
 
 
+def most_costs() -> int:
+    """Return the limit on the costs that the search has at once: 64 MiB of float32, for all of its arrays together.
+
+    On CPU three arrays of them exist at a time (`minimum.py`), and what stays in the caches is searched faster.
+    """
+    return 2**22 if jax.default_backend() == "cpu" else 2**24
+
+
 @any_sharding
 def nearest_codes(z_e: ArrayLike, codes: ArrayLike, assignment: Assignment = "euclidean") -> jax.Array:
     """Return the indices `[...]` int32 of the `codes` `[K, D]` assigned to `z_e` `[..., D]` by the rule `assignment`.
 
     Under "cosine" and "projection" a zero code, which has no direction, is never chosen unless all codes are zero. If
-    the costs of all codes for all vectors are more than `MOST_DISTANCES`, they are never held in memory at once:
-    the codes are searched in parts.
+    the costs of all codes for all vectors are more than `most_costs`, they are never held in memory at once: the
+    codes are searched in parts.
 
     >>> codes = jnp.array([[1.0, 0.5], [-5.0, 0.0]])
     >>> {rule: nearest_codes(jnp.array([1.0, 0.1]), codes, rule).item() for rule in ASSIGNMENTS}
@@ -51,7 +55,7 @@ def nearest_codes(z_e: ArrayLike, codes: ArrayLike, assignment: Assignment = "eu
     """
     vectors, codes = _checked(z_e, codes)
     codes, offsets = _searchable(codes, assignment)
-    size = max(MOST_DISTANCES // max(math.prod(vectors.shape[:-1]), 1), 1)
+    size = max(most_costs() // max(math.prod(vectors.shape[:-1]), 1), 1)
     if len(codes) <= size:
         return _cheapest(vectors, codes, offsets, assignment)[1]
     missing = -len(codes) % size

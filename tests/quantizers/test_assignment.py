@@ -45,7 +45,7 @@ def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once,
     whole = nearest_codes(jnp.asarray(z_e), jnp.asarray(codes))
     distances = np.square(z_e[..., None, :] - codes).sum(-1)
     np.testing.assert_array_equal(whole, distances.argmin(-1))
-    monkeypatch.setattr(assignment, "MOST_DISTANCES", at_once * max(int(np.prod(shape)), 1))
+    monkeypatch.setattr(assignment, "most_costs", lambda: at_once * max(int(np.prod(shape)), 1))
     in_parts = nearest_codes(jnp.asarray(z_e), jnp.asarray(codes))
     np.testing.assert_array_equal(in_parts, whole)
     assert in_parts.dtype == jnp.int32
@@ -53,7 +53,7 @@ def test_a_codebook_searched_in_parts_gives_the_same_codes(monkeypatch, at_once,
 
 def test_a_search_in_parts_holds_no_more_distances_than_it_may(monkeypatch):
     z_e, codes = jnp.ones((100, D)), jnp.ones((1000, D))
-    monkeypatch.setattr(assignment, "MOST_DISTANCES", 5000)
+    monkeypatch.setattr(assignment, "most_costs", lambda: 5000)
 
     program = jax.jit(nearest_codes).lower(z_e, codes).as_text()
     sizes = [
@@ -125,7 +125,7 @@ def test_directions_ignore_lengths_ties_go_to_the_lowest_and_zero_is_chosen_last
     # Whole multiples of axes: their unit vectors are exact, so ties are ties.
     codes = jnp.array([[0.0, 0, 0], [0, 0, 2], [0, 4, 0], [0, 1, 0], [-8, 0, 0], [0, 0, -1], [0, 0, 0]])
     z_e = jnp.array([[0.0, 3, 0], [0, 0, -1], [2, 0, 0], [0, 0, 0]])
-    monkeypatch.setattr(assignment, "MOST_DISTANCES", at_once * len(z_e))
+    monkeypatch.setattr(assignment, "most_costs", lambda: at_once * len(z_e))
     # The third has cosine −1 or 0 with every code; a zero vector has no preference.
     expected = [2, 5, 1, 1] if rule == "cosine" else [2, 1, 4, 1]
     np.testing.assert_array_equal(nearest_codes(z_e, codes, rule), expected)
@@ -141,3 +141,10 @@ def test_the_costs_of_all_codes_are_those_of_the_search(rule):
     shared = np.square(z_e).sum(-1, keepdims=True) if rule == "euclidean" else 0.0
     expected = costs_in_float64(z_e.reshape(-1, D), codes, rule).reshape(costs.shape)
     np.testing.assert_allclose(costs + shared, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_vectors", [4096, 65536])
+def test_the_search_takes_at_most_64_mib_besides_its_arguments(num_vectors):
+    vectors, codes = (jax.ShapeDtypeStruct((count, 8), jnp.float32) for count in (num_vectors, 8192))
+    compiled = jax.jit(assignment.nearest_codes).lower(vectors, codes).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes <= 64 * 2**20
