@@ -193,7 +193,7 @@ def conditions(measurement: Measurement) -> str:
     cores = f", {number_of_cores()} cores" if m.platform == "cpu" else ""
     return (
         f"{m.num_devices} × {m.device_kind} ({m.platform}{cores}); jax {jax.__version__}; "
-        f"{m.steps_per_dispatch} steps per dispatch"
+        f"{m.steps_per_dispatch} step{'' if m.steps_per_dispatch == 1 else 's'} per dispatch"
     )
 
 

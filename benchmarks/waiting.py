@@ -224,11 +224,17 @@ def cells(row: dict[str, Any]) -> list[str]:
     return [row["title"], f"`{row['command']}`", *_in_words(row["cpu"]), *_in_words(row["wall"])]
 
 
-def compared_cells(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return a row of the table of two files: CPU time before and after, their ratio, and the later wall time."""
-    medians = [statistics.median(row["cpu"]) for row in (before, after)]
-    *both, wall = (" ".join(_in_words(seconds)).strip() for seconds in (before["cpu"], after["cpu"], after["wall"]))
-    return [after["title"], f"`{after['command']}`", *both, f"{medians[1] / medians[0]:.2f}", wall]
+def compared_cells(before: dict[str, Any] | None, after: dict[str, Any]) -> list[str]:
+    """Return a row of the table of two files: CPU time before and after, their ratio, and the later wall time.
+
+    `before` is None where the earlier file lacks the row.
+    """
+    cpu, wall = (" ".join(_in_words(after[clock])).strip() for clock in ("cpu", "wall"))
+    if before is None:
+        return [after["title"], f"`{after['command']}`", "", cpu, "", wall]
+    ratio = statistics.median(after["cpu"]) / statistics.median(before["cpu"])
+    earlier = " ".join(_in_words(before["cpu"])).strip()
+    return [after["title"], f"`{after['command']}`", earlier, cpu, f"{ratio:.2f}", wall]
 
 
 def _in_words(seconds: list[float]) -> tuple[str, str]:
@@ -243,10 +249,9 @@ def table(reports: Sequence[dict[str, Any]]) -> list[list[str]]:
     if len(reports) == 1:
         return [HEADER, *map(cells, reports[0]["rows"])]
     before = {row["row"]: row for row in reports[0]["rows"]}
-    rows = [row for row in reports[1]["rows"] if row["row"] in before]
     return [
         ["", "command", "CPU s before (min–max)", "after", "ratio", "wall s after"],
-        *(compared_cells(before[row["row"]], row) for row in rows),
+        *(compared_cells(before.get(row["row"]), row) for row in reports[1]["rows"]),
     ]
 
 

@@ -82,7 +82,9 @@ def test_an_earlier_version_is_compared_in_cpu_time():
         "0.50 (0.50–0.50)",
     ]
     other = {**ROW, "row": "sample"}
-    assert len(table([{"rows": [ROW]}, {"rows": [FASTER, other]}])) == 2  # header, and the row that both have
+    header, both, later = table([{"rows": [ROW]}, {"rows": [FASTER, other]}])
+    assert len(header) == len(both) == len(later)
+    assert later == ["the help text", "`python`", "", "3.0 (2.0–4.0)", "", "7.0 (5.0–9.0)"]
 
 
 def test_a_stored_table_is_shown_without_measuring(tmp_path, capsys):
