@@ -67,7 +67,11 @@ class Filter:
 
 
 def make_filter(*, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> Filter:
-    """Return a filter with the options of `filter_logits`; raise ArgumentError if one is out of range."""
+    """Return a filter with the options of `filter_logits`; raise ArgumentError if one is out of range.
+
+    >>> make_filter(top_k=1)(jnp.array([0.5, 1.0, 0.0])).tolist()
+    [-inf, 0.0, -inf]
+    """
     check_sampling_options(temperature=temperature, top_k=top_k, top_p=top_p)
     if min(temperature, top_p) < jnp.finfo(jnp.float32).tiny:  # zero, or zero in float32
         return Filter(None, np.int32(1), None)

@@ -37,6 +37,9 @@ def most_costs() -> int:
     """Return the limit on the costs that the search has at once: 64 MiB of float32, for all of its arrays together.
 
     On CPU three arrays of them exist at a time (`minimum.py`), and what stays in the caches is searched faster.
+
+    >>> most_costs() <= 64 * 2**20 / 4
+    True
     """
     return 2**22 if jax.default_backend() == "cpu" else 2**24
 

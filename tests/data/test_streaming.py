@@ -186,8 +186,12 @@ def test_a_stop_waits_for_the_threads_that_fetch_records(streamed):
             signal.raise_signal(signal.SIGINT)
             fetched.extend(rows)
 
-    with pytest.raises(KeyboardInterrupt):
-        dataclasses.replace(streamed, records=Records()).fetch(np.arange(3))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest-xdist's processes ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            dataclasses.replace(streamed, records=Records()).fetch(np.arange(3))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert fetched == streamed.rows[:3].tolist()
 
 

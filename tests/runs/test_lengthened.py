@@ -42,8 +42,8 @@ def lengthened(trained_run, tmp_path_factory):
 def test_it_goes_on_from_its_last_step_and_says_what_changes(lengthened, trained_run):
     workdir, said = lengthened
     assert digests(workdir, "autoencoder")[0] == 10
-    assert "change: autoencoder.learning_rate is 0.001 from step 6 on, 0.003 before" in said
-    assert "autoencoder: from step 6 on the learning rate goes from 0.00075 to 0.001 within 2 steps, then " in said
+    assert "change: autoencoder.learning_rate is 0.001 from step 6 on, 0.006 before" in said
+    assert "autoencoder: from step 6 on the learning rate goes from 0.0015 to 0.001 within 2 steps, then " in said
     assert "then cosine up to step 10" in said
     kept = [record for record in records(trained_run) if record["stage"] == "autoencoder"]
     assert [record for record in records(workdir) if record["stage"] == "autoencoder"][: len(kept)] == kept
@@ -53,7 +53,7 @@ def test_its_history_says_the_step_the_option_and_both_values(lengthened):
     workdir, _ = lengthened
     changes = json.loads((workdir / "history.json").read_text())["changes"]
     assert {"step": 6, "option": "autoencoder.num_steps", "from": 6, "to": 10} in changes
-    assert {"step": 6, "option": "autoencoder.learning_rate", "from": 0.003, "to": 0.001} in changes
+    assert {"step": 6, "option": "autoencoder.learning_rate", "from": 0.006, "to": 0.001} in changes
     # The prior was trained again, with its options of now from the start.
     assert {"step": 0, "option": "prior.num_steps", "from": 4, "to": 5} in changes
 

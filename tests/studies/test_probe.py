@@ -48,7 +48,7 @@ def test_a_short_run(data_dir):
     gradient = ("codebook.learning=gradient", "codebook.init=uniform", "latent.num_codes=64")
     cell = Cell("configs/quickstart.py:projected", {}, 0, (*options, *gradient))
     seen, learning_rate = watched(cell, [f"--config.data.data_dir={data_dir}"], 4)
-    assert learning_rate == pytest.approx(3e-3)
+    assert learning_rate == pytest.approx(6e-3)
     assert seen["loss"].shape == (4,)
     assert seen["counts"].shape == seen["towards"].shape == (4, 64)
     assert (seen["counts"].sum(1) == 64 * 49).all()
