@@ -11,7 +11,6 @@ gates, copies, draws, and the overhead of about twenty operations per layer and 
 
 import argparse
 import dataclasses
-import statistics
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,9 +18,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measuring.command import Parser, check_at_least, check_json, conditions, list_integers
-from benchmarks.measuring.quiet import SHORTEST, Quietly
+from benchmarks.measuring.quiet import Quietly, median_seconds
 from benchmarks.measuring.table import Table
-from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import set_cpu_options
@@ -57,13 +55,6 @@ def products(model: Any, batch: int, height: int, width: int) -> Iterator[Produc
         yield Product(batch, features, features, positions)
     yield Product(batch, features, model.head_width, positions)
     yield Product(batch, model.head_width, model.num_codes, positions)
-
-
-def median_seconds(call: Callable[[], Any], repetitions: int, quietly: Quietly) -> float:
-    """Return the median time of a call over undisturbed repetitions, after one call that compiles."""
-    call()
-    calls = calls_that_fill(SHORTEST, call)
-    return statistics.median(quietly(lambda: measure_seconds(call, calls)) for _ in range(repetitions))
 
 
 def large_product() -> Callable[[], Any]:

@@ -10,14 +10,12 @@ arguments, result and temporaries.
 
 import argparse
 import math
-import statistics
 import sys
 from typing import Any
 
 from benchmarks.measuring.command import Parser, check_at_least, check_json, conditions
-from benchmarks.measuring.quiet import SHORTEST, Quietly
+from benchmarks.measuring.quiet import Quietly, median_seconds
 from benchmarks.measuring.table import Table
-from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 from hvq_jax.command import exit_status
 from hvq_jax.devices import huge_pages
 from hvq_jax.devices.xla import set_cpu_options
@@ -83,9 +81,7 @@ def _measure(
     def call() -> Any:
         return jax.block_until_ready(search(*arguments))
 
-    call()
-    calls = calls_that_fill(SHORTEST, call)
-    milliseconds = 1e3 * statistics.median(quietly(lambda: measure_seconds(call, calls)) for _ in range(repetitions))
+    milliseconds = 1e3 * median_seconds(call, repetitions, quietly)
     time = f"{milliseconds:.1f} ms" if milliseconds < 10 else f"{milliseconds:,.0f} ms"
     return [f"{planned_mib(search):,.0f} MiB", time]
 

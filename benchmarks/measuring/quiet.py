@@ -8,10 +8,13 @@ repetition should take half a second or more.
 import contextlib
 import dataclasses
 import os
+import statistics
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
+
+from benchmarks.measuring.timing import calls_that_fill, measure_seconds
 
 QUIET = 0.03  # the largest share of others in a repetition that counts
 ATTEMPTS = 3  # repetitions that are made, as a multiple of the quiet ones that are wanted
@@ -81,6 +84,13 @@ class Quietly:
         if not self.disturbed:
             return discarded
         return f"{discarded}; the machine was not quiet in {self.disturbed} others, so judge nothing by these times"
+
+
+def median_seconds(call: Callable[[], Any], repetitions: int, quietly: Quietly) -> float:
+    """Return the median time of a call over undisturbed repetitions, after one call that compiles."""
+    call()
+    calls = calls_that_fill(SHORTEST, call)
+    return statistics.median(quietly(lambda: measure_seconds(call, calls)) for _ in range(repetitions))
 
 
 def _tree_seconds(root: psutil.Process) -> float:
